@@ -1,0 +1,2 @@
+//! Criterion benchmarks and the instruction-counted trace.
+#![forbid(unsafe_code)]

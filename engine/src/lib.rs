@@ -1,0 +1,5 @@
+//! One shard of an MQTT broker as a pure state machine.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;

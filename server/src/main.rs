@@ -1,0 +1,4 @@
+//! The `sol` binary.
+#![forbid(unsafe_code)]
+
+fn main() {}

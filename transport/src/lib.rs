@@ -1,0 +1,1 @@
+//! Sockets, shards and the clock under an MQTT engine.
