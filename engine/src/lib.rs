@@ -3,3 +3,9 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+mod ids;
+mod time;
+
+pub use ids::SessionKey;
+pub use time::Instant;
