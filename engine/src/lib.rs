@@ -5,7 +5,11 @@
 extern crate alloc;
 
 mod ids;
+#[allow(dead_code, reason = "the engine around it comes next")]
+mod tight;
 mod time;
+#[allow(dead_code, reason = "the engine around it comes next")]
+mod timer_wheel;
 
 pub use ids::SessionKey;
 pub use time::Instant;
