@@ -5,11 +5,15 @@
 extern crate alloc;
 
 mod ids;
+#[allow(dead_code, unreachable_pub, reason = "the engine around it comes next")]
+mod retained;
 #[allow(dead_code, reason = "the engine around it comes next")]
 mod tight;
 mod time;
 #[allow(dead_code, reason = "the engine around it comes next")]
 mod timer_wheel;
+#[allow(dead_code, unreachable_pub, reason = "the engine around it comes next")]
+mod topic_tree;
 
 pub use ids::SessionKey;
 pub use time::Instant;

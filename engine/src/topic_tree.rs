@@ -1,0 +1,3 @@
+//! Routing.
+#[cfg(test)]
+pub(crate) mod naive;
