@@ -12,7 +12,12 @@ mod tight;
 mod time;
 #[allow(dead_code, reason = "the engine around it comes next")]
 mod timer_wheel;
-#[allow(dead_code, unreachable_pub, reason = "the engine around it comes next")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the engine around it comes next"
+)]
 mod topic_tree;
 
 pub use ids::SessionKey;

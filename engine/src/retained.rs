@@ -2,7 +2,7 @@
 //!
 //! Not a cache: it holds what was set until it is removed, and counts nothing but its entries.
 //!
-//! ```ignore
+//! ```text
 //! let mut store = Retained::new();
 //! store.set("kitchen/lamp", message);
 //! let page = store.page("kitchen/+", None, 100, 1_000, |topic, message| deliver(topic, message));

@@ -1,0 +1,191 @@
+//! Shared Subscriptions (4.8.2): groups below a filter, by ShareName.
+//!
+//! Who gets a message is not decided here: a [`Group`] holds what the choice needs.
+
+use alloc::vec::Vec;
+
+use super::listeners::{insert_sorted, remove_sorted};
+use super::texts::TextId;
+use super::{FilterKey, Subscription, TopicTree};
+use crate::ids::SessionKey;
+use crate::tight;
+
+/// Names one group while it has a member here or elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupKey(pub u32);
+
+/// The Sessions that share one ShareName and Topic Filter.
+#[derive(Debug)]
+pub struct Group {
+    /// Members on this shard, in the order of their Sessions.
+    pub members: Vec<Subscription>,
+    /// Members on other shards, in the order of the shards; none with nobody.
+    pub remote: Vec<RemoteWeight>,
+    /// Whose turn it is; any number, for whoever chooses.
+    pub turn: u32,
+    share: TextId,
+    filter: FilterKey,
+}
+
+/// How many members of a group one other shard has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RemoteWeight {
+    /// The other shard.
+    pub shard: u16,
+    /// Members with a Network Connection.
+    pub online: u32,
+    /// Members without one whose Session keeps messages for them.
+    pub offline: u32,
+}
+
+/// What [`TopicTree::group_join`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupJoin {
+    /// The filter that the group is below.
+    pub key: FilterKey,
+    /// The group.
+    pub group: GroupKey,
+    /// The member's former Subscription.
+    pub replaced: Option<Subscription>,
+    /// Whether it is the group's only member on this shard.
+    pub first: bool,
+}
+
+/// What [`TopicTree::group_leave`] did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupLeave {
+    /// The filter that the group is, or was, below.
+    pub key: FilterKey,
+    /// The group, which is gone if `last` and no other shard has members.
+    pub group: GroupKey,
+    /// Whether the group has no member left on this shard.
+    pub last: bool,
+}
+
+impl TopicTree {
+    /// Adds a member, or replaces its Subscription [MQTT-3.8.4-3].
+    pub fn group_join(&mut self, filter: &str, share: &str, member: Subscription) -> GroupJoin {
+        let group = self.make_group(filter, share);
+        let Group {
+            members, filter: key, ..
+        } = &mut self.groups[group.0];
+        let replaced = insert_sorted(members, member);
+        GroupJoin {
+            key: *key,
+            group,
+            replaced,
+            first: members.len() == 1 && replaced.is_none(),
+        }
+    }
+
+    /// Removes a member; `None` if it was none.
+    pub fn group_leave(&mut self, filter: &str, share: &str, session: SessionKey) -> Option<GroupLeave> {
+        self.group_leave_key(self.find_group(filter, share)?, session)
+    }
+
+    /// Like [`group_leave`](Self::group_leave), for a Session that ends and knows its groups.
+    pub fn group_leave_key(&mut self, group: GroupKey, session: SessionKey) -> Option<GroupLeave> {
+        let Group { members, filter, .. } = self.groups.get_mut(group.0)?;
+        let key = *filter;
+        remove_sorted(members, session)?;
+        let last = members.is_empty();
+        self.forget_empty_group(group);
+        Some(GroupLeave { key, group, last })
+    }
+
+    /// Says how many members another shard has; with none at all it is forgotten.
+    pub fn group_set_remote(&mut self, filter: &str, share: &str, shard: u16, online: u32, offline: u32) {
+        let weight = RemoteWeight { shard, online, offline };
+        if online > 0 || offline > 0 {
+            let group = self.make_group(filter, share);
+            let remote = &mut self.groups[group.0].remote;
+            match remote.binary_search_by_key(&shard, |weight| weight.shard) {
+                Ok(at) => remote[at] = weight,
+                Err(at) => tight::insert(remote, at, weight),
+            }
+        } else if let Some(group) = self.find_group(filter, share) {
+            self.groups[group.0].remote.retain(|weight| weight.shard != shard);
+            self.forget_empty_group(group);
+        }
+    }
+
+    /// The group of that ShareName below that filter.
+    #[must_use]
+    pub fn find_group(&self, filter: &str, share: &str) -> Option<GroupKey> {
+        let groups = self.listeners(self.find_key(filter)?)?.groups();
+        let share = self.shares.find(share)?;
+        groups.get(self.group_position(groups, share).ok()?).copied()
+    }
+
+    /// The group, or `None` if it is gone.
+    #[must_use]
+    pub fn group(&self, key: GroupKey) -> Option<&Group> {
+        self.groups.get(key.0)
+    }
+
+    /// The group, to take turns, or `None` if it is gone.
+    pub fn group_mut(&mut self, key: GroupKey) -> Option<&mut Group> {
+        self.groups.get_mut(key.0)
+    }
+
+    /// The group's ShareName and filter.
+    #[must_use]
+    pub fn group_name(&self, key: GroupKey) -> Option<(&str, FilterKey)> {
+        let group = self.groups.get(key.0)?;
+        Some((self.shares.text(group.share), group.filter))
+    }
+
+    fn make_group(&mut self, filter: &str, share: &str) -> GroupKey {
+        if let Some(group) = self.find_group(filter, share) {
+            return group;
+        }
+        let key = self.make_key(filter);
+        let share = self.shares.hold(share);
+        let group = Group {
+            members: Vec::new(),
+            remote: Vec::new(),
+            turn: 0,
+            share,
+            filter: key,
+        };
+        let group = GroupKey(self.groups.insert(group));
+        let at = match self.listeners(key) {
+            Some(listeners) => self.group_position(listeners.groups(), share).unwrap_or_else(|at| at),
+            None => 0,
+        };
+        if let Some(listeners) = self.listeners_mut(key) {
+            tight::insert(&mut listeners.many().groups, at, group);
+        }
+        self.generation += 1;
+        group
+    }
+
+    fn group_position(&self, groups: &[GroupKey], share: TextId) -> Result<usize, usize> {
+        groups.binary_search_by_key(&share, |group| self.groups[group.0].share)
+    }
+
+    fn forget_empty_group(&mut self, key: GroupKey) {
+        let Group {
+            members,
+            remote,
+            share,
+            filter,
+            ..
+        } = &self.groups[key.0];
+        if !members.is_empty() || !remote.is_empty() {
+            return;
+        }
+        let (share, filter) = (*share, *filter);
+        let at = self
+            .listeners(filter)
+            .and_then(|listeners| self.group_position(listeners.groups(), share).ok());
+        if let (Some(at), Some(listeners)) = (at, self.listeners_mut(filter)) {
+            listeners.many().groups.remove(at);
+            listeners.settle();
+        }
+        self.groups.remove(key.0);
+        self.shares.release(share);
+        self.forget_idle_filter(filter);
+        self.generation += 1;
+    }
+}
