@@ -5,10 +5,13 @@
 #[cfg(test)]
 extern crate std;
 
+mod decode;
 mod encode;
 mod error;
+mod fixed_header;
 mod ids;
 mod packet;
+mod primitive;
 mod property;
 mod qos;
 mod reason_code;
@@ -17,7 +20,9 @@ mod utf8;
 mod var_int;
 mod version;
 
+pub use decode::{DecodeLimits, Decoded, Direction, decode};
 pub use error::{DecodeError, DecodeErrorKind};
+pub use fixed_header::{FixedHeader, peek_fixed_header};
 pub use ids::{PacketId, SubscriptionId, TopicAlias};
 pub use packet::ack::{AckProperties, PubAck, PubComp, PubRec, PubRel};
 pub use packet::auth::{Auth, AuthProperties};

@@ -1,6 +1,7 @@
 //! Properties (section 2.2.2): one table, and the walk over a section that holds them.
 
 pub(crate) mod application;
+pub(crate) mod parse;
 pub(crate) mod subscription_ids;
 pub(crate) mod user;
 
@@ -16,6 +17,15 @@ pub(crate) enum WireType {
     Utf8,
     Binary,
     Utf8Pair,
+}
+
+/// Whether a Property may stand more than once in a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeats {
+    Once,
+    /// On a PUBLISH it may, elsewhere it may not.
+    OnPublish,
+    Always,
 }
 
 /// One row per Property: identifier, name, wire type, how often it may stand in a section, and where (`Will` is the
@@ -51,9 +61,9 @@ macro_rules! properties {
             }
 
             #[inline]
-            const fn may_repeat(self) -> bool {
+            const fn repeats(self) -> Repeats {
                 match self {
-                    $(Self::$name => properties!(@ $often),)+
+                    $(Self::$name => Repeats::$often,)+
                 }
             }
 
@@ -65,40 +75,38 @@ macro_rules! properties {
             }
         }
     };
-    (@ once) => { false };
-    (@ often) => { true };
     (@ Will) => { Holder::Will };
     (@ $packet:ident) => { Holder::Packet(PacketType::$packet) };
 }
 
 properties! {
-    0x01 PayloadFormatIndicator Boolean once [Publish Will], "Payload Format Indicator: whether the payload is UTF-8.";
-    0x02 MessageExpiryInterval FourByte once [Publish Will], "Message Expiry Interval, in seconds.";
-    0x03 ContentType Utf8 once [Publish Will], "Content Type of the payload.";
-    0x08 ResponseTopic Utf8 once [Publish Will], "Response Topic for an answer.";
-    0x09 CorrelationData Binary once [Publish Will], "Correlation Data for an answer.";
-    0x0b SubscriptionIdentifier VarInt once [Publish Subscribe], "Subscription Identifier; often on a PUBLISH.";
-    0x11 SessionExpiryInterval FourByte once [Connect ConnAck Disconnect], "Session Expiry Interval, in seconds.";
-    0x12 AssignedClientIdentifier Utf8 once [ConnAck], "Client Identifier that the Server assigned.";
-    0x13 ServerKeepAlive TwoByte once [ConnAck], "Keep Alive that the Server wants instead, in seconds.";
-    0x15 AuthenticationMethod Utf8 once [Connect ConnAck Auth], "Authentication Method.";
-    0x16 AuthenticationData Binary once [Connect ConnAck Auth], "Authentication Data.";
-    0x17 RequestProblemInformation Boolean once [Connect], "Whether the Client wants Reason Strings.";
-    0x18 WillDelayInterval FourByte once [Will], "Will Delay Interval, in seconds.";
-    0x19 RequestResponseInformation Boolean once [Connect], "Whether the Client wants Response Information.";
-    0x1a ResponseInformation Utf8 once [ConnAck], "Basis for Response Topics.";
-    0x1c ServerReference Utf8 once [ConnAck Disconnect], "Another Server to use.";
-    0x1f ReasonString Utf8 once [ConnAck PubAck PubRec PubRel PubComp SubAck UnsubAck Disconnect Auth], "Reason in words.";
-    0x21 ReceiveMaximum TwoByte once [Connect ConnAck], "How many messages above QoS 0 may be in flight.";
-    0x22 TopicAliasMaximum TwoByte once [Connect ConnAck], "Largest Topic Alias that is accepted.";
-    0x23 TopicAlias TwoByte once [Publish], "Topic Alias.";
-    0x24 MaximumQoS Boolean once [ConnAck], "Largest QoS that the Server accepts, 0 or 1.";
-    0x25 RetainAvailable Boolean once [ConnAck], "Whether the Server keeps retained messages.";
-    0x26 UserProperty Utf8Pair often [Connect ConnAck Publish Will PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck Disconnect Auth], "User Property: a name and a value.";
-    0x27 MaximumPacketSize FourByte once [Connect ConnAck], "Largest packet that is accepted, in bytes.";
-    0x28 WildcardSubscriptionAvailable Boolean once [ConnAck], "Whether Subscriptions may hold wildcards.";
-    0x29 SubscriptionIdentifierAvailable Boolean once [ConnAck], "Whether Subscriptions may have identifiers.";
-    0x2a SharedSubscriptionAvailable Boolean once [ConnAck], "Whether Subscriptions may be shared.";
+    0x01 PayloadFormatIndicator Boolean Once [Publish Will], "Payload Format Indicator: whether the payload is UTF-8.";
+    0x02 MessageExpiryInterval FourByte Once [Publish Will], "Message Expiry Interval, in seconds.";
+    0x03 ContentType Utf8 Once [Publish Will], "Content Type of the payload.";
+    0x08 ResponseTopic Utf8 Once [Publish Will], "Response Topic for an answer.";
+    0x09 CorrelationData Binary Once [Publish Will], "Correlation Data for an answer.";
+    0x0b SubscriptionIdentifier VarInt OnPublish [Publish Subscribe], "Subscription Identifier; often on a PUBLISH.";
+    0x11 SessionExpiryInterval FourByte Once [Connect ConnAck Disconnect], "Session Expiry Interval, in seconds.";
+    0x12 AssignedClientIdentifier Utf8 Once [ConnAck], "Client Identifier that the Server assigned.";
+    0x13 ServerKeepAlive TwoByte Once [ConnAck], "Keep Alive that the Server wants instead, in seconds.";
+    0x15 AuthenticationMethod Utf8 Once [Connect ConnAck Auth], "Authentication Method.";
+    0x16 AuthenticationData Binary Once [Connect ConnAck Auth], "Authentication Data.";
+    0x17 RequestProblemInformation Boolean Once [Connect], "Whether the Client wants Reason Strings.";
+    0x18 WillDelayInterval FourByte Once [Will], "Will Delay Interval, in seconds.";
+    0x19 RequestResponseInformation Boolean Once [Connect], "Whether the Client wants Response Information.";
+    0x1a ResponseInformation Utf8 Once [ConnAck], "Basis for Response Topics.";
+    0x1c ServerReference Utf8 Once [ConnAck Disconnect], "Another Server to use.";
+    0x1f ReasonString Utf8 Once [ConnAck PubAck PubRec PubRel PubComp SubAck UnsubAck Disconnect Auth], "Reason in words.";
+    0x21 ReceiveMaximum TwoByte Once [Connect ConnAck], "How many messages above QoS 0 may be in flight.";
+    0x22 TopicAliasMaximum TwoByte Once [Connect ConnAck], "Largest Topic Alias that is accepted.";
+    0x23 TopicAlias TwoByte Once [Publish], "Topic Alias.";
+    0x24 MaximumQoS Boolean Once [ConnAck], "Largest QoS that the Server accepts, 0 or 1.";
+    0x25 RetainAvailable Boolean Once [ConnAck], "Whether the Server keeps retained messages.";
+    0x26 UserProperty Utf8Pair Always [Connect ConnAck Publish Will PubAck PubRec PubRel PubComp Subscribe SubAck Unsubscribe UnsubAck Disconnect Auth], "User Property: a name and a value.";
+    0x27 MaximumPacketSize FourByte Once [Connect ConnAck], "Largest packet that is accepted, in bytes.";
+    0x28 WildcardSubscriptionAvailable Boolean Once [ConnAck], "Whether Subscriptions may hold wildcards.";
+    0x29 SubscriptionIdentifierAvailable Boolean Once [ConnAck], "Whether Subscriptions may have identifiers.";
+    0x2a SharedSubscriptionAvailable Boolean Once [ConnAck], "Whether Subscriptions may be shared.";
 }
 
 impl PropertyId {
@@ -107,6 +115,15 @@ impl PropertyId {
     #[must_use]
     pub const fn value(self) -> u8 {
         self as u8
+    }
+
+    #[inline]
+    const fn may_repeat(self, holder: Holder) -> bool {
+        match self.repeats() {
+            Repeats::Once => false,
+            Repeats::OnPublish => matches!(holder, Holder::Packet(PacketType::Publish)),
+            Repeats::Always => true,
+        }
     }
 
     /// Whether a Server passes it on unchanged with the Application Message [MQTT-3.3.2-4], [MQTT-3.3.2-15],

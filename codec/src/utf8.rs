@@ -54,6 +54,10 @@ pub(crate) fn well_formed(bytes: &[u8]) -> Result<&str, DecodeErrorKind> {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+    use std::vec;
+    use std::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -1,7 +1,10 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): one shape, four names.
 
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::PropertyId;
+use crate::primitive::{Parsed, packet_id, reason_code};
+use crate::property::parse::section;
+use crate::property::{Holder, PropertyId};
 use crate::{PacketId, PacketType, ProtocolVersion, ReasonCode, UserProperties};
 
 /// What an acknowledgement says beside its Reason Code; always empty on 3.x.
@@ -19,6 +22,25 @@ impl AckProperties<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.reason_string.is_none() && self.user_properties.is_empty()
+    }
+}
+
+impl<'a> AckProperties<'a> {
+    pub(super) fn parse(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Self> {
+        let mut reason_string = None;
+        let holder = Holder::Packet(context.header.packet_type);
+        let (rest, checked) = section(input, holder, context.limits.direction, |id, value| {
+            if id == PropertyId::ReasonString {
+                reason_string = value.text();
+            }
+        })?;
+        Ok((
+            rest,
+            Self {
+                reason_string,
+                user_properties: checked.user_properties(),
+            },
+        ))
     }
 }
 
@@ -59,6 +81,20 @@ macro_rules! acknowledgement {
                     reason_code,
                     properties: AckProperties::default(),
                 }
+            }
+        }
+
+        impl<'a> $name<'a> {
+            pub(crate) fn parse(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Self> {
+                let (rest, (packet_id, reason_code, properties)) = parse(input, context)?;
+                Ok((
+                    rest,
+                    Self {
+                        packet_id,
+                        reason_code,
+                        properties,
+                    },
+                ))
             }
         }
 
@@ -103,4 +139,18 @@ fn write(
     if !bare {
         out.put_section(properties);
     }
+}
+
+/// Two bytes say success, three say a Reason Code, and only more bring Properties (section 3.4.2.1).
+fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, (PacketId, ReasonCode, AckProperties<'a>)> {
+    let (rest, packet_id) = packet_id(input)?;
+    if !context.is_v5() || rest.is_empty() {
+        return Ok((rest, (packet_id, ReasonCode::Success, AckProperties::default())));
+    }
+    let (rest, reason_code) = reason_code(rest, context.header.packet_type)?;
+    if rest.is_empty() {
+        return Ok((rest, (packet_id, reason_code, AckProperties::default())));
+    }
+    let (rest, properties) = AckProperties::parse(rest, context)?;
+    Ok((rest, (packet_id, reason_code, properties)))
 }

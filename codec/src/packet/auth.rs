@@ -1,8 +1,11 @@
 //! AUTH (section 3.15): 5.0 only.
 
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::PropertyId;
-use crate::{PacketType, ProtocolVersion, ReasonCode, UserProperties};
+use crate::primitive::{Parsed, fail, reason_code};
+use crate::property::parse::section;
+use crate::property::{Holder, PropertyId};
+use crate::{DecodeErrorKind, PacketType, ProtocolVersion, ReasonCode, UserProperties};
 
 /// AUTH: a step of enhanced authentication (section 4.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,3 +53,37 @@ impl Body for Auth<'_> {
 }
 
 encodable!(Auth<'_>);
+
+/// No byte at all says success (section 3.15.2.1); anything else names its method.
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Auth<'a>> {
+    if input.is_empty() {
+        return Ok((
+            input,
+            Auth {
+                reason_code: ReasonCode::Success,
+                properties: AuthProperties::default(),
+            },
+        ));
+    }
+    let (after_code, reason_code) = reason_code(input, PacketType::Auth)?;
+    let mut properties = AuthProperties::default();
+    let holder = Holder::Packet(PacketType::Auth);
+    let (rest, checked) = section(after_code, holder, context.limits.direction, |id, value| match id {
+        PropertyId::AuthenticationMethod => properties.authentication_method = value.text(),
+        PropertyId::AuthenticationData => properties.authentication_data = value.binary(),
+        PropertyId::ReasonString => properties.reason_string = value.text(),
+        _ => {}
+    })?;
+    checked.check_authentication()?;
+    if properties.authentication_method.is_none() && reason_code != ReasonCode::Success {
+        return Err(fail(after_code, DecodeErrorKind::MissingAuthenticationMethod));
+    }
+    properties.user_properties = checked.user_properties();
+    Ok((
+        rest,
+        Auth {
+            reason_code,
+            properties,
+        },
+    ))
+}

@@ -2,9 +2,14 @@
 
 use core::num::{NonZeroU16, NonZeroU32};
 
+use nom::number::complete::be_u8;
+
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::PropertyId;
-use crate::{PacketType, ProtocolVersion, QoS, ReasonCode, UserProperties};
+use crate::primitive::{Parsed, fail, reason_code};
+use crate::property::parse::{Value, section};
+use crate::property::{Holder, PropertyId};
+use crate::{DecodeErrorKind, PacketType, ProtocolVersion, QoS, ReasonCode, UserProperties};
 
 /// CONNACK: the server's answer to CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,3 +137,74 @@ impl Body for ConnAck<'_> {
 }
 
 encodable!(ConnAck<'_>);
+
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, ConnAck<'a>> {
+    let (after_flags, flags) = be_u8(input)?;
+    // 3.1 leaves this byte reserved without saying that it is zero.
+    let session_present = flags & 0x01 != 0 && context.version > ProtocolVersion::V31;
+    if flags > 1 && context.version > ProtocolVersion::V31 {
+        return Err(fail(input, DecodeErrorKind::ReservedConnAckFlags));
+    }
+    let (rest, reason_code) = match context.version {
+        ProtocolVersion::V5 => reason_code(after_flags, PacketType::ConnAck)?,
+        _ => return_code(after_flags)?,
+    };
+    if session_present && reason_code.is_error() {
+        return Err(fail(input, DecodeErrorKind::SessionPresentWithError));
+    }
+    let (rest, properties) = match context.version {
+        ProtocolVersion::V5 => properties(rest, context)?,
+        _ => (rest, ConnAckProperties::default()),
+    };
+    Ok((
+        rest,
+        ConnAck {
+            session_present,
+            reason_code,
+            properties,
+        },
+    ))
+}
+
+fn return_code(input: &[u8]) -> Parsed<'_, ReasonCode> {
+    let (rest, code) = be_u8(input)?;
+    match ReasonCode::from_connect_return_code(code) {
+        Some(reason_code) => Ok((rest, reason_code)),
+        None => Err(fail(input, DecodeErrorKind::InvalidReasonCode(code))),
+    }
+}
+
+fn properties<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, ConnAckProperties<'a>> {
+    let mut properties = ConnAckProperties::default();
+    let holder = Holder::Packet(PacketType::ConnAck);
+    let (rest, checked) = section(input, holder, context.limits.direction, |id, value| {
+        properties.set(id, value)
+    })?;
+    checked.check_authentication()?;
+    properties.user_properties = checked.user_properties();
+    Ok((rest, properties))
+}
+
+impl<'a> ConnAckProperties<'a> {
+    fn set(&mut self, id: PropertyId, value: Value<'a>) {
+        match id {
+            PropertyId::SessionExpiryInterval => self.session_expiry_interval = value.u32(),
+            PropertyId::ReceiveMaximum => self.receive_maximum = value.non_zero_u16(),
+            PropertyId::MaximumQoS => self.maximum_qos = value.boolean().and_then(|qos| QoS::from_bits(u8::from(qos))),
+            PropertyId::RetainAvailable => self.retain_available = value.boolean(),
+            PropertyId::MaximumPacketSize => self.maximum_packet_size = value.non_zero_u32(),
+            PropertyId::AssignedClientIdentifier => self.assigned_client_id = value.text(),
+            PropertyId::TopicAliasMaximum => self.topic_alias_maximum = value.u16(),
+            PropertyId::ReasonString => self.reason_string = value.text(),
+            PropertyId::WildcardSubscriptionAvailable => self.wildcard_subscription_available = value.boolean(),
+            PropertyId::SubscriptionIdentifierAvailable => self.subscription_ids_available = value.boolean(),
+            PropertyId::SharedSubscriptionAvailable => self.shared_subscription_available = value.boolean(),
+            PropertyId::ServerKeepAlive => self.server_keep_alive = value.u16(),
+            PropertyId::ResponseInformation => self.response_information = value.text(),
+            PropertyId::ServerReference => self.server_reference = value.text(),
+            PropertyId::AuthenticationMethod => self.authentication_method = value.text(),
+            PropertyId::AuthenticationData => self.authentication_data = value.binary(),
+            _ => {}
+        }
+    }
+}

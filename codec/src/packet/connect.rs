@@ -2,9 +2,14 @@
 
 use core::num::{NonZeroU16, NonZeroU32};
 
+use nom::number::complete::{be_u8, be_u16};
+
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::PropertyId;
-use crate::{ApplicationProperties, PacketType, ProtocolVersion, QoS, TopicName, UserProperties};
+use crate::primitive::{Fault, Parsed, binary, fail, string, topic_name};
+use crate::property::parse::{Value, section};
+use crate::property::{Holder, PropertyId};
+use crate::{ApplicationProperties, DecodeErrorKind, PacketType, ProtocolVersion, QoS, TopicName, UserProperties};
 
 /// CONNECT: the first packet of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +84,7 @@ pub struct WillProperties<'a> {
 const FLAG_CLEAN_START: u8 = 0x02;
 const FLAG_WILL: u8 = 0x04;
 const WILL_QOS_SHIFT: u8 = 3;
+const WILL_QOS_MASK: u8 = 0x18;
 const FLAG_WILL_RETAIN: u8 = 0x20;
 const FLAG_PASSWORD: u8 = 0x40;
 const FLAG_USERNAME: u8 = 0x80;
@@ -161,3 +167,144 @@ impl Body for Connect<'_> {
 }
 
 encodable!(Connect<'_>);
+
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Connect<'a>> {
+    let (rest, version) = version(input)?;
+    let context = Context { version, ..context };
+    let (after_flags, flags) = be_u8(rest)?;
+    check_flags(flags, version).map_err(|kind| fail(rest, kind))?;
+    let (rest, keep_alive) = be_u16(after_flags)?;
+    let (rest, properties) = properties(rest, context)?;
+    let (rest, client_id) = string(rest)?;
+    let (rest, will) = if flags & FLAG_WILL != 0 {
+        will(rest, flags, context)?
+    } else {
+        (rest, None)
+    };
+    let (rest, username) = if has_login(rest, flags, FLAG_USERNAME, version) {
+        some(string(rest)?)
+    } else {
+        (rest, None)
+    };
+    let (rest, password) = if has_login(rest, flags, FLAG_PASSWORD, version) {
+        some(binary(rest)?)
+    } else {
+        (rest, None)
+    };
+    let clean_start = flags & FLAG_CLEAN_START != 0;
+    Ok((
+        rest,
+        Connect {
+            version,
+            clean_start,
+            keep_alive,
+            client_id,
+            will,
+            username,
+            password,
+            properties,
+        },
+    ))
+}
+
+fn some<T>((rest, field): (&[u8], T)) -> (&[u8], Option<T>) {
+    (rest, Some(field))
+}
+
+/// Whether that field of the login follows. 3.1 has the Remaining Length win over the flags ("connections should be
+/// allowed to continue"), the later versions do not.
+fn has_login(rest: &[u8], flags: u8, flag: u8, version: ProtocolVersion) -> bool {
+    flags & flag != 0 && (version > ProtocolVersion::V31 || !rest.is_empty())
+}
+
+/// Protocol Name and Protocol Version [MQTT-3.1.2-1], [MQTT-3.1.2-2].
+fn version(input: &[u8]) -> Parsed<'_, ProtocolVersion> {
+    let (after_name, name) = binary(input)?;
+    let (rest, level) = be_u8(after_name)?;
+    match ProtocolVersion::from_name_and_level(name, level) {
+        Some(version) => Ok((rest, version)),
+        None => Err(fail(input, DecodeErrorKind::UnsupportedProtocolVersion { level })),
+    }
+}
+
+fn check_flags(flags: u8, version: ProtocolVersion) -> Result<(), DecodeErrorKind> {
+    let has_will = flags & FLAG_WILL != 0;
+    let has_password_alone = flags & (FLAG_PASSWORD | FLAG_USERNAME) == FLAG_PASSWORD;
+    if flags & 0x01 != 0 {
+        Err(DecodeErrorKind::ReservedConnectFlag)
+    } else if !has_will && flags & (WILL_QOS_MASK | FLAG_WILL_RETAIN) != 0 {
+        Err(DecodeErrorKind::WillFlagsWithoutWill)
+    } else if flags & WILL_QOS_MASK == WILL_QOS_MASK {
+        Err(DecodeErrorKind::InvalidWillQoS)
+    } else if has_password_alone && version < ProtocolVersion::V5 {
+        Err(DecodeErrorKind::PasswordWithoutUsername)
+    } else {
+        Ok(())
+    }
+}
+
+fn properties<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, ConnectProperties<'a>> {
+    let mut properties = ConnectProperties::default();
+    if !context.is_v5() {
+        return Ok((input, properties));
+    }
+    let holder = Holder::Packet(PacketType::Connect);
+    let (rest, checked) = section(input, holder, context.limits.direction, |id, value| {
+        properties.set(id, value)
+    })?;
+    checked.check_authentication()?;
+    properties.user_properties = checked.user_properties();
+    Ok((rest, properties))
+}
+
+impl<'a> ConnectProperties<'a> {
+    fn set(&mut self, id: PropertyId, value: Value<'a>) {
+        match id {
+            PropertyId::SessionExpiryInterval => self.session_expiry_interval = value.u32(),
+            PropertyId::ReceiveMaximum => self.receive_maximum = value.non_zero_u16(),
+            PropertyId::MaximumPacketSize => self.maximum_packet_size = value.non_zero_u32(),
+            PropertyId::TopicAliasMaximum => self.topic_alias_maximum = value.u16(),
+            PropertyId::RequestResponseInformation => self.request_response_information = value.boolean(),
+            PropertyId::RequestProblemInformation => self.request_problem_information = value.boolean(),
+            PropertyId::AuthenticationMethod => self.authentication_method = value.text(),
+            PropertyId::AuthenticationData => self.authentication_data = value.binary(),
+            _ => {}
+        }
+    }
+}
+
+fn will<'a>(input: &'a [u8], flags: u8, context: Context<'_>) -> Parsed<'a, Option<Will<'a>>> {
+    let (after_properties, properties) = will_properties(input, context)?;
+    let (rest, topic) = topic_name(after_properties, context.limits)?;
+    let topic = topic.ok_or_else(|| fail(after_properties, DecodeErrorKind::EmptyTopic))?;
+    let (rest, payload) = binary(rest)?;
+    let qos = will_qos(flags, input)?;
+    Ok((
+        rest,
+        Some(Will {
+            topic,
+            payload,
+            qos,
+            retain: flags & FLAG_WILL_RETAIN != 0,
+            properties,
+        }),
+    ))
+}
+
+fn will_qos(flags: u8, at: &[u8]) -> Result<QoS, nom::Err<Fault<'_>>> {
+    QoS::from_bits((flags & WILL_QOS_MASK) >> WILL_QOS_SHIFT).ok_or_else(|| fail(at, DecodeErrorKind::InvalidWillQoS))
+}
+
+fn will_properties<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, WillProperties<'a>> {
+    let mut properties = WillProperties::default();
+    if !context.is_v5() {
+        return Ok((input, properties));
+    }
+    let (rest, checked) = section(input, Holder::Will, context.limits.direction, |id, value| match id {
+        PropertyId::WillDelayInterval => properties.will_delay_interval = value.u32().unwrap_or_default(),
+        PropertyId::MessageExpiryInterval => properties.message_expiry_interval = value.u32(),
+        _ => {}
+    })?;
+    properties.application = checked.application();
+    Ok((rest, properties))
+}

@@ -1,7 +1,10 @@
 //! DISCONNECT (section 3.14).
 
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::PropertyId;
+use crate::primitive::{Parsed, reason_code};
+use crate::property::parse::section;
+use crate::property::{Holder, PropertyId};
 use crate::{PacketType, ProtocolVersion, ReasonCode, UserProperties};
 
 /// DISCONNECT: the last packet on a Network Connection; on 3.x only a client sends it.
@@ -64,3 +67,30 @@ impl Body for Disconnect<'_> {
 }
 
 encodable!(Disconnect<'_>);
+
+/// No byte says a normal end, one says a Reason Code, and only more bring Properties (section 3.14.2.1).
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Disconnect<'a>> {
+    if !context.is_v5() || input.is_empty() {
+        return Ok((input, Disconnect::new(ReasonCode::NORMAL_DISCONNECTION)));
+    }
+    let (rest, reason_code) = reason_code(input, PacketType::Disconnect)?;
+    if rest.is_empty() {
+        return Ok((rest, Disconnect::new(reason_code)));
+    }
+    let mut properties = DisconnectProperties::default();
+    let holder = Holder::Packet(PacketType::Disconnect);
+    let (rest, checked) = section(rest, holder, context.limits.direction, |id, value| match id {
+        PropertyId::SessionExpiryInterval => properties.session_expiry_interval = value.u32(),
+        PropertyId::ReasonString => properties.reason_string = value.text(),
+        PropertyId::ServerReference => properties.server_reference = value.text(),
+        _ => {}
+    })?;
+    properties.user_properties = checked.user_properties();
+    Ok((
+        rest,
+        Disconnect {
+            reason_code,
+            properties,
+        },
+    ))
+}

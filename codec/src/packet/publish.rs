@@ -1,9 +1,13 @@
 //! PUBLISH (section 3.3).
 
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::PropertyId;
+use crate::primitive::{Parsed, fail, packet_id, topic_name};
+use crate::property::parse::section;
+use crate::property::{Holder, PropertyId};
 use crate::{
-    ApplicationProperties, PacketId, PacketType, ProtocolVersion, QoS, SubscriptionIds, TopicAlias, TopicName,
+    ApplicationProperties, DecodeErrorKind, PacketId, PacketType, ProtocolVersion, QoS, SubscriptionIds, TopicAlias,
+    TopicName,
 };
 
 /// PUBLISH: an Application Message on its way.
@@ -101,3 +105,48 @@ impl Body for Publish<'_> {
 }
 
 encodable!(Publish<'_>);
+
+#[inline]
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Publish<'a>> {
+    let flags = context.header.flags;
+    let qos = QoS::from_bits(flags >> QOS_SHIFT & 0x03).ok_or_else(|| fail(input, DecodeErrorKind::InvalidQoS))?;
+    let (rest, topic) = topic_name(input, context.limits)?;
+    let (rest, packet_id) = match qos {
+        QoS::AtMostOnce => (rest, None),
+        _ => packet_id(rest).map(|(rest, id)| (rest, Some(id)))?,
+    };
+    let (payload, properties) = match context.version {
+        ProtocolVersion::V5 => properties(rest, context)?,
+        _ => (rest, PublishProperties::default()),
+    };
+    if topic.is_none() && properties.topic_alias.is_none() {
+        return Err(fail(input, DecodeErrorKind::EmptyTopic));
+    }
+    let (dup, retain) = (flags & FLAG_DUP != 0, flags & FLAG_RETAIN != 0);
+    Ok((
+        &[],
+        Publish {
+            dup,
+            qos,
+            retain,
+            topic,
+            packet_id,
+            properties,
+            payload,
+        },
+    ))
+}
+
+#[inline]
+fn properties<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, PublishProperties<'a>> {
+    let mut properties = PublishProperties::default();
+    let holder = Holder::Packet(PacketType::Publish);
+    let (rest, checked) = section(input, holder, context.limits.direction, |id, value| match id {
+        PropertyId::MessageExpiryInterval => properties.message_expiry_interval = value.u32(),
+        PropertyId::TopicAlias => properties.topic_alias = value.topic_alias(),
+        _ => {}
+    })?;
+    properties.subscription_ids = checked.subscription_ids();
+    properties.application = checked.application();
+    Ok((rest, properties))
+}

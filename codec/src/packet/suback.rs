@@ -2,8 +2,10 @@
 
 use core::{fmt, slice};
 
+use crate::decode::Context;
 use crate::encode::{Body, Sink, encodable};
-use crate::{AckProperties, PacketId, PacketType, ProtocolVersion, ReasonCode};
+use crate::primitive::{Parsed, fail, packet_id};
+use crate::{AckProperties, DecodeErrorKind, PacketId, PacketType, ProtocolVersion, ReasonCode};
 
 /// SUBACK: the server's answer to SUBSCRIBE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,3 +123,46 @@ impl Body for SubAck<'_> {
 }
 
 encodable!(SubAck<'_>);
+
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, SubAck<'a>> {
+    let (rest, packet_id) = packet_id(input)?;
+    let (rest, properties) = match context.version {
+        ProtocolVersion::V5 => AckProperties::parse(rest, context)?,
+        _ => (rest, AckProperties::default()),
+    };
+    let (rest, reason_codes) = reason_codes(rest, context)?;
+    Ok((
+        rest,
+        SubAck {
+            packet_id,
+            properties,
+            reason_codes,
+        },
+    ))
+}
+
+/// All that is left, one code a byte.
+pub(super) fn reason_codes<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, ReasonCodes<'a>> {
+    if input.is_empty() {
+        return Err(fail(input, DecodeErrorKind::NoReasonCode));
+    }
+    match input.iter().position(|code| !is_allowed(*code, context)) {
+        None => Ok((&[], ReasonCodes(Source::Payload(input)))),
+        Some(at) => {
+            let at = input.get(at..).unwrap_or_default();
+            Err(fail(
+                at,
+                DecodeErrorKind::InvalidReasonCode(at.first().copied().unwrap_or_default()),
+            ))
+        }
+    }
+}
+
+fn is_allowed(code: u8, context: Context<'_>) -> bool {
+    if context.is_v5() {
+        ReasonCode::from_value(code).is_some_and(|code| code.is_allowed_on(context.header.packet_type))
+    } else {
+        // [MQTT-3.9.3-2] of 3.1.1
+        matches!(code, 0x00..=0x02 | 0x80)
+    }
+}

@@ -2,9 +2,14 @@
 
 use core::{fmt, slice};
 
+use nom::number::complete::be_u8;
+
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::property::{PropertyId, raw_text};
-use crate::{PacketId, PacketType, ProtocolVersion, QoS, SubscriptionId, TopicFilter, UserProperties};
+use crate::primitive::{Parsed, fail, packet_id, topic_filter};
+use crate::property::parse::section;
+use crate::property::{Holder, PropertyId, raw_text};
+use crate::{DecodeErrorKind, PacketId, PacketType, ProtocolVersion, QoS, SubscriptionId, TopicFilter, UserProperties};
 
 /// SUBSCRIBE: a client asks for one or more Subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,3 +237,69 @@ impl Body for Subscribe<'_> {
 }
 
 encodable!(Subscribe<'_>);
+
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Subscribe<'a>> {
+    let (rest, packet_id) = packet_id(input)?;
+    let (payload, properties) = properties(rest, context)?;
+    let (mut rest, mut count) = (payload, 0);
+    while !rest.is_empty() {
+        (rest, _) = request(rest, context)?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(fail(payload, DecodeErrorKind::NoTopicFilter));
+    }
+    Ok((
+        rest,
+        Subscribe {
+            packet_id,
+            properties,
+            filters: Subscriptions(Source::Payload(payload, count)),
+        },
+    ))
+}
+
+fn properties<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, SubscribeProperties<'a>> {
+    let mut properties = SubscribeProperties::default();
+    if !context.is_v5() {
+        return Ok((input, properties));
+    }
+    let holder = Holder::Packet(PacketType::Subscribe);
+    let (rest, checked) = section(input, holder, context.limits.direction, |id, value| {
+        if id == PropertyId::SubscriptionIdentifier {
+            properties.subscription_id = value.subscription_id();
+        }
+    })?;
+    properties.user_properties = checked.user_properties();
+    Ok((rest, properties))
+}
+
+fn request<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, SubscriptionRequest<'a>> {
+    let (at_options, filter) = topic_filter(input, context.limits)?;
+    let (rest, bits) = be_u8(at_options)?;
+    match options(bits, filter, context.version) {
+        Ok(options) => Ok((rest, (filter, options))),
+        Err(kind) => Err(fail(at_options, kind)),
+    }
+}
+
+fn options(
+    bits: u8,
+    filter: TopicFilter<'_>,
+    version: ProtocolVersion,
+) -> Result<SubscriptionOptions, DecodeErrorKind> {
+    let reserved = if version == ProtocolVersion::V5 { 0xc0 } else { 0xfc };
+    if bits & reserved != 0 {
+        return Err(DecodeErrorKind::ReservedSubscriptionOptions);
+    }
+    if bits & 0x03 == 0x03 {
+        return Err(DecodeErrorKind::InvalidSubscriptionQoS);
+    }
+    let options = SubscriptionOptions::from_bits(bits).ok_or(DecodeErrorKind::InvalidRetainHandling)?;
+    let no_local_shared = options.no_local && filter.is_shared();
+    if no_local_shared {
+        Err(DecodeErrorKind::NoLocalOnSharedSubscription)
+    } else {
+        Ok(options)
+    }
+}

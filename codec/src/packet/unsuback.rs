@@ -1,6 +1,9 @@
 //! UNSUBACK (section 3.11).
 
+use super::suback::reason_codes;
+use crate::decode::Context;
 use crate::encode::{Body, Sink, encodable};
+use crate::primitive::{Parsed, packet_id};
 use crate::{AckProperties, PacketId, PacketType, ProtocolVersion, ReasonCodes};
 
 /// UNSUBACK: the server's answer to UNSUBSCRIBE.
@@ -31,3 +34,28 @@ impl Body for UnsubAck<'_> {
 }
 
 encodable!(UnsubAck<'_>);
+
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, UnsubAck<'a>> {
+    let (rest, packet_id) = packet_id(input)?;
+    if !context.is_v5() {
+        let (properties, reason_codes) = (AckProperties::default(), ReasonCodes::from_slice(&[]));
+        return Ok((
+            rest,
+            UnsubAck {
+                packet_id,
+                properties,
+                reason_codes,
+            },
+        ));
+    }
+    let (rest, properties) = AckProperties::parse(rest, context)?;
+    let (rest, reason_codes) = reason_codes(rest, context)?;
+    Ok((
+        rest,
+        UnsubAck {
+            packet_id,
+            properties,
+            reason_codes,
+        },
+    ))
+}

@@ -3,8 +3,12 @@
 use core::{fmt, slice};
 
 use super::subscribe::split_filter;
+use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::{PacketId, PacketType, ProtocolVersion, TopicFilter, UserProperties};
+use crate::primitive::{Parsed, fail, packet_id, topic_filter};
+use crate::property::Holder;
+use crate::property::parse::section;
+use crate::{DecodeErrorKind, PacketId, PacketType, ProtocolVersion, TopicFilter, UserProperties};
 
 /// UNSUBSCRIBE: a client ends one or more of its Subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,3 +141,33 @@ impl Body for Unsubscribe<'_> {
 }
 
 encodable!(Unsubscribe<'_>);
+
+pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Unsubscribe<'a>> {
+    let (rest, packet_id) = packet_id(input)?;
+    let (payload, user_properties) = user_properties(rest, context)?;
+    let (mut rest, mut count) = (payload, 0);
+    while !rest.is_empty() {
+        (rest, _) = topic_filter(rest, context.limits)?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(fail(payload, DecodeErrorKind::NoTopicFilter));
+    }
+    Ok((
+        rest,
+        Unsubscribe {
+            packet_id,
+            user_properties,
+            filters: Filters(Source::Payload(payload, count)),
+        },
+    ))
+}
+
+fn user_properties<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, UserProperties<'a>> {
+    if !context.is_v5() {
+        return Ok((input, UserProperties::default()));
+    }
+    let holder = Holder::Packet(PacketType::Unsubscribe);
+    let (rest, checked) = section(input, holder, context.limits.direction, |_, _| {})?;
+    Ok((rest, checked.user_properties()))
+}

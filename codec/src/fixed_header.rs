@@ -1,0 +1,123 @@
+//! The Fixed Header (section 2.1), judged before the rest of the packet has come.
+
+use crate::packet::PacketType;
+use crate::var_int::{self, VarInt};
+use crate::{DecodeError, DecodeErrorKind, DecodeLimits, Direction, ProtocolVersion, QoS};
+
+/// The first two to five bytes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedHeader {
+    /// Which packet follows.
+    pub packet_type: PacketType,
+    /// The low four bits of the first byte.
+    pub flags: u8,
+    /// How many bytes follow the Fixed Header.
+    pub remaining_length: u32,
+    /// How many bytes the Fixed Header takes, 2 to 5.
+    pub len: u8,
+}
+
+impl FixedHeader {
+    /// The size of the whole packet, in bytes, as Maximum Packet Size counts it.
+    #[inline]
+    #[must_use]
+    pub const fn packet_len(&self) -> usize {
+        self.len as usize + self.remaining_length as usize
+    }
+}
+
+/// Reads the Fixed Header at the front of `bytes`, or `None` while it is incomplete. Every rule that it can break is
+/// checked as soon as the byte in question is there: type, flags and direction at the first byte, the length at its
+/// last.
+///
+/// # Errors
+/// A [`DecodeError`] for what no byte to come can mend.
+#[inline]
+pub fn peek_fixed_header(
+    bytes: &[u8],
+    version: ProtocolVersion,
+    limits: &DecodeLimits,
+) -> Result<Option<FixedHeader>, DecodeError> {
+    let Some((&first, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let packet_type =
+        check_first_byte(first, version, limits.direction).map_err(|kind| DecodeError { kind, offset: 0 })?;
+    let length = var_int::read(rest).and_then(|length| {
+        let VarInt::Value(remaining_length, len) = length else {
+            return Ok(None);
+        };
+        let header = FixedHeader {
+            packet_type,
+            flags: first & 0x0f,
+            remaining_length,
+            len: 1 + len as u8,
+        };
+        check_length(&header, limits).map(|()| Some(header))
+    });
+    length.map_err(|kind| DecodeError { kind, offset: 1 })
+}
+
+#[inline]
+fn check_first_byte(byte: u8, version: ProtocolVersion, direction: Direction) -> Result<PacketType, DecodeErrorKind> {
+    let packet_type = PacketType::from_first_byte(byte).ok_or(DecodeErrorKind::ReservedPacketType)?;
+    if !is_expected(packet_type, version, direction) {
+        return Err(DecodeErrorKind::UnexpectedPacket(packet_type));
+    }
+    let flags = byte & 0x0f;
+    if packet_type == PacketType::Publish {
+        return check_publish_flags(flags).map(|()| packet_type);
+    }
+    // 3.1 lets a client set DUP when it repeats one of the three packets that have a fixed QoS of 1.
+    let fixed = packet_type.fixed_flags();
+    let repeated = version == ProtocolVersion::V31 && fixed != 0 && flags == fixed | 0x08;
+    if flags == fixed || repeated {
+        Ok(packet_type)
+    } else {
+        Err(DecodeErrorKind::ReservedFlags(packet_type))
+    }
+}
+
+#[inline]
+fn check_publish_flags(flags: u8) -> Result<(), DecodeErrorKind> {
+    match QoS::from_bits(flags >> 1 & 0x03) {
+        None => Err(DecodeErrorKind::InvalidQoS),
+        Some(QoS::AtMostOnce) if flags & 0x08 != 0 => Err(DecodeErrorKind::DupAtQoS0),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether that side sends that packet (section 2.1.2, table 2-1).
+#[inline]
+const fn is_expected(packet_type: PacketType, version: ProtocolVersion, direction: Direction) -> bool {
+    let is_v5 = matches!(version, ProtocolVersion::V5);
+    let (by_client, by_server) = match packet_type {
+        PacketType::Connect | PacketType::Subscribe | PacketType::Unsubscribe | PacketType::PingReq => (true, false),
+        PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp => (false, true),
+        PacketType::Disconnect => (true, is_v5),
+        PacketType::Auth => (is_v5, is_v5),
+        _ => (true, true),
+    };
+    match direction {
+        Direction::FromClient => by_client,
+        Direction::FromServer => by_server,
+        Direction::Either => by_client | by_server,
+    }
+}
+
+#[inline]
+fn check_length(header: &FixedHeader, limits: &DecodeLimits) -> Result<(), DecodeErrorKind> {
+    let size = u32::from(header.len) + header.remaining_length;
+    if size > limits.maximum_packet_size {
+        return Err(DecodeErrorKind::PacketTooLarge {
+            size,
+            maximum: limits.maximum_packet_size,
+        });
+    }
+    let is_ping = matches!(header.packet_type, PacketType::PingReq | PacketType::PingResp);
+    if is_ping && header.remaining_length > 0 {
+        Err(DecodeErrorKind::TrailingBytes)
+    } else {
+        Ok(())
+    }
+}
