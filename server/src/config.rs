@@ -1,0 +1,397 @@
+//! The configuration: what a file and the command line say, as plain data.
+//!
+//! This module knows nothing of sockets, engines or threads; it reads one file and yields a [`Config`] or the list of
+//! reasons why not. The language is `directive value…`, one a line, in two dialects: the old broker's (`sol`) and
+//! Mosquitto's with names of our own (`listener`). [`Dialect`] says how they are told apart; the table in
+//! [`directives`] is the only place where a directive is described.
+//!
+//! ```
+//! use sol_server::config::{Config, Host};
+//! let config = Config::parse("sol.conf".as_ref(), b"ip_port 1884\n", &Host::default()).unwrap();
+//! assert_eq!(config.listeners[0].to_string(), "127.0.0.1:1884");
+//! ```
+
+mod check;
+mod diagnostic;
+mod dialect;
+mod directives;
+mod draft;
+mod host;
+mod later;
+mod lexer;
+mod listener;
+mod own;
+mod reader;
+mod sol;
+mod units;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::diagnostic::Diagnostic;
+pub use self::dialect::Dialect;
+pub use self::directives::{Directive, directives};
+pub use self::host::Host;
+pub use self::lexer::{FILE_BYTES_MAX, KEY_BYTES_MAX, LINE_BYTES_MAX};
+pub use self::listener::{Address, Listener};
+
+/// Where the configuration is looked for when `-c` is not given.
+pub const DEFAULT_PATH: &str = "/etc/sol/sol.conf";
+/// Where metrics are served unless the configuration says otherwise.
+pub const METRICS_DEFAULT: &str = "127.0.0.1:9883";
+
+/// Everything the broker is told from outside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// The file it came from.
+    pub source: Option<PathBuf>,
+    /// Which dialect the file is written in.
+    pub dialect: Dialect,
+    /// Where to listen; at least one.
+    pub listeners: Vec<Listener>,
+    /// Length of each listener's queue of connections not yet accepted.
+    pub tcp_backlog: u32,
+    /// Whether small packets leave at once (`TCP_NODELAY`).
+    pub tcp_nodelay: bool,
+    /// Who may connect.
+    pub auth: Auth,
+    /// Every bound on what clients may cost.
+    pub limits: Limits,
+    /// What is written down, how and where.
+    pub log: Log,
+    /// Period of the `$SOL` and `$SYS` topics; `None` publishes none.
+    pub sys_interval: Option<Duration>,
+    /// Where metrics are served.
+    pub metrics: Metrics,
+    /// Where the process identifier is written.
+    pub pid_file: Option<PathBuf>,
+    /// What the operator should know; never empty by oversight, see the compatibility list.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Who may connect.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Auth {
+    /// Whether a client without a user name is let in.
+    pub allow_anonymous: bool,
+    /// `user:hash` lines.
+    pub password_file: Option<PathBuf>,
+    /// Whether a 3.1.1 client may leave its Client Identifier empty.
+    pub allow_zero_length_clientid: bool,
+    /// What a Client Identifier made by the broker starts with.
+    pub auto_id_prefix: String,
+}
+
+impl Auth {
+    /// Whether user names and passwords are checked at all.
+    ///
+    /// The old broker read its password file only with anonymous clients shut out; the other dialect checks whoever
+    /// gives a name.
+    pub fn checks_passwords(&self, dialect: Dialect) -> bool {
+        self.password_file.is_some() && !(dialect == Dialect::Sol && self.allow_anonymous)
+    }
+}
+
+/// Every bound on what clients may cost. Sizes are in bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Maximum Packet Size the broker announces and accepts.
+    pub packet_bytes_max: u32,
+    /// Memory for messages, Sessions and buffers together; `None` is no limit.
+    pub memory_bytes_max: Option<u64>,
+    /// Network Connections at a time.
+    pub connections_max: Option<u32>,
+    /// QoS 1 and 2 messages on their way to one client.
+    pub inflight_max: u16,
+    /// Messages waiting for one Session.
+    pub queued_messages_max: Option<u32>,
+    /// Bytes of messages waiting for one Session.
+    pub queued_bytes_max: Option<u64>,
+    /// What happens to a message that no longer fits a Session's queue.
+    pub queue_full: QueueFull,
+    /// Whether QoS 0 messages wait for an absent client too.
+    pub queue_qos0: bool,
+    /// Longest Keep Alive granted, in seconds.
+    pub keep_alive_max: Option<u16>,
+    /// Maximum QoS announced.
+    pub qos_max: u8,
+    /// Topic Alias Maximum announced.
+    pub topic_alias_max: u16,
+    /// Whether retained messages are kept.
+    pub retain_available: bool,
+    /// Longest Session Expiry Interval granted.
+    pub session_expiry_max: Option<Duration>,
+    /// Largest CONNECT packet.
+    pub connect_bytes_max: u32,
+    /// How long a peer may take from its connection to a complete CONNECT.
+    pub connect_timeout: Duration,
+}
+
+/// What happens to a message that no longer fits a Session's queue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QueueFull {
+    /// It is refused; a 5.0 publisher is told with 0x97 (Quota exceeded).
+    Refuse,
+    /// It is dropped and counted.
+    DropNewest,
+    /// The oldest waiting message is dropped and counted instead.
+    DropOldest,
+}
+
+impl fmt::Display for QueueFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::DropNewest => "drop_newest",
+            Self::DropOldest => "drop_oldest",
+        })
+    }
+}
+
+/// What is written down, how and where.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Log {
+    /// The levels written.
+    pub levels: Levels,
+    /// The form of a line.
+    pub format: LogFormat,
+    /// Whether lines carry the time (the `sol` form always does).
+    pub timestamp: bool,
+    /// Which standard stream is written to.
+    pub stream: LogStream,
+    /// A file that is appended to.
+    pub file: Option<PathBuf>,
+}
+
+/// A set of log levels.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Levels(pub u8);
+
+impl Levels {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Something failed.
+    pub const ERROR: Self = Self(1);
+    /// Something is wrong but goes on.
+    pub const WARNING: Self = Self(2);
+    /// Something happened that operators want to know.
+    pub const INFO: Self = Self(4);
+    /// Everything else.
+    pub const DEBUG: Self = Self(8);
+    /// ERROR alone.
+    pub const UP_TO_ERROR: Self = Self(1);
+    /// ERROR and WARNING: the old broker's default.
+    pub const UP_TO_WARNING: Self = Self(3);
+    /// ERROR, WARNING and INFO: the default without an old file.
+    pub const UP_TO_INFO: Self = Self(7);
+    /// All.
+    pub const ALL: Self = Self(15);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in this set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// `2026-01-31T12:00:00.000Z INFO message key=value`.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// `<epoch seconds> <message>`, cut at 120 characters: the old broker's.
+    Sol,
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Sol => "sol",
+        })
+    }
+}
+
+/// Which standard stream log lines go to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogStream {
+    /// Neither.
+    None,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Metrics {
+    /// Nowhere.
+    Off,
+    /// At [`METRICS_DEFAULT`], or nowhere if that port is taken: nobody asked for it.
+    Default,
+    /// Here, or the broker does not start.
+    At(SocketAddr),
+}
+
+/// What the command line says; it wins over the file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Overrides {
+    /// `-a`: the address to listen on.
+    pub address: Option<String>,
+    /// `-p`: the port to listen on.
+    pub port: Option<u16>,
+    /// `-v`: log everything.
+    pub verbose: bool,
+    /// `--pid-file`.
+    pub pid_file: Option<PathBuf>,
+    /// `--metrics`.
+    pub metrics: Option<Metrics>,
+}
+
+/// Why a configuration is refused: all errors, and the warnings that came before them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    /// At least one.
+    pub errors: Vec<Diagnostic>,
+    /// What would have been warned about.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.errors.iter().enumerate() {
+            write!(f, "{}{error}", if index == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Diagnostic> for Refused {
+    fn from(error: Diagnostic) -> Self {
+        Self {
+            errors: vec![error],
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What runs without a file: 127.0.0.1:1883, anonymous.
+    pub fn without_file(host: &Host) -> Self {
+        draft::Draft::new(Dialect::Listener, host).config_without_lines()
+    }
+
+    /// Reads a configuration from text; `path` is only for messages.
+    ///
+    /// # Errors
+    /// Every fault of the text, each with line and column.
+    pub fn parse(path: &Path, bytes: &[u8], host: &Host) -> Result<Self, Refused> {
+        let lines = lexer::lex(path, bytes).map_err(|errors| Refused {
+            errors,
+            warnings: Vec::new(),
+        })?;
+        draft::read(path, &lines, host)
+    }
+
+    /// Reads `path`; without one [`DEFAULT_PATH`] if that exists.
+    ///
+    /// # Errors
+    /// An unreadable file, or any fault of its text.
+    pub fn load(path: Option<&Path>, host: &Host) -> Result<Self, Refused> {
+        let file = path.unwrap_or_else(|| Path::new(DEFAULT_PATH));
+        match read_bounded(file) {
+            Ok(bytes) => Self::parse(file, &bytes, host),
+            Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::without_file(host))
+            }
+            Err(error) => Err(Diagnostic::of_file(file, format!("cannot be read: {}", reason(&error))).into()),
+        }
+    }
+
+    /// Lets the command line win, with a warning for each value of the file that it replaces.
+    ///
+    /// # Errors
+    /// `-a` or `-p` beside several listeners: which one they mean cannot be known.
+    pub fn apply(&mut self, overrides: &Overrides) -> Result<(), Refused> {
+        self.override_listener(overrides)?;
+        if overrides.verbose {
+            self.log.levels = Levels::ALL;
+        }
+        if let Some(path) = &overrides.pid_file {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            if self.pid_file.as_ref().is_some_and(|old| *old != path) {
+                self.warn_override("--pid-file", "pid_file");
+            }
+            self.pid_file = Some(path);
+        }
+        if let Some(metrics) = overrides.metrics {
+            if self.metrics != Metrics::Default && self.metrics != metrics {
+                self.warn_override("--metrics", "metrics");
+            }
+            self.metrics = metrics;
+        }
+        Ok(())
+    }
+
+    fn override_listener(&mut self, overrides: &Overrides) -> Result<(), Refused> {
+        if overrides.address.is_none() && overrides.port.is_none() {
+            return Ok(());
+        }
+        let [listener] = self.listeners.as_mut_slice() else {
+            let text = format!("-a and -p need a file with one listener, not {}", self.listeners.len());
+            return Err(Diagnostic::of_command_line(text).into());
+        };
+        let old = listener.address.clone();
+        listener.address = match &old {
+            Address::Tcp { host, port } => Address::Tcp {
+                host: overrides.address.clone().or_else(|| host.clone()),
+                port: overrides.port.unwrap_or(*port),
+            },
+            Address::Unix(_) => Address::Tcp {
+                host: Some(overrides.address.clone().unwrap_or_else(|| "127.0.0.1".to_owned())),
+                port: overrides.port.unwrap_or(1883),
+            },
+        };
+        let new = listener.address.clone();
+        if let Some(source) = self.source.clone().filter(|_| listener.line > 0 && old != new) {
+            let text = format!("the command line wins: listening on {new}, not on {old}");
+            self.warnings.push(Diagnostic::at(&source, listener.line, 0, text));
+        }
+        Ok(())
+    }
+
+    fn warn_override(&mut self, flag: &str, directive: &str) {
+        let text = format!("{flag} wins over {directive} in the file");
+        self.warnings.push(Diagnostic::of_command_line(text));
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The operating system's words without Rust's "(os error N)".
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

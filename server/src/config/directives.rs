@@ -1,0 +1,132 @@
+//! The table of directives: name, dialects, values, default, help, how it is read and how it is printed.
+//!
+//! It is the only place where a directive is described. The parser, `sol check`, the suggestions for misspelt names and
+//! the test of `conf/sol.conf` all read it.
+
+use super::draft::Draft;
+use super::reader::{Fault, Reader};
+use super::{Config, Dialect, later, own, sol};
+
+/// One row of the table.
+pub struct Directive {
+    /// The name, in lower case.
+    pub name: &'static str,
+    /// The dialect that has it; `None` for both.
+    pub only_in: Option<Dialect>,
+    /// What follows the name.
+    pub values: &'static str,
+    /// What holds without it, in words.
+    pub default: &'static str,
+    /// What it does, in a sentence.
+    pub help: &'static str,
+    pub(crate) repeats: bool,
+    pub(crate) apply: fn(&mut Draft, &mut Reader<'_>) -> Result<(), Fault>,
+    pub(crate) show: fn(&Config) -> Vec<String>,
+}
+
+impl Directive {
+    /// Whether `dialect` has it.
+    pub fn is_in(&self, dialect: Dialect) -> bool {
+        self.only_in.is_none_or(|only| only == dialect)
+    }
+}
+
+/// Every directive that is read today: the old broker's keys in the order in which it compared them, then ours.
+pub fn directives() -> impl Iterator<Item = &'static Directive> {
+    sol::ROWS.iter().chain(own::ROWS)
+}
+
+/// The directive called exactly `name`; the old broker's dialect does not tell cases apart.
+pub(crate) fn named(dialect: Dialect, name: &str) -> Option<&'static Directive> {
+    directives().filter(|row| row.is_in(dialect)).find(|row| match dialect {
+        Dialect::Sol => row.name.eq_ignore_ascii_case(name),
+        Dialect::Listener => row.name == name,
+    })
+}
+
+/// The key of which `prefix` is the beginning: the old broker compared only as many characters as were written, and
+/// the first key in its order won.
+pub(crate) fn by_prefix(prefix: &str) -> Option<&'static Directive> {
+    sol::ROWS.iter().find(|row| {
+        row.name
+            .get(..prefix.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+    })
+}
+
+/// The known name nearest to `name`, if it is near enough to be meant.
+pub(crate) fn nearest(dialect: Dialect, name: &str) -> Option<&'static str> {
+    let known = directives().filter(|row| row.is_in(dialect)).map(|row| row.name);
+    let names: Vec<_> = match dialect {
+        Dialect::Sol => known.collect(),
+        Dialect::Listener => known.chain(later::names()).collect(),
+    };
+    nearest_of(&names, name)
+}
+
+/// The entry of `names` nearest to `name`, if it is near enough to be meant.
+pub(crate) fn nearest_of(names: &[&'static str], name: &str) -> Option<&'static str> {
+    let lower = name.to_lowercase();
+    let scored = names
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(known, &lower), *known));
+    let (distance, known) = scored.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 1 + name.chars().count() / 4).then_some(known)
+}
+
+/// `; did you mean X?`, or nothing.
+pub(crate) fn suggestion(nearest: Option<&str>) -> String {
+    nearest
+        .map(|name| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Prefixes resolve in the old broker's order of comparison.
+    #[test]
+    fn prefixes() {
+        for (prefix, name) in [
+            ("log", "log_level"),
+            ("LOG_P", "log_path"),
+            ("ip", "ip_address"),
+            ("max", "max_memory"),
+            ("k", "keepalive"),
+            ("key", "keyfile"),
+            ("t", "tcp_backlog"),
+        ] {
+            assert_eq!(by_prefix(prefix).map(|row| row.name), Some(name), "{prefix}");
+        }
+        assert!(by_prefix("log_levels").is_none());
+        assert!(by_prefix("metr").is_none());
+    }
+
+    /// Transposed and forgotten letters find their name; what is far from all finds none.
+    #[test]
+    fn suggestions() {
+        assert_eq!(nearest(Dialect::Listener, "lisetner"), Some("listener"));
+        assert_eq!(nearest(Dialect::Listener, "pasword_file"), Some("password_file"));
+        assert_eq!(nearest(Dialect::Sol, "ip_prot"), Some("ip_port"));
+        assert_eq!(nearest(Dialect::Listener, "frobnicate"), None);
+    }
+
+    /// No name stands twice in one dialect, and a name that is read is not also refused.
+    #[test]
+    fn names_are_unique() {
+        for dialect in [Dialect::Sol, Dialect::Listener] {
+            let mut names: Vec<_> = directives()
+                .filter(|row| row.is_in(dialect))
+                .map(|row| row.name)
+                .collect();
+            names.sort_unstable();
+            let count = names.len();
+            names.dedup();
+            assert_eq!(names.len(), count);
+        }
+        for name in later::names() {
+            assert!(named(Dialect::Listener, name).is_none(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the configuration needs to know of the machine.
+
+use std::path::Path;
+
+/// Part of the machine's memory the broker takes by default, in percent: the rest is for the kernel's socket buffers.
+const MEMORY_PERCENT: u64 = 70;
+/// What is assumed where the machine does not say how much memory it has.
+const MEMORY_FALLBACK: u64 = 1 << 30;
+
+/// Facts of the machine, read once so that tests can choose them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Host {
+    /// Bytes of memory this process may use: the smaller of the machine's and the control group's.
+    pub memory_bytes: u64,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            memory_bytes: MEMORY_FALLBACK,
+        }
+    }
+}
+
+impl Host {
+    /// Asks the running machine.
+    pub fn detect() -> Self {
+        let read = |path: &Path| std::fs::read_to_string(path).ok();
+        let machine = read(Path::new("/proc/meminfo")).and_then(|text| mem_total(&text));
+        let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+        let group = cgroup_paths(&groups)
+            .filter_map(|path| read(Path::new(&path)))
+            .filter_map(|text| limit(&text))
+            .min();
+        let memory_bytes = machine.into_iter().chain(group).min().unwrap_or(MEMORY_FALLBACK);
+        Self { memory_bytes }
+    }
+
+    /// The default of `max_memory` where the dialect has none of its own.
+    pub fn memory_default(&self) -> u64 {
+        // Whole mebibytes print as such.
+        let bytes = self.memory_bytes / 100 * MEMORY_PERCENT;
+        (bytes >> 20).max(16) << 20
+    }
+}
+
+fn mem_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Every file that may hold a limit: the process's group and all above it, for both versions of control groups.
+fn cgroup_paths(groups: &str) -> impl Iterator<Item = String> + '_ {
+    groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or(""), fields.next().unwrap_or("/"));
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            list if list.split(',').any(|name| name == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => return Vec::new(),
+        };
+        Path::new(path.trim_start_matches('/'))
+            .ancestors()
+            .map(|group| Path::new(root).join(group).join(file).display().to_string())
+            .collect()
+    })
+}
+
+fn limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The default leaves the kernel its share and is never absurdly small.
+    #[test]
+    fn memory_default() {
+        assert_eq!(Host { memory_bytes: 1 << 30 }.memory_default(), 716 << 20);
+        assert_eq!(Host { memory_bytes: 0 }.memory_default(), 16 << 20);
+        assert!(Host::detect().memory_bytes > 0);
+    }
+
+    /// The kernel's files are read as it writes them; "max" is no limit.
+    #[test]
+    fn kernel_files() {
+        assert_eq!(
+            mem_total("MemTotal:       16303428 kB\nMemFree: 1 kB\n"),
+            Some(16_303_428 * 1024)
+        );
+        assert_eq!(limit("max\n"), None);
+        assert_eq!(limit("1048576\n"), Some(1 << 20));
+        let paths: Vec<_> = cgroup_paths("5:cpu:/x\n4:memory:/a\n0::/b/c\n").collect();
+        assert_eq!(
+            paths,
+            [
+                "/sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "/sys/fs/cgroup/b/c/memory.max",
+                "/sys/fs/cgroup/b/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
+    }
+}
