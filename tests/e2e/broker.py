@@ -1,0 +1,123 @@
+"""Starts the broker under test on free loopback ports and ends it by its process id.
+
+`BROKER=mosquitto` runs Debian's mosquitto instead, to tell a wrong test from a wrong broker.
+"""
+
+import os
+import pathlib
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from wire import TIMEOUT, Wire
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IS_MOSQUITTO = os.environ.get("BROKER") == "mosquitto"
+
+
+def sol_bin() -> str:
+    path = pathlib.Path(os.environ.get("SOL_BIN", "target/debug/sol"))
+    path = path if path.is_absolute() else ROOT / path
+    assert path.exists(), f"{path} is missing: cargo build, or set SOL_BIN"
+    return str(path)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as s:
+        s.bind((host, 0))
+        return s.getsockname()[1]
+
+
+def wait_until(condition, what: str, timeout: float = TIMEOUT):
+    """Polls for what no descriptor tells of (a file, a process list). Returns the first true value."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"in {timeout} s: no {what}"
+        select.select([], [], [], 0.01)
+
+
+class Broker:
+    """One running broker. `address` is the port, unless the configuration says otherwise."""
+
+    def __init__(self, directory: pathlib.Path, config: str = "", args=(), address=None, host="127.0.0.1", **popen):
+        self.directory = directory
+        self.port = free_port(host)
+        self.host = host
+        self.address = (host, self.port) if address is None else address
+        self.log_file = directory / f"broker-{self.port}.log"
+        self.config_file = directory / f"broker-{self.port}.conf"
+        self.config_file.write_text(self._config_text(config))
+        self.command = self._command(args)
+        with open(self.log_file, "wb") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory, **popen
+            )
+        self._wait_until_accepting()
+
+    def _config_text(self, config: str) -> str:
+        if IS_MOSQUITTO:
+            return f"listener {self.port} {self.host}\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n{config}\n"
+        if isinstance(self.address, str):
+            return f"unix_socket {self.address}\n{config}\n"
+        return f"ip_address {self.host}\nip_port {self.port}\n{config}\n"
+
+    def _command(self, args) -> list[str]:
+        if IS_MOSQUITTO:
+            binary = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
+            return [binary, "-c", str(self.config_file), *args]
+        return [sol_bin(), "-c", str(self.config_file), *args]
+
+    def _wait_until_accepting(self) -> None:
+        def accepting():
+            assert self.process.poll() is None, f"{self.command} ended early:\n{self.log()}"
+            try:
+                Wire(self.address).close()
+                return True
+            except OSError:
+                return False
+
+        try:
+            wait_until(accepting, f"listener at {self.address}", timeout=30)
+        except AssertionError:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def wire(self, version: int = 4) -> Wire:
+        return Wire(self.address, version)
+
+    def client(self, client_id: str = "", version: int = 4, **options) -> Wire:
+        """A raw client that has its CONNACK."""
+        w = self.wire(version)
+        w.connect(client_id, **options)
+        return w
+
+    def terminate(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(TIMEOUT)
+
+    def stop(self) -> None:
+        if self.alive():
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
