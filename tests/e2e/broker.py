@@ -64,6 +64,8 @@ class Broker:
     def _config_text(self, config: str) -> str:
         if IS_MOSQUITTO:
             return f"listener {self.port} {self.host}\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n{config}\n"
+        if "metrics" not in config:
+            config = f"metrics off\n{config}"
         if isinstance(self.address, str):
             return f"unix_socket {self.address}\n{config}\n"
         return f"ip_address {self.host}\nip_port {self.port}\n{config}\n"

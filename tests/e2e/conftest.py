@@ -54,11 +54,11 @@ def broker(_shared):
 
 @pytest.fixture
 def start_broker(tmp_path):
-    """start_broker(config, args, …): a broker of the test's own; ended when the test ends."""
+    """start_broker(config, args, cls, …): a broker of the test's own; ended when the test ends."""
     started = []
 
-    def start(config: str = "", args=(), **options) -> Broker:
-        started.append(Broker(tmp_path, config, args, **options))
+    def start(config: str = "", args=(), cls=Broker, **options) -> Broker:
+        started.append(cls(tmp_path, config, args, **options))
         return started[-1]
 
     yield start

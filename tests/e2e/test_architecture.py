@@ -1,0 +1,121 @@
+"""The architecture's invariants, as far as reading the source can hold them. A failure says `path:line: use X`."""
+
+import pathlib
+import re
+import tomllib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CRATES = ("codec", "engine", "transport", "server")
+
+
+def sources(*folders: str, tests: bool = False):
+    """(path, number, line) of every line of Rust that is neither a comment nor, unless asked for, a test."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.rs")):
+            parts = path.relative_to(ROOT).parts
+            if "target" in parts or (not tests and ({"tests", "benches", "examples"} & set(parts) or path.stem == "tests")):
+                continue
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if not tests and line.startswith("#[cfg(test)]"):
+                    break  # tests stand at the bottom of a file
+                if not line.lstrip().startswith("//"):
+                    yield path.relative_to(ROOT), number, line
+
+
+def found(pattern: str, *folders: str, **options) -> list[str]:
+    expression = re.compile(pattern)
+    return [f"{path}:{number}: {line.strip()}" for path, number, line in sources(*folders, **options) if expression.search(line)]
+
+
+def lib(crate: str) -> str:
+    return (ROOT / crate / "src" / "lib.rs").read_text()
+
+
+def dependencies(crate: str) -> set[str]:
+    manifest = tomllib.loads((ROOT / crate / "Cargo.toml").read_text())
+    tables = [manifest, *manifest.get("target", {}).values()]
+    return {name for table in tables for name in table.get("dependencies", {})}
+
+
+@pytest.mark.parametrize("crate", ["codec", "engine"])
+def test_codec_and_engine_cannot_reach_the_world(crate):
+    """`#![no_std]` and `#![forbid(unsafe_code)]`: they cannot open, read, wait, log or ask the time."""
+    assert re.search(r"^#!\[(no_std|cfg_attr\(not\(test\), no_std\))\]", lib(crate), re.M), f"{crate}/src/lib.rs: use #![no_std]"
+    assert "#![forbid(unsafe_code)]" in lib(crate), f"{crate}/src/lib.rs: use #![forbid(unsafe_code)]"
+    assert not found(r"\bstd::|extern crate std", f"{crate}/src"), "use core or alloc"
+
+
+def test_unsafe_stands_in_the_transport_only():
+    """Every other crate forbids it."""
+    assert not found(r"\bunsafe\b(?!_)", "codec", "engine", "server", "benches", tests=True)
+    for crate, root in (("server", "lib.rs"), ("server", "main.rs"), ("benches", "lib.rs")):
+        path = ROOT / crate / "src" / root
+        assert not path.exists() or "#![forbid(unsafe_code)]" in path.read_text(), f"{path}: use #![forbid(unsafe_code)]"
+
+
+def test_the_clock_is_read_in_one_place():
+    """`Instant::now()` stands once in the workspace; everybody else is handed the time."""
+    places = found(r"\bInstant::now\(", *CRATES)
+    assert len(places) == 1 and places[0].startswith("transport/src/clock.rs"), places
+
+
+def test_dependencies_point_down():
+    """server → transport → engine → codec, and nothing up or beside."""
+    own = {"sol-codec", "sol-engine", "sol-transport", "sol"}
+    assert dependencies("codec") & own == set()
+    assert dependencies("engine") & own <= {"sol-codec"}
+    assert dependencies("transport") & own <= {"sol-codec", "sol-engine"}
+
+
+def test_the_codec_knows_no_sessions():
+    """codec is bytes and packets: no Session, Subscription store or routing type is named in it."""
+    assert not found(r"\b(struct|enum|trait|impl|use)\b.*\b(Session|Engine|Router|Broker)\b", "codec/src")
+
+
+def test_the_engine_knows_no_sockets_or_encoded_bytes():
+    """engine has no socket type and never encodes or decodes."""
+    assert not found(r"\b(TcpStream|UnixStream|RawFd|OwnedFd|mio|socket2|libc)\b", "engine/src")
+    assert not found(r"\bsol_codec::(decode|encode)\b|\.encode\(|\bdecode\(", "engine/src")
+
+
+def test_no_function_of_the_engine_is_async_or_takes_a_callback():
+    """A pure state machine: plain inputs, plain outputs."""
+    assert not found(r"\basync\b|\bawait\b|\bdyn Fn|Box<dyn FnMut|\bFuture\b", "engine/src")
+
+
+def test_the_transport_knows_no_topics():
+    """transport moves bytes and connections: no topic, filter or Subscription is named in it."""
+    assert not found(r"\b(TopicName|TopicFilter|Subscription|SubscriptionOptions|Retained|ShareName)\b", "transport/src")
+
+
+def test_only_the_server_reads_files_and_the_environment():
+    """server alone knows configuration."""
+    assert not found(r"\bstd::(env|fs)\b|\benv::var", "codec/src", "engine/src", "transport/src")
+
+
+def test_the_protocol_version_is_a_value():
+    """One packet type per Control Packet: there is no second tree for a version."""
+    for crate in CRATES:
+        for path in (ROOT / crate).rglob("*"):
+            assert not re.fullmatch(r"(v3|v31|v311|v4|v5|mqtt3|mqtt5)(\.rs)?", path.name) or "data" in path.parts, path
+    assert not found(r"\b(struct|enum) \w*(V3|V31|V311|V4|V5)\b", "codec/src", "engine/src")
+
+
+def test_no_lock_stands_on_the_data_path():
+    """What crosses between shards crosses by value through a mailbox."""
+    assert not found(r"\b(Mutex|RwLock|Condvar)\b", "codec/src", "engine/src", "transport/src")
+
+
+def test_files_stay_readable():
+    """No file has more than 600 lines outside its tests."""
+    counts: dict = {}
+    for path, number, _ in sources(*CRATES):
+        counts[path] = number
+    assert not {str(path): lines for path, lines in counts.items() if lines > 600}
+
+
+def test_no_unfinished_code():
+    """No todo!, unimplemented!, dbg! or ignored test is committed."""
+    assert not found(r"\b(todo|unimplemented|dbg)!\(|#\[ignore", *CRATES, "benches", tests=True)
