@@ -1,2 +1,4 @@
 //! Criterion benchmarks and the instruction-counted trace.
 #![forbid(unsafe_code)]
+
+pub mod routing;

@@ -4,6 +4,9 @@
 
 extern crate alloc;
 
+#[cfg(feature = "bench-support")]
+#[doc(hidden)]
+pub mod bench_support;
 mod ids;
 #[allow(dead_code, unreachable_pub, reason = "the engine around it comes next")]
 mod retained;
