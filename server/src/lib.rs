@@ -4,4 +4,7 @@
 //! routing; the engine and the transport know nothing of it.
 #![forbid(unsafe_code)]
 
+pub mod auth;
 pub mod config;
+pub mod passwd;
+pub mod password_file;

@@ -1,0 +1,356 @@
+//! `sol passwd`: adds, changes and deletes users, and turns `user:password` lines into hashes.
+//!
+//! The file is replaced as a whole: a new one is written beside it with mode 0600, synced and renamed over it, so that
+//! a broker that reads it sees the old users or the new ones. Lines that are not meant stay byte for byte.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use sha_crypt::{PasswordHasher, ShaCrypt};
+
+use crate::config::reason;
+use crate::password_file::{self, PASSWORD_BYTES_MAX, Stored, check_user};
+
+/// What to do with a password file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// Adds a user or changes a password; holds user and hash.
+    Set(String, String),
+    /// Deletes a user.
+    Delete(String),
+    /// Hashes every password that stands in plain text.
+    HashAll,
+}
+
+/// Applies `change` to the file at `path`, which is created if it is absent or to be begun anew. Returns a sentence that
+/// says what was done.
+///
+/// # Errors
+/// A sentence that says why nothing was changed.
+pub fn change_file(path: &Path, change: &Change, anew: bool) -> Result<String, String> {
+    // A link stays a link: what it points to is replaced.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let before = match password_file::read(path) {
+        _ if anew => Vec::new(),
+        Ok((bytes, _)) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(change, Change::Set(..)) => Vec::new(),
+        Err(error) => return Err(format!("{} cannot be read: {}", path.display(), reason(&error))),
+    };
+    let (after, done) = apply(&before, change)?;
+    replace_file(path, &after)?;
+    Ok(done)
+}
+
+/// Hashes a password as crypt(3) does with `$6$`, 5000 rounds and a new salt: what the old broker's tool wrote.
+///
+/// # Errors
+/// A sentence: the password is empty or too long, or the system has no randomness.
+pub fn hash_password(password: &[u8]) -> Result<String, String> {
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
+    }
+    let mut salt = [0; 12];
+    getrandom::fill(&mut salt).map_err(|error| format!("no randomness: {error}"))?;
+    let hash = ShaCrypt::default()
+        .hash_password_with_salt(password, &salt)
+        .map_err(|error| error.to_string())?;
+    // 5000 rounds are crypt(3)'s default, which its own output leaves out.
+    Ok(hash.as_str().replacen("$rounds=5000$", "$", 1))
+}
+
+/// Asks for a password: twice and without echo on a terminal, else one line of standard input.
+///
+/// # Errors
+/// A sentence: the two differ, the password is empty or too long, or the input ended.
+pub fn ask_password() -> Result<Vec<u8>, String> {
+    if !io::stdin().is_terminal() {
+        return read_line();
+    }
+    let first = ask("Password: ")?;
+    if ask("Once more: ")? != first {
+        return Err("the two passwords differ".to_owned());
+    }
+    Ok(first)
+}
+
+fn ask(prompt: &str) -> Result<Vec<u8>, String> {
+    let mut terminal = io::stderr();
+    let _ = terminal.write_all(prompt.as_bytes()).and_then(|()| terminal.flush());
+    let before = tcgetattr(io::stdin()).map_err(|error| error.to_string())?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(|error| error.to_string())?;
+    let line = read_line();
+    let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &before);
+    let _ = terminal.write_all(b"\n");
+    line
+}
+
+fn read_line() -> Result<Vec<u8>, String> {
+    let mut line = Vec::new();
+    let limit = PASSWORD_BYTES_MAX as u64 + 3;
+    let input = io::stdin().lock();
+    io::Read::take(input, limit)
+        .read_until(b'\n', &mut line)
+        .map_err(|error| reason(&error))?;
+    while line.last().is_some_and(|byte| *byte == b'\n' || *byte == b'\r') {
+        line.pop();
+    }
+    if line.is_empty() || line.len() > PASSWORD_BYTES_MAX {
+        return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
+    }
+    Ok(line)
+}
+
+/// The text of the file after `change`, and what was done.
+fn apply(before: &[u8], change: &Change) -> Result<(Vec<u8>, String), String> {
+    match change {
+        Change::Set(user, hash) => {
+            check_user(user)?;
+            let (after, count) = rewrite_user(before, user, Some(hash));
+            Ok((
+                after,
+                format!("{user}: {}", if count == 0 { "added" } else { "changed" }),
+            ))
+        }
+        Change::Delete(user) => match rewrite_user(before, user, None) {
+            (_, 0) => Err(format!("there is no user {user}")),
+            (after, _) => Ok((after, format!("{user}: deleted"))),
+        },
+        Change::HashAll => hash_all(before),
+    }
+}
+
+/// Replaces or removes the lines of `user`; a new user comes last. Also counts the lines there were.
+fn rewrite_user(before: &[u8], user: &str, hash: Option<&str>) -> (Vec<u8>, usize) {
+    let (mut after, mut count) = (Vec::with_capacity(before.len() + 128), 0);
+    let entry = hash.map(|hash| format!("{user}:{hash}\n"));
+    for line in before.split_inclusive(|&byte| byte == b'\n') {
+        if user_of(line) != Some(user.as_bytes()) {
+            after.extend_from_slice(line);
+            continue;
+        }
+        // A user that stands twice, which refuses the start, stands once afterwards.
+        if count == 0 {
+            after.extend_from_slice(entry.as_deref().unwrap_or_default().as_bytes());
+        }
+        count += 1;
+    }
+    if let Some(entry) = entry.filter(|_| count == 0) {
+        if after.last().is_some_and(|byte| *byte != b'\n') {
+            after.push(b'\n');
+        }
+        after.extend_from_slice(entry.as_bytes());
+    }
+    (after, count)
+}
+
+fn hash_all(before: &[u8]) -> Result<(Vec<u8>, String), String> {
+    let (mut after, mut hashed, mut kept) = (Vec::with_capacity(before.len() * 4), 0, 0);
+    for (index, line) in before.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let text = line.trim_ascii_end();
+        let Some(user) = user_of(text) else {
+            if !text.trim_ascii().is_empty() && text.first() != Some(&b'#') {
+                return Err(format!("line {}: a line is user:password or user:hash", index + 1));
+            }
+            after.extend_from_slice(line);
+            continue;
+        };
+        let password = text.get(user.len() + 1..).unwrap_or_default();
+        if is_hash(password) {
+            after.extend_from_slice(line);
+            kept += 1;
+            continue;
+        }
+        let hash = hash_password(password).map_err(|text| format!("line {}: {text}", index + 1))?;
+        after.extend_from_slice(user);
+        after.extend_from_slice(format!(":{hash}\n").as_bytes());
+        hashed += 1;
+    }
+    Ok((after, format!("{hashed} passwords hashed, {kept} hashes kept")))
+}
+
+/// Whether this is a hash, of crypt(3) or of Mosquitto: those are not hashed again.
+fn is_hash(password: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(password) else {
+        return false;
+    };
+    let mosquitto = |text: &str| {
+        let fields: Vec<_> = text.split('$').collect();
+        match fields[..] {
+            ["", "6", _, digest] => digest.len() == 88 && digest.ends_with("=="),
+            ["", "7", rounds, _, digest] => rounds.parse::<u32>().is_ok() && digest.len() == 88,
+            ["", "argon2id", version, ..] => version.starts_with("v="),
+            _ => false,
+        }
+    };
+    Stored::parse(text).is_ok() || mosquitto(text)
+}
+
+fn user_of(line: &[u8]) -> Option<&[u8]> {
+    let end = line.iter().position(|&byte| byte == b':')?;
+    (line.first() != Some(&b'#')).then(|| &line[..end])
+}
+
+/// Replaces a file as a whole. The file beside it is also the lock: a second `sol passwd` finds it and stops.
+fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| format!("{} is not a file", path.display()))?;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
+    let beside = directory.join(format!(".{}.new", name.to_string_lossy()));
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(|error| {
+            let at_work = if error.kind() == io::ErrorKind::AlreadyExists {
+                "; another `sol passwd` is at work, or one was killed and left it"
+            } else {
+                ""
+            };
+            format!("{} cannot be written: {}{at_work}", beside.display(), reason(&error))
+        })?;
+    let leftover = Leftover(Some(beside));
+    write_over(&file, bytes, leftover, path)
+        .map_err(|error| format!("{} is unchanged: {}", path.display(), reason(&error)))?;
+    // The rename itself is made durable; a system that cannot sync directories has it in its cache.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
+}
+
+fn write_over(mut file: &File, bytes: &[u8], mut beside: Leftover, path: &Path) -> io::Result<()> {
+    if let Ok(old) = path.metadata() {
+        let new = file.metadata()?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            fchown(file, Some(old.uid()), Some(old.gid()))?;
+        }
+    }
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    if let Some(beside) = &beside.0 {
+        std::fs::rename(beside, path)?;
+    }
+    beside.0 = None;
+    Ok(())
+}
+
+/// A file to be removed unless it was renamed.
+struct Leftover(Option<PathBuf>);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::password_file::Users;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A new hash looks as the old tool's did and is read back; two hashes of one password differ.
+    #[test]
+    fn hashes_as_the_old_tool() {
+        let (first, second) = (hash_password(b"secret").unwrap(), hash_password(b"secret").unwrap());
+        assert_ne!(first, second);
+        let fields: Vec<_> = first.split('$').collect();
+        assert_eq!(
+            (fields.len(), fields[1], fields[2].len(), fields[3].len()),
+            (4, "6", 16, 86)
+        );
+        assert!(Stored::parse(&first).unwrap().matches(b"secret"));
+        assert!(hash_password(b"").is_err() && hash_password(&[b'a'; 513]).is_err());
+    }
+
+    /// Adding, changing and deleting touch the lines of that user alone, byte for byte.
+    #[test]
+    fn other_lines_stay() {
+        let set = |before: &str, user: &str| {
+            let change = Change::Set(user.to_owned(), "H".to_owned());
+            apply(before.as_bytes(), &change).map(|(after, done)| (String::from_utf8(after).unwrap(), done))
+        };
+        assert_eq!(set("", "ann"), Ok(("ann:H\n".to_owned(), "ann: added".to_owned())));
+        let before = "# team\r\n\nann:1\nbob:2\nann:3\nlast:4";
+        assert_eq!(
+            set(before, "ann"),
+            Ok(("# team\r\n\nann:H\nbob:2\nlast:4".to_owned(), "ann: changed".to_owned()))
+        );
+        assert_eq!(
+            set(before, "an"),
+            Ok((format!("{before}\nan:H\n"), "an: added".to_owned()))
+        );
+        assert!(set("", "a:b").is_err() && set("", "").is_err() && set("", "#a").is_err() && set("", "a\nb").is_err());
+        let delete = |user: &str| apply(before.as_bytes(), &Change::Delete(user.to_owned()));
+        assert_eq!(delete("bob").unwrap().0, b"# team\r\n\nann:1\nann:3\nlast:4");
+        assert_eq!(delete("eve"), Err("there is no user eve".to_owned()));
+    }
+
+    /// As the old tool: every plain password becomes a hash, hashes stay, a second run changes nothing.
+    #[test]
+    fn hashing_a_whole_file() {
+        let mosquitto = format!("m:$6$c2FsdA==${}==", "A".repeat(86));
+        let before = format!("# team\nann:secret\n\nbob:p:a$$\n{mosquitto}\nend:$6$x");
+        let (after, done) = apply(before.as_bytes(), &Change::HashAll).unwrap();
+        assert_eq!(done, "3 passwords hashed, 1 hashes kept");
+        let text = String::from_utf8(after.clone()).unwrap();
+        assert!(text.starts_with("# team\nann:$6$") && text.contains(&mosquitto));
+        let users = Users::parse("p".as_ref(), text.replace(&mosquitto, "").as_bytes()).unwrap();
+        assert!(users.verify("ann", b"secret") && users.verify("bob", b"p:a$$") && users.verify("end", b"$6$x"));
+        assert_eq!(
+            apply(&after, &Change::HashAll).unwrap(),
+            (after, "0 passwords hashed, 4 hashes kept".to_owned())
+        );
+        assert_eq!(
+            apply(b"ann:a\nbob\n", &Change::HashAll),
+            Err("line 2: a line is user:password or user:hash".to_owned())
+        );
+        assert!(apply(b"ann:\n", &Change::HashAll).is_err());
+    }
+
+    /// The file is replaced as a whole with mode 0600, through a link, and nothing stays beside it.
+    #[test]
+    fn replaces_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("passwd"), dir.path().join("link"));
+        let set = |user: &str| Change::Set(user.to_owned(), "H".to_owned());
+        assert_eq!(change_file(&path, &set("ann"), false), Ok("ann: added".to_owned()));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        change_file(&link, &set("bob"), false).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ann:H\nbob:H\n");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(link.is_symlink());
+        change_file(&path, &set("new"), true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new:H\n");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    /// What cannot be done changes nothing: an absent file, a failed change, a second run at the same time.
+    #[test]
+    fn failures_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passwd");
+        assert!(
+            change_file(&path, &Change::HashAll, false)
+                .unwrap_err()
+                .contains("cannot be read")
+        );
+        std::fs::write(&path, "ann:H\n").unwrap();
+        assert!(change_file(&path, &Change::Delete("eve".to_owned()), false).is_err());
+        std::fs::write(dir.path().join(".passwd.new"), "").unwrap();
+        let refused = change_file(&path, &Change::Delete("ann".to_owned()), false).unwrap_err();
+        assert!(refused.contains("another `sol passwd` is at work"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "ann:H\n");
+    }
+}

@@ -1,0 +1,374 @@
+//! The password file: lines of `user:hash`, with hashes of crypt(3).
+//!
+//! SHA-512-crypt (`$6$`) is what the old broker's tool wrote; SHA-256-crypt (`$5$`) comes with it. Mosquitto writes `$6$`
+//! too, with another meaning: its last field has 88 characters and ends in `==`, crypt(3)'s has 86 and never an `=`. A
+//! hash that cannot be checked refuses the file, because its user could never log in.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use sha_crypt::{PasswordVerifier, ShaCrypt};
+
+use crate::config::{Diagnostic, reason};
+
+/// Longest password, in bytes: the limit of crypt(3), and of what one login may cost.
+pub const PASSWORD_BYTES_MAX: usize = 512;
+/// Longest user name, in bytes: what an MQTT string holds.
+pub const USER_BYTES_MAX: usize = 65_535;
+/// Largest password file, in bytes: some hundred thousand users.
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// A hash that can be checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stored(Box<str>);
+
+/// Users and their hashes.
+#[derive(Clone, Debug)]
+pub struct Users {
+    entries: HashMap<Box<str>, Stored>,
+    /// Checked in place of a user who does not exist.
+    dummy: Stored,
+}
+
+impl Users {
+    /// Nobody.
+    pub fn none() -> Self {
+        Self::new(HashMap::new())
+    }
+
+    /// Reads a password file. The warnings are about its mode.
+    ///
+    /// # Errors
+    /// Every malformed or repeated line, or why the file cannot be read, and as whom.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let (bytes, mode) = read(path).map_err(|error| {
+            let uid = rustix::process::geteuid().as_raw();
+            let text = format!("password_file cannot be read as uid {uid}: {}", reason(&error));
+            vec![Diagnostic::of_file(path, text)]
+        })?;
+        let users = Self::parse(path, &bytes)?;
+        let mut warnings = Vec::new();
+        if mode & 0o007 != 0 {
+            let text = format!(
+                "open to every user of this machine; run: chmod o-rwx '{}'",
+                path.display()
+            );
+            warnings.push(Diagnostic::of_file(path, text));
+        }
+        Ok((users, warnings))
+    }
+
+    /// Reads users from text; `path` is only for messages.
+    ///
+    /// # Errors
+    /// Every malformed or repeated line.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
+        let mut lines: HashMap<Box<str>, (usize, Stored)> = HashMap::new();
+        let mut faults = Vec::new();
+        for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            let number = index + 1;
+            match parse_line(line) {
+                Ok(None) => {}
+                Ok(Some((user, stored))) => match lines.get(user) {
+                    Some((before, _)) => {
+                        let text = format!("this user stands on line {before} already");
+                        faults.push(Diagnostic::at(path, number, 1, text));
+                    }
+                    None => {
+                        lines.insert(user.into(), (number, stored));
+                    }
+                },
+                Err((column, text)) => faults.push(Diagnostic::at(path, number, column, text)),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self::new(
+            lines.into_iter().map(|(user, (_, stored))| (user, stored)).collect(),
+        ))
+    }
+
+    fn new(entries: HashMap<Box<str>, Stored>) -> Self {
+        let dummy = Stored::dummy(entries.values());
+        Self { entries, dummy }
+    }
+
+    /// The number of users.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no user.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What is stored for `user`.
+    pub fn get(&self, user: &str) -> Option<&Stored> {
+        self.entries.get(user)
+    }
+
+    /// Checks a password; takes milliseconds, and as long for a user who does not exist.
+    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+        match self.get(user) {
+            Some(stored) => stored.matches(password),
+            None => {
+                self.dummy.matches(password);
+                false
+            }
+        }
+    }
+}
+
+impl Stored {
+    /// Reads a hash.
+    ///
+    /// # Errors
+    /// A sentence that says which kind of hash it is instead; it never repeats the text, which may be a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fields: Vec<_> = text.split('$').collect();
+        match fields[..] {
+            ["", id @ ("5" | "6"), ref rest @ ..] => crypt(id, rest).map(|()| Self(text.into())),
+            ["", "7" | "argon2id", ..] => Err("Mosquitto's hashes are not supported yet".to_owned()),
+            ["", "1" | "2a" | "2b" | "2y" | "y" | "gy" | "7y" | "md5" | "sha1", ..] => {
+                Err("only $6$ and $5$ hashes of crypt(3) are supported".to_owned())
+            }
+            _ => Err("not a hash; `sol passwd FILE` turns `user:password` lines into hashes".to_owned()),
+        }
+    }
+
+    /// The text of the hash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `password` is the one that was hashed; compared in constant time. An empty password never is, and one
+    /// that is too long costs as much as any other.
+    pub fn matches(&self, password: &[u8]) -> bool {
+        let allowed = !password.is_empty() && password.len() <= PASSWORD_BYTES_MAX;
+        let checked = if allowed { password } else { b"x" };
+        ShaCrypt::default().verify_password(checked, self.as_str()).is_ok() && allowed
+    }
+
+    /// A hash that no password has, and that costs what most of `entries` cost.
+    fn dummy<'a>(entries: impl Iterator<Item = &'a Self>) -> Self {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for entry in entries {
+            *counts.entry(entry.cost()).or_default() += 1;
+        }
+        let cost = counts
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map_or("$6$", |(cost, _)| cost);
+        let digest_len = if cost.starts_with("$5$") {
+            SHA256_CHARS
+        } else {
+            SHA512_CHARS
+        };
+        Self(format!("{cost}nobodynobodynobo${}", ".".repeat(digest_len)).into())
+    }
+
+    /// The beginning that says what a check costs: scheme and rounds.
+    fn cost(&self) -> &str {
+        let salt = self.0.len()
+            - self
+                .0
+                .rsplitn(3, '$')
+                .take(2)
+                .map(|field| field.len() + 1)
+                .sum::<usize>();
+        &self.0[..=salt]
+    }
+}
+
+const SHA512_CHARS: usize = 86;
+const SHA256_CHARS: usize = 43;
+const SALT_CHARS_MAX: usize = 16;
+
+fn crypt(id: &str, fields: &[&str]) -> Result<(), String> {
+    let (rounds, fields) = match fields {
+        [first, rest @ ..] if first.starts_with("rounds=") => (first.strip_prefix("rounds="), rest),
+        fields => (None, fields),
+    };
+    let [salt, digest] = fields else {
+        return Err("a hash of crypt(3) is $id$salt$digest".to_owned());
+    };
+    if id == "6" && digest.len() == 88 && digest.ends_with("==") {
+        return Err("Mosquitto's $6$ hashes are not supported yet".to_owned());
+    }
+    if let Some(rounds) = rounds
+        && !rounds
+            .parse()
+            .is_ok_and(|rounds| sha_crypt::Params::new(rounds).is_ok())
+    {
+        return Err("rounds must be from 1000 to 999999999".to_owned());
+    }
+    let in_alphabet = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'/')
+    };
+    if salt.is_empty() || salt.len() > SALT_CHARS_MAX || !in_alphabet(salt) {
+        return Err(format!(
+            "the salt must be 1 to {SALT_CHARS_MAX} of the characters ./0-9A-Za-z"
+        ));
+    }
+    let digest_len = if id == "5" { SHA256_CHARS } else { SHA512_CHARS };
+    if digest.len() != digest_len || !in_alphabet(digest) {
+        return Err(format!("the digest must be {digest_len} of the characters ./0-9A-Za-z"));
+    }
+    Ok(())
+}
+
+/// Reads a line: user and hash, `None` for a blank line or a comment.
+fn parse_line(line: &[u8]) -> Result<Option<(&str, Stored)>, (usize, String)> {
+    let Ok(text) = std::str::from_utf8(line) else {
+        return Err((1, "not UTF-8 text".to_owned()));
+    };
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.trim().is_empty() || text.starts_with('#') {
+        return Ok(None);
+    }
+    let Some((user, hash)) = text.split_once(':') else {
+        return Err((1, "a line is user:hash".to_owned()));
+    };
+    check_user(user).map_err(|text| (1, text))?;
+    let stored = Stored::parse(hash).map_err(|text| (user.chars().count() + 2, text))?;
+    Ok(Some((user, stored)))
+}
+
+/// Whether `user` can stand in a password file.
+///
+/// # Errors
+/// A sentence that says why not.
+pub fn check_user(user: &str) -> Result<(), String> {
+    if user.is_empty() || user.len() > USER_BYTES_MAX {
+        return Err(format!("a user name has 1 to {USER_BYTES_MAX} bytes"));
+    }
+    if user.starts_with('#') || user.contains(':') || user.chars().any(char::is_control) {
+        return Err("a user name has no `:`, no control character and no `#` in front".to_owned());
+    }
+    Ok(())
+}
+
+/// Reads a password file whole, with its mode.
+pub(crate) fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok((bytes, metadata.permissions().mode()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by `openssl passwd -6` and `-5`, the rounds given as part of the salt.
+    const HELLO: &str =
+        "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1";
+    const HELLO_ROUNDS: &str = "$6$rounds=10000$saltstringsaltst$\
+         OW1/O6BYHV6BcXZu8QVeXbDWra3Oeqh0sbHbbMCVNSnCM/UrjmM0Dp8vOuZeHBy/YTBmSK6H9qs/y3RnOaw5v.";
+    const HELLO_256: &str = "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5";
+
+    fn parse(text: &str) -> Result<Users, Vec<String>> {
+        Users::parse("p".as_ref(), text.as_bytes()).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    }
+
+    /// The published vectors of SHA-crypt, with and without rounds, verify; nothing near them does.
+    #[test]
+    fn vectors() {
+        for hash in [HELLO, HELLO_ROUNDS, HELLO_256] {
+            let users = parse(&format!("u:{hash}")).unwrap();
+            assert!(users.verify("u", b"Hello world!"), "{hash}");
+            for wrong in [
+                &b"Hello world"[..],
+                b"Hello world!\0",
+                b"hello world!",
+                b"",
+                &[b'a'; 513],
+                &[b'a'; 60_000],
+            ] {
+                assert!(!users.verify("u", wrong), "{hash}");
+            }
+            assert!(!users.verify("U", b"Hello world!"));
+        }
+    }
+
+    /// Blank lines, comments, carriage returns and a missing last line feed are no users and no fault; the old broker
+    /// read past its buffers on two of them.
+    #[test]
+    fn blank_lines() {
+        let users = parse(&format!("\n# team\na:{HELLO}\r\n  \nb:{HELLO}")).unwrap();
+        assert_eq!(users.len(), 2);
+        assert!(parse("").unwrap().is_empty());
+    }
+
+    /// A line that cannot be a user refuses the file, with its place, and the text of a password is never repeated.
+    #[test]
+    fn malformed_lines() {
+        let text = format!(
+            "user\n:x\na:{HELLO}\na:{HELLO}\nb:secret\nc:\nd:$6$salt$short\ne:$6$rounds=1$salt${}\nf:$1$a$b\ng:$argon2id$v=19$x\n\
+             h:$6$c2FsdHNhbHRzYWx0${}==\ni:$7$101$a$b\nj:$6$sa!t${}\n",
+            "a".repeat(86),
+            "A".repeat(86),
+            "a".repeat(86),
+        );
+        assert_eq!(
+            parse(&text).unwrap_err(),
+            [
+                "p:1:1: a line is user:hash",
+                "p:2:1: a user name has 1 to 65535 bytes",
+                "p:4:1: this user stands on line 3 already",
+                "p:5:3: not a hash; `sol passwd FILE` turns `user:password` lines into hashes",
+                "p:6:3: not a hash; `sol passwd FILE` turns `user:password` lines into hashes",
+                "p:7:3: the digest must be 86 of the characters ./0-9A-Za-z",
+                "p:8:3: rounds must be from 1000 to 999999999",
+                "p:9:3: only $6$ and $5$ hashes of crypt(3) are supported",
+                "p:10:3: Mosquitto's hashes are not supported yet",
+                "p:11:3: Mosquitto's $6$ hashes are not supported yet",
+                "p:12:3: Mosquitto's hashes are not supported yet",
+                "p:13:3: the salt must be 1 to 16 of the characters ./0-9A-Za-z",
+            ]
+        );
+    }
+
+    /// The stand-in for an unknown user costs what most users cost: same scheme, same rounds.
+    #[test]
+    fn the_dummy_costs_the_same() {
+        let dummy = |text: &str| parse(text).unwrap().dummy.cost().to_owned();
+        assert_eq!(dummy(""), "$6$");
+        assert_eq!(
+            dummy(&format!("a:{HELLO_ROUNDS}\nb:{HELLO_ROUNDS}\nc:{HELLO}")),
+            "$6$rounds=10000$"
+        );
+        assert_eq!(dummy(&format!("a:{HELLO_256}")), "$5$");
+        let users = parse(&format!("a:{HELLO_256}")).unwrap();
+        assert_eq!(Stored::parse(users.dummy.as_str()), Ok(users.dummy.clone()));
+    }
+
+    /// A file that is not there or is open to all is named, with what to do.
+    #[test]
+    fn files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passwd");
+        let text = Users::load(&path).unwrap_err()[0].to_string();
+        assert!(
+            text.contains("cannot be read as uid ") && text.ends_with(": No such file or directory"),
+            "{text}"
+        );
+        std::fs::write(&path, format!("a:{HELLO}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        let (users, warnings) = Users::load(&path).unwrap();
+        assert_eq!((users.len(), warnings.len()), (1, 1));
+        assert!(warnings[0].to_string().contains("chmod o-rwx"));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        assert_eq!(Users::load(&path).unwrap().1, []);
+    }
+}
