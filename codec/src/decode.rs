@@ -5,7 +5,7 @@ use crate::packet::ack::{PubAck, PubComp, PubRec, PubRel};
 use crate::packet::{
     Packet, PacketType, auth, connack, connect, disconnect, publish, suback, subscribe, unsuback, unsubscribe,
 };
-use crate::primitive::{Parsed, fail};
+use crate::primitive::{Fault, Parsed, fail};
 use crate::{DecodeError, DecodeErrorKind, ProtocolVersion};
 
 /// What [`decode`] found at the front of the bytes.
@@ -88,21 +88,80 @@ pub fn decode<'a>(
     let Some(body) = bytes.get(usize::from(header.len)..len) else {
         return Ok(Decoded::NeedMore(len));
     };
-    match packet(
-        body,
-        Context {
-            header,
-            version,
-            limits,
-        },
-    ) {
-        Ok((_, packet)) => Ok(Decoded::Packet { packet, len }),
-        Err(nom::Err::Error(fault) | nom::Err::Failure(fault)) => Err(fault.into_error(bytes)),
-        // The parsers are all of the complete kind; one that asks for more has met the packet's end.
-        Err(nom::Err::Incomplete(_)) => Err(DecodeError {
-            kind: DecodeErrorKind::Truncated,
-            offset: len,
+    let found = Found { bytes, len };
+    let context = Context {
+        header,
+        version,
+        limits,
+    };
+    match header.packet_type {
+        PacketType::Publish => found.finish(publish::parse(body, context), Packet::Publish),
+        PacketType::PubAck => found.finish(PubAck::parse(body, context), Packet::PubAck),
+        PacketType::PubRec => found.finish(PubRec::parse(body, context), Packet::PubRec),
+        PacketType::PubRel => found.finish(PubRel::parse(body, context), Packet::PubRel),
+        PacketType::PubComp => found.finish(PubComp::parse(body, context), Packet::PubComp),
+        PacketType::PingReq => Ok(Decoded::Packet {
+            packet: Packet::PingReq,
+            len,
         }),
+        PacketType::PingResp => Ok(Decoded::Packet {
+            packet: Packet::PingResp,
+            len,
+        }),
+        _ => decode_rare(found, body, context),
+    }
+}
+
+/// The packets of which a connection sees few, out of the way of the others.
+fn decode_rare<'a>(found: Found<'a>, body: &'a [u8], context: Context<'_>) -> Result<Decoded<'a>, DecodeError> {
+    match context.header.packet_type {
+        PacketType::Connect => found.finish(connect::parse(body, context), Packet::Connect),
+        PacketType::ConnAck => found.finish(connack::parse(body, context), Packet::ConnAck),
+        PacketType::Subscribe => found.finish(subscribe::parse(body, context), Packet::Subscribe),
+        PacketType::SubAck => found.finish(suback::parse(body, context), Packet::SubAck),
+        PacketType::Unsubscribe => found.finish(unsubscribe::parse(body, context), Packet::Unsubscribe),
+        PacketType::UnsubAck => found.finish(unsuback::parse(body, context), Packet::UnsubAck),
+        PacketType::Disconnect => found.finish(disconnect::parse(body, context), Packet::Disconnect),
+        PacketType::Auth => found.finish(auth::parse(body, context), Packet::Auth),
+        often => Err(DecodeError {
+            kind: DecodeErrorKind::UnexpectedPacket(often),
+            offset: 0,
+        }),
+    }
+}
+
+/// A whole packet's place.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    bytes: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Found<'a> {
+    /// What every packet ends with. The packet goes from its parser to the caller in one step: `Packet` is large, and
+    /// each layer that took it apart and wrapped it again would copy all of it.
+    #[inline]
+    fn finish<T>(self, parsed: Parsed<'a, T>, wrap: impl Fn(T) -> Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
+        match parsed {
+            Ok(([], packet)) => Ok(Decoded::Packet {
+                packet: wrap(packet),
+                len: self.len,
+            }),
+            Ok((rest, _)) => Err(self.error(fail(rest, DecodeErrorKind::TrailingBytes))),
+            Err(fault) => Err(self.error(fault)),
+        }
+    }
+
+    #[cold]
+    fn error(self, fault: nom::Err<Fault<'_>>) -> DecodeError {
+        match fault {
+            nom::Err::Error(fault) | nom::Err::Failure(fault) => fault.into_error(self.bytes),
+            // The parsers are all of the complete kind; one that asks for more has met the packet's end.
+            nom::Err::Incomplete(_) => DecodeError {
+                kind: DecodeErrorKind::Truncated,
+                offset: self.len,
+            },
+        }
     }
 }
 
@@ -119,41 +178,4 @@ impl Context<'_> {
     pub(crate) fn is_v5(&self) -> bool {
         self.version == ProtocolVersion::V5
     }
-}
-
-#[inline]
-fn packet<'a>(body: &'a [u8], context: Context<'_>) -> Parsed<'a, Packet<'a>> {
-    let (rest, packet) = match context.header.packet_type {
-        PacketType::Publish => publish::parse(body, context).map(|(rest, packet)| (rest, Packet::Publish(packet)))?,
-        _ => other_packet(body, context)?,
-    };
-    if rest.is_empty() {
-        Ok((rest, packet))
-    } else {
-        Err(fail(rest, DecodeErrorKind::TrailingBytes))
-    }
-}
-
-fn other_packet<'a>(body: &'a [u8], context: Context<'_>) -> Parsed<'a, Packet<'a>> {
-    Ok(match context.header.packet_type {
-        PacketType::Connect => with(connect::parse(body, context)?, Packet::Connect),
-        PacketType::ConnAck => with(connack::parse(body, context)?, Packet::ConnAck),
-        PacketType::Publish => with(publish::parse(body, context)?, Packet::Publish),
-        PacketType::PubAck => with(PubAck::parse(body, context)?, Packet::PubAck),
-        PacketType::PubRec => with(PubRec::parse(body, context)?, Packet::PubRec),
-        PacketType::PubRel => with(PubRel::parse(body, context)?, Packet::PubRel),
-        PacketType::PubComp => with(PubComp::parse(body, context)?, Packet::PubComp),
-        PacketType::Subscribe => with(subscribe::parse(body, context)?, Packet::Subscribe),
-        PacketType::SubAck => with(suback::parse(body, context)?, Packet::SubAck),
-        PacketType::Unsubscribe => with(unsubscribe::parse(body, context)?, Packet::Unsubscribe),
-        PacketType::UnsubAck => with(unsuback::parse(body, context)?, Packet::UnsubAck),
-        PacketType::PingReq => (body, Packet::PingReq),
-        PacketType::PingResp => (body, Packet::PingResp),
-        PacketType::Disconnect => with(disconnect::parse(body, context)?, Packet::Disconnect),
-        PacketType::Auth => with(auth::parse(body, context)?, Packet::Auth),
-    })
-}
-
-fn with<'a, T>((rest, packet): (&'a [u8], T), wrap: impl Fn(T) -> Packet<'a>) -> (&'a [u8], Packet<'a>) {
-    (rest, wrap(packet))
 }

@@ -101,7 +101,7 @@ pub enum DecodeErrorKind {
     ZeroTopicAlias,
     /// A SUBSCRIBE or UNSUBSCRIBE without a Topic Filter [MQTT-3.8.3-2], [MQTT-3.10.3-2].
     NoTopicFilter,
-    /// A SUBACK or UNSUBACK without a Reason Code [MQTT-3.8.4-6], [MQTT-3.11.3-1].
+    /// A SUBACK or UNSUBACK without a Reason Code [MQTT-3.8.4-6], section 3.11.3.
     NoReasonCode,
     /// A reserved bit of the Subscription Options is set [MQTT-3.8.3-5].
     ReservedSubscriptionOptions,

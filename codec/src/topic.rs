@@ -32,7 +32,7 @@ pub enum TopicError {
     WildcardInName,
     /// A `+` or `#` shares its level, or `#` is not the last level [MQTT-4.7.1-1], [MQTT-4.7.1-2].
     MisplacedWildcard,
-    /// The ShareName is empty, or holds `+` or `#` [MQTT-4.8.2-1].
+    /// The ShareName is empty [MQTT-4.8.2-1], or holds `+` or `#` [MQTT-4.8.2-2].
     InvalidShareName,
     /// `$share/` and a ShareName with no Topic Filter behind them [MQTT-4.8.2-2].
     ShareWithoutFilter,
