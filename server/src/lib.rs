@@ -6,5 +6,6 @@
 
 pub mod auth;
 pub mod config;
+pub mod log;
 pub mod passwd;
 pub mod password_file;

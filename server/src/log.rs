@@ -1,0 +1,272 @@
+//! Writes what happens, as lines, to a standard stream and a file.
+//!
+//! Events come through `tracing`; this module is the subscriber, without spans or filters by target. A line is made on
+//! the thread that reports the event and written by a thread of its own behind a bounded queue, so that neither a full
+//! disk nor a pipe that nobody reads can stop a shard: what does not fit is dropped, counted, and the count is written.
+//!
+//! Whatever a client may have chosen belongs into a field, not into the message: fields are bounded and escaped, so that
+//! no client forges a line or moves a terminal's cursor.
+
+mod line;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tracing::field::{Field, Visit};
+use tracing::span;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+pub use self::line::{FIELD_BYTES_MAX, MESSAGE_BYTES_MAX, SOL_CHARS_MAX};
+pub use self::writer::QUEUE_LINES_MAX;
+
+use self::line::{Bounded, Record};
+use self::writer::Writer;
+use crate::config::{Levels, Log, LogFormat};
+
+/// How long the end of the process waits for the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The log: subscriber and writer thread. Dropping it writes what is queued, for at most a second.
+#[derive(Debug)]
+pub struct Logger {
+    subscriber: LogSubscriber,
+}
+
+impl Logger {
+    /// Opens the destinations and starts the writer. A file that cannot be opened is told as a sentence and left out:
+    /// a broker without a log is better than none.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(config: &Log) -> io::Result<(Self, Option<String>)> {
+        let (writer, fault) = Writer::start(config)?;
+        let shared = Shared {
+            levels: AtomicU8::new(config.levels.0),
+            format: config.format,
+            timestamp: config.timestamp,
+            writer,
+        };
+        Ok((
+            Self {
+                subscriber: LogSubscriber(Arc::new(shared)),
+            },
+            fault,
+        ))
+    }
+
+    /// Makes this the log of the process. Only the first call in a process has an effect.
+    pub fn install(&self) {
+        // Fails if there is one already, which a second broker in one test process may live with.
+        let _ = tracing::subscriber::set_global_default(self.subscriber.clone());
+    }
+
+    /// The subscriber, for a log that holds only for a thread or a test.
+    pub fn subscriber(&self) -> LogSubscriber {
+        self.subscriber.clone()
+    }
+
+    /// Opens the file anew, as a log rotation asks for.
+    pub fn reopen(&self) {
+        self.subscriber.0.writer.reopen();
+    }
+
+    /// Changes which levels are written.
+    pub fn set_levels(&self, levels: Levels) {
+        self.subscriber.0.levels.store(levels.0, Ordering::Relaxed);
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// Waits until everything reported before is written, but no longer than `timeout`. Whether it is.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        self.subscriber.0.writer.flush(timeout)
+    }
+}
+
+impl Drop for Logger {
+    fn drop(&mut self) {
+        self.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Turns events into lines.
+#[derive(Clone, Debug)]
+pub struct LogSubscriber(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    levels: AtomicU8,
+    format: LogFormat,
+    timestamp: bool,
+    writer: Writer,
+}
+
+impl Subscriber for LogSubscriber {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // The levels may change at a reload.
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        Levels(self.0.levels.load(Ordering::Relaxed)).has(level_bit(*metadata.level()))
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut record = Record::new(level_name(*event.metadata().level()));
+        event.record(&mut record);
+        let time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let time = (self.0.timestamp || self.0.format == LogFormat::Sol).then_some(time);
+        self.0.writer.write(record.line(self.0.format, time));
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+impl Visit for Record {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let limit = if field.name() == "message" {
+            MESSAGE_BYTES_MAX
+        } else {
+            FIELD_BYTES_MAX
+        };
+        let text = Bounded::format(limit, format_args!("{value:?}"));
+        self.push(field.name(), text);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let limit = if field.name() == "message" {
+            MESSAGE_BYTES_MAX
+        } else {
+            FIELD_BYTES_MAX
+        };
+        let text = Bounded::format(limit, format_args!("{value}"));
+        self.push(field.name(), text);
+    }
+}
+
+fn level_bit(level: Level) -> Levels {
+    match level {
+        Level::ERROR => Levels::ERROR,
+        Level::WARN => Levels::WARNING,
+        Level::INFO => Levels::INFO,
+        Level::DEBUG | Level::TRACE => Levels::DEBUG,
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "ERROR",
+        Level::WARN => "WARNING",
+        Level::INFO => "INFO",
+        Level::DEBUG | Level::TRACE => "DEBUG",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogStream;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    fn config(path: &Path, levels: Levels) -> Log {
+        Log {
+            levels,
+            format: LogFormat::Text,
+            timestamp: false,
+            stream: LogStream::None,
+            file: Some(path.to_owned()),
+        }
+    }
+
+    fn written(logger: &Logger, path: &Path) -> String {
+        assert!(logger.flush(Duration::from_secs(60)));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// Events become lines of the levels that are on; the file is private; levels change while running.
+    #[test]
+    fn events_become_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sol.log");
+        let (logger, fault) = Logger::start(&config(&path, Levels::UP_TO_WARNING)).unwrap();
+        assert_eq!(fault, None);
+        tracing::subscriber::with_default(logger.subscriber(), || {
+            tracing::info!("not written");
+            tracing::warn!(client = "a\nb", port = 7, "login failed");
+            logger.set_levels(Levels::ALL);
+            tracing::debug!("written now");
+        });
+        assert_eq!(
+            written(&logger, &path),
+            "WARNING login failed client=\"a\\nb\" port=7\nDEBUG written now\n"
+        );
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// A rotated file is let go and a new one begun.
+    #[test]
+    fn reopens() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("sol.log"), dir.path().join("sol.log.1"));
+        let (logger, _) = Logger::start(&config(&path, Levels::ALL)).unwrap();
+        tracing::subscriber::with_default(logger.subscriber(), || {
+            tracing::error!("one");
+            assert_eq!(written(&logger, &path), "ERROR one\n");
+            std::fs::rename(&path, &old).unwrap();
+            tracing::error!("two");
+            assert!(logger.flush(Duration::from_secs(60)));
+            logger.reopen();
+            tracing::error!("three");
+            assert_eq!(written(&logger, &path), "ERROR three\n");
+            assert_eq!(std::fs::read_to_string(&old).unwrap(), "ERROR one\nERROR two\n");
+        });
+    }
+
+    /// A file that cannot be opened is told and left out; the broker goes on.
+    #[test]
+    fn a_log_that_cannot_be_opened() {
+        let (logger, fault) = Logger::start(&config(Path::new("/nonexistent/sol.log"), Levels::ALL)).unwrap();
+        assert_eq!(
+            fault.as_deref(),
+            Some("log file /nonexistent/sol.log cannot be opened: No such file or directory")
+        );
+        tracing::subscriber::with_default(logger.subscriber(), || tracing::error!("lost"));
+        assert!(logger.flush(Duration::from_secs(60)));
+    }
+
+    /// A full destination (here the device that is always full) stops nobody, and what was lost is counted later.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_destination() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sol.log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let (logger, fault) = Logger::start(&config(&path, Levels::ALL)).unwrap();
+        assert_eq!(fault, None);
+        tracing::subscriber::with_default(logger.subscriber(), || {
+            tracing::error!("one");
+            tracing::error!("two");
+            assert!(logger.flush(Duration::from_secs(60)));
+            std::fs::remove_file(&path).unwrap();
+            logger.reopen();
+            tracing::error!("three");
+        });
+        assert_eq!(written(&logger, &path), "2 log lines were lost here\nERROR three\n");
+    }
+}
