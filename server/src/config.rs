@@ -23,7 +23,7 @@ mod listener;
 mod own;
 mod reader;
 mod sol;
-mod units;
+pub(crate) mod units;
 
 use std::fmt;
 use std::net::SocketAddr;

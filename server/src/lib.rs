@@ -5,7 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod banner;
 pub mod config;
 pub mod log;
+pub mod metrics;
 pub mod passwd;
 pub mod password_file;
+pub mod signals;
+pub mod stats;
+pub mod sys_topics;

@@ -1,0 +1,150 @@
+//! What the broker says when it starts: where it listens, who may connect, what it keeps, and how to open it.
+
+use crate::config::{Address, Config, units};
+
+/// What only the running broker knows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Facts {
+    /// Where each listener listens in fact: a port that the system chose is named here.
+    pub listening: Vec<Address>,
+    /// The backend that waits for sockets.
+    pub backend: &'static str,
+    /// Threads that serve clients.
+    pub shards: usize,
+    /// Users in the password file.
+    pub users: usize,
+}
+
+/// The banner, line by line.
+pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
+    let mut lines = vec![format!(
+        "sol {} starts: {} shard{}, {} backend",
+        env!("CARGO_PKG_VERSION"),
+        facts.shards,
+        if facts.shards == 1 { "" } else { "s" },
+        facts.backend
+    )];
+    lines.push(match &config.source {
+        Some(path) => format!("configuration: {} (dialect {})", path.display(), config.dialect),
+        None => "configuration: none, defaults".to_owned(),
+    });
+    let who = authentication(config, facts);
+    for address in &facts.listening {
+        let transport = if matches!(address, Address::Unix(_)) {
+            "unix"
+        } else {
+            "tcp"
+        };
+        lines.push(format!("listening on {address} ({transport}, no encryption): {who}"));
+    }
+    lines.push("data directory: none, everything is in memory and ends with the process".to_owned());
+    lines.push(match config.limits.memory_bytes_max {
+        Some(bytes) => format!("memory limit: {}", units::show_size(bytes)),
+        None => "memory limit: none".to_owned(),
+    });
+    lines.extend(advice(config, facts));
+    lines
+}
+
+fn authentication(config: &Config, facts: &Facts) -> String {
+    let passwords = config.auth.checks_passwords(config.dialect);
+    match (config.auth.allow_anonymous, passwords) {
+        (true, false) => "anyone".to_owned(),
+        (true, true) => format!("anyone; a user name needs its password ({} users)", facts.users),
+        (false, true) => format!("user name and password ({} users)", facts.users),
+        (false, false) => "nobody (anonymous clients are refused and there is no password_file)".to_owned(),
+    }
+}
+
+/// The exact commands that open a local broker to the network, or a warning that it is open without a password.
+fn advice(config: &Config, facts: &Facts) -> Vec<String> {
+    let local = facts.listening.iter().all(Address::is_local);
+    let port = facts.listening.iter().find_map(|address| match address {
+        Address::Tcp { port, .. } => Some(*port),
+        Address::Unix(_) => None,
+    });
+    match (local, config.auth.allow_anonymous) {
+        (true, _) => {
+            let port = port.unwrap_or(1883);
+            let file = format!("'listener {port}' 'allow_anonymous false' \"password_file $PWD/sol.passwd\"");
+            vec![
+                "only this machine can connect; to open it to the network with a password:".to_owned(),
+                format!("  sol passwd sol.passwd USER && printf '%s\\n' {file} > sol.conf && sol -c sol.conf"),
+            ]
+        }
+        (false, true) => vec![
+            "WARNING: everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
+             password_file (`sol passwd FILE USER`)"
+                .to_owned(),
+        ],
+        (false, false) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    fn show(text: &str) -> Vec<String> {
+        let config = Config::parse(
+            "/etc/sol.conf".as_ref(),
+            text.as_bytes(),
+            &Host { memory_bytes: 1 << 30 },
+        )
+        .unwrap();
+        let listening = config
+            .listeners
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect();
+        let facts = Facts {
+            listening,
+            backend: "epoll",
+            shards: 1,
+            users: 2,
+        };
+        banner(&config, &facts)
+    }
+
+    /// Everything that decides who can reach what is said, and how to open a local broker.
+    #[test]
+    fn local_and_anonymous() {
+        let start = concat!("sol ", env!("CARGO_PKG_VERSION"), " starts: 1 shard, epoll backend");
+        assert_eq!(
+            show("port 1884\nbind_address ::1\nallow_anonymous true"),
+            [
+                start,
+                "configuration: /etc/sol.conf (dialect listener)",
+                "listening on [::1]:1884 (tcp, no encryption): anyone",
+                "data directory: none, everything is in memory and ends with the process",
+                "memory limit: 716MB",
+                "only this machine can connect; to open it to the network with a password:",
+                "  sol passwd sol.passwd USER && printf '%s\\n' 'listener 1884' 'allow_anonymous false' \
+                 \"password_file $PWD/sol.passwd\" > sol.conf && sol -c sol.conf",
+            ]
+        );
+    }
+
+    /// An open broker without passwords is warned about; one with passwords is not; the old dialect's rule is said.
+    #[test]
+    fn open_to_the_network() {
+        let open = show("ip_address 0.0.0.0\npassword_file /p");
+        assert_eq!(open[2], "listening on 0.0.0.0:1883 (tcp, no encryption): anyone");
+        assert!(open[5].starts_with("WARNING: everybody"));
+        let closed = show("listener 1883\nlistener 0 /s\npassword_file /p");
+        assert_eq!(
+            closed[2],
+            "listening on *:1883 (tcp, no encryption): user name and password (2 users)"
+        );
+        assert_eq!(
+            closed[3],
+            "listening on /s (unix, no encryption): user name and password (2 users)"
+        );
+        assert_eq!(closed.len(), 6);
+        assert!(show("listener 1883")[2].contains(": nobody ("));
+        assert!(
+            show("listener 1\nallow_anonymous true\npassword_file /p")[2].contains("a user name needs its password")
+        );
+    }
+}

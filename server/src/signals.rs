@@ -1,0 +1,76 @@
+//! Signals, turned into calls on a thread of their own.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+/// What the operator asks for. SIGPIPE needs no word: Rust's runtime ignores it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT: stop gracefully.
+    Stop,
+    /// SIGHUP: read password files again, open log files anew.
+    Reload,
+}
+
+/// Signals are caught for as long as this lives.
+#[derive(Debug)]
+pub struct Watcher {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Calls `on_signal` for every signal, on one thread, one at a time. From its return on no signal is lost.
+///
+/// # Errors
+/// The system refuses the handlers or the thread.
+pub fn watch(mut on_signal: impl FnMut(Signal) + Send + 'static) -> io::Result<Watcher> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let handle = signals.handle();
+    let thread = std::thread::Builder::new()
+        .name("sol-signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                on_signal(if signal == SIGHUP { Signal::Reload } else { Signal::Stop });
+            }
+        })?;
+    Ok(Watcher {
+        handle,
+        thread: Some(thread),
+    })
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// The three signals arrive as what they mean, in order.
+    #[test]
+    fn signals_arrive() {
+        let (sender, receiver) = mpsc::channel();
+        let watcher = watch(move |signal| sender.send(signal).unwrap()).unwrap();
+        for (number, meaning) in [
+            (SIGHUP, Signal::Reload),
+            (SIGTERM, Signal::Stop),
+            (SIGINT, Signal::Stop),
+        ] {
+            signal_hook::low_level::raise(number).unwrap();
+            assert_eq!(receiver.recv_timeout(Duration::from_secs(30)), Ok(meaning));
+        }
+        drop(watcher);
+        assert!(receiver.recv().is_err());
+    }
+}
