@@ -1,9 +1,50 @@
 //! The bytes of MQTT 3.1, 3.1.1 and 5.0 as typed, borrowed packets.
+//!
+//! This crate is *not* a client or a broker: it knows no Session, no socket and no clock, and judges one packet at a
+//! time. It allocates nothing and never panics on input.
+//!
+//! [`decode`] turns the front of a byte stream into a [`Packet`], [`Packet::encode`] (and the same method on every
+//! packet type) turns it back, and a [`DecodeError`] says what is wrong with the bytes, where, and which
+//! [`ReasonCode`] answers it.
+//!
+//! A loop over what a socket has brought so far:
+//!
+//! ```
+//! use sol_codec::{DecodeError, DecodeLimits, Decoded, Packet, ProtocolVersion, decode};
+//!
+//! /// Handles all whole packets and gives how many bytes they took.
+//! fn take(bytes: &[u8], version: ProtocolVersion, mut handle: impl FnMut(Packet<'_>)) -> Result<usize, DecodeError> {
+//!     let mut taken = 0;
+//!     while let Decoded::Packet { packet, len } = decode(&bytes[taken..], version, &DecodeLimits::default())? {
+//!         handle(packet);
+//!         taken += len;
+//!     }
+//!     Ok(taken)
+//! }
+//!
+//! let taken = take(b"\xc0\x00\x30\x05\x00\x01", ProtocolVersion::V311, |packet| assert_eq!(packet, Packet::PingReq));
+//! assert_eq!(taken, Ok(2));
+//! ```
+//!
+//! And back again:
+//!
+//! ```
+//! use sol_codec::{Disconnect, ProtocolVersion, ReasonCode};
+//!
+//! let mut out = Vec::new();
+//! Disconnect::new(ReasonCode::ServerShuttingDown).encode(ProtocolVersion::V5, &mut out);
+//! assert_eq!(out, [0xe0, 1, 0x8b]);
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
+
+/// The examples of the README run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod decode;
 mod encode;

@@ -1,5 +1,6 @@
 //! Arbitrary packets. They borrow from leaked memory: a test is short, and a borrowed packet needs an owner.
 #![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::num::{NonZeroU16, NonZeroU32};
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use sol_codec::*;
 
 /// Text of all kinds, the empty one too; no U+0000, which MQTT does not allow.
-pub fn text() -> impl Strategy<Value = &'static str> {
+pub(crate) fn text() -> impl Strategy<Value = &'static str> {
     vec(
         prop_oneof![4 => (b'!'..b'~').prop_map(char::from), 1 => any::<char>()],
         0..12,
@@ -17,7 +18,7 @@ pub fn text() -> impl Strategy<Value = &'static str> {
     .prop_map(|chars| leak(chars.into_iter().filter(|char| *char != '\0').collect()))
 }
 
-pub fn bytes() -> impl Strategy<Value = &'static [u8]> {
+pub(crate) fn bytes() -> impl Strategy<Value = &'static [u8]> {
     // Long ones now and then, so that lengths of two and three bytes occur.
     prop_oneof![8 => vec(any::<u8>(), 0..20), 1 => vec(any::<u8>(), 100..400), 1 => vec(any::<u8>(), 16_300..16_500)]
         .prop_map(|bytes| &*bytes.leak())
@@ -31,14 +32,14 @@ fn leak(text: String) -> &'static str {
     text.leak()
 }
 
-pub fn topic_name() -> impl Strategy<Value = TopicName<'static>> {
+pub(crate) fn topic_name() -> impl Strategy<Value = TopicName<'static>> {
     vec(prop_oneof!["[a-c]{0,3}", "\\PC{0,3}"], 1..6).prop_map(|levels| {
         let text = levels.join("/").replace(['+', '#'], "x");
         TopicName::new(leak(if text.is_empty() { "/".into() } else { text })).unwrap()
     })
 }
 
-pub fn topic_filter() -> impl Strategy<Value = TopicFilter<'static>> {
+pub(crate) fn topic_filter() -> impl Strategy<Value = TopicFilter<'static>> {
     let level = prop_oneof![3 => "[a-c]{0,3}".boxed(), 1 => Just("+".to_owned()).boxed()];
     (vec(level, 1..6), any::<bool>(), of("[a-z]{1,4}")).prop_map(|(mut levels, hash, share)| {
         if hash {
@@ -47,13 +48,13 @@ pub fn topic_filter() -> impl Strategy<Value = TopicFilter<'static>> {
         let plain = levels.join("/");
         let plain = if plain.is_empty() { "/".to_owned() } else { plain };
         TopicFilter::new(leak(
-            share.map_or(plain.clone(), |share| format!("$share/{share}/{plain}")),
+            share.map_or_else(|| plain.clone(), |share| format!("$share/{share}/{plain}")),
         ))
         .unwrap()
     })
 }
 
-pub fn version() -> impl Strategy<Value = ProtocolVersion> {
+pub(crate) fn version() -> impl Strategy<Value = ProtocolVersion> {
     prop::sample::select(&ProtocolVersion::ALL[..])
 }
 
@@ -175,7 +176,7 @@ fn connect_properties() -> impl Strategy<Value = ConnectProperties<'static>> {
         )
 }
 
-pub fn connect(version: ProtocolVersion) -> impl Strategy<Value = Connect<'static>> {
+pub(crate) fn connect(version: ProtocolVersion) -> impl Strategy<Value = Connect<'static>> {
     let login = (of(text()), of(short_bytes()));
     (
         any::<bool>(),
@@ -273,7 +274,7 @@ fn connack(version: ProtocolVersion) -> impl Strategy<Value = ConnAck<'static>> 
         })
 }
 
-pub fn publish(version: ProtocolVersion) -> impl Strategy<Value = Publish<'static>> {
+pub(crate) fn publish(version: ProtocolVersion) -> impl Strategy<Value = Publish<'static>> {
     let properties = (
         of(any::<u32>()),
         of(1..=u16::MAX),
@@ -497,7 +498,7 @@ macro_rules! ack {
 }
 
 /// Any packet that the version can say.
-pub fn packet(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
+pub(crate) fn packet(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>> {
     let v5_only = if version == ProtocolVersion::V5 {
         auth().prop_map(Packet::Auth).boxed()
     } else {
@@ -523,11 +524,11 @@ pub fn packet(version: ProtocolVersion) -> impl Strategy<Value = Packet<'static>
 }
 
 /// Any packet beside its version.
-pub fn versioned_packet() -> impl Strategy<Value = (ProtocolVersion, Packet<'static>)> {
+pub(crate) fn versioned_packet() -> impl Strategy<Value = (ProtocolVersion, Packet<'static>)> {
     version().prop_flat_map(|version| packet(version).prop_map(move |packet| (version, packet)))
 }
 
-pub fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
+pub(crate) fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
     let mut bytes = Vec::new();
     packet.encode(version, &mut bytes);
     bytes
