@@ -1,27 +1,89 @@
 //! One shard of an MQTT broker as a pure state machine.
+//!
+//! There is no socket, clock, thread, file or encoded byte in here: what happens comes in as [`Input`]s, with the time,
+//! and what follows from it comes out as [`Effects`]. The caller owns the tray, applies it, and clears it:
+//!
+//! ```text
+//!  sockets ─decode─►  Input ──► Engine::handle ──► Effects ──encode──► sockets
+//!  mailbox ───────►   Input ──►       │            forwards ─────────► mailboxes of other shards
+//!  journal ───────►   Input ──► Engine::tick       records ──────────► journal
+//! ```
+//! The important types: [`Engine`], [`Input`], [`Effects`].
+//!
+//! ```
+//! use std::num::NonZeroU32;
+//! use std::rc::Rc;
+//! use sol_codec::{DecodeLimits, Decoded, ProtocolVersion, decode};
+//! use sol_engine::{ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Outgoing, ShardId};
+//!
+//! let mut engine = Engine::new(ShardId(0), Rc::new(EngineConfig::default()), [1, 2, 3, 4]);
+//! let mut effects = Effects::default();
+//! let (now, connection) = (Now::default(), ConnectionId::new(0, NonZeroU32::MIN));
+//! let _ = engine.handle(now, Input::Opened { connection, listener: ListenerId(0) }, &mut effects);
+//!
+//! let bytes = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a";
+//! let Ok(Decoded::Packet { packet, .. }) = decode(bytes, ProtocolVersion::V311, &DecodeLimits::default()) else { panic!() };
+//! let _ = engine.handle(now, Input::Packet(connection, &packet), &mut effects);
+//! assert!(matches!(effects.transmits[0].packet, Outgoing::ConnAck(_)));
+//! effects.clear();
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 #[cfg(feature = "bench-support")]
 #[doc(hidden)]
 pub mod bench_support;
+mod check;
+mod clients;
+mod config;
+mod connection;
+mod effects;
+mod engine;
+mod event;
+mod fanout;
+mod handle;
 mod ids;
-#[allow(dead_code, unreachable_pub, reason = "the engine around it comes next")]
+mod input;
+mod journal;
+mod links;
+mod memory;
+mod message;
+mod placement;
+mod record;
+mod restore;
+#[allow(unreachable_pub, reason = "opened to the benchmarks")]
 mod retained;
-#[allow(dead_code, reason = "the engine around it comes next")]
+mod retaining;
+mod rights;
+mod route;
+mod session;
+mod shard_message;
+mod sharing;
+mod stats;
+mod subscription;
 mod tight;
 mod time;
-#[allow(dead_code, reason = "the engine around it comes next")]
 mod timer_wheel;
-#[allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "the engine around it comes next"
-)]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "opened to the benchmarks")]
 mod topic_tree;
+mod violation;
+mod waiting;
 
-pub use ids::SessionKey;
-pub use time::Instant;
+pub use config::{EngineConfig, ListenerRules, QueueFull};
+pub use effects::{
+    AckKind, Answer, AuthRequest, Close, ConnAckData, Delivery, Effects, Mark, Move, Outgoing, Read, Transmit,
+};
+pub use engine::Engine;
+pub use event::{Cause, Event};
+pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
+pub use input::{AuthOutcome, Flow, Handover, Input, Level, Query, Ticket};
+pub use message::{Message, Origin};
+pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
+pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};
+pub use stats::Stats;
+pub use time::{Instant, Now, UnixMillis};
+pub use violation::Violation;

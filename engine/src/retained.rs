@@ -45,6 +45,12 @@ pub enum Page {
     More(String),
 }
 
+impl<M> Default for Retained<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<M> Retained<M> {
     /// An empty store.
     #[must_use]
@@ -58,6 +64,12 @@ impl<M> Retained<M> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Whether nothing is retained.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Keeps `value` for `topic` and returns the one it replaces [MQTT-3.3.1-5].

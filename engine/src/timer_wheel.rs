@@ -77,6 +77,7 @@ impl<R: Copy> TimerWheel<R> {
     }
 
     /// How many deadlines wait, the due ones included.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -1,0 +1,93 @@
+//! The engine's view of its own soundness, asked after a contained panic and by tests.
+
+use alloc::string::String;
+
+use crate::engine::Engine;
+use crate::ids::SessionKey;
+
+impl Engine {
+    /// Looks for contradictions between the tables: a Session and its connection, a Session and its Subscriptions, the
+    /// gauges and what they count. Its cost grows with everything there is.
+    ///
+    /// # Errors
+    /// Says which of them contradict each other: nothing that this engine says can be trusted any more.
+    pub fn check(&self) -> Result<(), &'static str> {
+        self.check_connections()?;
+        self.check_subscriptions()?;
+        self.check_gauges()
+    }
+
+    fn check_connections(&self) -> Result<(), &'static str> {
+        for (id, connection) in self.clients.connections.iter() {
+            if let Some(key) = connection.session()
+                && self
+                    .clients
+                    .sessions
+                    .get(key)
+                    .is_none_or(|session| session.connection != Some(id))
+            {
+                return Err("a connection's Session does not know it");
+            }
+        }
+        for (key, session) in self.clients.sessions.iter() {
+            if let Some(id) = session.connection
+                && self
+                    .clients
+                    .connections
+                    .get(id)
+                    .is_none_or(|connection| connection.session() != Some(key))
+            {
+                return Err("a Session's connection does not know it");
+            }
+            if self.clients.sessions.find(&session.client_id) != Some(key) {
+                return Err("a Session is not found by its Client Identifier");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_subscriptions(&self) -> Result<(), &'static str> {
+        let has = |list: &[crate::topic_tree::Subscription], key: SessionKey| {
+            list.binary_search_by_key(&key, |subscription| subscription.session)
+                .is_ok()
+        };
+        let mut filter = String::new();
+        for (key, session) in self.clients.sessions.iter() {
+            let Some(subscriptions) = &session.subscriptions else {
+                continue;
+            };
+            for &filter_key in &subscriptions.filters {
+                filter.clear();
+                self.tree.filter_of(filter_key, &mut filter);
+                if !has(self.tree.subscribers(filter_key), key) || self.tree.find(&filter, key).is_none() {
+                    return Err("a Session's Subscription is not in the tree");
+                }
+            }
+            for &group in &subscriptions.groups {
+                if !self.tree.group(group).is_some_and(|group| has(&group.members, key)) {
+                    return Err("a Session's Shared Subscription is not in the tree");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_gauges(&self) -> Result<(), &'static str> {
+        let sessions = || self.clients.sessions.iter().map(|(_, session)| session);
+        let subscriptions: usize = sessions()
+            .filter_map(|s| s.subscriptions.as_ref())
+            .map(|subscriptions| subscriptions.len())
+            .sum();
+        if subscriptions as u64 != self.clients.stats.subscriptions {
+            return Err("the gauge of Subscriptions is wrong");
+        }
+        let owed: usize = sessions()
+            .filter_map(|session| session.sender.as_ref())
+            .map(|sender| sender.unfinished().count() + sender.queue.len())
+            .sum();
+        if owed as u64 != self.clients.stats.stored_messages {
+            return Err("the gauge of stored messages is wrong");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! Every limit of the engine, with its unit and its default.
+
+use alloc::{string::String, vec::Vec};
+use core::num::NonZeroU16;
+use core::time::Duration;
+
+use sol_codec::QoS;
+
+/// What happens to a QoS 1 or 2 message when a Session's queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueFull {
+    /// The message is not queued. A 5.0 publisher gets Reason Code 0x97; for a 3.1.1 publisher, whose acknowledgement
+    /// has no room for a reason, the drop is counted and told as an event.
+    #[default]
+    Refuse,
+    /// The message is not queued, and counted.
+    DropNewest,
+    /// The oldest queued message makes room, and is counted.
+    DropOldest,
+}
+
+/// Who may connect through one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerRules {
+    /// A CONNECT without a User Name is let in.
+    pub allow_anonymous: bool,
+    /// A CONNECT with a User Name is asked about ([`crate::Effects::auth_requests`]). When this is off nobody can be
+    /// asked, and a User Name is taken as it comes if anonymous clients are allowed.
+    pub ask: bool,
+}
+
+impl Default for ListenerRules {
+    fn default() -> Self {
+        Self {
+            allow_anonymous: true,
+            ask: false,
+        }
+    }
+}
+
+/// The engine's limits and choices. Counts end in `_max`, byte counts in `_bytes_max`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Number of shards, each with an engine of its own; at most 64.
+    pub shards: u16,
+    /// One entry a listener, by [`crate::ListenerId`]; a listener beyond the end has the defaults.
+    pub listeners: Vec<ListenerRules>,
+    /// Largest packet a client may send, in bytes; announced as Maximum Packet Size.
+    pub maximum_packet_size: u32,
+    /// Levels of a Topic Name or Topic Filter.
+    pub topic_levels_max: u16,
+    /// Length of a Client Identifier, in bytes.
+    pub client_id_bytes_max: usize,
+    /// QoS 1 and 2 messages a client may have unacknowledged towards us; announced as Receive Maximum.
+    pub receive_maximum: NonZeroU16,
+    /// QoS 1 and 2 messages we have unacknowledged towards one client; its Receive Maximum may lower it.
+    pub inflight_max: u16,
+    /// Messages waiting in one Session.
+    pub queue_max: usize,
+    /// Bytes of messages waiting in one Session.
+    pub queue_bytes_max: usize,
+    /// What a full queue does.
+    pub queue_full: QueueFull,
+    /// QoS 0 messages are queued for a Session that is away, too.
+    pub queue_qos0: bool,
+    /// Topic Aliases a client may use; announced as Topic Alias Maximum.
+    pub topic_alias_maximum: u16,
+    /// Topic Aliases we use towards one client; its Topic Alias Maximum may lower it.
+    pub topic_alias_out_max: u16,
+    /// Longest Keep Alive in seconds, 0 for no cap; a longer one is answered with Server Keep Alive.
+    pub keep_alive_max: u16,
+    /// Longest Session Expiry Interval in seconds, `u32::MAX` for no cap.
+    pub session_expiry_max: u32,
+    /// Highest QoS that clients may publish with.
+    pub maximum_qos: QoS,
+    /// Retained messages are kept and replayed.
+    pub retain_available: bool,
+    /// An empty Client Identifier is given an assigned one.
+    pub allow_empty_client_id: bool,
+    /// What an assigned Client Identifier begins with.
+    pub assigned_client_id_prefix: String,
+    /// Sessions of this shard with a Network Connection.
+    pub connections_max: usize,
+    /// Bytes that Sessions, queues and retained messages of this shard may take together.
+    pub memory_bytes_max: usize,
+    /// Unsent bytes of a congested connection above which its QoS 1 and 2 messages wait in the queue and QoS 0 is
+    /// dropped.
+    pub unsent_bytes_high: u32,
+    /// Unsent bytes of a connection above which it is closed.
+    pub unsent_bytes_max: u32,
+    /// How long a connection may stay congested without draining.
+    pub congested_time_max: Duration,
+    /// Bytes of PUBLISH packets of a 3.1.1 client that wait unacknowledged under memory pressure.
+    pub parked_bytes_max: usize,
+    /// Effects of one kind after which a fan-out is cut and goes on in the next [`crate::Engine::tick`].
+    pub tray_max: usize,
+    /// Publishes that wait behind an open fan-out before their connections are paused.
+    pub fanout_waiting_max: usize,
+    /// Retained messages in one page of a replay.
+    pub retained_page_max: usize,
+    /// Topics of live updates that a replay remembers; beyond it live messages wait for the replay's end.
+    pub replay_seen_max: usize,
+    /// Subscriptions of one Session.
+    pub subscriptions_max: usize,
+    /// Durable changes are emitted as records, and acknowledgements wait for [`crate::Input::Durable`].
+    pub journal: bool,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            listeners: Vec::new(),
+            maximum_packet_size: 1 << 20,
+            topic_levels_max: 128,
+            client_id_bytes_max: 1024,
+            receive_maximum: NonZeroU16::MIN.saturating_add(255),
+            inflight_max: 256,
+            queue_max: 1_000,
+            queue_bytes_max: 8 << 20,
+            queue_full: QueueFull::Refuse,
+            queue_qos0: false,
+            topic_alias_maximum: 32,
+            topic_alias_out_max: 32,
+            keep_alive_max: 0,
+            session_expiry_max: u32::MAX,
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            allow_empty_client_id: true,
+            assigned_client_id_prefix: String::from("auto-"),
+            connections_max: usize::MAX,
+            memory_bytes_max: usize::MAX,
+            unsent_bytes_high: 1 << 20,
+            unsent_bytes_max: 4 << 20,
+            congested_time_max: Duration::from_secs(60),
+            parked_bytes_max: 64 << 10,
+            tray_max: 8_192,
+            fanout_waiting_max: 1_024,
+            retained_page_max: 256,
+            replay_seen_max: 1_024,
+            subscriptions_max: 1 << 20,
+            journal: false,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The rules of a listener.
+    #[must_use]
+    pub fn listener(&self, listener: crate::ListenerId) -> ListenerRules {
+        self.listeners.get(usize::from(listener.0)).copied().unwrap_or_default()
+    }
+}

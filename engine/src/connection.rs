@@ -1,0 +1,232 @@
+//! One Network Connection as the engine sees it, and the table of them.
+//!
+//! ```text
+//! ExpectConnect ──CONNECT──► ExpectAuthentication ──► ExpectDurable ──► Active ──► gone
+//!        └───────────────────────────┴─ nobody to ask, nothing to write ──┘
+//! ```
+
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    string::String,
+    vec::Vec,
+};
+
+use sol_codec::{PacketId, ProtocolVersion, TopicAlias};
+
+use crate::effects::ConnAckData;
+use crate::ids::{ConnectionId, ListenerId, SessionKey};
+use crate::input::OwnedConnect;
+use crate::message::Message;
+use crate::time::Instant;
+use crate::timer_wheel::TimerKey;
+
+/// What a connection expects.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Nobody has this slot.
+    Free,
+    /// The first packet.
+    ExpectConnect,
+    /// The authenticator's answer.
+    ExpectAuthentication(Box<OwnedConnect>),
+    /// Its Session's record on stable storage; CONNACK leaves then.
+    ExpectDurable(SessionKey, Box<ConnAckData>),
+    /// Packets of a client whose Session is this one.
+    Active(SessionKey),
+}
+
+/// One Network Connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: Option<ConnectionId>,
+    pub(crate) state: State,
+    pub(crate) listener: ListenerId,
+    pub(crate) version: ProtocolVersion,
+    /// The kernel did not take everything.
+    pub(crate) congested: bool,
+    /// Reading is paused for a cause of ours: the mailbox of another shard, or the line behind a fan-out.
+    pub(crate) paused: bool,
+    /// Keep Alive in force, in seconds.
+    pub(crate) keep_alive: u16,
+    /// The lower of the client's Receive Maximum and our own limit.
+    pub(crate) quota: u16,
+    /// The client's Maximum Packet Size; `u32::MAX` without one.
+    pub(crate) maximum_packet_size: u32,
+    pub(crate) topic_alias_maximum: u16,
+    /// Bytes transmitted and not yet flushed.
+    pub(crate) unsent: u32,
+    /// The flush before which `unsent` was counted.
+    epoch: u32,
+    pub(crate) last_heard: Instant,
+    pub(crate) timer: Option<TimerKey>,
+    pub(crate) congested_timer: Option<TimerKey>,
+    pub(crate) aliases_in: Vec<Option<Box<str>>>,
+    pub(crate) aliases_out: BTreeMap<Box<[u8]>, TopicAlias>,
+    pub(crate) parked: Option<Box<Parked>>,
+}
+
+/// Publishes that wait unacknowledged under memory pressure.
+#[derive(Debug, Default)]
+pub(crate) struct Parked {
+    pub(crate) waiting: VecDeque<(Rc<Message>, Option<PacketId>)>,
+    pub(crate) bytes: usize,
+}
+
+impl Connection {
+    const fn new() -> Self {
+        Self {
+            id: None,
+            state: State::Free,
+            listener: ListenerId(0),
+            version: ProtocolVersion::V311,
+            congested: false,
+            paused: false,
+            keep_alive: 0,
+            quota: 0,
+            maximum_packet_size: u32::MAX,
+            topic_alias_maximum: 0,
+            unsent: 0,
+            epoch: 0,
+            last_heard: Instant::from_nanos(0),
+            timer: None,
+            congested_timer: None,
+            aliases_in: Vec::new(),
+            aliases_out: BTreeMap::new(),
+            parked: None,
+        }
+    }
+
+    /// Counts bytes as unsent; whatever an earlier flush took is forgotten first. Returns the sum.
+    #[inline]
+    pub(crate) const fn add_unsent(&mut self, bytes: u32, epoch: u32) -> u32 {
+        if !self.congested && self.epoch != epoch {
+            self.unsent = 0;
+        }
+        self.epoch = epoch;
+        self.unsent = self.unsent.saturating_add(bytes);
+        self.unsent
+    }
+
+    /// Whether so much is unsent that nothing new should follow.
+    #[inline]
+    pub(crate) const fn is_clogged(&self, high: u32) -> bool {
+        self.congested && self.unsent > high
+    }
+
+    pub(crate) const fn session(&self) -> Option<SessionKey> {
+        match self.state {
+            State::Active(key) | State::ExpectDurable(key, _) => Some(key),
+            _ => None,
+        }
+    }
+
+    /// The topic that a client's Topic Alias stands for.
+    pub(crate) fn alias_in(&self, alias: TopicAlias) -> Option<&str> {
+        self.aliases_in.get(usize::from(alias.get()))?.as_deref()
+    }
+
+    /// Lets a client's Topic Alias stand for a topic from now on; the alias is within the announced maximum.
+    pub(crate) fn set_alias_in(&mut self, alias: TopicAlias, topic: &str) {
+        let at = usize::from(alias.get());
+        let aliases = &mut self.aliases_in;
+        if aliases.len() <= at {
+            aliases.resize(at + 1, None);
+        }
+        if let Some(slot) = aliases.get_mut(at)
+            && slot.as_deref() != Some(topic)
+        {
+            *slot = Some(Box::from(topic));
+        }
+    }
+
+    /// The Topic Alias for a topic towards the client, and whether the client knows it already. The first topics get
+    /// one; they keep it as long as the connection lasts [MQTT-3.3.2-7].
+    pub(crate) fn alias_out(&mut self, topic: &[u8]) -> (Option<TopicAlias>, bool) {
+        if self.topic_alias_maximum == 0 {
+            return (None, false);
+        }
+        let aliases = &mut self.aliases_out;
+        if let Some(&alias) = aliases.get(topic) {
+            return (Some(alias), true);
+        }
+        if aliases.len() >= usize::from(self.topic_alias_maximum) {
+            return (None, false);
+        }
+        let alias = TopicAlias::new(aliases.len() as u16 + 1);
+        if let Some(alias) = alias {
+            aliases.insert(topic.into(), alias);
+        }
+        (alias, false)
+    }
+}
+
+/// The connections of a shard, in the transport's slots.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Vec<Connection>,
+}
+
+impl Connections {
+    /// Gives the slot to a new tenant.
+    pub(crate) fn open(&mut self, id: ConnectionId, listener: ListenerId, now: Instant) -> &mut Connection {
+        let at = id.slot();
+        if self.slots.len() <= at {
+            // By a quarter and not by doubling: the table is the largest part of an idle connection.
+            let more = (at + 1 - self.slots.len()).max(self.slots.len() / 4);
+            self.slots.reserve_exact(more);
+            self.slots.resize_with(at + 1, Connection::new);
+        }
+        let connection = &mut self.slots[at];
+        *connection = Connection::new();
+        connection.id = Some(id);
+        connection.listener = listener;
+        connection.state = State::ExpectConnect;
+        connection.last_heard = now;
+        connection
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slots.get(id.slot()).filter(|connection| connection.id == Some(id))
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots
+            .get_mut(id.slot())
+            .filter(|connection| connection.id == Some(id))
+    }
+
+    /// Takes the slot back and returns what its tenant was.
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let connection = self.get_mut(id)?;
+        Some(core::mem::replace(connection, Connection::new()))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.slots
+            .iter()
+            .filter_map(|connection| Some((connection.id?, connection)))
+    }
+}
+
+/// What a CONNECT asked for, beside the Session, as the connection keeps it.
+impl Connection {
+    pub(crate) fn agree(&mut self, connect: &OwnedConnect, keep_alive: u16, quota: u16, alias_out_max: u16) {
+        self.version = connect.version;
+        self.keep_alive = keep_alive;
+        self.quota = quota;
+        self.maximum_packet_size = connect.maximum_packet_size;
+        self.topic_alias_maximum = connect.topic_alias_maximum.min(alias_out_max);
+    }
+}
+
+/// The Client Identifier of whoever is in a state before its Session, for the log.
+pub(crate) fn name_before_session(state: &State) -> String {
+    match state {
+        State::ExpectAuthentication(connect) => connect.client_id.clone(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,386 @@
+//! What follows from an input: plain data, grouped by kind, in the order to apply.
+
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
+use core::num::NonZeroU32;
+
+use sol_codec::{
+    PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, SubscriptionId, SubscriptionIds,
+    TopicAlias, TopicName,
+};
+
+use crate::event::Event;
+use crate::ids::{ConnectionId, ListenerId, ShardId};
+use crate::input::Handover;
+use crate::message::Message;
+use crate::record::Record;
+use crate::shard_message::ShardMessage;
+use crate::stats::Stats;
+
+/// The tray: the caller owns and reuses it, the engine appends to it. Apply the kinds in the order of the fields; within
+/// a kind, in order. Then [`Effects::clear`] it.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Durable changes, for the journal. What must wait for them does so inside the engine.
+    pub records: Vec<Record>,
+    /// Messages to other shards.
+    pub forwards: Vec<(ShardId, ShardMessage)>,
+    /// Packets to send.
+    pub transmits: Vec<Transmit>,
+    /// Connections that change their shard. Nothing more of them is decoded here.
+    pub moves: Vec<Move>,
+    /// Logins to be checked.
+    pub auth_requests: Vec<AuthRequest>,
+    /// Connections whose reading goes on.
+    pub reads: Vec<Read>,
+    /// Answers to [`crate::Input::Ask`].
+    pub answers: Vec<Answer>,
+    /// Facts for log and trace.
+    pub events: Vec<Event>,
+    /// Connections to close once their transmits have been flushed. The engine has already forgotten them.
+    pub closes: Vec<Close>,
+    /// Spent messages, whose buffers the next publishes are filled into.
+    spare: Vec<Rc<Message>>,
+    /// Charges of messages whose last hold was in the tray.
+    refunds: usize,
+}
+
+/// Spent messages kept for reuse, and the largest buffer worth keeping.
+const SPARE_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 4 << 10;
+
+impl Effects {
+    /// Empties the tray after it was applied, keeping its memory.
+    pub fn clear(&mut self) {
+        self.records.clear();
+        self.forwards.clear();
+        self.moves.clear();
+        self.auth_requests.clear();
+        self.reads.clear();
+        self.answers.clear();
+        self.events.clear();
+        self.closes.clear();
+        while let Some(transmit) = self.transmits.pop() {
+            if let Outgoing::Publish(delivery) = transmit.packet {
+                self.refunds += self.recycle(delivery.message);
+            }
+        }
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.forwards.is_empty()
+            && self.transmits.is_empty()
+            && self.moves.is_empty()
+            && self.auth_requests.is_empty()
+            && self.reads.is_empty()
+            && self.answers.is_empty()
+            && self.events.is_empty()
+            && self.closes.is_empty()
+    }
+
+    /// How long each list is, for [`Effects::truncate`].
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            records: self.records.len(),
+            forwards: self.forwards.len(),
+            transmits: self.transmits.len(),
+            moves: self.moves.len(),
+            auth_requests: self.auth_requests.len(),
+            reads: self.reads.len(),
+            answers: self.answers.len(),
+            events: self.events.len(),
+            closes: self.closes.len(),
+        }
+    }
+
+    /// Takes back everything since `mark`: the input that caused it came to nothing.
+    pub fn truncate(&mut self, mark: &Mark) {
+        self.records.truncate(mark.records);
+        self.forwards.truncate(mark.forwards);
+        self.transmits.truncate(mark.transmits);
+        self.moves.truncate(mark.moves);
+        self.auth_requests.truncate(mark.auth_requests);
+        self.reads.truncate(mark.reads);
+        self.answers.truncate(mark.answers);
+        self.events.truncate(mark.events);
+        self.closes.truncate(mark.closes);
+    }
+
+    /// A message to fill, with a recycled buffer if there is one.
+    pub(crate) fn spare_message(&mut self) -> Rc<Message> {
+        self.spare.pop().unwrap_or_else(|| Rc::new(Message::empty()))
+    }
+
+    /// Gives up one hold of a message. The last one keeps its buffer for the next publish, unless it is large, and
+    /// returns the bytes that it was charged with.
+    pub(crate) fn recycle(&mut self, mut message: Rc<Message>) -> usize {
+        let Some(alone) = Rc::get_mut(&mut message) else {
+            return 0;
+        };
+        let charged = core::mem::take(&mut alone.charged) as usize;
+        if self.spare.len() < SPARE_MAX && alone.capacity() <= SPARE_BYTES_MAX {
+            self.spare.push(message);
+        }
+        charged
+    }
+
+    /// Charges of messages that the tray was the last to hold.
+    pub(crate) const fn take_refunds(&mut self) -> usize {
+        core::mem::replace(&mut self.refunds, 0)
+    }
+}
+
+/// A place in the tray; see [`Effects::mark`].
+#[derive(Clone, Debug)]
+pub struct Mark {
+    records: usize,
+    forwards: usize,
+    transmits: usize,
+    moves: usize,
+    auth_requests: usize,
+    reads: usize,
+    answers: usize,
+    events: usize,
+    closes: usize,
+}
+
+/// One packet for one connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transmit {
+    /// Where it goes.
+    pub connection: ConnectionId,
+    /// What goes there.
+    pub packet: Outgoing,
+}
+
+/// A packet that the broker sends, owned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outgoing {
+    /// PUBLISH.
+    Publish(Delivery),
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    Ack {
+        /// Which of the four.
+        kind: AckKind,
+        /// The exchange it belongs to.
+        packet_id: PacketId,
+        /// How it went; not on the wire before 5.0.
+        reason_code: ReasonCode,
+    },
+    /// CONNACK.
+    ConnAck(Box<ConnAckData>),
+    /// SUBACK.
+    SubAck {
+        /// The SUBSCRIBE it answers.
+        packet_id: PacketId,
+        /// One Reason Code for each filter, in order.
+        reason_codes: Box<Vec<u8>>,
+    },
+    /// UNSUBACK.
+    UnsubAck {
+        /// The UNSUBSCRIBE it answers.
+        packet_id: PacketId,
+        /// One Reason Code for each filter, in order; not on the wire before 5.0.
+        reason_codes: Box<Vec<u8>>,
+    },
+    /// PINGRESP.
+    PingResp,
+    /// DISCONNECT, to 5.0 clients only.
+    Disconnect(ReasonCode),
+}
+
+/// The four acknowledgements of QoS 1 and 2, which have one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AckKind {
+    /// PUBACK.
+    PubAck,
+    /// PUBREC.
+    PubRec,
+    /// PUBREL.
+    PubRel,
+    /// PUBCOMP.
+    PubComp,
+}
+
+/// A PUBLISH to one client: the shared message and what is this client's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The message.
+    pub message: Rc<Message>,
+    /// Subscription Identifiers beyond the first.
+    pub more_subscription_ids: Option<Rc<Vec<SubscriptionId>>>,
+    /// The first Subscription Identifier.
+    pub subscription_id: Option<SubscriptionId>,
+    /// The Message Expiry Interval that is left, plus one, so that 0 s has room beside "none".
+    expiry: Option<NonZeroU32>,
+    /// The Packet Identifier, if QoS is above 0.
+    pub packet_id: Option<PacketId>,
+    /// The Topic Alias to write.
+    pub topic_alias: Option<TopicAlias>,
+    /// The topic is left out: the client knows the alias.
+    pub alias_only: bool,
+    /// The QoS it is delivered with.
+    pub qos: QoS,
+    /// The RETAIN flag it is delivered with.
+    pub retain: bool,
+    /// It was sent before on an earlier connection [MQTT-3.3.1-1].
+    pub dup: bool,
+}
+
+impl Delivery {
+    /// A first delivery of `message`, with nothing of its own but QoS and RETAIN.
+    #[must_use]
+    pub const fn new(message: Rc<Message>, qos: QoS, retain: bool) -> Self {
+        Self {
+            message,
+            more_subscription_ids: None,
+            subscription_id: None,
+            expiry: None,
+            packet_id: None,
+            topic_alias: None,
+            alias_only: false,
+            qos,
+            retain,
+            dup: false,
+        }
+    }
+
+    /// An upper bound of its encoded length, found without encoding.
+    pub(crate) fn bytes_max(&self) -> u32 {
+        const FIXED: usize = 5 + 2 + 2 + 4 + 5 + 3 + 5;
+        let ids = 5 * self.more_subscription_ids.as_ref().map_or(0, |more| more.len());
+        (self.message.bytes_len() + FIXED + ids) as u32
+    }
+
+    /// The exact encoded length.
+    pub(crate) fn encoded_len(&self, version: ProtocolVersion) -> usize {
+        let mut more = Vec::new();
+        self.with_publish(&mut more, |publish| publish.encoded_len(version))
+    }
+
+    /// Gives `then` this delivery as the packet to encode. `ids` is scratch memory for several Subscription Identifiers.
+    pub fn with_publish<R>(&self, ids: &mut Vec<SubscriptionId>, then: impl FnOnce(&Publish<'_>) -> R) -> R {
+        let subscription_ids = match (self.subscription_id, &self.more_subscription_ids) {
+            (Some(first), Some(more)) => {
+                ids.clear();
+                ids.push(first);
+                ids.extend_from_slice(more);
+                SubscriptionIds::from_slice(ids)
+            }
+            (Some(first), None) => SubscriptionIds::one(first),
+            (None, _) => SubscriptionIds::default(),
+        };
+        then(&Publish {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            // Only messages with a valid Topic Name are ever delivered.
+            topic: if self.alias_only {
+                None
+            } else {
+                TopicName::new(self.message.topic()).ok()
+            },
+            packet_id: self.packet_id,
+            properties: PublishProperties {
+                message_expiry_interval: self.message_expiry_interval(),
+                topic_alias: self.topic_alias,
+                subscription_ids,
+                application: self.message.properties(),
+            },
+            payload: self.message.payload(),
+        })
+    }
+
+    /// The Message Expiry Interval that is left, in seconds.
+    #[must_use]
+    pub fn message_expiry_interval(&self) -> Option<u32> {
+        self.expiry.map(|plus_one| plus_one.get() - 1)
+    }
+
+    /// Sets the Message Expiry Interval that is left, in seconds.
+    pub(crate) fn set_message_expiry_interval(&mut self, seconds: Option<u32>) {
+        self.expiry = seconds.map(|s| NonZeroU32::MIN.saturating_add(s));
+    }
+}
+
+/// What a CONNACK says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnAckData {
+    /// The protocol version to answer in.
+    pub version: ProtocolVersion,
+    /// Whether there was Session State [MQTT-3.2.2-2, -3].
+    pub session_present: bool,
+    /// Success, or why not.
+    pub reason_code: ReasonCode,
+    /// Session Expiry Interval, when it is not what the client asked for.
+    pub session_expiry_interval: Option<u32>,
+    /// Receive Maximum.
+    pub receive_maximum: Option<u16>,
+    /// Maximum QoS, when it is below 2.
+    pub maximum_qos: Option<QoS>,
+    /// Retain Available, when it is not.
+    pub retain_available: Option<bool>,
+    /// Maximum Packet Size.
+    pub maximum_packet_size: Option<u32>,
+    /// Assigned Client Identifier.
+    pub assigned_client_id: Option<String>,
+    /// Topic Alias Maximum.
+    pub topic_alias_maximum: Option<u16>,
+    /// Server Keep Alive, when it is not what the client asked for.
+    pub server_keep_alive: Option<u16>,
+}
+
+/// A connection moves to its home shard, with its socket and what was read of it beyond CONNECT.
+#[derive(Debug)]
+pub struct Move {
+    /// Its name here, which is void from now on.
+    pub connection: ConnectionId,
+    /// Where it goes.
+    pub to: ShardId,
+    /// What to give that shard's engine in [`crate::Input::Adopted`].
+    pub handover: Box<Handover>,
+}
+
+/// A login to be checked; the answer is [`crate::Input::Authenticated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthRequest {
+    /// Who waits.
+    pub connection: ConnectionId,
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// Client Identifier.
+    pub client_id: String,
+    /// User Name.
+    pub username: String,
+    /// Password.
+    pub password: Option<Vec<u8>>,
+}
+
+/// A change of whether a connection is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Read no more, for a cause that clears without this client.
+    Pause(ConnectionId),
+    /// Read and decode on, beginning with what is already there.
+    Resume(ConnectionId),
+}
+
+/// An answer to a [`crate::Query`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// This shard's counters.
+    Stats(Box<Stats>),
+}
+
+/// A connection to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Which.
+    pub connection: ConnectionId,
+    /// Flush what is transmitted and let the peer read it before the socket goes; else at once, for a peer that does
+    /// not read.
+    pub flush: bool,
+}

@@ -1,0 +1,225 @@
+//! The engine: what it holds, and the way of an input to its handler.
+
+use alloc::{rc::Rc, vec::Vec};
+
+use ahash::RandomState;
+use hashbrown::HashMap;
+use sol_codec::Packet;
+
+use crate::clients::Clients;
+use crate::config::EngineConfig;
+use crate::effects::{Answer, Effects};
+use crate::event::Cause;
+use crate::fanout::Line;
+use crate::ids::{ConnectionId, ShardId};
+use crate::input::{Flow, Input, Level, Query};
+use crate::links::Links;
+use crate::placement::Placement;
+use crate::restore::Restoring;
+use crate::retained::Retained;
+use crate::retaining::Kept;
+use crate::route::Scratch;
+use crate::session::sessions::SessionRef;
+use crate::stats::Stats;
+use crate::time::{Instant, Now};
+use crate::topic_tree::TopicTree;
+use crate::waiting::Confirmations;
+
+/// Every Session, Subscription and retained message at home on one shard.
+///
+/// See the [crate's description](crate) for how it is driven.
+pub struct Engine {
+    pub(crate) shard: ShardId,
+    pub(crate) placement: Placement,
+    pub(crate) clients: Clients,
+    pub(crate) tree: TopicTree,
+    pub(crate) retained: Retained<Kept>,
+    pub(crate) links: Links,
+    /// The open fan-out, and the publishes behind it.
+    pub(crate) line: Line,
+    /// What waits for other shards to confirm our announcements.
+    pub(crate) confirmations: Confirmations,
+    /// Retained queries to other shards that have not been answered.
+    pub(crate) queries: HashMap<u64, SessionRef, RandomState>,
+    pub(crate) last_query: u64,
+    /// Sessions whose replay goes on in the next tick.
+    pub(crate) replaying: Vec<SessionRef>,
+    /// Connections with parked publishes.
+    pub(crate) parking: Vec<ConnectionId>,
+    pub(crate) scratch: Scratch,
+    /// Counts up for assigned Client Identifiers.
+    pub(crate) assigned: u64,
+    /// Somebody looks for expired retained messages, and where the last look ended.
+    pub(crate) sweeping: bool,
+    pub(crate) sweep_after: Option<alloc::string::String>,
+    pub(crate) stopping: bool,
+    pub(crate) restoring: Restoring,
+}
+
+impl Engine {
+    /// An empty engine. All shards get the same `seeds`, which nobody outside the process may know; `config.shards` is
+    /// at least 1 and at most 64, and `shard` is below it.
+    #[must_use]
+    pub fn new(shard: ShardId, config: Rc<EngineConfig>, seeds: [u64; 4]) -> Self {
+        assert!(
+            (1..=64).contains(&config.shards) && shard.0 < config.shards,
+            "a shard is one of 1 to 64"
+        );
+        let hasher = RandomState::with_seeds(seeds[0], seeds[1], seeds[2], seeds[3]);
+        Self {
+            shard,
+            placement: Placement::new(hasher.clone(), config.shards),
+            tree: TopicTree::new(seeds),
+            retained: Retained::new(),
+            links: Links::new(shard, config.shards),
+            line: Line::default(),
+            confirmations: Confirmations::default(),
+            queries: HashMap::with_hasher(hasher.clone()),
+            last_query: 0,
+            replaying: Vec::new(),
+            parking: Vec::new(),
+            scratch: Scratch::default(),
+            assigned: seeds[0] ^ seeds[3].rotate_left(17),
+            sweeping: false,
+            sweep_after: None,
+            stopping: false,
+            restoring: Restoring::default(),
+            clients: Clients::new(config, shard, hasher),
+        }
+    }
+
+    /// Takes one input and appends all that follows from it to `effects`. Call it as often as you like: that is a batch.
+    ///
+    /// It never fails: a peer's fault is an effect (DISCONNECT, [`crate::Close`]). Its work is bounded by the input, by
+    /// `tray_max` and by one page of a replay. The [`Flow`] matters for packets only.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) -> Flow {
+        self.clients.memory.refund(effects.take_refunds());
+        let flow = self.dispatch(now, input, effects);
+        self.bury_doomed(now, effects);
+        self.clients.journal.end_of_call();
+        flow
+    }
+
+    fn dispatch(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) -> Flow {
+        match input {
+            Input::Packet(connection, packet) => return self.on_packet(now, connection, packet, effects),
+            Input::Opened { connection, listener } => self.on_opened(now, connection, listener),
+            Input::Adopted(connection, handover) => return self.on_adopted(now, connection, *handover, effects),
+            Input::Malformed(connection, error) => self.on_malformed(now, connection, error, effects),
+            Input::Congested(connection, unsent) => self.on_congested(now, connection, unsent),
+            Input::Drained(connection) => self.on_drained(now, connection, effects),
+            Input::Flushed => self.clients.epoch = self.clients.epoch.wrapping_add(1),
+            Input::Closed(connection) => self.on_closed(now, connection, effects),
+            Input::Authenticated(connection, outcome) => self.on_authenticated(now, connection, outcome, effects),
+            Input::Shard { from, message } => self.on_shard(now, from, message, effects),
+            Input::Peer { shard, full } => self.on_peer(now, shard, full, effects),
+            Input::Durable(ticket) => self.on_durable(now, ticket, effects),
+            Input::Pressure(level) => self.on_pressure(now, level, effects),
+            Input::Publish(message) => self.on_own_publish(now, *message, effects),
+            Input::Ask(Query::Stats) => effects
+                .answers
+                .push(Answer::Stats(alloc::boxed::Box::new(self.stats()))),
+            Input::Reload(config) => self.on_reload(config),
+            Input::Shutdown => self.on_shutdown(now, effects),
+        }
+        Flow::Go
+    }
+
+    fn on_packet(&mut self, now: Now, id: ConnectionId, packet: &Packet<'_>, effects: &mut Effects) -> Flow {
+        self.clients.stats.packets_received += 1;
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return Flow::Stop;
+        };
+        connection.last_heard = now.mono;
+        let Some(session) = connection.session() else {
+            return self.on_first_packet(now, id, packet, effects);
+        };
+        match packet {
+            Packet::Publish(publish) => return self.on_publish(now, id, session, publish, effects),
+            Packet::PubAck(ack) => self.on_puback(now, session, ack, effects),
+            Packet::PubRec(ack) => self.on_pubrec(now, id, session, ack, effects),
+            Packet::PubRel(ack) => self.on_pubrel(id, session, ack, effects),
+            Packet::PubComp(ack) => self.on_pubcomp(now, session, ack, effects),
+            Packet::Subscribe(subscribe) => self.on_subscribe(now, id, session, subscribe, effects),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, id, session, unsubscribe, effects),
+            Packet::PingReq => self.clients.send(id, crate::effects::Outgoing::PingResp, 2, effects),
+            Packet::Disconnect(disconnect) => return self.on_disconnect(now, id, session, disconnect, effects),
+            Packet::Connect(_)
+            | Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::SubAck(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingResp => return self.on_out_of_place(now, id, packet, effects),
+        }
+        if self.clients.doomed.iter().any(|(doomed, _)| *doomed == id) {
+            Flow::Stop
+        } else {
+            Flow::Go
+        }
+    }
+
+    /// Does what has come due, continues the open fan-out and open replays, and gives other shards the answers of this
+    /// turn. Bounded work: what is left makes [`Engine::next_deadline`] immediate. Early calls are harmless.
+    pub fn tick(&mut self, now: Now, effects: &mut Effects) {
+        self.clients.memory.refund(effects.take_refunds());
+        self.continue_line(now, effects);
+        self.continue_replays(now, effects);
+        self.expire(now, effects);
+        self.release_parked(now, effects);
+        self.bury_doomed(now, effects);
+        self.links.answer(effects);
+        self.clients.journal.end_of_call();
+    }
+
+    /// When [`Engine::tick`] has something to do next: in the past if it has something to do now.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.line.is_busy() || !self.replaying.is_empty() || self.links.owes_answer() {
+            return Some(Instant::from_nanos(0));
+        }
+        self.clients.timers.next_deadline()
+    }
+
+    /// This shard's counters and gauges.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.clients.stats.clone();
+        stats.retained_messages = self.retained.len() as u64;
+        stats.clients_disconnected = (self.clients.sessions.len() as u64).saturating_sub(stats.clients_connected);
+        stats.memory_bytes = self.clients.memory.used() as u64;
+        stats.memory_bytes_maximum = self.clients.memory.peak() as u64;
+        stats
+    }
+
+    /// Ends the connections that the present call found must end.
+    fn bury_doomed(&mut self, now: Now, effects: &mut Effects) {
+        while let Some((id, cause)) = self.clients.doomed.pop() {
+            self.end_connection(now, id, cause, effects);
+        }
+    }
+
+    pub(crate) fn on_pressure(&mut self, now: Now, level: Level, effects: &mut Effects) {
+        self.clients.memory.outside = level;
+        self.release_parked(now, effects);
+    }
+
+    fn on_reload(&mut self, config: Rc<EngineConfig>) {
+        assert_eq!(
+            config.shards, self.clients.config.shards,
+            "the number of shards is fixed at start"
+        );
+        self.clients.memory.set_max(config.memory_bytes_max);
+        self.clients.config = config;
+    }
+
+    pub(crate) fn on_malformed(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        error: sol_codec::DecodeError,
+        effects: &mut Effects,
+    ) {
+        self.clients.stats.protocol_errors += 1;
+        self.end_connection(now, id, Cause::Malformed(error), effects);
+    }
+}

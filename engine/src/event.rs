@@ -1,0 +1,82 @@
+//! Facts for log and trace. Strings in them come from clients: escape them.
+
+use alloc::{boxed::Box, string::String};
+
+use sol_codec::{DecodeError, ProtocolVersion, ReasonCode};
+
+use crate::ids::ConnectionId;
+use crate::violation::Violation;
+
+/// Something that an operator may want to read about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A CONNECT was accepted.
+    Connected {
+        /// The connection.
+        connection: ConnectionId,
+        /// Client Identifier.
+        client_id: Box<str>,
+        /// User Name.
+        username: Option<Box<str>>,
+        /// Protocol version.
+        version: ProtocolVersion,
+        /// Keep Alive in seconds.
+        keep_alive: u16,
+        /// A new Session was made, or an old one dropped.
+        clean_start: bool,
+        /// A Session was resumed.
+        session_present: bool,
+    },
+    /// A CONNECT was refused.
+    Refused {
+        /// The connection.
+        connection: ConnectionId,
+        /// Client Identifier.
+        client_id: Box<str>,
+        /// User Name.
+        username: Option<Box<str>>,
+        /// Why.
+        reason: ReasonCode,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// The connection.
+        connection: ConnectionId,
+        /// Client Identifier; empty before CONNECT.
+        client_id: Box<str>,
+        /// Why.
+        cause: Cause,
+    },
+    /// A Session had to drop messages; told when it begins, then at doubling counts.
+    Dropped {
+        /// Client Identifier.
+        client_id: String,
+        /// Messages dropped for this Session so far.
+        count: u64,
+    },
+    /// A caller's effect or answer came for something that is gone or never was: a fault of ours, survived.
+    Odd(&'static str),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The client sent DISCONNECT.
+    Client(ReasonCode),
+    /// The peer closed, or the network failed.
+    Lost,
+    /// Nothing was heard for one and a half Keep Alives [MQTT-3.1.2-22].
+    KeepAlive,
+    /// The same Client Identifier connected again [MQTT-3.1.4-3].
+    TakenOver,
+    /// It sent what is no packet.
+    Malformed(DecodeError),
+    /// It broke the protocol.
+    Violation(Violation),
+    /// It did not read what was sent to it.
+    Slow,
+    /// It held messages under memory pressure for longer than there was room for.
+    Parked,
+    /// The broker stops.
+    Shutdown,
+}

@@ -1,0 +1,257 @@
+//! The open fan-out, and the line behind it.
+//!
+//! A fan-out that does not fit the tray is cut: its targets are kept and the next ticks go on. Until it is done every
+//! later publish waits in line, and its acknowledgement with it, so that order holds [MQTT-4.6.0-5]. There is never more
+//! than one open fan-out.
+
+use alloc::{collections::VecDeque, rc::Rc, string::String, vec::Vec};
+
+use sol_codec::{SubscriptionId, TopicFilter, TopicName};
+
+use crate::clients::{Delivered, How};
+use crate::effects::{Effects, Read};
+use crate::engine::Engine;
+use crate::ids::{ConnectionId, ShardId};
+use crate::journal::Gate;
+use crate::rights::Action;
+use crate::route::{Publish, Source};
+use crate::session::sender::Extra;
+use crate::session::sessions::SessionRef;
+use crate::subscription::Options;
+use crate::time::Now;
+use crate::topic_tree::FilterKey;
+
+/// One Session that a message goes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) session: SessionRef,
+    /// One filter that matched, to see later whether the Subscription still stands.
+    pub(crate) filter: FilterKey,
+    pub(crate) options: Options,
+    pub(crate) subscription_id: Option<SubscriptionId>,
+    pub(crate) extra: Option<Rc<Extra>>,
+}
+
+/// A message and those it goes to.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    pub(crate) publish: Publish,
+    pub(crate) targets: Vec<Target>,
+    /// The first target that has not had it.
+    pub(crate) next: usize,
+    /// The tree's generation when the targets were found.
+    pub(crate) generation: u64,
+    pub(crate) refused: bool,
+    /// It has emitted records.
+    pub(crate) wrote: bool,
+}
+
+/// The open fan-out, the publishes behind it, and the connections that are not read because of them.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    open: Option<FanOut>,
+    waiting: VecDeque<Publish>,
+    paused: Vec<(Option<ShardId>, ConnectionId)>,
+}
+
+impl Line {
+    /// Whether a publish must wait.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(crate) fn open(&mut self, fanout: FanOut) {
+        debug_assert!(self.open.is_none(), "one open fan-out at a time");
+        self.open = Some(fanout);
+    }
+
+    /// The source of the open fan-out, to hang an acknowledgement on it.
+    pub(crate) fn open_source(&mut self) -> Option<&mut Source> {
+        self.open.as_mut().map(|fanout| &mut fanout.publish.source)
+    }
+
+    /// Puts a publish in line and returns how many wait.
+    pub(crate) fn wait(&mut self, publish: Publish) -> usize {
+        self.waiting.push_back(publish);
+        self.waiting.len()
+    }
+}
+
+impl Engine {
+    /// Pauses a connection until the line is short again, or until another shard's mailbox is.
+    pub(crate) fn pause(&mut self, id: ConnectionId, because_of: Option<ShardId>) {
+        if let Some(connection) = self.clients.connections.get_mut(id)
+            && !connection.paused
+        {
+            connection.paused = true;
+            self.line.paused.push((because_of, id));
+        }
+    }
+
+    /// Resumes the connections that were paused for one cause.
+    pub(crate) fn resume(&mut self, now: Now, because_of: Option<ShardId>, effects: &mut Effects) {
+        let Self { line, clients, .. } = self;
+        line.paused.retain(|&(cause, id)| {
+            if cause != because_of {
+                return true;
+            }
+            if let Some(connection) = clients.connections.get_mut(id) {
+                connection.paused = false;
+                // Its Keep Alive did not run while we would not listen.
+                connection.last_heard = now.mono;
+                effects.reads.push(Read::Resume(id));
+            }
+            false
+        });
+    }
+
+    /// Hands out what fits the tray. `true`: all targets have it.
+    pub(crate) fn continue_fanout(&mut self, now: Now, fanout: &mut FanOut, effects: &mut Effects) -> bool {
+        let may_refuse = matches!(
+            fanout.publish.source,
+            Source::Client { may_refuse: true, .. } | Source::Shard { may_refuse: true, .. }
+        );
+        let changed = self.tree.generation() != fanout.generation;
+        while let Some(target) = fanout.targets.get(fanout.next) {
+            if effects.transmits.len() >= self.clients.config.tray_max {
+                fanout.wrote |= self.clients.journal.is_dirty();
+                return false;
+            }
+            fanout.next += 1;
+            if changed && !self.still_stands(target, fanout.publish.message.topic()) {
+                continue;
+            }
+            let Some(key) = self.clients.sessions.resolve(target.session) else {
+                continue;
+            };
+            let how = How {
+                options: target.options,
+                subscription_id: target.subscription_id,
+                extra: target.extra.clone(),
+                may_refuse,
+                action: Action::Deliver,
+            };
+            let delivered = self.clients.deliver(now, key, &fanout.publish.message, &how, effects);
+            fanout.refused |= delivered == Delivered::Refused;
+        }
+        fanout.wrote |= self.clients.journal.is_dirty();
+        true
+    }
+
+    /// Whether a target's Subscription is still there: its filter's slot may belong to another filter by now.
+    fn still_stands(&self, target: &Target, topic: &str) -> bool {
+        let subscribers = self.tree.subscribers(target.filter);
+        let mut filter = String::new();
+        self.tree.filter_of(target.filter, &mut filter);
+        subscribers
+            .binary_search_by_key(&target.session.key, |subscription| subscription.session)
+            .is_ok()
+            && TopicFilter::new(&filter)
+                .is_ok_and(|filter| TopicName::new(topic).is_ok_and(|name| filter.matches(name)))
+    }
+
+    /// Goes on with the open fan-out, then with the line behind it, as far as the tray has room.
+    pub(crate) fn continue_line(&mut self, now: Now, effects: &mut Effects) {
+        while let Some(mut fanout) = self.line.open.take() {
+            if !self.continue_fanout(now, &mut fanout, effects) {
+                self.line.open = Some(fanout);
+                break;
+            }
+            let FanOut {
+                publish,
+                refused,
+                wrote,
+                ..
+            } = fanout;
+            self.clients.let_go(publish.message, effects);
+            self.settle(now, publish.source, refused, wrote, effects);
+            self.route_waiting(now, effects);
+        }
+        if self.line.waiting.len() <= self.clients.config.fanout_waiting_max / 2 && !self.line.paused.is_empty() {
+            self.resume(now, None, effects);
+        }
+    }
+
+    /// Routes what waits, up to the next fan-out that is cut.
+    fn route_waiting(&mut self, now: Now, effects: &mut Effects) {
+        while !self.line.is_busy()
+            && let Some(publish) = self.line.waiting.pop_front()
+        {
+            let source = publish.source.without_groups();
+            let dirty_before = self.clients.journal.is_dirty();
+            let outcome = self.route(now, publish, effects);
+            if let Source::Client { ack: Some(who), .. } = source {
+                self.wait_for_posted(who, effects);
+            }
+            if !outcome.cut {
+                let wrote = dirty_before || self.clients.journal.is_dirty();
+                self.settle(now, source, outcome.refused, wrote, effects);
+            }
+        }
+    }
+
+    /// Lets a waiting acknowledgement wait for the forwards of the latest publish too.
+    pub(crate) fn wait_for_posted(&mut self, who: (SessionRef, crate::session::acks::Place), _effects: &mut Effects) {
+        let posted = core::mem::take(&mut self.scratch.posted);
+        if let Some(key) = self.clients.sessions.resolve(who.0)
+            && let Some(waiting) = self.clients.ack_mut(key, who.1)
+        {
+            waiting.waits += posted.len() as u32;
+            for &(shard, n) in &posted {
+                self.links.await_answer(shard, n, who);
+            }
+        }
+        self.scratch.posted = posted;
+    }
+
+    /// A message has been routed: whoever waits for that is told, or waits on for the journal.
+    pub(crate) fn settle(&mut self, now: Now, source: Source, refused: bool, wrote: bool, effects: &mut Effects) {
+        match source {
+            Source::Client { ack: Some(who), .. } => {
+                if wrote
+                    && self.clients.journal.hold(Gate::Ack(who.0, who.1))
+                    && let Some(key) = self.clients.sessions.resolve(who.0)
+                    && let Some(waiting) = self.clients.ack_mut(key, who.1)
+                {
+                    waiting.waits += 1;
+                }
+                self.complete(now, who, refused, effects);
+            }
+            Source::Shard { from, n, .. } if n > 0 => {
+                let held = wrote && !refused && self.clients.journal.hold(Gate::Forward(from, n));
+                if !held {
+                    self.links.settle(from, n, refused, effects);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Source {
+    /// What is needed of a source after its message was routed.
+    fn without_groups(&self) -> Self {
+        match self {
+            Self::Client { may_refuse, ack } => Self::Client {
+                may_refuse: *may_refuse,
+                ack: *ack,
+            },
+            &Self::Shard {
+                from,
+                n,
+                route,
+                retain,
+                may_refuse,
+                ..
+            } => Self::Shard {
+                from,
+                n,
+                route,
+                retain,
+                may_refuse,
+                groups: Vec::new(),
+            },
+            Self::Broker => Self::Broker,
+        }
+    }
+}

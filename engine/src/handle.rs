@@ -1,0 +1,12 @@
+//! A file for each thing that can come in; nothing else.
+
+mod ack;
+mod connect;
+mod disconnect;
+mod expired;
+mod flow;
+mod parked;
+mod publish;
+mod shard;
+mod subscribe;
+mod unsubscribe;

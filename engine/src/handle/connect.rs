@@ -1,0 +1,473 @@
+//! CONNECT (section 3.1): who is it, may it, where does it live, and what is agreed.
+
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+use core::fmt::Write as _;
+
+use sol_codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
+
+use crate::connection::State;
+use crate::effects::{AuthRequest, Close, ConnAckData, Effects, Move, Outgoing, Read};
+use crate::engine::Engine;
+use crate::event::{Cause, Event};
+use crate::ids::{ConnectionId, ListenerId, SessionKey};
+use crate::input::{AuthOutcome, Flow, Handover, OwnedConnect, OwnedWill};
+use crate::journal::Gate;
+use crate::memory::SESSION_BYTES;
+use crate::record::RecordId;
+use crate::session::Session;
+use crate::time::Now;
+use crate::violation::Violation;
+
+impl Engine {
+    pub(crate) fn on_opened(&mut self, now: Now, id: ConnectionId, listener: ListenerId) {
+        self.clients.connections.open(id, listener, now.mono);
+    }
+
+    /// The first packet must be CONNECT [MQTT-3.1.0-1].
+    pub(crate) fn on_first_packet(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        packet: &Packet<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        let Some(connection) = self.clients.connections.get(id) else {
+            return Flow::Stop;
+        };
+        match (&connection.state, packet) {
+            (State::ExpectConnect, Packet::Connect(connect)) => {
+                let listener = connection.listener;
+                self.on_connect(now, id, listener, connect, effects)
+            }
+            (State::ExpectConnect, _) => {
+                self.violate(now, id, Violation::FirstPacketNotConnect, effects);
+                Flow::Stop
+            }
+            // The caller decodes on although it was told to stop.
+            _ => {
+                effects
+                    .events
+                    .push(Event::Odd("a packet came while its connection was to wait"));
+                Flow::Stop
+            }
+        }
+    }
+
+    fn on_connect(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        listener: ListenerId,
+        connect: &Connect<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        if let Some(reason) = self.objection(connect) {
+            self.refuse(
+                id,
+                connect.version,
+                connect.client_id,
+                connect.username,
+                reason,
+                effects,
+            );
+            return Flow::Stop;
+        }
+        let mut owned = owned_connect(connect);
+        if owned.client_id.is_empty() {
+            owned.client_id = self.assign_client_id();
+            owned.assigned = true;
+        }
+        let rules = self.clients.config.listener(listener);
+        match connect.username {
+            Some(username) if rules.ask => {
+                effects.auth_requests.push(AuthRequest {
+                    connection: id,
+                    listener,
+                    client_id: owned.client_id.clone(),
+                    username: String::from(username),
+                    password: connect.password.map(Vec::from),
+                });
+                if let Some(connection) = self.clients.connections.get_mut(id) {
+                    connection.state = State::ExpectAuthentication(Box::new(owned));
+                }
+                Flow::Stop
+            }
+            _ if rules.allow_anonymous => self.accept(now, id, listener, owned, effects),
+            _ => {
+                let reason = ReasonCode::NotAuthorized;
+                self.refuse(
+                    id,
+                    connect.version,
+                    connect.client_id,
+                    connect.username,
+                    reason,
+                    effects,
+                );
+                Flow::Stop
+            }
+        }
+    }
+
+    /// What speaks against a CONNECT before anybody is asked about its user.
+    fn objection(&mut self, connect: &Connect<'_>) -> Option<ReasonCode> {
+        let config = &self.clients.config;
+        if connect.properties.authentication_method.is_some() {
+            // [MQTT-4.12.0-1]
+            return Some(ReasonCode::BadAuthenticationMethod);
+        }
+        let anonymous_session = connect.client_id.is_empty();
+        // [MQTT-3.1.3-8] of 3.1.1: without a name nothing could be resumed.
+        let unnamed_durable = connect.version != ProtocolVersion::V5 && !connect.clean_start;
+        if connect.client_id.len() > config.client_id_bytes_max
+            || anonymous_session && (unnamed_durable || !config.allow_empty_client_id)
+        {
+            return Some(ReasonCode::ClientIdentifierNotValid);
+        }
+        if let Some(will) = &connect.will {
+            if will.qos > config.maximum_qos {
+                return Some(ReasonCode::QoSNotSupported);
+            }
+            if will.retain && !config.retain_available {
+                return Some(ReasonCode::RetainNotSupported);
+            }
+        }
+        if self.stopping {
+            return Some(ReasonCode::ServerShuttingDown);
+        }
+        if self.clients.stats.clients_connected as usize >= config.connections_max {
+            return Some(ReasonCode::QuotaExceeded);
+        }
+        let durable = !connect.clean_start || connect.properties.session_expiry_interval.unwrap_or(0) > 0;
+        (durable && self.clients.memory.is_full() && self.clients.sessions.find(connect.client_id).is_none())
+            .then_some(ReasonCode::QuotaExceeded)
+    }
+
+    /// The authenticator has answered.
+    pub(crate) fn on_authenticated(&mut self, now: Now, id: ConnectionId, outcome: AuthOutcome, effects: &mut Effects) {
+        // The client may be gone by now.
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        let listener = connection.listener;
+        let connect = match core::mem::replace(&mut connection.state, State::ExpectConnect) {
+            State::ExpectAuthentication(connect) => *connect,
+            other => {
+                connection.state = other;
+                effects
+                    .events
+                    .push(Event::Odd("an authenticator answered where nobody had asked"));
+                return;
+            }
+        };
+        match outcome {
+            AuthOutcome::Accepted => {
+                if self.accept(now, id, listener, connect, effects) == Flow::Go {
+                    effects.reads.push(Read::Resume(id));
+                }
+            }
+            AuthOutcome::Refused(reason) => {
+                self.refuse(
+                    id,
+                    connect.version,
+                    &connect.client_id,
+                    connect.username.as_deref(),
+                    reason,
+                    effects,
+                );
+            }
+        }
+    }
+
+    /// Answers a CONNECT that is not let in, and closes [MQTT-3.2.2-7].
+    pub(crate) fn refuse(
+        &mut self,
+        id: ConnectionId,
+        version: ProtocolVersion,
+        client_id: &str,
+        username: Option<&str>,
+        reason: ReasonCode,
+        effects: &mut Effects,
+    ) {
+        self.clients.stats.connects_refused += 1;
+        effects.events.push(Event::Refused {
+            connection: id,
+            client_id: client_id.into(),
+            username: username.map(Into::into),
+            reason,
+        });
+        self.clients.send(
+            id,
+            Outgoing::ConnAck(Box::new(ConnAckData::new(version, reason))),
+            8,
+            effects,
+        );
+        self.clients.connections.remove(id);
+        effects.closes.push(Close {
+            connection: id,
+            flush: true,
+        });
+    }
+
+    /// A client that may come in: here, or on its home shard.
+    fn accept(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        listener: ListenerId,
+        connect: OwnedConnect,
+        effects: &mut Effects,
+    ) -> Flow {
+        let home = self.placement.home_of(self.placement.origin(&connect.client_id));
+        if home == self.shard {
+            return self.settle_connection(now, id, connect, effects);
+        }
+        self.clients.connections.remove(id);
+        let handover = Box::new(Handover { listener, connect });
+        effects.moves.push(Move {
+            connection: id,
+            to: home,
+            handover,
+        });
+        Flow::Stop
+    }
+
+    /// A connection that another shard accepted.
+    pub(crate) fn on_adopted(&mut self, now: Now, id: ConnectionId, handover: Handover, effects: &mut Effects) -> Flow {
+        self.on_opened(now, id, handover.listener);
+        let Handover { connect, .. } = handover;
+        if self.stopping {
+            let (version, client_id) = (connect.version, connect.client_id);
+            self.refuse(id, version, &client_id, None, ReasonCode::ServerShuttingDown, effects);
+            return Flow::Stop;
+        }
+        self.settle_connection(now, id, connect, effects)
+    }
+
+    /// Joins a connection and its Session: takes over, cleans, resumes or makes one (section 3.1.4).
+    fn settle_connection(&mut self, now: Now, id: ConnectionId, connect: OwnedConnect, effects: &mut Effects) -> Flow {
+        if let Some(key) = self.clients.sessions.find(&connect.client_id)
+            && let Some(old) = self.clients.sessions.get(key).and_then(|session| session.connection)
+        {
+            self.clients.stats.takeovers += 1;
+            self.end_connection(now, old, Cause::TakenOver, effects);
+        }
+        let mut existing = self.clients.sessions.find(&connect.client_id);
+        if let Some(key) = existing
+            && connect.clean_start
+        {
+            self.end_session(now, key, effects);
+            existing = None;
+        }
+        let session_present = existing.is_some();
+        let key = existing.unwrap_or_else(|| self.new_session(&connect.client_id));
+        let connack = self.agree(id, &connect, session_present);
+        self.clients.cancel_away_timers(key);
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            session.connection = Some(id);
+            session.username = connect.username.map(String::into_boxed_str);
+            session.expiry_interval = connect
+                .session_expiry_interval
+                .min(self.clients.config.session_expiry_max);
+            // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
+            session.will = connect.will;
+        }
+        self.clients.write_session(now, key, effects);
+        if let Some(connection) = self.clients.connections.get_mut(id) {
+            connection.state = State::ExpectDurable(key, Box::new(connack));
+        }
+        let durable = self
+            .clients
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.record != RecordId(0));
+        if durable && self.clients.journal.hold(Gate::Connect(id)) {
+            return Flow::Stop;
+        }
+        self.activate(now, id, effects);
+        Flow::Go
+    }
+
+    fn new_session(&mut self, client_id: &str) -> SessionKey {
+        self.clients.memory.charge(SESSION_BYTES + client_id.len());
+        self.clients.sessions.insert(Session {
+            client_id: client_id.into(),
+            username: None,
+            origin: self.placement.origin(client_id),
+            generation: 0,
+            expiry_interval: 0,
+            connection: None,
+            sender: None,
+            inbound: BTreeMap::new(),
+            acks: None,
+            replays: None,
+            subscriptions: None,
+            will: None,
+            timers: None,
+            record: RecordId(0),
+            mark: 0,
+            mark_target: 0,
+        })
+    }
+
+    /// Puts what both sides agree on into the connection, and says it in a CONNACK.
+    fn agree(&mut self, id: ConnectionId, connect: &OwnedConnect, session_present: bool) -> ConnAckData {
+        let config = &self.clients.config;
+        let capped = config.keep_alive_max > 0
+            && (connect.keep_alive == 0 || connect.keep_alive > config.keep_alive_max)
+            && connect.version == ProtocolVersion::V5;
+        let keep_alive = if capped {
+            config.keep_alive_max
+        } else {
+            connect.keep_alive
+        };
+        let quota = connect.receive_maximum.min(config.inflight_max).max(1);
+        if let Some(connection) = self.clients.connections.get_mut(id) {
+            connection.agree(connect, keep_alive, quota, config.topic_alias_out_max);
+        }
+        let mut connack = ConnAckData::new(connect.version, ReasonCode::Success);
+        connack.session_present = session_present;
+        let expiry = connect.session_expiry_interval.min(config.session_expiry_max);
+        connack.session_expiry_interval = (expiry != connect.session_expiry_interval).then_some(expiry);
+        connack.receive_maximum = Some(config.receive_maximum.get());
+        connack.maximum_qos = (config.maximum_qos != QoS::ExactlyOnce).then_some(config.maximum_qos);
+        connack.retain_available = (!config.retain_available).then_some(false);
+        connack.maximum_packet_size = Some(config.maximum_packet_size);
+        connack.assigned_client_id = connect.assigned.then(|| connect.client_id.clone());
+        connack.topic_alias_maximum = Some(config.topic_alias_maximum);
+        connack.server_keep_alive = capped.then_some(keep_alive);
+        connack
+    }
+
+    /// CONNACK leaves, and with it everything that the Session is owed.
+    pub(crate) fn activate(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        let (key, connack) = match core::mem::replace(&mut connection.state, State::ExpectConnect) {
+            State::ExpectDurable(key, connack) => (key, connack),
+            other => {
+                connection.state = other;
+                return;
+            }
+        };
+        connection.state = State::Active(key);
+        connection.last_heard = now.mono;
+        let (version, keep_alive) = (connection.version, connection.keep_alive);
+        let session_present = connack.session_present;
+        self.clients.arm_keep_alive(now, id);
+        self.clients.send(id, Outgoing::ConnAck(connack), 64, effects);
+        let stats = &mut self.clients.stats;
+        stats.connects_accepted += 1;
+        stats.clients_connected += 1;
+        stats.clients_maximum = stats.clients_maximum.max(stats.clients_connected);
+        if let Some(session) = self.clients.sessions.get(key) {
+            effects.events.push(Event::Connected {
+                connection: id,
+                client_id: session.client_id.clone(),
+                username: session.username.clone(),
+                version,
+                keep_alive,
+                clean_start: !session_present,
+                session_present,
+            });
+        }
+        self.announce_groups_of(key, effects);
+        self.clients.pump(now, key, effects);
+        self.replay(now, key, effects);
+    }
+
+    /// A Client Identifier that nobody has, at home on this shard: the connection need not move.
+    fn assign_client_id(&mut self) -> String {
+        loop {
+            self.assigned = self
+                .assigned
+                .wrapping_mul(0x5851_F42D_4C95_7F2D)
+                .wrapping_add(0x1405_7B7E_F767_814F);
+            let mut client_id = String::from(&*self.clients.config.assigned_client_id_prefix);
+            // Writing to a String cannot fail.
+            let _ = write!(client_id, "{:04x}-{:016x}", self.shard.0, self.assigned);
+            let at_home = self.placement.home_of(self.placement.origin(&client_id)) == self.shard;
+            if at_home && self.clients.sessions.find(&client_id).is_none() {
+                return client_id;
+            }
+        }
+    }
+
+    /// A peer broke a rule: it is told why, where its version can say it, and the connection ends [MQTT-4.13.1-1].
+    pub(crate) fn violate(&mut self, now: Now, id: ConnectionId, violation: Violation, effects: &mut Effects) {
+        self.clients.stats.protocol_errors += 1;
+        self.end_connection(now, id, Cause::Violation(violation), effects);
+    }
+
+    /// A packet that may not come in an established connection, or not from a client.
+    pub(crate) fn on_out_of_place(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        packet: &Packet<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        let violation = match packet {
+            Packet::Connect(_) => Violation::SecondConnect,
+            Packet::Auth(_) => Violation::UninvitedAuth,
+            _ => Violation::ServerPacket,
+        };
+        self.violate(now, id, violation, effects);
+        Flow::Stop
+    }
+}
+
+impl ConnAckData {
+    pub(crate) const fn new(version: ProtocolVersion, reason_code: ReasonCode) -> Self {
+        Self {
+            version,
+            session_present: false,
+            reason_code,
+            session_expiry_interval: None,
+            receive_maximum: None,
+            maximum_qos: None,
+            retain_available: None,
+            maximum_packet_size: None,
+            assigned_client_id: None,
+            topic_alias_maximum: None,
+            server_keep_alive: None,
+        }
+    }
+}
+
+fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
+    let properties = &connect.properties;
+    let session_expiry_interval = match (connect.version, connect.clean_start) {
+        (ProtocolVersion::V5, _) => properties.session_expiry_interval.unwrap_or(0),
+        // Clean Session of 3.1.1 is both: begin anew, and end with the connection [MQTT-3.1.2-6].
+        (_, true) => 0,
+        (_, false) => u32::MAX,
+    };
+    OwnedConnect {
+        version: connect.version,
+        clean_start: connect.clean_start,
+        keep_alive: connect.keep_alive,
+        client_id: String::from(connect.client_id),
+        assigned: false,
+        username: connect.username.map(String::from),
+        will: connect.will.as_ref().map(|will| Box::new(owned_will(will))),
+        session_expiry_interval,
+        receive_maximum: properties.receive_maximum.map_or(u16::MAX, |max| max.get()),
+        maximum_packet_size: properties.maximum_packet_size.map_or(u32::MAX, |max| max.get()),
+        topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+    }
+}
+
+fn owned_will(will: &sol_codec::Will<'_>) -> OwnedWill {
+    let mut properties = Vec::new();
+    will.properties.application.write_to(&mut properties);
+    OwnedWill {
+        topic: String::from(will.topic.as_str()),
+        properties,
+        payload: will.payload.to_vec(),
+        qos: will.qos,
+        retain: will.retain,
+        delay: will.properties.will_delay_interval,
+        message_expiry_interval: will.properties.message_expiry_interval,
+    }
+}

@@ -1,0 +1,293 @@
+//! DISCONNECT (section 3.14), and every other end of a Network Connection; then, perhaps, the end of its Session.
+
+use alloc::rc::Rc;
+
+use sol_codec::{ApplicationProperties, DecodeErrorKind, Disconnect, ProtocolVersion, QoS, ReasonCode};
+
+use crate::clients::Reason;
+use crate::connection::{Connection, State, name_before_session};
+use crate::effects::{Close, ConnAckData, Effects, Outgoing};
+use crate::engine::Engine;
+use crate::event::{Cause, Event};
+use crate::ids::{ConnectionId, SessionKey};
+use crate::input::{Flow, OwnedWill};
+use crate::memory::{REFERENCE_BYTES, SESSION_BYTES};
+use crate::message::{Message, Origin};
+use crate::record::RecordId;
+use crate::rights::{Action, may};
+use crate::route::{Publish, Source};
+use crate::session::Session;
+use crate::time::{Now, UnixMillis, after};
+use crate::violation::Violation;
+
+impl Engine {
+    pub(crate) fn on_disconnect(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        disconnect: &Disconnect<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        if let Some(interval) = disconnect.properties.session_expiry_interval
+            && let Some(session) = self.clients.sessions.get_mut(key)
+        {
+            if session.expiry_interval == 0 && interval > 0 {
+                self.violate(now, id, Violation::ExpiryInDisconnect, effects);
+                return Flow::Stop;
+            }
+            session.expiry_interval = interval.min(self.clients.config.session_expiry_max);
+        }
+        self.end_connection(now, id, Cause::Client(disconnect.reason_code), effects);
+        Flow::Stop
+    }
+
+    pub(crate) fn on_closed(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        self.end_connection(now, id, Cause::Lost, effects);
+    }
+
+    /// Ends a connection, whatever state it is in. Ending one that is gone already does nothing.
+    pub(crate) fn end_connection(&mut self, now: Now, id: ConnectionId, cause: Cause, effects: &mut Effects) {
+        let Some(connection) = self.clients.connections.get(id) else {
+            return;
+        };
+        let session = connection.session();
+        let active = matches!(connection.state, State::Active(_));
+        self.say_goodbye(id, &cause, effects);
+        let Some(mut connection) = self.clients.connections.remove(id) else {
+            return;
+        };
+        self.clients.drop_connection_parts(&mut connection, effects);
+        if !matches!(cause, Cause::Lost) {
+            effects.closes.push(Close {
+                connection: id,
+                flush: !matches!(cause, Cause::Slow | Cause::KeepAlive),
+            });
+        }
+        let client_id = match session.and_then(|key| self.clients.sessions.get(key)) {
+            Some(session) => session.client_id.clone(),
+            None => name_before_session(&connection.state).into_boxed_str(),
+        };
+        let stats = &mut self.clients.stats;
+        stats.clients_connected -= u64::from(active);
+        stats.slow_closed += u64::from(cause == Cause::Slow);
+        stats.parked_closed += u64::from(cause == Cause::Parked);
+        let clean = matches!(cause, Cause::Client(ReasonCode::Success));
+        effects.events.push(Event::Disconnected {
+            connection: id,
+            client_id,
+            cause,
+        });
+        if let Some(key) = session {
+            self.leave_session(now, key, clean, effects);
+        }
+    }
+
+    /// Tells the peer why its connection ends, where there is a packet for it [MQTT-3.14.0-1].
+    fn say_goodbye(&mut self, id: ConnectionId, cause: &Cause, effects: &mut Effects) {
+        let Some(connection) = self.clients.connections.get(id) else {
+            return;
+        };
+        let v5 = connection.version == ProtocolVersion::V5;
+        match (&connection.state, cause) {
+            (State::ExpectConnect, Cause::Malformed(error)) => {
+                // Only a CONNECT of a version that we do not speak gets an answer [MQTT-3.1.2-2].
+                if let DecodeErrorKind::UnsupportedProtocolVersion { level } = error.kind {
+                    let version = if level >= 5 {
+                        ProtocolVersion::V5
+                    } else {
+                        ProtocolVersion::V311
+                    };
+                    let connack = ConnAckData::new(version, ReasonCode::UnsupportedProtocolVersion);
+                    self.clients
+                        .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
+                }
+            }
+            (State::Active(_), _) if v5 => {
+                let reason = match cause {
+                    Cause::Malformed(error) => error.reason_code(),
+                    Cause::Violation(violation) => violation.reason_code(),
+                    Cause::KeepAlive => ReasonCode::KeepAliveTimeout,
+                    Cause::TakenOver => ReasonCode::SessionTakenOver,
+                    Cause::Shutdown => ReasonCode::ServerShuttingDown,
+                    Cause::Parked => ReasonCode::QuotaExceeded,
+                    Cause::Client(_) | Cause::Lost | Cause::Slow => return,
+                };
+                self.clients.send(id, Outgoing::Disconnect(reason), 4, effects);
+            }
+            _ => {}
+        }
+    }
+
+    /// A Session has lost its connection. `clean`: by DISCONNECT 0x00, which drops the Will [MQTT-3.14.4-3].
+    fn leave_session(&mut self, now: Now, key: SessionKey, clean: bool, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        session.connection = None;
+        if let Some(sender) = &mut session.sender {
+            sender.rewind();
+        }
+        if let Some(acks) = &mut session.acks {
+            acks.mute();
+        }
+        if clean {
+            session.will = None;
+        }
+        let expiry = session.expiry_interval;
+        let delay = session.will.as_ref().map(|will| will.delay.min(expiry));
+        self.announce_groups_of(key, effects);
+        if delay == Some(0) {
+            self.fire_will(now, key, effects);
+        }
+        if expiry == 0 {
+            return self.end_session(now, key, effects);
+        }
+        let reference = self.clients.sessions.reference(key);
+        if let Some(delay) = delay.filter(|&delay| delay > 0) {
+            let timer = self
+                .clients
+                .timers
+                .insert(after(now, delay), Reason::WillDelay(reference));
+            self.clients.away_timers(key, |timers| timers.will = Some(timer));
+        }
+        if expiry != u32::MAX {
+            let timer = self
+                .clients
+                .timers
+                .insert(after(now, expiry), Reason::SessionExpiry(reference));
+            self.clients.away_timers(key, |timers| timers.expiry = Some(timer));
+        }
+        self.clients.write_session(now, key, effects);
+        self.give_back_shared(now, key, false, effects);
+    }
+
+    /// Publishes a Session's Will and forgets it [MQTT-3.1.2-8, -10].
+    pub(crate) fn fire_will(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(will) = session.will.take() else { return };
+        let (origin, allowed) = (session.origin, may(session, Action::Will, &will.topic));
+        if !allowed {
+            self.clients.stats.publish_unauthorized += 1;
+            return;
+        }
+        let message = self.will_message(now, &will, origin, effects);
+        self.publish_own(now, message, effects);
+    }
+
+    fn will_message(&mut self, now: Now, will: &OwnedWill, origin: Origin, effects: &mut Effects) -> Rc<Message> {
+        let mut message = effects.spare_message();
+        if let Some(alone) = Rc::get_mut(&mut message) {
+            alone.reset();
+            alone.fill(
+                &will.topic,
+                ApplicationProperties::from_stored(&will.properties),
+                &will.payload,
+            );
+            alone.qos = will.qos;
+            alone.retain = will.retain;
+            alone.origin = origin;
+            alone.expires_at = will
+                .message_expiry_interval
+                .map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
+            if alone.qos > QoS::AtMostOnce || alone.retain {
+                self.clients.charge_message(alone);
+            }
+        }
+        message
+    }
+
+    /// Publishes a message that no client waits for.
+    pub(crate) fn publish_own(&mut self, now: Now, message: Rc<Message>, effects: &mut Effects) {
+        let publish = Publish {
+            message,
+            source: Source::Broker,
+        };
+        if self.line.is_busy() {
+            self.line.wait(publish);
+        } else {
+            self.route(now, publish, effects);
+        }
+    }
+
+    /// The Session ends: its Will is due, its Subscriptions and messages go (section 4.1).
+    pub(crate) fn end_session(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        self.clients.cancel_away_timers(key);
+        self.fire_will(now, key, effects);
+        self.give_back_shared(now, key, true, effects);
+        self.drop_subscriptions(key, effects);
+        let Some(session) = self.clients.sessions.remove(key) else {
+            return;
+        };
+        self.clients.memory.refund(SESSION_BYTES + session.client_id.len());
+        self.forget_session(session, effects);
+    }
+
+    fn forget_session(&mut self, mut session: Session, effects: &mut Effects) {
+        if let Some(sender) = session.sender.take() {
+            for owed in sender.into_owed() {
+                self.clients.forget(owed, effects);
+            }
+        }
+        for (_, record) in core::mem::take(&mut session.inbound) {
+            self.clients.journal.delete(record, effects);
+            self.clients.memory.refund(REFERENCE_BYTES);
+        }
+        if let Some(replays) = session.replays.take() {
+            for message in replays.into_messages() {
+                self.clients.let_go(message, effects);
+            }
+        }
+        if session.record != RecordId(0) {
+            self.clients.journal.delete(session.record, effects);
+        }
+    }
+
+    /// Messages of Shared Subscriptions that this Session holds go to other members. While it may come back, only if
+    /// there is another member to take them.
+    fn give_back_shared(&mut self, now: Now, key: SessionKey, ends: bool, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        if !session.sender.as_ref().is_some_and(|sender| sender.has_shared()) {
+            return;
+        }
+        let groups = session
+            .subscriptions
+            .as_ref()
+            .map(|subscriptions| subscriptions.groups.clone())
+            .unwrap_or_default();
+        if !ends && !groups.iter().any(|&group| self.has_other_member(group, key)) {
+            return;
+        }
+        if ends {
+            for &group in &groups {
+                self.leave_group(key, group, effects);
+            }
+        }
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let owed = session.sender_mut().take_shared();
+        self.give_back(now, owed, effects);
+    }
+}
+
+impl crate::clients::Clients {
+    /// What hangs on a connection and must not outlive it.
+    fn drop_connection_parts(&mut self, connection: &mut Connection, effects: &mut Effects) {
+        for timer in [connection.timer.take(), connection.congested_timer.take()]
+            .into_iter()
+            .flatten()
+        {
+            self.timers.cancel(timer);
+        }
+        if let Some(parked) = connection.parked.take() {
+            for (message, _) in parked.waiting {
+                self.let_go(message, effects);
+            }
+        }
+    }
+}

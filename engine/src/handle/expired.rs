@@ -1,0 +1,133 @@
+//! What each deadline does.
+
+use core::time::Duration;
+
+use crate::clients::{Clients, Reason};
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::event::Cause;
+use crate::ids::{ConnectionId, SessionKey};
+use crate::session::AwayTimers;
+use crate::session::sessions::SessionRef;
+use crate::time::Now;
+
+/// Deadlines handled in one tick; the rest is due in the next, so that a million at once are sliced.
+const DEADLINES_MAX: usize = 1_024;
+/// How often expired retained messages are looked for, and how soon the next slice follows.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+const SWEEP_SLICE: Duration = Duration::from_millis(50);
+
+impl Engine {
+    /// Handles the deadlines that have passed.
+    pub(crate) fn expire(&mut self, now: Now, effects: &mut Effects) {
+        for _ in 0..DEADLINES_MAX {
+            let Some(reason) = self.clients.timers.pop_due(now.mono) else {
+                return;
+            };
+            match reason {
+                Reason::KeepAlive(id) => self.on_keep_alive(now, id, effects),
+                Reason::Congested(id) => {
+                    if let Some(connection) = self.clients.connections.get_mut(id) {
+                        connection.congested_timer = None;
+                        self.clients.doom(id, Cause::Slow);
+                    }
+                }
+                Reason::WillDelay(session) => {
+                    if let Some(key) = self.away(session, |timers| timers.will = None) {
+                        self.fire_will(now, key, effects);
+                        self.clients.write_session(now, key, effects);
+                    }
+                }
+                Reason::SessionExpiry(session) => {
+                    if let Some(key) = self.away(session, |timers| timers.expiry = None) {
+                        self.clients.stats.clients_expired += 1;
+                        self.end_session(now, key, effects);
+                    }
+                }
+                Reason::SweepRetained => {
+                    self.sweep_retained(now, effects);
+                    let next = if self.sweep_after.is_some() {
+                        SWEEP_SLICE
+                    } else {
+                        SWEEP_INTERVAL
+                    };
+                    self.clients
+                        .timers
+                        .insert(now.mono.saturating_add(next), Reason::SweepRetained);
+                }
+            }
+        }
+    }
+
+    /// Begins to look for expired retained messages; called once, when the first message that can expire is kept.
+    pub(crate) fn start_sweeping(&mut self, now: Now) {
+        self.clients
+            .timers
+            .insert(now.mono.saturating_add(SWEEP_INTERVAL), Reason::SweepRetained);
+    }
+
+    /// Silence for one and a half Keep Alives ends the connection [MQTT-3.1.2-22]. Anything heard since only moves the
+    /// deadline, which is why packets do not touch the timer; and while we do not listen, it does not run.
+    fn on_keep_alive(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        connection.timer = None;
+        if connection.paused {
+            connection.last_heard = now.mono;
+        }
+        let deadline = connection.last_heard.saturating_add(patience(connection.keep_alive));
+        if deadline <= now.mono {
+            self.end_connection(now, id, Cause::KeepAlive, effects);
+        } else {
+            connection.timer = Some(self.clients.timers.insert(deadline, Reason::KeepAlive(id)));
+        }
+    }
+
+    fn away(&mut self, session: SessionRef, clear: impl FnOnce(&mut AwayTimers)) -> Option<SessionKey> {
+        let key = self.clients.sessions.resolve(session)?;
+        self.clients.away_timers(key, clear);
+        Some(key)
+    }
+}
+
+impl Clients {
+    /// Starts the Keep Alive of a connection, if it has one.
+    pub(crate) fn arm_keep_alive(&mut self, now: Now, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        if connection.keep_alive > 0 {
+            let deadline = now.mono.saturating_add(patience(connection.keep_alive));
+            connection.timer = Some(self.timers.insert(deadline, Reason::KeepAlive(id)));
+        }
+    }
+
+    /// Changes the deadlines of a Session that is away.
+    pub(crate) fn away_timers(&mut self, key: SessionKey, change: impl FnOnce(&mut AwayTimers)) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let mut timers = session.timers.take().unwrap_or_default();
+        change(&mut timers);
+        if timers.will.is_some() || timers.expiry.is_some() {
+            session.timers = Some(timers);
+        }
+    }
+
+    /// The Session is not away any more, or ends.
+    pub(crate) fn cancel_away_timers(&mut self, key: SessionKey) {
+        let Some(timers) = self.sessions.get_mut(key).and_then(|session| session.timers.take()) else {
+            return;
+        };
+        let AwayTimers { will, expiry } = *timers;
+        for timer in [will, expiry].into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
+    }
+}
+
+/// One and a half Keep Alives.
+const fn patience(keep_alive: u16) -> Duration {
+    Duration::from_millis(keep_alive as u64 * 1_500)
+}

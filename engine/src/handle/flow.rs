@@ -1,0 +1,65 @@
+//! What the transport says of a connection's bytes: congested, drained.
+
+use crate::clients::Reason;
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::event::Cause;
+use crate::ids::{ConnectionId, ShardId};
+use crate::time::Now;
+
+impl Engine {
+    /// The kernel did not take everything: from now on bytes add up.
+    pub(crate) fn on_congested(&mut self, now: Now, id: ConnectionId, unsent: u32) {
+        let (limit, patience) = (
+            self.clients.config.unsent_bytes_max,
+            self.clients.config.congested_time_max,
+        );
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        connection.congested = true;
+        connection.unsent = unsent;
+        if connection.congested_timer.is_none() {
+            let deadline = now.mono.saturating_add(patience);
+            connection.congested_timer = Some(self.clients.timers.insert(deadline, Reason::Congested(id)));
+        }
+        if unsent > limit {
+            self.clients.doom(id, Cause::Slow);
+        }
+    }
+
+    /// All bytes have left: what waited for that goes on.
+    pub(crate) fn on_drained(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        connection.congested = false;
+        connection.unsent = 0;
+        if let Some(timer) = connection.congested_timer.take() {
+            self.clients.timers.cancel(timer);
+        }
+        if let Some(key) = connection.session() {
+            self.clients.pump(now, key, effects);
+            self.replay(now, key, effects);
+        }
+    }
+
+    /// Another shard's mailbox is above its mark, or below it again.
+    pub(crate) fn on_peer(&mut self, now: Now, shard: ShardId, full: bool, effects: &mut Effects) {
+        if let Some(link) = self.links.link_mut(shard) {
+            link.full = full;
+        }
+        if !full {
+            self.resume(now, Some(shard), effects);
+        }
+    }
+
+    /// The broker stops: everybody is told [MQTT-3.14.0-1], and no new client comes in.
+    pub(crate) fn on_shutdown(&mut self, now: Now, effects: &mut Effects) {
+        self.stopping = true;
+        let all: alloc::vec::Vec<_> = self.clients.connections.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.end_connection(now, id, Cause::Shutdown, effects);
+        }
+    }
+}

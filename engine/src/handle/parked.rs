@@ -1,0 +1,98 @@
+//! Publishes under memory or disk pressure: a 5.0 publisher is told 0x97, an older one waits for its acknowledgement.
+
+use alloc::rc::Rc;
+
+use sol_codec::{PacketId, ReasonCode};
+
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::event::Cause;
+use crate::ids::{ConnectionId, SessionKey};
+use crate::input::Flow;
+use crate::message::Message;
+use crate::session::acks::Lane;
+use crate::time::Now;
+
+impl Engine {
+    /// Whether a publish that would be kept has to wait or be refused.
+    pub(crate) fn must_wait_or_refuse(&mut self, id: ConnectionId) -> bool {
+        self.clients.memory.is_full() || self.has_parked(id)
+    }
+
+    /// Whether earlier publishes of this connection are parked: later ones must not overtake them.
+    pub(crate) fn has_parked(&self, id: ConnectionId) -> bool {
+        !self.parking.is_empty() && self.clients.connections.get(id).is_some_and(|c| c.parked.is_some())
+    }
+
+    /// Refuses a publish where that can be said, else parks it; when it does not fit there, the connection ends.
+    pub(crate) fn refuse_or_park(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        message: Rc<Message>,
+        ack: Option<(Lane, PacketId)>,
+        effects: &mut Effects,
+    ) -> Flow {
+        if ack.is_some() && self.speaks_v5(id) {
+            self.clients.let_go(message, effects);
+            return self.answer(now, key, id, ack, ReasonCode::QuotaExceeded, effects);
+        }
+        if ack.is_none() && !self.has_parked(id) {
+            // QoS 0 with RETAIN: it goes to those who are there, and is not kept.
+            return self.take_publish(now, id, key, message, ack, effects);
+        }
+        let max = self.clients.config.parked_bytes_max;
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return Flow::Stop;
+        };
+        let parked = connection.parked.get_or_insert_default();
+        let bytes = message.charge();
+        if parked.bytes + bytes > max {
+            self.end_connection(now, id, Cause::Parked, effects);
+            return Flow::Stop;
+        }
+        parked.bytes += bytes;
+        parked.waiting.push_back((message, ack.map(|(_, packet_id)| packet_id)));
+        if parked.waiting.len() == 1 {
+            self.parking.push(id);
+        }
+        Flow::Go
+    }
+
+    /// The pressure is gone: parked publishes go their way, in order.
+    pub(crate) fn release_parked(&mut self, now: Now, effects: &mut Effects) {
+        while !self.clients.memory.is_full()
+            && let Some(&id) = self.parking.first()
+        {
+            let next = self.clients.connections.get_mut(id).and_then(|connection| {
+                let key = connection.session()?;
+                let (message, packet_id) = connection.parked.as_mut()?.waiting.pop_front()?;
+                Some((key, message, packet_id))
+            });
+            let Some((key, mut message, packet_id)) = next else {
+                self.parking.remove(0);
+                if let Some(connection) = self.clients.connections.get_mut(id) {
+                    connection.parked = None;
+                }
+                continue;
+            };
+            if let Some(alone) = Rc::get_mut(&mut message) {
+                self.clients.charge_message(alone);
+            }
+            let lane = if message.qos == sol_codec::QoS::ExactlyOnce {
+                Lane::PubRec
+            } else {
+                Lane::PubAck
+            };
+            let _ = self.take_publish(
+                now,
+                id,
+                key,
+                message,
+                packet_id.map(|packet_id| (lane, packet_id)),
+                effects,
+            );
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! PUBLISH in (section 3.3): alias, rights, QoS, and into the line.
+
+use alloc::rc::Rc;
+
+use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
+
+use crate::effects::{AckKind, Effects};
+use crate::engine::Engine;
+use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::input::Flow;
+use crate::journal::Gate;
+use crate::memory::REFERENCE_BYTES;
+use crate::message::{Message, Origin};
+use crate::record::{Record, RecordId};
+use crate::rights::{Action, may};
+use crate::route::{Outcome, Publish, Source};
+use crate::session::acks::{Lane, Waiting};
+use crate::time::{Now, UnixMillis};
+use crate::violation::Violation;
+
+impl Engine {
+    pub(crate) fn on_publish(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        publish: &sol_codec::Publish<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        self.clients.stats.publish_received += 1;
+        self.clients.stats.publish_bytes_received += publish.payload.len() as u64;
+        if let Some(violation) = self.publish_violation(id, key, publish) {
+            self.violate(now, id, violation, effects);
+            return Flow::Stop;
+        }
+        let mut message = effects.spare_message();
+        let Some(alone) = Rc::get_mut(&mut message) else {
+            return Flow::Go;
+        };
+        let Some(session) = self.clients.sessions.get(key) else {
+            return Flow::Stop;
+        };
+        if !self.fill(now, id, session.origin, publish, alone) {
+            self.violate(now, id, Violation::TopicAliasUnknown, effects);
+            return Flow::Stop;
+        }
+        let ack = publish.packet_id.map(|packet_id| (lane_of(publish.qos), packet_id));
+        let Some(session) = self.clients.sessions.get(key) else {
+            return Flow::Stop;
+        };
+        if !may(session, Action::Publish, alone.topic()) {
+            self.clients.stats.publish_unauthorized += 1;
+            let v5 = self.speaks_v5(id);
+            // [MQTT-3.3.5-2] of 3.1.1: acknowledged as usual, since its acknowledgement cannot say it.
+            let reason = if v5 {
+                ReasonCode::NotAuthorized
+            } else {
+                ReasonCode::Success
+            };
+            return self.answer(now, key, id, ack, reason, effects);
+        }
+        if publish.qos > QoS::AtMostOnce || publish.retain {
+            if self.must_wait_or_refuse(id) {
+                return self.refuse_or_park(now, id, key, message, ack, effects);
+            }
+            self.clients.charge_message(alone);
+        } else if self.has_parked(id) {
+            return self.refuse_or_park(now, id, key, message, ack, effects);
+        }
+        self.take_publish(now, id, key, message, ack, effects)
+    }
+
+    /// What a well-formed PUBLISH can still do wrong.
+    fn publish_violation(
+        &self,
+        id: ConnectionId,
+        key: SessionKey,
+        publish: &sol_codec::Publish<'_>,
+    ) -> Option<Violation> {
+        let config = &self.clients.config;
+        let v5 = self.speaks_v5(id);
+        if v5 && !publish.properties.subscription_ids.is_empty() {
+            return Some(Violation::SubscriptionIdInPublish);
+        }
+        if publish.qos > config.maximum_qos {
+            return Some(Violation::QosNotSupported);
+        }
+        if v5 && publish.retain && !config.retain_available {
+            return Some(Violation::RetainNotSupported);
+        }
+        if publish
+            .properties
+            .topic_alias
+            .is_some_and(|alias| alias.get() > config.topic_alias_maximum)
+        {
+            return Some(Violation::TopicAliasTooLarge);
+        }
+        if publish.qos > QoS::AtMostOnce && v5 {
+            // 3.x clients were never told a Receive Maximum; their identifiers bound them.
+            let session = self.clients.sessions.get(key)?;
+            let unfinished = session.inbound.len() + session.acks.as_ref().map_or(0, |acks| acks.len(Lane::PubAck));
+            let repeated = publish
+                .packet_id
+                .is_some_and(|packet_id| session.inbound.contains_key(&packet_id));
+            if unfinished >= usize::from(config.receive_maximum.get()) && !repeated {
+                return Some(Violation::ReceiveMaximumExceeded);
+            }
+        }
+        None
+    }
+
+    /// Makes the message. `false`: its Topic Alias stands for nothing.
+    fn fill(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        origin: Origin,
+        publish: &sol_codec::Publish<'_>,
+        message: &mut Message,
+    ) -> bool {
+        message.reset();
+        let properties = publish.properties.application;
+        match (publish.topic.map(TopicName::as_str), publish.properties.topic_alias) {
+            (Some(topic), alias) => {
+                if let Some(alias) = alias
+                    && let Some(connection) = self.clients.connections.get_mut(id)
+                {
+                    connection.set_alias_in(alias, topic);
+                }
+                message.fill(topic, properties, publish.payload);
+            }
+            (None, Some(alias)) => {
+                let Some(topic) = self
+                    .clients
+                    .connections
+                    .get(id)
+                    .and_then(|connection| connection.alias_in(alias))
+                else {
+                    return false;
+                };
+                message.fill(topic, properties, publish.payload);
+            }
+            (None, None) => return false,
+        }
+        message.qos = publish.qos;
+        message.retain = publish.retain;
+        message.origin = origin;
+        message.expires_at = publish
+            .properties
+            .message_expiry_interval
+            .map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
+        true
+    }
+
+    /// A client's message that is charged and allowed: notes a QoS 2 identifier, routes, and acknowledges in turn.
+    pub(crate) fn take_publish(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        message: Rc<Message>,
+        ack: Option<(Lane, PacketId)>,
+        effects: &mut Effects,
+    ) -> Flow {
+        if let Some((Lane::PubRec, packet_id)) = ack
+            && !self.note_inbound(key, packet_id, effects)
+        {
+            self.clients.let_go(message, effects);
+            return self.answer_again(now, key, id, packet_id, effects);
+        }
+        let may_refuse = ack.is_some() && self.speaks_v5(id);
+        let mut publish = Publish {
+            message,
+            source: Source::Client { may_refuse, ack: None },
+        };
+        if self.line.is_busy() {
+            if let Some((lane, packet_id)) = ack {
+                let waiting = Waiting::new(packet_id, ReasonCode::Success, 1);
+                let place = self.clients.open_ack(key, lane, waiting);
+                let session = self.clients.sessions.reference(key);
+                publish.source = Source::Client {
+                    may_refuse,
+                    ack: place.map(|place| (session, place)),
+                };
+            }
+            if self.line.wait(publish) >= self.clients.config.fanout_waiting_max {
+                self.pause(id, None);
+                return Flow::Stop;
+            }
+            return Flow::Go;
+        }
+        let outcome = self.route(now, publish, effects);
+        if let Some((lane, packet_id)) = ack {
+            self.acknowledge_routed(now, id, key, (lane, packet_id), outcome, effects);
+        }
+        self.pause_for_full_shard(id)
+    }
+
+    /// Acknowledges what was routed just now: at once, or when all that it waits for has come.
+    fn acknowledge_routed(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        (lane, packet_id): (Lane, PacketId),
+        outcome: Outcome,
+        effects: &mut Effects,
+    ) {
+        let reason = match (outcome.refused, outcome.matched) {
+            (true, _) => ReasonCode::QuotaExceeded,
+            (false, false) if self.speaks_v5(id) => ReasonCode::NoMatchingSubscribers,
+            (false, _) => ReasonCode::Success,
+        };
+        let dirty = self.clients.journal.is_dirty();
+        if self.scratch.posted.is_empty() && !outcome.cut && !dirty && self.clients.lane_is_free(key, lane) {
+            if lane == Lane::PubRec && reason.is_error() {
+                self.forget_inbound(key, packet_id, effects);
+            }
+            return self.acknowledge(id, kind_of(lane), packet_id, reason, effects);
+        }
+        let waits = u32::from(outcome.cut);
+        let Some(place) = self.clients.open_ack(key, lane, Waiting::new(packet_id, reason, waits)) else {
+            return;
+        };
+        let who = (self.clients.sessions.reference(key), place);
+        self.wait_for_posted(who, effects);
+        if dirty
+            && self.clients.journal.hold(Gate::Ack(who.0, place))
+            && let Some(waiting) = self.clients.ack_mut(key, place)
+        {
+            waiting.waits += 1;
+        }
+        if outcome.cut
+            && let Some(Source::Client { ack, .. }) = self.line.open_source()
+        {
+            *ack = Some(who);
+        }
+        self.leave(now, key, lane, effects);
+    }
+
+    /// Acknowledges a PUBLISH that went nowhere, in its turn.
+    pub(crate) fn answer(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        id: ConnectionId,
+        ack: Option<(Lane, PacketId)>,
+        reason: ReasonCode,
+        effects: &mut Effects,
+    ) -> Flow {
+        let Some((lane, packet_id)) = ack else { return Flow::Go };
+        if lane == Lane::PubRec && !reason.is_error() {
+            self.note_inbound(key, packet_id, effects);
+        }
+        if self.clients.lane_is_free(key, lane) {
+            self.acknowledge(id, kind_of(lane), packet_id, reason, effects);
+        } else {
+            self.clients.open_ack(key, lane, Waiting::new(packet_id, reason, 0));
+            self.leave(now, key, lane, effects);
+        }
+        Flow::Go
+    }
+
+    /// A QoS 2 PUBLISH came again: its PUBREC again, or the one that still waits [MQTT-4.3.3-10].
+    fn answer_again(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        id: ConnectionId,
+        packet_id: PacketId,
+        effects: &mut Effects,
+    ) -> Flow {
+        let waiting = self
+            .clients
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.acks.as_mut()?.find_mut(Lane::PubRec, packet_id));
+        if let Some(waiting) = waiting {
+            waiting.muted = false;
+            return Flow::Go;
+        }
+        self.answer(
+            now,
+            key,
+            id,
+            Some((Lane::PubRec, packet_id)),
+            ReasonCode::Success,
+            effects,
+        )
+    }
+
+    /// Notes an inbound QoS 2 identifier. `false`: it is in use, so the message is a repeat.
+    fn note_inbound(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return false;
+        };
+        let durable = session.is_durable() && self.clients.journal.is_on();
+        if session.inbound.contains_key(&packet_id) {
+            return false;
+        }
+        let record = if durable {
+            self.clients.journal.next_id()
+        } else {
+            RecordId(0)
+        };
+        session.inbound.insert(packet_id, record);
+        self.clients.memory.charge(REFERENCE_BYTES);
+        if durable {
+            let session = session.record;
+            self.clients.journal.emit(
+                Record::Inbound {
+                    id: record,
+                    session,
+                    packet_id,
+                },
+                effects,
+            );
+        }
+        true
+    }
+
+    /// An inbound QoS 2 identifier is free again. Returns whether it was in use.
+    pub(crate) fn forget_inbound(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return false;
+        };
+        let Some(record) = session.inbound.remove(&packet_id) else {
+            return false;
+        };
+        self.clients.memory.refund(REFERENCE_BYTES);
+        self.clients.journal.delete(record, effects);
+        true
+    }
+
+    /// A message of the broker's own.
+    pub(crate) fn on_own_publish(&mut self, now: Now, mut message: Message, effects: &mut Effects) {
+        if message.qos > QoS::AtMostOnce || message.retain {
+            self.clients.charge_message(&mut message);
+        }
+        self.publish_own(now, Rc::new(message), effects);
+    }
+
+    /// A publisher whose messages go to a shard that cannot keep up is not read until it can.
+    fn pause_for_full_shard(&mut self, id: ConnectionId) -> Flow {
+        if self.links.is_alone() {
+            return Flow::Go;
+        }
+        let full: Option<ShardId> = self.scratch.posted_to().find(|&shard| self.links.is_full(shard));
+        match full {
+            Some(shard) => {
+                self.pause(id, Some(shard));
+                Flow::Stop
+            }
+            None => Flow::Go,
+        }
+    }
+
+    pub(crate) fn speaks_v5(&self, id: ConnectionId) -> bool {
+        self.clients
+            .connections
+            .get(id)
+            .is_some_and(|connection| connection.version == ProtocolVersion::V5)
+    }
+}
+
+const fn lane_of(qos: QoS) -> Lane {
+    match qos {
+        QoS::ExactlyOnce => Lane::PubRec,
+        _ => Lane::PubAck,
+    }
+}
+
+const fn kind_of(lane: Lane) -> AckKind {
+    match lane {
+        Lane::PubRec => AckKind::PubRec,
+        Lane::PubComp => AckKind::PubComp,
+        _ => AckKind::PubAck,
+    }
+}

@@ -1,0 +1,110 @@
+//! What other shards say.
+
+use alloc::rc::Rc;
+
+use sol_codec::QoS;
+
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::ids::ShardId;
+use crate::route::{Publish, Source};
+use crate::shard_message::{Forward, Interest, ShardMessage};
+use crate::time::Now;
+
+impl Engine {
+    pub(crate) fn on_shard(&mut self, now: Now, from: ShardId, message: ShardMessage, effects: &mut Effects) {
+        match message {
+            ShardMessage::Interest { n, filter } => {
+                self.set_interest(from, &filter, true);
+                self.links.on_announced(from, n);
+            }
+            ShardMessage::Lost(filter) => self.set_interest(from, &filter, false),
+            ShardMessage::Members {
+                n,
+                share,
+                filter,
+                online,
+                offline,
+            } => {
+                self.tree.group_set_remote(&filter, &share, from.0, online, offline);
+                self.links.on_announced(from, n);
+            }
+            ShardMessage::Confirmed(n) => {
+                self.links.on_confirmed(from, n);
+                self.on_confirmed(now, effects);
+            }
+            ShardMessage::Forward(forward) => self.on_forward(now, from, *forward, effects),
+            ShardMessage::Taken(upto) => {
+                while let Some(who) = self.links.next_taken(from, upto) {
+                    if let Some(who) = who {
+                        self.complete(now, who, false, effects);
+                    }
+                }
+            }
+            ShardMessage::Refused(n) => {
+                if let Some(who) = self.links.on_refused(from, n) {
+                    self.complete(now, who, true, effects);
+                }
+            }
+            ShardMessage::RetainedQuery { id, filter, after } => {
+                self.on_retained_query(now, from, id, &filter, after.as_deref(), effects);
+            }
+            ShardMessage::RetainedPage { id, messages, more } => {
+                self.on_retained_page(now, id, messages, more, effects);
+            }
+        }
+    }
+
+    fn set_interest(&mut self, from: ShardId, filter: &Interest, interested: bool) {
+        match (filter, interested) {
+            (Interest::Exact(hash), true) => self.tree.exact_interest_add(*hash, from.0),
+            (Interest::Exact(hash), false) => self.tree.exact_interest_remove(*hash, from.0),
+            (Interest::Wildcard(filter), true) => self.tree.interest_add(filter, from.0),
+            (Interest::Wildcard(filter), false) => self.tree.interest_remove(filter, from.0),
+        };
+    }
+
+    fn on_forward(&mut self, now: Now, from: ShardId, forward: Forward, effects: &mut Effects) {
+        self.clients.stats.forwards_received += 1;
+        let Forward {
+            n,
+            mut message,
+            route,
+            retain,
+            groups,
+            may_refuse,
+        } = forward;
+        self.links.on_forward(from, n);
+        if message.qos > QoS::AtMostOnce || message.retain {
+            self.clients.charge_message(&mut message);
+        }
+        let publish = Publish {
+            message: Rc::new(message),
+            source: Source::Shard {
+                from,
+                n,
+                route,
+                retain,
+                groups,
+                may_refuse,
+            },
+        };
+        if self.line.is_busy() {
+            self.line.wait(publish);
+            return;
+        }
+        let outcome = self.route(now, publish, effects);
+        if !outcome.cut {
+            let wrote = self.clients.journal.is_dirty();
+            let source = Source::Shard {
+                from,
+                n,
+                route,
+                retain,
+                groups: alloc::vec::Vec::new(),
+                may_refuse,
+            };
+            self.settle(now, source, outcome.refused, wrote, effects);
+        }
+    }
+}

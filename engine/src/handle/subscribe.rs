@@ -1,0 +1,321 @@
+//! SUBSCRIBE (section 3.8): grant, store, tell the other shards, replay what is retained.
+
+use alloc::{boxed::Box, collections::VecDeque, string::String, vec::Vec};
+
+use sol_codec::{PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions, TopicFilter};
+
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::journal::Gate;
+use crate::memory::SUBSCRIPTION_BYTES;
+use crate::record::{Record, RecordId, SubscriptionRecord};
+use crate::rights::{Action, may};
+use crate::session::acks::{Lane, Waiting};
+use crate::session::replay::Replay;
+use crate::shard_message::{Interest, ShardMessage};
+use crate::subscription::Options;
+use crate::time::Now;
+use crate::topic_tree::{FilterKey, GroupKey, Subscription};
+
+/// What one filter of a SUBSCRIBE asks for.
+struct Wish<'a> {
+    filter: TopicFilter<'a>,
+    options: SubscriptionOptions,
+    subscription_id: Option<SubscriptionId>,
+    packet_id: PacketId,
+}
+
+impl Engine {
+    pub(crate) fn on_subscribe(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        subscribe: &Subscribe<'_>,
+        effects: &mut Effects,
+    ) {
+        let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
+        let mut announcement = 0;
+        for (filter, options) in subscribe.filters.iter() {
+            let wish = Wish {
+                filter,
+                options,
+                subscription_id: subscribe.properties.subscription_id,
+                packet_id: subscribe.packet_id,
+            };
+            let (code, n) = self.subscribe_one(key, &wish, effects);
+            reason_codes.push(code.value());
+            announcement = announcement.max(n);
+        }
+        let mut waits = u32::from(announcement > self.links.confirmed());
+        let dirty = self.clients.journal.is_dirty();
+        if waits == 0 && !dirty && self.clients.lane_is_free(key, Lane::SubAck) {
+            self.send_codes(id, Lane::SubAck, subscribe.packet_id, reason_codes, effects);
+            return self.start_replays(now, key, subscribe.packet_id, effects);
+        }
+        waits += u32::from(dirty);
+        let waiting = Waiting {
+            reason_codes,
+            ..Waiting::new(subscribe.packet_id, ReasonCode::Success, waits)
+        };
+        let Some(place) = self.clients.open_ack(key, Lane::SubAck, waiting) else {
+            return;
+        };
+        let session = self.clients.sessions.reference(key);
+        if announcement > self.links.confirmed() {
+            self.confirmations.add(announcement, (session, place));
+        }
+        if dirty {
+            self.clients.journal.hold(Gate::Ack(session, place));
+        }
+        self.leave(now, key, Lane::SubAck, effects);
+    }
+
+    /// Grants or refuses one filter. Returns its Reason Code and the announcement that its SUBACK waits for.
+    fn subscribe_one(&mut self, key: SessionKey, wish: &Wish<'_>, effects: &mut Effects) -> (ReasonCode, u64) {
+        let granted = wish.options.qos.min(self.clients.config.maximum_qos);
+        let Some(session) = self.clients.sessions.get(key) else {
+            return (ReasonCode::UnspecifiedError, 0);
+        };
+        let share = wish.filter.shared();
+        let plain = share.map_or(wish.filter, |(_, filter)| filter);
+        if !may(session, Action::Subscribe, plain.as_str()) {
+            return (ReasonCode::NotAuthorized, 0);
+        }
+        let held = session
+            .subscriptions
+            .as_ref()
+            .map_or(0, |subscriptions| subscriptions.len());
+        if held >= self.clients.config.subscriptions_max || self.clients.memory.is_full() {
+            return (ReasonCode::QuotaExceeded, 0);
+        }
+        let options = Options::new(wish.options, granted);
+        let n = match share {
+            Some((share, filter)) => self.join_group(
+                key,
+                filter.as_str(),
+                share.as_str(),
+                options,
+                wish.subscription_id,
+                effects,
+            ),
+            None => {
+                let (n, is_new) =
+                    self.add_subscription(key, wish.filter.as_str(), options, wish.subscription_id, effects);
+                self.queue_replay(key, wish, options, is_new);
+                n
+            }
+        };
+        self.write_subscription(key, wish.filter.as_str(), options, wish.subscription_id, effects);
+        (ReasonCode::granted(granted), n)
+    }
+
+    /// Adds or replaces a Subscription [MQTT-3.8.4-3]. Returns the announcement to wait for, and whether it is new.
+    pub(crate) fn add_subscription(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        options: Options,
+        id: Option<SubscriptionId>,
+        effects: &mut Effects,
+    ) -> (u64, bool) {
+        let subscription = Subscription {
+            session: key,
+            sub_id: id.map_or(0, SubscriptionId::get),
+            options: options.0,
+        };
+        let done = self.tree.subscribe(filter, subscription);
+        let is_new = done.replaced.is_none();
+        if is_new {
+            self.clients.stats.subscriptions += 1;
+            self.clients.memory.charge(SUBSCRIPTION_BYTES);
+            if let Some(session) = self.clients.sessions.get_mut(key) {
+                insert_sorted(&mut session.subscriptions_mut().filters, done.key);
+            }
+        }
+        (self.announce_interest(filter, done.key, done.first, effects), is_new)
+    }
+
+    /// Tells the other shards of a filter's first Subscription here. A later one waits for the same confirmation.
+    fn announce_interest(&mut self, filter: &str, key: FilterKey, first: bool, effects: &mut Effects) -> u64 {
+        if self.links.is_alone() {
+            return 0;
+        }
+        if !first {
+            return self.confirmations.number_of(key);
+        }
+        let interest = if key.is_wildcard() {
+            Interest::Wildcard(String::from(filter))
+        } else {
+            let hash = self.tree.topic_hash(filter);
+            if self.tree.exact_hash_count(hash) > 1 {
+                // Another filter with this hash announced it; whether that is confirmed is not known per hash, so this
+                // waits for the latest announcement of all.
+                return self.links.announced();
+            }
+            Interest::Exact(hash)
+        };
+        let n = self.links.announce(
+            |n| ShardMessage::Interest {
+                n,
+                filter: interest.clone(),
+            },
+            effects,
+        );
+        self.confirmations.remember(key, n);
+        n
+    }
+
+    pub(crate) fn join_group(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        share: &str,
+        options: Options,
+        id: Option<SubscriptionId>,
+        effects: &mut Effects,
+    ) -> u64 {
+        let member = Subscription {
+            session: key,
+            sub_id: id.map_or(0, SubscriptionId::get),
+            options: options.0,
+        };
+        let done = self.tree.group_join(filter, share, member);
+        if done.replaced.is_none() {
+            self.clients.stats.subscriptions += 1;
+            self.clients.stats.shared_subscriptions += 1;
+            self.clients.memory.charge(SUBSCRIPTION_BYTES);
+            if let Some(session) = self.clients.sessions.get_mut(key) {
+                insert_sorted(&mut session.subscriptions_mut().groups, done.group);
+            }
+        }
+        self.announce_members(done.group, effects)
+    }
+
+    /// Lines up the retained messages that this Subscription is due [MQTT-3.3.1-9, -10, -11].
+    fn queue_replay(&mut self, key: SessionKey, wish: &Wish<'_>, options: Options, is_new: bool) {
+        let wanted = match wish.options.retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        if !wanted || !self.clients.config.retain_available {
+            return;
+        }
+        let filter = wish.filter.as_str();
+        let shards: Vec<ShardId> = if wish.filter.has_wildcards() {
+            self.links.others().chain([self.shard]).collect()
+        } else {
+            let home = self.placement.home_of_hash(self.tree.topic_hash(filter));
+            if home == self.shard && self.retained.get(filter).is_none() {
+                return;
+            }
+            Vec::from([home])
+        };
+        if self.links.is_alone() && self.retained.is_empty() {
+            return;
+        }
+        let replay = Replay {
+            filter: String::from(filter),
+            options,
+            subscription_id: wish.subscription_id,
+            shards,
+            after: None,
+            page: VecDeque::new(),
+            asked: None,
+            before_suback: Some(wish.packet_id),
+        };
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            session.replays.get_or_insert_default().open.push_back(replay);
+        }
+    }
+
+    fn write_subscription(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        options: Options,
+        subscription_id: Option<SubscriptionId>,
+        effects: &mut Effects,
+    ) {
+        if !self.clients.journal.is_on() {
+            return;
+        }
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        if !session.is_durable() {
+            return;
+        }
+        let owner = session.record;
+        let records = &mut session.subscriptions_mut().records;
+        let known = records.get(filter).copied();
+        let record = known.unwrap_or_else(|| self.clients.journal.next_id());
+        records.insert(String::from(filter), record);
+        let written = SubscriptionRecord {
+            session: owner,
+            filter: String::from(filter),
+            options: options.0,
+            subscription_id,
+        };
+        self.clients
+            .journal
+            .emit(Record::Subscription(record, Box::new(written)), effects);
+    }
+
+    /// The record of a Subscription goes.
+    pub(crate) fn delete_subscription_record(&mut self, key: SessionKey, filter: &str, effects: &mut Effects) {
+        if !self.clients.journal.is_on() {
+            return;
+        }
+        let record = self
+            .clients
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.subscriptions.as_mut()?.records.remove(filter))
+            .unwrap_or(RecordId(0));
+        self.clients.journal.delete(record, effects);
+    }
+
+    /// Whether anybody but this Session is a member of a group.
+    pub(crate) fn has_other_member(&self, group: GroupKey, key: SessionKey) -> bool {
+        self.tree.group(group).is_some_and(|group| {
+            group.remote.iter().any(|weight| weight.online > 0)
+                || group.members.iter().any(|member| {
+                    member.session != key
+                        && self
+                            .clients
+                            .sessions
+                            .get(member.session)
+                            .is_some_and(|s| s.connection.is_some())
+                })
+        })
+    }
+
+    /// Tells the other shards that a Session's groups have one member more or less online.
+    pub(crate) fn announce_groups_of(&mut self, key: SessionKey, effects: &mut Effects) {
+        if self.links.is_alone() {
+            return;
+        }
+        let groups = self
+            .clients
+            .sessions
+            .get(key)
+            .and_then(|session| session.subscriptions.as_ref())
+            .map(|subscriptions| subscriptions.groups.clone());
+        for group in groups.unwrap_or_default() {
+            self.announce_members(group, effects);
+        }
+    }
+}
+
+/// Inserts a key that is not there, by a quarter and not by doubling.
+pub(crate) fn insert_sorted<K: Ord>(list: &mut Vec<K>, key: K) {
+    if let Err(at) = list.binary_search(&key) {
+        if list.len() == list.capacity() {
+            list.reserve_exact((list.len() / 4).max(1));
+        }
+        list.insert(at, key);
+    }
+}

@@ -1,0 +1,172 @@
+//! UNSUBSCRIBE (section 3.10), and all Subscriptions of a Session that ends.
+
+use alloc::{string::String, vec::Vec};
+
+use sol_codec::{ReasonCode, TopicFilter, Unsubscribe};
+
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::ids::{ConnectionId, SessionKey};
+use crate::journal::Gate;
+use crate::memory::SUBSCRIPTION_BYTES;
+use crate::session::acks::{Lane, Waiting};
+use crate::shard_message::{Interest, ShardMessage};
+use crate::time::Now;
+use crate::topic_tree::{FilterKey, GroupKey};
+
+impl Engine {
+    pub(crate) fn on_unsubscribe(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        unsubscribe: &Unsubscribe<'_>,
+        effects: &mut Effects,
+    ) {
+        let mut reason_codes = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in unsubscribe.filters.iter() {
+            let existed = self.unsubscribe_one(now, key, filter, effects);
+            let code = if existed {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            };
+            reason_codes.push(code.value());
+        }
+        let dirty = self.clients.journal.is_dirty();
+        if !dirty && self.clients.lane_is_free(key, Lane::UnsubAck) {
+            return self.send_codes(id, Lane::UnsubAck, unsubscribe.packet_id, reason_codes, effects);
+        }
+        let waits = u32::from(dirty);
+        let waiting = Waiting {
+            reason_codes,
+            ..Waiting::new(unsubscribe.packet_id, ReasonCode::Success, waits)
+        };
+        if let Some(place) = self.clients.open_ack(key, Lane::UnsubAck, waiting)
+            && dirty
+        {
+            let session = self.clients.sessions.reference(key);
+            self.clients.journal.hold(Gate::Ack(session, place));
+        }
+        self.leave(now, key, Lane::UnsubAck, effects);
+    }
+
+    /// Ends one Subscription, compared character by character [MQTT-3.10.4-1]. Returns whether there was one.
+    fn unsubscribe_one(&mut self, now: Now, key: SessionKey, filter: TopicFilter<'_>, effects: &mut Effects) -> bool {
+        let existed = match filter.shared() {
+            Some((share, plain)) => match self.tree.find_group(plain.as_str(), share.as_str()) {
+                Some(group) => self.leave_group(key, group, effects),
+                None => false,
+            },
+            None => match self.tree.unsubscribe(filter.as_str(), key) {
+                Some(removed) => {
+                    self.subscription_ended(key, filter.as_str(), removed.key, removed.last, effects);
+                    true
+                }
+                None => false,
+            },
+        };
+        if existed {
+            self.delete_subscription_record(key, filter.as_str(), effects);
+            self.stop_replay(now, key, filter.as_str(), effects);
+        }
+        existed
+    }
+
+    fn stop_replay(&mut self, now: Now, key: SessionKey, filter: &str, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        if session.replays.as_mut().is_some_and(|replays| replays.remove(filter)) {
+            session.replays = None;
+            self.clients.pump(now, key, effects);
+        }
+    }
+
+    /// Settles what hung on a Subscription that the tree has let go.
+    fn subscription_ended(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        filter_key: FilterKey,
+        last: bool,
+        effects: &mut Effects,
+    ) {
+        self.clients.stats.subscriptions -= 1;
+        self.clients.memory.refund(SUBSCRIPTION_BYTES);
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            remove_sorted(&mut session.subscriptions_mut().filters, filter_key);
+        }
+        if !last || self.links.is_alone() {
+            return;
+        }
+        self.confirmations.forget(filter_key);
+        let interest = if filter_key.is_wildcard() {
+            Interest::Wildcard(String::from(filter))
+        } else {
+            let hash = self.tree.topic_hash(filter);
+            if self.tree.exact_hash_count(hash) > 0 {
+                return;
+            }
+            Interest::Exact(hash)
+        };
+        for shard in self.links.others() {
+            effects.forwards.push((shard, ShardMessage::Lost(interest.clone())));
+        }
+    }
+
+    /// Takes a Session out of a Shared Subscription. Returns whether it was in it.
+    pub(crate) fn leave_group(&mut self, key: SessionKey, group: GroupKey, effects: &mut Effects) -> bool {
+        let names = self.group_names(group);
+        let Some(left) = self.tree.group_leave_key(group, key) else {
+            return false;
+        };
+        self.clients.stats.subscriptions -= 1;
+        self.clients.stats.shared_subscriptions -= 1;
+        self.clients.memory.refund(SUBSCRIPTION_BYTES);
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            remove_sorted(&mut session.subscriptions_mut().groups, group);
+        }
+        if left.last {
+            if let Some((share, filter)) = names {
+                self.announce_weight(&share, &filter, 0, 0, effects);
+            }
+        } else {
+            self.announce_members(group, effects);
+        }
+        true
+    }
+
+    /// Ends all Subscriptions of a Session.
+    pub(crate) fn drop_subscriptions(&mut self, key: SessionKey, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(subscriptions) = session.subscriptions.take() else {
+            return;
+        };
+        let mut filter = String::new();
+        for &filter_key in &subscriptions.filters {
+            filter.clear();
+            self.tree.filter_of(filter_key, &mut filter);
+            if let Some(last) = self.tree.unsubscribe_key(filter_key, key) {
+                self.subscription_ended(key, &filter, filter_key, last, effects);
+            }
+        }
+        for &group in &subscriptions.groups {
+            self.leave_group(key, group, effects);
+        }
+        for &record in subscriptions.records.values() {
+            self.clients.journal.delete(record, effects);
+        }
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            session.subscriptions = None;
+        }
+    }
+}
+
+fn remove_sorted<K: Ord>(list: &mut Vec<K>, key: K) {
+    if let Ok(at) = list.binary_search(&key) {
+        list.remove(at);
+    }
+}

@@ -1,0 +1,154 @@
+//! What the engine is told.
+
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
+
+use sol_codec::{DecodeError, Packet, ProtocolVersion, QoS, ReasonCode};
+
+use crate::config::EngineConfig;
+use crate::ids::{ConnectionId, ListenerId, ShardId};
+use crate::message::Message;
+use crate::shard_message::ShardMessage;
+
+/// One thing that happened. See [`crate::Engine::handle`].
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A Network Connection was accepted. Its first packet must be CONNECT.
+    Opened {
+        /// Its name, until [`Input::Closed`] or a [`crate::Close`] of it.
+        connection: ConnectionId,
+        /// Where it came in.
+        listener: ListenerId,
+    },
+    /// A connection that another shard accepted and moved here ([`crate::Effects::moves`]).
+    Adopted(ConnectionId, Box<Handover>),
+    /// A whole packet arrived.
+    Packet(ConnectionId, &'a Packet<'a>),
+    /// Bytes arrived that are no packet. The connection ends.
+    Malformed(ConnectionId, DecodeError),
+    /// The kernel did not take all bytes of a connection; this many wait. May be told again as they change.
+    Congested(ConnectionId, u32),
+    /// A congested connection's bytes have all left.
+    Drained(ConnectionId),
+    /// Everything transmitted so far has left, but for the connections that are congested. Once a turn.
+    Flushed,
+    /// The peer is gone, or took too long. Not told of connections that the engine closed.
+    Closed(ConnectionId),
+    /// The answer to an [`crate::AuthRequest`].
+    Authenticated(ConnectionId, AuthOutcome),
+    /// A message of another shard.
+    Shard {
+        /// Who sent it.
+        from: ShardId,
+        /// What it says.
+        message: ShardMessage,
+    },
+    /// Another shard's mailbox filled above its mark, or fell below it.
+    Peer {
+        /// Whose mailbox.
+        shard: ShardId,
+        /// Whether it is above the mark.
+        full: bool,
+    },
+    /// All records up to and with this ticket are on stable storage.
+    Durable(Ticket),
+    /// How scarce memory or disk are outside of what the engine charges itself.
+    Pressure(Level),
+    /// A message of the broker's own: `$SYS`, a bridge, the admin plane.
+    Publish(Box<Message>),
+    /// A question of the admin plane; the answer comes in [`crate::Effects::answers`].
+    Ask(Query),
+    /// New limits are in force. The number of shards must not change.
+    Reload(Rc<EngineConfig>),
+    /// The broker stops: every client is told and closed, Wills of Sessions without a clean DISCONNECT are published.
+    Shutdown,
+}
+
+/// Whether to decode on after an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// Go on.
+    Go,
+    /// Decode no more of this connection until [`crate::Read::Resume`] or its end.
+    Stop,
+}
+
+/// A batch of records, in the order they were emitted; every call that emits records has the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How scarce a resource is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Plenty.
+    #[default]
+    Normal,
+    /// Nothing more may be kept: 5.0 publishers get 0x97, 3.1.1 publishers wait.
+    Full,
+}
+
+/// The authenticator's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthOutcome {
+    /// Let in.
+    Accepted,
+    /// Refused, with the Reason Code of the CONNACK (0x86 Bad User Name or Password, 0x89 Server busy, …).
+    Refused(ReasonCode),
+}
+
+/// A question of the admin plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// This shard's counters.
+    Stats,
+}
+
+/// A CONNECT that has been read and authenticated, on its way to its home shard.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    pub(crate) listener: ListenerId,
+    pub(crate) connect: OwnedConnect,
+}
+
+impl Handover {
+    /// The protocol version that the connection's bytes are decoded by from now on.
+    #[must_use]
+    pub const fn version(&self) -> ProtocolVersion {
+        self.connect.version
+    }
+
+    /// The listener it came in through.
+    #[must_use]
+    pub const fn listener(&self) -> ListenerId {
+        self.listener
+    }
+}
+
+/// What a CONNECT asked for, kept while it waits for an authenticator or moves.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedConnect {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive: u16,
+    pub(crate) client_id: String,
+    /// The server chose the Client Identifier and says so in CONNACK.
+    pub(crate) assigned: bool,
+    pub(crate) username: Option<String>,
+    pub(crate) will: Option<Box<OwnedWill>>,
+    pub(crate) session_expiry_interval: u32,
+    pub(crate) receive_maximum: u16,
+    pub(crate) maximum_packet_size: u32,
+    pub(crate) topic_alias_maximum: u16,
+}
+
+/// A Will Message as it waits in its Session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnedWill {
+    pub(crate) topic: String,
+    pub(crate) properties: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) delay: u32,
+    pub(crate) message_expiry_interval: Option<u32>,
+}

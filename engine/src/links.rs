@@ -1,0 +1,181 @@
+//! What one shard has told the others and still waits to hear from them. Everything here is counted, so that one answer
+//! a batch is enough.
+
+use alloc::{collections::VecDeque, vec::Vec};
+
+use crate::effects::Effects;
+use crate::ids::ShardId;
+use crate::session::acks::Place;
+use crate::session::sessions::SessionRef;
+use crate::shard_message::ShardMessage;
+
+/// Towards one other shard.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// Its mailbox is above the mark.
+    pub(crate) full: bool,
+    /// Our announcements that it has confirmed.
+    confirmed: u64,
+    /// Its latest announcement, and the one we confirmed last.
+    heard: u64,
+    confirmed_to: u64,
+    /// Our forwards to it that want an answer: numbers, and whose acknowledgement waits for each.
+    sent: u64,
+    awaiting: VecDeque<(u64, Option<(SessionRef, Place)>)>,
+    /// Its forwards that want an answer: the latest, those not yet settled in order, and what we told last.
+    received: u64,
+    unsettled: VecDeque<u64>,
+    taken_to: u64,
+}
+
+/// Towards all other shards.
+#[derive(Debug)]
+pub(crate) struct Links {
+    me: ShardId,
+    links: Vec<Link>,
+    /// Our latest announcement; the same number towards all.
+    announced: u64,
+}
+
+impl Links {
+    pub(crate) fn new(me: ShardId, shards: u16) -> Self {
+        let mut links = Vec::new();
+        links.resize_with(usize::from(shards), Link::default);
+        Self {
+            me,
+            links,
+            announced: 0,
+        }
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.links.len() <= 1
+    }
+
+    /// All other shards.
+    pub(crate) fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let me = self.me;
+        (0..self.links.len() as u16)
+            .map(ShardId)
+            .filter(move |&shard| shard != me)
+    }
+
+    pub(crate) fn link_mut(&mut self, shard: ShardId) -> Option<&mut Link> {
+        self.links.get_mut(usize::from(shard.0))
+    }
+
+    pub(crate) fn is_full(&self, shard: ShardId) -> bool {
+        self.links.get(usize::from(shard.0)).is_some_and(|link| link.full)
+    }
+
+    /// Tells all others something they confirm; returns its number.
+    pub(crate) fn announce(&mut self, message: impl Fn(u64) -> ShardMessage, effects: &mut Effects) -> u64 {
+        self.announced += 1;
+        for shard in self.others() {
+            effects.forwards.push((shard, message(self.announced)));
+        }
+        self.announced
+    }
+
+    /// Our latest announcement.
+    pub(crate) const fn announced(&self) -> u64 {
+        self.announced
+    }
+
+    /// The highest announcement that every other shard has confirmed.
+    pub(crate) fn confirmed(&self) -> u64 {
+        let others = self.others().filter_map(|shard| self.links.get(usize::from(shard.0)));
+        others.map(|link| link.confirmed).min().unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn on_confirmed(&mut self, from: ShardId, n: u64) {
+        if let Some(link) = self.link_mut(from) {
+            link.confirmed = link.confirmed.max(n);
+        }
+    }
+
+    pub(crate) fn on_announced(&mut self, from: ShardId, n: u64) {
+        if let Some(link) = self.link_mut(from) {
+            link.heard = link.heard.max(n);
+        }
+    }
+
+    /// A number for a forward that wants an answer; until [`Links::await_answer`] nobody waits for it.
+    pub(crate) fn number_forward(&mut self, to: ShardId) -> u64 {
+        let Some(link) = self.link_mut(to) else { return 0 };
+        link.sent += 1;
+        link.awaiting.push_back((link.sent, None));
+        link.sent
+    }
+
+    /// Lets an acknowledgement wait for a forward's answer.
+    pub(crate) fn await_answer(&mut self, to: ShardId, n: u64, who: (SessionRef, Place)) {
+        if let Some(link) = self.link_mut(to)
+            && let Some(entry) = link.awaiting.iter_mut().rev().find(|(number, _)| *number == n)
+        {
+            entry.1 = Some(who);
+        }
+    }
+
+    /// The next acknowledgement that a cumulative answer settles.
+    pub(crate) fn next_taken(&mut self, from: ShardId, upto: u64) -> Option<Option<(SessionRef, Place)>> {
+        let link = self.link_mut(from)?;
+        if link.awaiting.front()?.0 > upto {
+            return None;
+        }
+        link.awaiting.pop_front().map(|(_, who)| who)
+    }
+
+    /// The acknowledgement that one refused forward settles.
+    pub(crate) fn on_refused(&mut self, from: ShardId, n: u64) -> Option<(SessionRef, Place)> {
+        let link = self.link_mut(from)?;
+        let at = link.awaiting.iter().position(|(number, _)| *number == n)?;
+        link.awaiting.remove(at)?.1
+    }
+
+    /// A forward came that wants an answer.
+    pub(crate) fn on_forward(&mut self, from: ShardId, n: u64) {
+        if let Some(link) = self.link_mut(from)
+            && n > 0
+        {
+            link.received = n;
+            link.unsettled.push_back(n);
+        }
+    }
+
+    /// A forward is settled: taken, or refused, which is told at once.
+    pub(crate) fn settle(&mut self, from: ShardId, n: u64, refused: bool, effects: &mut Effects) {
+        if let Some(link) = self.link_mut(from)
+            && let Ok(at) = link.unsettled.binary_search(&n)
+        {
+            link.unsettled.remove(at);
+            if refused {
+                effects.forwards.push((from, ShardMessage::Refused(n)));
+            }
+        }
+    }
+
+    /// The answers of this turn, after everything else that was posted in it.
+    pub(crate) fn answer(&mut self, effects: &mut Effects) {
+        for shard in self.others() {
+            let Some(link) = self.link_mut(shard) else { continue };
+            if link.heard > link.confirmed_to {
+                link.confirmed_to = link.heard;
+                effects.forwards.push((shard, ShardMessage::Confirmed(link.heard)));
+            }
+            let settled = link.unsettled.front().map_or(link.received, |first| first - 1);
+            if settled > link.taken_to {
+                link.taken_to = settled;
+                effects.forwards.push((shard, ShardMessage::Taken(settled)));
+            }
+        }
+    }
+
+    /// Whether an answer is due.
+    pub(crate) fn owes_answer(&self) -> bool {
+        self.links.iter().any(|link| {
+            link.heard > link.confirmed_to
+                || link.unsettled.front().map_or(link.received, |first| first - 1) > link.taken_to
+        })
+    }
+}

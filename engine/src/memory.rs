@@ -1,0 +1,66 @@
+//! What is kept is charged: `charge` and `refund` are the only way in and out.
+
+use crate::input::Level;
+
+/// Bytes charged for a Session beyond what hangs on it.
+pub(crate) const SESSION_BYTES: usize = 256;
+/// Bytes charged for a Subscription beyond its filter's text.
+pub(crate) const SUBSCRIPTION_BYTES: usize = 96;
+/// Bytes charged for a reference to a message.
+pub(crate) const REFERENCE_BYTES: usize = 64;
+
+/// A shard's account.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    used: usize,
+    max: usize,
+    peak: usize,
+    /// Pressure from outside: the journal's disk, the process.
+    pub(crate) outside: Level,
+    full: bool,
+}
+
+impl Memory {
+    pub(crate) const fn new(max: usize) -> Self {
+        Self {
+            used: 0,
+            max,
+            peak: 0,
+            outside: Level::Normal,
+            full: false,
+        }
+    }
+
+    pub(crate) const fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    pub(crate) const fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(crate) const fn peak(&self) -> usize {
+        self.peak
+    }
+
+    #[inline]
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.used += bytes;
+        self.peak = self.peak.max(self.used);
+        self.full |= self.used > self.max;
+    }
+
+    #[inline]
+    pub(crate) const fn refund(&mut self, bytes: usize) {
+        debug_assert!(self.used >= bytes, "refunded more than was charged");
+        self.used = self.used.saturating_sub(bytes);
+    }
+
+    /// Whether nothing more may be kept. Once full, it stays so until a twentieth is free, so that it does not flutter.
+    pub(crate) fn is_full(&mut self) -> bool {
+        if self.full && self.used < self.max - self.max / 20 {
+            self.full = false;
+        }
+        self.full || self.outside == Level::Full
+    }
+}

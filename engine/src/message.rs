@@ -1,0 +1,183 @@
+//! An Application Message that outlives the packet it came in.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use sol_codec::{ApplicationProperties, QoS};
+
+use crate::time::{Now, UnixMillis};
+
+/// Who published a message: a keyed hash of the Client Identifier, for No Local [MQTT-3.8.3-3].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Origin(pub u64);
+
+impl Origin {
+    /// The broker itself.
+    pub const BROKER: Self = Self(0);
+}
+
+/// An Application Message: topic, application properties and payload in one buffer, with what routing needs beside it.
+///
+/// A message is filled once and then shared; whoever keeps it for long keeps [`Message::exact`], since a message that
+/// is only passing through may live in a recycled, larger buffer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    bytes: Vec<u8>,
+    properties_len: u32,
+    topic_len: u16,
+    /// The QoS it was published with.
+    pub qos: QoS,
+    /// The RETAIN flag it was published with.
+    pub retain: bool,
+    /// Who published it.
+    pub origin: Origin,
+    /// When it expires; [`UnixMillis::NEVER`] if it does not.
+    pub expires_at: UnixMillis,
+    /// The identifier of its BODY record, 0 while it has none.
+    pub(crate) body: u64,
+    /// Bytes it is charged with, refunded by whoever lets go of it last.
+    pub(crate) charged: u32,
+}
+
+impl Message {
+    /// An empty message to be filled.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            bytes: Vec::new(),
+            properties_len: 0,
+            topic_len: 0,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            origin: Origin::BROKER,
+            expires_at: UnixMillis::NEVER,
+            body: 0,
+            charged: 0,
+        }
+    }
+
+    /// A message of the broker's own, QoS 0, without properties. The topic must be a valid Topic Name.
+    #[must_use]
+    pub fn new(topic: &str, payload: &[u8], retain: bool) -> Self {
+        let mut message = Self::empty();
+        message.fill(topic, ApplicationProperties::default(), payload);
+        message.retain = retain;
+        message
+    }
+
+    /// Puts topic, properties and payload in, whatever was there before.
+    pub fn fill(&mut self, topic: &str, properties: ApplicationProperties<'_>, payload: &[u8]) {
+        let properties_len = properties.encoded_len();
+        self.bytes.clear();
+        self.bytes.reserve(topic.len() + properties_len + payload.len());
+        self.bytes.extend_from_slice(topic.as_bytes());
+        if properties_len > 0 {
+            properties.write_to(&mut self.bytes);
+        }
+        self.bytes.extend_from_slice(payload);
+        // Both lengths come from decoded packets: a topic has at most 65,535 bytes, a packet fewer than 2^28.
+        self.topic_len = topic.len() as u16;
+        self.properties_len = properties_len as u32;
+    }
+
+    /// Makes a recycled message an empty one, but for its buffer.
+    pub(crate) fn reset(&mut self) {
+        *self = Self {
+            bytes: core::mem::take(&mut self.bytes),
+            ..Self::empty()
+        };
+    }
+
+    /// The Topic Name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        // Filled from a `&str` of exactly this length; a message that is empty reads as the empty string.
+        core::str::from_utf8(self.topic_bytes()).unwrap_or_default()
+    }
+
+    /// The Topic Name's bytes, for comparing and hashing without looking at them as text.
+    #[must_use]
+    pub fn topic_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.topic_len)).unwrap_or_default()
+    }
+
+    /// The properties that are passed on unchanged [MQTT-3.3.2-4, -15 to -20].
+    #[must_use]
+    pub fn properties(&self) -> ApplicationProperties<'_> {
+        let from = usize::from(self.topic_len);
+        ApplicationProperties::from_stored(self.bytes.get(from..self.payload_from()).unwrap_or_default())
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.payload_from()..).unwrap_or_default()
+    }
+
+    /// Whether its Message Expiry Interval has passed [MQTT-3.3.2-5].
+    #[must_use]
+    pub fn is_expired(&self, now: Now) -> bool {
+        self.expires_at <= now.wall
+    }
+
+    /// The Message Expiry Interval to pass on: what is left of it [MQTT-3.3.2-6].
+    #[must_use]
+    pub fn expiry_left(&self, now: Now) -> Option<u32> {
+        (self.expires_at != UnixMillis::NEVER).then(|| self.expires_at.seconds_from(now.wall))
+    }
+
+    /// A copy whose buffer has exactly the size it needs, for keeping.
+    #[must_use]
+    pub fn exact(&self) -> Self {
+        Self {
+            bytes: self.bytes.as_slice().to_vec(),
+            charged: 0,
+            body: 0,
+            ..*self
+        }
+    }
+
+    /// The same message for another shard, where its charge is made anew.
+    pub(crate) fn clone_for_shard(&self) -> Self {
+        Self {
+            body: self.body,
+            ..self.exact()
+        }
+    }
+
+    /// Whether keeping this message would waste buffer.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.bytes.capacity() <= self.bytes.len() + 16
+    }
+
+    /// Bytes that this message is charged for while it is kept: its buffer and a constant for what surrounds it.
+    #[must_use]
+    pub const fn charge(&self) -> usize {
+        self.bytes.capacity() + 112
+    }
+
+    /// Bytes of topic, properties and payload.
+    pub(crate) const fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes of buffer, for deciding whether a spent message is worth recycling.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    const fn payload_from(&self) -> usize {
+        self.topic_len as usize + self.properties_len as usize
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic())
+            .field("payload_len", &self.payload().len())
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .finish_non_exhaustive()
+    }
+}

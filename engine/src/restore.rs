@@ -1,0 +1,231 @@
+//! From the journal's records to an engine that goes on where the last one stopped.
+
+use alloc::{collections::BTreeMap, rc::Rc, string::String, vec::Vec};
+
+use sol_codec::{QoS, TopicFilter};
+
+use crate::clients::Reason;
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::ids::{SessionKey, ShardId};
+use crate::memory::{REFERENCE_BYTES, SESSION_BYTES};
+use crate::message::Message;
+use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
+use crate::retaining::Kept;
+use crate::session::Session;
+use crate::session::sender::{Extra, Owed, SenderFlow};
+use crate::shard_message::ShardMessage;
+use crate::subscription::Options;
+use crate::time::{Now, UnixMillis, after};
+
+/// What is needed between the first record and the last.
+#[derive(Debug, Default)]
+pub(crate) struct Restoring {
+    sessions: BTreeMap<RecordId, SessionKey>,
+    bodies: BTreeMap<RecordId, Rc<Message>>,
+    away_since: Vec<(SessionKey, Option<UnixMillis>)>,
+    announcements: Vec<(ShardId, ShardMessage)>,
+}
+
+impl Engine {
+    /// Replays one record that the journal has kept. Call it for each, in the order of [`Record`]'s variants, references
+    /// of a Session in the order they were put; then [`Engine::restored`] once, before any other call.
+    ///
+    /// # Errors
+    /// The records do not belong together; the engine must not be used.
+    pub fn restore(&mut self, record: Record) -> Result<(), RestoreError> {
+        self.clients.journal.seen(record.id());
+        match record {
+            Record::Session(id, session) => self.restore_session(id, *session),
+            Record::Subscription(id, subscription) => self.restore_subscription(id, &subscription)?,
+            Record::Body(id, message) => {
+                self.restoring.bodies.insert(id, message);
+            }
+            Record::Retained { id, body } => self.restore_retained(id, body)?,
+            Record::Reference(id, reference) => self.restore_reference(id, &reference)?,
+            Record::Inbound { id, session, packet_id } => {
+                let key = self.restored_session(session)?;
+                if let Some(session) = self.clients.sessions.get_mut(key) {
+                    session.inbound.insert(packet_id, id);
+                    self.clients.memory.charge(REFERENCE_BYTES);
+                }
+            }
+            Record::Delete(id) => return Err(RestoreError::Deletion(id)),
+        }
+        Ok(())
+    }
+
+    /// All records are replayed: other shards are told of interest, and overdue Wills and expiries happen.
+    pub fn restored(&mut self, now: Now, effects: &mut Effects) {
+        let Restoring {
+            away_since,
+            mut announcements,
+            ..
+        } = core::mem::take(&mut self.restoring);
+        effects.forwards.append(&mut announcements);
+        for (key, since) in away_since {
+            self.restore_deadlines(now, key, since, effects);
+        }
+        self.clients.journal.end_of_call();
+    }
+
+    fn restored_session(&self, id: RecordId) -> Result<SessionKey, RestoreError> {
+        self.restoring
+            .sessions
+            .get(&id)
+            .copied()
+            .ok_or(RestoreError::UnknownSession(id))
+    }
+
+    fn restored_body(&mut self, id: RecordId) -> Result<Rc<Message>, RestoreError> {
+        let body = self
+            .restoring
+            .bodies
+            .get_mut(&id)
+            .ok_or(RestoreError::UnknownBody(id))?;
+        if body.charged == 0 {
+            let mut exact = body.exact();
+            exact.body = id.0;
+            self.clients.charge_message(&mut exact);
+            *body = Rc::new(exact);
+        }
+        Ok(Rc::clone(body))
+    }
+
+    fn restore_session(&mut self, id: RecordId, record: SessionRecord) {
+        self.clients.memory.charge(SESSION_BYTES + record.client_id.len());
+        let key = self.clients.sessions.insert(Session {
+            origin: self.placement.origin(&record.client_id),
+            client_id: record.client_id.into_boxed_str(),
+            username: record.username.map(String::into_boxed_str),
+            generation: 0,
+            expiry_interval: record.expiry_interval,
+            connection: None,
+            sender: None,
+            inbound: BTreeMap::new(),
+            acks: None,
+            replays: None,
+            subscriptions: None,
+            will: record.will.map(alloc::boxed::Box::new),
+            timers: None,
+            record: id,
+            mark: 0,
+            mark_target: 0,
+        });
+        self.restoring.sessions.insert(id, key);
+        self.restoring.away_since.push((key, record.disconnected_at));
+    }
+
+    fn restore_subscription(&mut self, id: RecordId, record: &SubscriptionRecord) -> Result<(), RestoreError> {
+        let key = self.restored_session(record.session)?;
+        let filter = TopicFilter::new(&record.filter).map_err(|_| RestoreError::InvalidFilter(id))?;
+        let options = Options(record.options);
+        let mut effects = Effects::default();
+        match filter.shared() {
+            Some((share, plain)) => {
+                let (plain, share) = (plain.as_str(), share.as_str());
+                self.join_group(key, plain, share, options, record.subscription_id, &mut effects);
+            }
+            None => {
+                self.add_subscription(key, filter.as_str(), options, record.subscription_id, &mut effects);
+            }
+        }
+        self.restoring.announcements.append(&mut effects.forwards);
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            session.subscriptions_mut().records.insert(record.filter.clone(), id);
+        }
+        Ok(())
+    }
+
+    fn restore_retained(&mut self, id: RecordId, body: RecordId) -> Result<(), RestoreError> {
+        let message = self.restored_body(body)?;
+        let kept = Kept {
+            message: Rc::clone(&message),
+            record: id,
+        };
+        self.retained.set(message.topic(), kept);
+        Ok(())
+    }
+
+    fn restore_reference(&mut self, id: RecordId, reference: &Reference) -> Result<(), RestoreError> {
+        let key = self.restored_session(reference.session)?;
+        let message = reference.body.map(|body| self.restored_body(body)).transpose()?;
+        let (flow, packet_id) = match reference.state {
+            ReferenceState::Queued => (SenderFlow::Queued, None),
+            ReferenceState::Sent(packet_id) if reference.qos == QoS::ExactlyOnce => {
+                (SenderFlow::ExpectPubrec, Some(packet_id))
+            }
+            ReferenceState::Sent(packet_id) => (SenderFlow::ExpectPuback, Some(packet_id)),
+            ReferenceState::Released(packet_id) => (SenderFlow::ExpectPubcomp, Some(packet_id)),
+        };
+        let mut ids = reference.subscription_ids.iter().copied();
+        let subscription_id = ids.next();
+        let more: Vec<_> = ids.collect();
+        let extra = Extra {
+            subscription_ids: (!more.is_empty()).then(|| Rc::new(more)),
+            share: None,
+        };
+        let owed = Owed {
+            message,
+            extra: extra.subscription_ids.is_some().then(|| Rc::new(extra)),
+            record: id,
+            subscription_id,
+            qos: reference.qos,
+            retain: reference.retain,
+            flow,
+            dup: packet_id.is_some(),
+        };
+        self.clients.memory.charge(REFERENCE_BYTES);
+        self.clients.stats.stored_messages += 1;
+        if let Some(session) = self.clients.sessions.get_mut(key) {
+            let sender = session.sender_mut();
+            match packet_id {
+                Some(packet_id) => sender.restore(packet_id, owed),
+                None => {
+                    sender.queue_bytes += owed.charge();
+                    sender.queue.push_back(owed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A Session that was connected when the broker died counts as disconnected now: never shorter than promised.
+    fn restore_deadlines(&mut self, now: Now, key: SessionKey, since: Option<UnixMillis>, effects: &mut Effects) {
+        let reference = self.clients.sessions.reference(key);
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        let passed = since.map_or(0, |since| {
+            (now.wall.as_millis().saturating_sub(since.as_millis()) / 1_000) as u32
+        });
+        let expiry = session.expiry_interval;
+        let will_left = session
+            .will
+            .as_ref()
+            .map(|will| will.delay.min(expiry).saturating_sub(passed));
+        if expiry != u32::MAX {
+            if expiry <= passed {
+                self.clients.stats.clients_expired += 1;
+                return self.end_session(now, key, effects);
+            }
+            let timer = self
+                .clients
+                .timers
+                .insert(after(now, expiry - passed), Reason::SessionExpiry(reference));
+            self.clients.away_timers(key, |timers| timers.expiry = Some(timer));
+        }
+        match will_left {
+            Some(0) => self.fire_will(now, key, effects),
+            Some(left) => {
+                let timer = self
+                    .clients
+                    .timers
+                    .insert(after(now, left), Reason::WillDelay(reference));
+                self.clients.away_timers(key, |timers| timers.will = Some(timer));
+            }
+            None => {}
+        }
+        self.clients.write_session_away(key, since.unwrap_or(now.wall), effects);
+    }
+}

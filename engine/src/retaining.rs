@@ -1,0 +1,312 @@
+//! Retained messages: kept on the home shard of their topic, replayed page by page.
+
+use alloc::{rc::Rc, vec::Vec};
+
+use sol_codec::{PacketId, QoS};
+
+use crate::effects::{Delivery, Effects};
+use crate::engine::Engine;
+use crate::ids::{SessionKey, ShardId};
+use crate::message::Message;
+use crate::record::{Record, RecordId};
+use crate::retained::Page;
+use crate::rights::{Action, may};
+use crate::session::sender::{Owed, SenderFlow};
+use crate::shard_message::ShardMessage;
+use crate::time::{Now, UnixMillis};
+
+/// Topics that one page may look at.
+const PAGE_STEPS: usize = 4_096;
+/// Bytes of messages after which a page for another shard ends.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A retained message and its record.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) message: Rc<Message>,
+    pub(crate) record: RecordId,
+}
+
+impl Engine {
+    /// Keeps or clears the retained message of a topic that is at home here [MQTT-3.3.1-5, -6, -7].
+    pub(crate) fn store_retained(&mut self, now: Now, message: &Rc<Message>, effects: &mut Effects) {
+        if message.payload().is_empty() || message.is_expired(now) {
+            if let Some(old) = self.retained.remove(message.topic()) {
+                self.clients.journal.delete(old.record, effects);
+                self.clients.let_go(old.message, effects);
+            }
+            return;
+        }
+        if self.clients.memory.is_full() && self.retained.get(message.topic()).is_none() {
+            self.clients.stats.publish_dropped += 1;
+            return;
+        }
+        let message = if message.is_exact() && message.charged > 0 {
+            Rc::clone(message)
+        } else {
+            let mut exact = message.exact();
+            exact.body = message.body;
+            self.clients.charge_message(&mut exact);
+            Rc::new(exact)
+        };
+        let mut record = RecordId(0);
+        if self.clients.journal.is_on() {
+            record = self.retained.get(message.topic()).map_or(record, |old| old.record);
+            if record == RecordId(0) {
+                record = self.clients.journal.next_id();
+            }
+            self.clients.journal.body(&message, effects);
+            let retained = Record::Retained {
+                id: record,
+                body: RecordId(message.body),
+            };
+            self.clients.journal.emit(retained, effects);
+        }
+        if message.expires_at != UnixMillis::NEVER && !self.sweeping {
+            self.sweeping = true;
+            self.start_sweeping(now);
+        }
+        let kept = Kept {
+            message: Rc::clone(&message),
+            record,
+        };
+        if let Some(old) = self.retained.set(message.topic(), kept) {
+            self.clients.let_go(old.message, effects);
+        }
+    }
+
+    /// The SUBACK of a SUBSCRIBE has left: its replays may begin.
+    pub(crate) fn start_replays(&mut self, now: Now, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
+        if let Some(session) = self.clients.sessions.get_mut(key)
+            && let Some(replays) = &mut session.replays
+        {
+            replays.start(packet_id);
+            self.replay(now, key, effects);
+        }
+    }
+
+    /// Goes on with a Session's replay, as far as its flow control and one page of work allow.
+    pub(crate) fn replay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let mut pages = 0;
+        while let Some((id, quota)) = self.clients.sendable(key) {
+            let Some(session) = self.clients.sessions.get_mut(key) else {
+                return;
+            };
+            let Some(replay) = session.replays.as_mut().and_then(|replays| replays.active()) else {
+                return;
+            };
+            if let Some(message) = replay.page.front() {
+                let qos = message.qos.min(replay.options.qos());
+                let free = session
+                    .sender
+                    .as_ref()
+                    .is_none_or(|s| s.queue.is_empty() && s.has_room(quota));
+                if qos > QoS::AtMostOnce && !free {
+                    return;
+                }
+                self.replay_one(now, key, id, qos, effects);
+                continue;
+            }
+            if replay.asked.is_some() {
+                return;
+            }
+            if replay.shards.is_empty() {
+                self.end_replay(now, key, effects);
+                continue;
+            }
+            if pages > 0 {
+                let session = self.clients.sessions.reference(key);
+                if !self.replaying.contains(&session) {
+                    self.replaying.push(session);
+                }
+                return;
+            }
+            pages += 1;
+            self.next_page(now, key, effects);
+        }
+    }
+
+    /// Sends the first message of the page at hand, unless it is stale, expired or not for this Session.
+    fn replay_one(&mut self, now: Now, key: SessionKey, id: crate::ids::ConnectionId, qos: QoS, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replays) = session.replays.as_mut() else {
+            return;
+        };
+        let Some(replay) = replays.active() else { return };
+        let (subscription_id, Some(message)) = (replay.subscription_id, replay.page.pop_front()) else {
+            return;
+        };
+        let stale = replays.has_seen(message.topic_bytes());
+        if stale || message.is_expired(now) || !may(session, Action::Retained, message.topic()) {
+            return self.clients.let_go(message, effects);
+        }
+        if qos == QoS::AtMostOnce {
+            let mut delivery = Delivery::new(message, qos, true);
+            delivery.subscription_id = subscription_id;
+            self.clients.send_publish(now, id, delivery, effects);
+        } else {
+            let owed = Owed {
+                message: Some(message),
+                extra: None,
+                record: RecordId(0),
+                subscription_id,
+                qos,
+                retain: true,
+                flow: SenderFlow::Queued,
+                dup: false,
+            };
+            self.clients.begin(now, key, owed, effects);
+        }
+    }
+
+    /// Fetches the next page: from here at once, from another shard by a question.
+    fn next_page(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let reference = self.clients.sessions.reference(key);
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(replay) = session.replays.as_mut().and_then(|replays| replays.active()) else {
+            return;
+        };
+        let Some(&shard) = replay.shards.last() else { return };
+        if shard != self.shard {
+            self.last_query += 1;
+            replay.asked = Some(self.last_query);
+            self.queries.insert(self.last_query, reference);
+            let query = ShardMessage::RetainedQuery {
+                id: self.last_query,
+                filter: replay.filter.clone(),
+                after: replay.after.clone(),
+            };
+            effects.forwards.push((shard, query));
+            return;
+        }
+        let max = self.clients.config.retained_page_max;
+        let page = &mut replay.page;
+        let end = self
+            .retained
+            .page(&replay.filter, replay.after.as_deref(), max, PAGE_STEPS, |_, kept| {
+                if !kept.message.is_expired(now) {
+                    page.push_back(Rc::clone(&kept.message));
+                }
+            });
+        replay.turn_page(end);
+    }
+
+    /// Another shard asks for a page.
+    pub(crate) fn on_retained_query(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        id: u64,
+        filter: &str,
+        after: Option<&str>,
+        effects: &mut Effects,
+    ) {
+        let mut messages = Vec::new();
+        let mut after = after.map(alloc::string::String::from);
+        let mut bytes = 0;
+        // Small steps, so that a page of large messages ends by its bytes.
+        for _ in 0..self.clients.config.retained_page_max.div_ceil(16) {
+            let end = self.retained.page(filter, after.as_deref(), 16, PAGE_STEPS, |_, kept| {
+                if !kept.message.is_expired(now) {
+                    bytes += kept.message.charge();
+                    messages.push(kept.message.clone_for_shard());
+                }
+            });
+            after = match end {
+                Page::Done => None,
+                Page::More(after) => Some(after),
+            };
+            if after.is_none() || bytes > PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        effects.forwards.push((
+            from,
+            ShardMessage::RetainedPage {
+                id,
+                messages,
+                more: after,
+            },
+        ));
+    }
+
+    /// A page came.
+    pub(crate) fn on_retained_page(
+        &mut self,
+        now: Now,
+        id: u64,
+        messages: Vec<Message>,
+        more: Option<alloc::string::String>,
+        effects: &mut Effects,
+    ) {
+        let Some(session) = self.queries.remove(&id) else {
+            return;
+        };
+        let Some(key) = self.clients.sessions.resolve(session) else {
+            return;
+        };
+        let Some(replays) = self
+            .clients
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.replays.as_mut())
+        else {
+            return;
+        };
+        let Some(replay) = replays.asked(id) else { return };
+        replay.page.extend(messages.into_iter().map(Rc::new));
+        replay.asked = None;
+        replay.turn_page(more.map_or(Page::Done, Page::More));
+        self.replay(now, key, effects);
+    }
+
+    /// A Subscription has all its retained messages. When no replay is open, live messages that were held go out.
+    fn end_replay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get_mut(key) else {
+            return;
+        };
+        if session.replays.as_mut().is_some_and(|replays| replays.finish()) {
+            session.replays = None;
+            self.clients.pump(now, key, effects);
+        }
+    }
+
+    /// Replays that used up their page of work in an earlier call.
+    pub(crate) fn continue_replays(&mut self, now: Now, effects: &mut Effects) {
+        for session in core::mem::take(&mut self.replaying) {
+            if effects.transmits.len() >= self.clients.config.tray_max {
+                self.replaying.push(session);
+            } else if let Some(key) = self.clients.sessions.resolve(session) {
+                self.replay(now, key, effects);
+            }
+        }
+    }
+
+    /// Removes retained messages that have expired, a bounded slice at a time.
+    pub(crate) fn sweep_retained(&mut self, now: Now, effects: &mut Effects) {
+        let mut expired = Vec::new();
+        let after = self.sweep_after.take();
+        let end = self
+            .retained
+            .page("#", after.as_deref(), PAGE_STEPS, PAGE_STEPS, |_, kept| {
+                if kept.message.is_expired(now) {
+                    expired.push(Rc::clone(&kept.message));
+                }
+            });
+        if let Page::More(next) = end {
+            self.sweep_after = Some(next);
+        }
+        for message in expired {
+            if let Some(old) = self.retained.remove(message.topic()) {
+                self.clients.stats.publish_expired += 1;
+                self.clients.journal.delete(old.record, effects);
+                self.clients.let_go(old.message, effects);
+            }
+            self.clients.let_go(message, effects);
+        }
+    }
+}

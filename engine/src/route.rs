@@ -1,0 +1,335 @@
+//! One message → deliveries here, forwards elsewhere.
+//!
+//! The cost is one hash, one lookup, one walk of the trie bounded by the topic's depth, and what the matches cost
+//! themselves: Sessions and Subscriptions that are not meant add nothing.
+
+use alloc::{rc::Rc, string::String, vec::Vec};
+use core::mem::take;
+
+use sol_codec::{QoS, SubscriptionId};
+
+use crate::clients::{Delivered, How};
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::fanout::{FanOut, Target};
+use crate::ids::ShardId;
+use crate::message::Message;
+use crate::rights::Action;
+use crate::session::acks::Place;
+use crate::session::sender::Extra;
+use crate::session::sessions::SessionRef;
+use crate::shard_message::{Forward, GroupPick, ShardMessage};
+use crate::subscription::Options;
+use crate::time::Now;
+use crate::topic_tree::{Matches, Subscription};
+
+/// A message on its way, and who waits for what becomes of it.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub(crate) message: Rc<Message>,
+    pub(crate) source: Source,
+}
+
+/// Where a message came from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A client of this shard; the place of its acknowledgement, if that waits already.
+    Client {
+        may_refuse: bool,
+        ack: Option<(SessionRef, Place)>,
+    },
+    /// Another shard.
+    Shard {
+        from: ShardId,
+        n: u64,
+        route: bool,
+        retain: bool,
+        groups: Vec<GroupPick>,
+        may_refuse: bool,
+    },
+    /// A Will, or the broker itself.
+    Broker,
+}
+
+impl Source {
+    const fn may_refuse(&self) -> bool {
+        match self {
+            Self::Client { may_refuse, .. } | Self::Shard { may_refuse, .. } => *may_refuse,
+            Self::Broker => false,
+        }
+    }
+}
+
+/// What became of a message so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Somebody subscribed to it.
+    pub(crate) matched: bool,
+    /// At least one Session could not take it, and the publisher wants to know.
+    pub(crate) refused: bool,
+    /// The fan-out was cut; it goes on in the next tick.
+    pub(crate) cut: bool,
+}
+
+/// Buffers that routing reuses.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    matches: Matches,
+    targets: Vec<Target>,
+    posts: Vec<Post>,
+    /// Forwards of the latest publish that are answered.
+    pub(crate) posted: Vec<(ShardId, u64)>,
+    /// All shards that it was forwarded to.
+    posted_to: Vec<ShardId>,
+    /// Number of the latest publish, for finding overlapping Subscriptions.
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Post {
+    to: ShardId,
+    route: bool,
+    retain: bool,
+    groups: Vec<GroupPick>,
+}
+
+impl Scratch {
+    /// The shards that the latest publish was forwarded to.
+    pub(crate) fn posted_to(&self) -> impl Iterator<Item = ShardId> {
+        self.posted_to.iter().copied()
+    }
+}
+
+impl Engine {
+    /// Routes a message: nothing may be before it in the line. Forwards that will be answered are in `scratch.posted`.
+    pub(crate) fn route(&mut self, now: Now, publish: Publish, effects: &mut Effects) -> Outcome {
+        let mut outcome = Outcome::default();
+        let hash = self.tree.topic_hash(publish.message.topic());
+        self.scratch.posted.clear();
+        self.scratch.posted_to.clear();
+        let (route, retain) = match publish.source {
+            Source::Shard { route, retain, .. } => (route, retain),
+            _ => (true, publish.message.retain && self.clients.config.retain_available),
+        };
+        if retain {
+            let home = self.placement.home_of_hash(hash);
+            if home == self.shard {
+                self.store_retained(now, &publish.message, effects);
+            } else {
+                self.post(home).retain = true;
+            }
+        }
+        let mut matches = take(&mut self.scratch.matches);
+        if route {
+            matches.clear();
+            self.tree.matches(publish.message.topic(), hash, &mut matches);
+            outcome.matched = !matches.filters.is_empty() || !matches.groups.is_empty() || matches.shards != 0;
+            if !matches!(publish.source, Source::Shard { .. }) {
+                for shard in shards_in(matches.shards) {
+                    self.post(shard).route = true;
+                }
+                self.share(now, &publish, &matches, &mut outcome, effects);
+            }
+        } else {
+            matches.clear();
+        }
+        if let Source::Shard { groups, may_refuse, .. } = &publish.source {
+            for pick in groups {
+                outcome.refused |= self.share_picked(now, &publish.message, pick, *may_refuse, effects);
+            }
+        }
+        if !self.scratch.posts.is_empty() {
+            self.send_posts(&publish, effects);
+        }
+        self.deliver_here(now, publish, &matches, &mut outcome, effects);
+        self.scratch.matches = matches;
+        outcome
+    }
+
+    /// The forward to a shard that is being put together.
+    fn post(&mut self, to: ShardId) -> &mut Post {
+        let posts = &mut self.scratch.posts;
+        let at = posts.iter().position(|post| post.to == to).unwrap_or_else(|| {
+            posts.push(Post {
+                to,
+                route: false,
+                retain: false,
+                groups: Vec::new(),
+            });
+            posts.len() - 1
+        });
+        &mut posts[at]
+    }
+
+    /// Has a Shared Subscription's message forwarded to a shard that was picked for it.
+    pub(crate) fn post_pick(&mut self, to: ShardId, pick: GroupPick) {
+        self.post(to).groups.push(pick);
+    }
+
+    /// Sends the forwards that were put together.
+    pub(crate) fn send_posts(&mut self, publish: &Publish, effects: &mut Effects) {
+        let mut posts = take(&mut self.scratch.posts);
+        let answered = publish.message.qos > QoS::AtMostOnce;
+        for post in posts.drain(..) {
+            self.scratch.posted_to.push(post.to);
+            let n = if answered {
+                self.links.number_forward(post.to)
+            } else {
+                0
+            };
+            if answered {
+                self.scratch.posted.push((post.to, n));
+            }
+            let forward = Forward {
+                n,
+                message: publish.message.clone_for_shard(),
+                route: post.route,
+                retain: post.retain,
+                groups: post.groups,
+                may_refuse: publish.source.may_refuse(),
+            };
+            self.clients.stats.forwards_sent += 1;
+            effects
+                .forwards
+                .push((post.to, ShardMessage::Forward(alloc::boxed::Box::new(forward))));
+        }
+        self.scratch.posts = posts;
+    }
+
+    fn deliver_here(
+        &mut self,
+        now: Now,
+        publish: Publish,
+        matches: &Matches,
+        outcome: &mut Outcome,
+        effects: &mut Effects,
+    ) {
+        let room = self.clients.config.tray_max.saturating_sub(effects.transmits.len());
+        if let [only] = matches.filters.as_slice() {
+            let Self { tree, clients, .. } = self;
+            let subscribers = tree.subscribers(*only);
+            if subscribers.len() <= room {
+                let may_refuse = publish.source.may_refuse();
+                for subscription in subscribers {
+                    let options = Options(subscription.options);
+                    if options.no_local() && is_own(clients, subscription, &publish.message) {
+                        continue;
+                    }
+                    let how = How {
+                        options,
+                        subscription_id: SubscriptionId::new(subscription.sub_id),
+                        extra: None,
+                        may_refuse,
+                        action: Action::Deliver,
+                    };
+                    let delivered = clients.deliver(now, subscription.session, &publish.message, &how, effects);
+                    outcome.refused |= delivered == Delivered::Refused;
+                }
+                return self.clients.let_go(publish.message, effects);
+            }
+        }
+        if matches.filters.is_empty() {
+            return self.clients.let_go(publish.message, effects);
+        }
+        let mut targets = take(&mut self.scratch.targets);
+        self.find_targets(&publish.message, matches, &mut targets);
+        let generation = self.tree.generation();
+        let mut fanout = FanOut {
+            publish,
+            targets,
+            next: 0,
+            generation,
+            refused: false,
+            wrote: false,
+        };
+        if self.continue_fanout(now, &mut fanout, effects) {
+            outcome.refused |= fanout.refused;
+            fanout.targets.clear();
+            self.scratch.targets = fanout.targets;
+            self.clients.let_go(fanout.publish.message, effects);
+        } else {
+            fanout.refused |= outcome.refused;
+            outcome.cut = true;
+            self.line.open(fanout);
+        }
+    }
+
+    /// One target for each Session, however many of its Subscriptions match: it gets one copy, with the highest QoS and
+    /// the identifiers of all of them [MQTT-3.3.4-2, -3, -4].
+    fn find_targets(&mut self, message: &Message, matches: &Matches, targets: &mut Vec<Target>) {
+        let Self {
+            tree, clients, scratch, ..
+        } = self;
+        scratch.number = scratch.number.wrapping_add(1);
+        for &filter in &matches.filters {
+            for subscription in tree.subscribers(filter) {
+                let options = Options(subscription.options);
+                if options.no_local() && is_own(clients, subscription, message) {
+                    continue;
+                }
+                let Some(session) = clients.sessions.get_mut(subscription.session) else {
+                    continue;
+                };
+                let id = SubscriptionId::new(subscription.sub_id);
+                if session.mark == scratch.number
+                    && let Some(target) = targets.get_mut(session.mark_target as usize)
+                {
+                    target.merge(options, id);
+                    continue;
+                }
+                session.mark = scratch.number;
+                session.mark_target = targets.len() as u32;
+                let session = SessionRef {
+                    key: subscription.session,
+                    generation: session.generation,
+                };
+                targets.push(Target {
+                    session,
+                    filter,
+                    options,
+                    subscription_id: id,
+                    extra: None,
+                });
+            }
+        }
+    }
+}
+
+impl Target {
+    fn merge(&mut self, options: Options, id: Option<SubscriptionId>) {
+        self.options = self.options.merged(options);
+        match (self.subscription_id, id) {
+            (None, _) => self.subscription_id = id,
+            (Some(_), None) => {}
+            (Some(_), Some(id)) => {
+                let extra = Rc::make_mut(self.extra.get_or_insert_default());
+                Rc::make_mut(extra.subscription_ids.get_or_insert_default()).push(id);
+            }
+        }
+    }
+}
+
+/// Whether a Subscription is the publisher's own [MQTT-3.8.3-3].
+fn is_own(clients: &crate::clients::Clients, subscription: &Subscription, message: &Message) -> bool {
+    clients
+        .sessions
+        .get(subscription.session)
+        .is_some_and(|session| session.origin == message.origin)
+}
+
+/// The shards of a bit set.
+fn shards_in(mut bits: u64) -> impl Iterator<Item = ShardId> {
+    core::iter::from_fn(move || {
+        let shard = bits.trailing_zeros();
+        bits &= bits.checked_sub(1)?;
+        Some(ShardId(shard as u16))
+    })
+}
+
+/// What a message of a Shared Subscription remembers of it, so that it can be given back.
+pub(crate) fn share_extra(share: &str, filter: &str) -> Rc<Extra> {
+    Rc::new(Extra {
+        subscription_ids: None,
+        share: Some((String::from(share), String::from(filter))),
+    })
+}

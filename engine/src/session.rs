@@ -1,0 +1,86 @@
+//! What survives the Network Connection (section 4.1).
+
+pub(crate) mod acks;
+pub(crate) mod replay;
+pub(crate) mod sender;
+pub(crate) mod sessions;
+
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+
+use sol_codec::PacketId;
+
+use crate::ids::ConnectionId;
+use crate::input::OwnedWill;
+use crate::message::Origin;
+use crate::record::RecordId;
+use crate::timer_wheel::TimerKey;
+use crate::topic_tree::{FilterKey, GroupKey};
+
+use acks::Acks;
+use replay::Replays;
+use sender::Sender;
+
+/// One client's Session. What may never be used is boxed on first use: most Sessions are idle.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client_id: Box<str>,
+    pub(crate) username: Option<Box<str>>,
+    /// A keyed hash of the Client Identifier.
+    pub(crate) origin: Origin,
+    /// Distinguishes the tenants of a slot.
+    pub(crate) generation: u32,
+    /// Session Expiry Interval in seconds.
+    pub(crate) expiry_interval: u32,
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) sender: Option<Box<Sender>>,
+    /// Inbound QoS 2 identifiers that wait for PUBREL: `ReceiverFlow::ExpectPubrel`.
+    pub(crate) inbound: BTreeMap<PacketId, RecordId>,
+    pub(crate) acks: Option<Box<Acks>>,
+    pub(crate) replays: Option<Box<Replays>>,
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    pub(crate) will: Option<Box<OwnedWill>>,
+    /// The Session's own deadlines while it has no connection: its Will's delay and its end.
+    pub(crate) timers: Option<Box<AwayTimers>>,
+    /// Its record, 0 while it has none.
+    pub(crate) record: RecordId,
+    /// Number of the publish that last reached it and its target there, to find overlapping Subscriptions.
+    pub(crate) mark: u32,
+    pub(crate) mark_target: u32,
+}
+
+/// A Session's Subscriptions, each list sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    pub(crate) filters: Vec<FilterKey>,
+    pub(crate) groups: Vec<GroupKey>,
+    /// Records by filter text, while there is a journal.
+    pub(crate) records: BTreeMap<String, RecordId>,
+}
+
+impl Subscriptions {
+    pub(crate) fn len(&self) -> usize {
+        self.filters.len() + self.groups.len()
+    }
+}
+
+/// Deadlines of a Session that is away.
+#[derive(Debug, Default)]
+pub(crate) struct AwayTimers {
+    pub(crate) will: Option<TimerKey>,
+    pub(crate) expiry: Option<TimerKey>,
+}
+
+impl Session {
+    /// Whether it outlives its connection: what the journal keeps references for.
+    pub(crate) const fn is_durable(&self) -> bool {
+        self.expiry_interval > 0
+    }
+
+    pub(crate) fn sender_mut(&mut self) -> &mut Sender {
+        self.sender.get_or_insert_default()
+    }
+
+    pub(crate) fn subscriptions_mut(&mut self) -> &mut Subscriptions {
+        self.subscriptions.get_or_insert_default()
+    }
+}

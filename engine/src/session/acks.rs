@@ -1,0 +1,109 @@
+//! Acknowledgements that wait by count (section 4.6).
+//!
+//! An acknowledgement that has nothing to wait for, with none of its kind before it, never comes here. The others stand
+//! in a lane of their kind: they leave in order, when their count of completions is down to zero. Kinds do not wait for
+//! each other.
+
+use alloc::{collections::VecDeque, vec::Vec};
+
+use sol_codec::{PacketId, ReasonCode};
+
+/// The kinds of acknowledgement that can have something to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    PubAck,
+    PubRec,
+    PubComp,
+    SubAck,
+    UnsubAck,
+}
+
+const LANES: usize = 5;
+
+/// A waiting acknowledgement: its lane, and its place in it counted from the lane's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) lane: Lane,
+    n: u32,
+}
+
+/// An acknowledgement that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) packet_id: PacketId,
+    pub(crate) reason_code: ReasonCode,
+    /// Reason Codes of a SUBACK or UNSUBACK.
+    pub(crate) reason_codes: Vec<u8>,
+    /// Completions still to come.
+    pub(crate) waits: u32,
+    /// The connection that asked is gone: count down, but tell nobody.
+    pub(crate) muted: bool,
+}
+
+/// The lanes of one Session.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    lanes: [Queue; LANES],
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    first: u32,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Acks {
+    /// Whether an acknowledgement of this kind may leave without waiting for another.
+    pub(crate) fn is_free(&self, lane: Lane) -> bool {
+        self.lanes[lane as usize].waiting.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|queue| queue.waiting.is_empty())
+    }
+
+    /// How many acknowledgements of a kind wait.
+    pub(crate) fn len(&self, lane: Lane) -> usize {
+        self.lanes[lane as usize].waiting.len()
+    }
+
+    pub(crate) fn push(&mut self, lane: Lane, waiting: Waiting) -> Place {
+        let queue = &mut self.lanes[lane as usize];
+        queue.waiting.push_back(waiting);
+        Place {
+            lane,
+            n: queue.first.wrapping_add(queue.waiting.len() as u32 - 1),
+        }
+    }
+
+    /// The acknowledgement at a place, unless it left already.
+    pub(crate) fn get_mut(&mut self, place: Place) -> Option<&mut Waiting> {
+        let queue = &mut self.lanes[place.lane as usize];
+        queue.waiting.get_mut(place.n.wrapping_sub(queue.first) as usize)
+    }
+
+    /// The waiting acknowledgement of an identifier.
+    pub(crate) fn find_mut(&mut self, lane: Lane, packet_id: PacketId) -> Option<&mut Waiting> {
+        self.lanes[lane as usize]
+            .waiting
+            .iter_mut()
+            .find(|waiting| waiting.packet_id == packet_id)
+    }
+
+    /// The next acknowledgement of a lane that may leave.
+    pub(crate) fn pop_ready(&mut self, lane: Lane) -> Option<Waiting> {
+        let queue = &mut self.lanes[lane as usize];
+        if queue.waiting.front()?.waits > 0 {
+            return None;
+        }
+        queue.first = queue.first.wrapping_add(1);
+        queue.waiting.pop_front()
+    }
+
+    /// The connection is gone: nothing that waits is told to anybody, unless the client asks again.
+    pub(crate) fn mute(&mut self) {
+        for waiting in self.lanes.iter_mut().flat_map(|queue| queue.waiting.iter_mut()) {
+            waiting.muted = true;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! QoS 1 and 2 as sender (section 4.3): the window of unfinished exchanges and the queue behind it.
+//!
+//! ```text
+//! QoS 1   queue ──PUBLISH──► ExpectPuback ──PUBACK──► gone
+//! QoS 2   queue ──PUBLISH──► ExpectPubrec ──PUBREC──► ExpectPubcomp ──PUBCOMP──► gone
+//! ```
+//! The window is a ring indexed by Packet Identifier minus the oldest one's, so that an identifier is found without a
+//! search and a new one is never in use: the ring's span is limited, not only its count.
+
+use alloc::{collections::VecDeque, rc::Rc, string::String, vec::Vec};
+
+use sol_codec::{PacketId, QoS, SubscriptionId};
+
+use crate::effects::Delivery;
+use crate::message::Message;
+use crate::record::RecordId;
+
+/// Packet Identifiers run from 1 to 65,535.
+const PACKET_IDS: u16 = u16::MAX;
+/// What an identifier is if arithmetic were ever wrong.
+const FIRST: PacketId = PacketId::new(1).unwrap();
+/// How far the newest identifier may be ahead of the oldest unfinished one.
+const SPAN_MAX: usize = 16_384;
+
+/// Where an exchange stands, by what it expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SenderFlow {
+    /// Not sent yet.
+    Queued,
+    /// Its PUBLISH (QoS 2, durable Session) waits until the journal has its reference.
+    ExpectDurable,
+    ExpectPuback,
+    ExpectPubrec,
+    /// PUBREC came; its PUBREL waits until the journal has it.
+    ExpectDurableRelease,
+    ExpectPubcomp,
+}
+
+/// What only some deliveries carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extra {
+    /// Subscription Identifiers beyond the first.
+    pub(crate) subscription_ids: Option<Rc<Vec<SubscriptionId>>>,
+    /// The Shared Subscription that it was picked for, `(ShareName, Topic Filter)`: it is given back if this member is
+    /// lost.
+    pub(crate) share: Option<(String, String)>,
+}
+
+/// A message owed to a Session.
+#[derive(Clone, Debug)]
+pub(crate) struct Owed {
+    /// None once PUBREC came.
+    pub(crate) message: Option<Rc<Message>>,
+    pub(crate) extra: Option<Rc<Extra>>,
+    pub(crate) record: RecordId,
+    pub(crate) subscription_id: Option<SubscriptionId>,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) flow: SenderFlow,
+    /// It was sent on an earlier connection.
+    pub(crate) dup: bool,
+}
+
+impl Owed {
+    fn is_shared(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.share.is_some())
+    }
+
+    pub(crate) fn charge(&self) -> usize {
+        size_of::<Self>() + self.message.as_ref().map_or(0, |message| message.charge())
+    }
+
+    /// The PUBLISH of this message, if it is still one to be published.
+    pub(crate) fn delivery(&self, packet_id: Option<PacketId>) -> Option<Delivery> {
+        let mut delivery = Delivery::new(Rc::clone(self.message.as_ref()?), self.qos, self.retain);
+        delivery.subscription_id = self.subscription_id;
+        delivery.more_subscription_ids = self.extra.as_ref().and_then(|extra| extra.subscription_ids.clone());
+        delivery.packet_id = packet_id;
+        delivery.dup = self.dup;
+        Some(delivery)
+    }
+}
+
+/// The sending side of one Session.
+#[derive(Debug, Default)]
+pub(crate) struct Sender {
+    window: VecDeque<Option<Owed>>,
+    /// The front's Packet Identifier, less one.
+    front: u16,
+    /// Entries of the window, from the front, that were sent on this connection.
+    cursor: usize,
+    /// Those of them that are unfinished: what the client's Receive Maximum limits (section 4.9).
+    outstanding: u16,
+    pub(crate) queue: VecDeque<Owed>,
+    pub(crate) queue_bytes: usize,
+    /// Messages dropped for this Session so far.
+    pub(crate) dropped: u64,
+}
+
+impl Sender {
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.window.is_empty() && self.queue.is_empty()
+    }
+
+    /// Whether a new message may be sent now, past an empty queue.
+    pub(crate) fn has_room(&self, quota: u16) -> bool {
+        self.outstanding < quota && self.cursor == self.window.len() && self.window.len() < SPAN_MAX
+    }
+
+    /// Takes a message into the window; it is sent from now on. Check [`Sender::has_room`] first.
+    pub(crate) fn begin(&mut self, owed: Owed) -> PacketId {
+        let packet_id = self.id_at(self.window.len());
+        self.window.push_back(Some(owed));
+        self.cursor = self.window.len();
+        self.outstanding += 1;
+        packet_id
+    }
+
+    /// The next exchange to take up again after the Session was resumed, if the quota allows one [MQTT-4.4.0-1].
+    pub(crate) fn next_resend(&mut self, quota: u16) -> Option<(PacketId, &mut Owed)> {
+        while let Some(None) = self.window.get(self.cursor) {
+            self.cursor += 1;
+        }
+        if self.cursor >= self.window.len() || self.outstanding >= quota {
+            return None;
+        }
+        let packet_id = self.id_at(self.cursor);
+        self.outstanding += 1;
+        self.cursor += 1;
+        let owed = self.window.get_mut(self.cursor - 1)?.as_mut()?;
+        Some((packet_id, owed))
+    }
+
+    /// The unfinished exchange of an identifier.
+    pub(crate) fn get_mut(&mut self, packet_id: PacketId) -> Option<&mut Owed> {
+        let at = self.index_of(packet_id)?;
+        self.window.get_mut(at)?.as_mut()
+    }
+
+    /// Ends an exchange, and with it the use of its identifier.
+    pub(crate) fn finish(&mut self, packet_id: PacketId) -> Option<Owed> {
+        let at = self.index_of(packet_id)?;
+        let owed = self.window.get_mut(at)?.take()?;
+        if at < self.cursor {
+            self.outstanding -= 1;
+        }
+        while let Some(None) = self.window.front() {
+            self.window.pop_front();
+            self.cursor = self.cursor.saturating_sub(1);
+            self.front = (self.front + 1) % PACKET_IDS;
+        }
+        Some(owed)
+    }
+
+    /// The connection is gone: all that is unfinished has to be taken up again on the next one.
+    pub(crate) fn rewind(&mut self) {
+        self.cursor = 0;
+        self.outstanding = 0;
+        for owed in self.window.iter_mut().flatten() {
+            owed.dup |= matches!(owed.flow, SenderFlow::ExpectPuback | SenderFlow::ExpectPubrec);
+        }
+    }
+
+    /// All unfinished exchanges in order, with their identifiers.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = (PacketId, &Owed)> {
+        self.window
+            .iter()
+            .enumerate()
+            .filter_map(|(at, owed)| Some((self.id_at(at), owed.as_ref()?)))
+    }
+
+    /// Everything that is owed, when the Session ends.
+    pub(crate) fn into_owed(self) -> impl Iterator<Item = Owed> {
+        self.window.into_iter().flatten().chain(self.queue)
+    }
+
+    /// Whether anything owed came through a Shared Subscription.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.window.iter().flatten().chain(&self.queue).any(Owed::is_shared)
+    }
+
+    /// Takes out what a Shared Subscription may give to another member: what has not begun, and QoS 1 that was not
+    /// acknowledged.
+    pub(crate) fn take_shared(&mut self) -> Vec<Owed> {
+        let mut taken = Vec::new();
+        let begun: Vec<_> = self
+            .unfinished()
+            .filter(|(_, owed)| owed.is_shared() && owed.flow == SenderFlow::ExpectPuback)
+            .map(|(id, _)| id)
+            .collect();
+        for id in begun {
+            taken.extend(self.finish(id));
+        }
+        for _ in 0..self.queue.len() {
+            let Some(owed) = self.queue.pop_front() else { break };
+            if owed.is_shared() {
+                self.queue_bytes -= owed.charge();
+                taken.push(owed);
+            } else {
+                self.queue.push_back(owed);
+            }
+        }
+        taken
+    }
+
+    /// Number of unfinished exchanges on this connection.
+    #[cfg(test)]
+    pub(crate) const fn outstanding(&self) -> u16 {
+        self.outstanding
+    }
+
+    /// Puts an exchange back as it was recorded; in order, into an empty or earlier-filled window.
+    pub(crate) fn restore(&mut self, packet_id: PacketId, owed: Owed) {
+        if self.window.is_empty() {
+            self.front = packet_id.get() - 1;
+        }
+        let at = usize::from((packet_id.get() - 1 + PACKET_IDS - self.front) % PACKET_IDS);
+        while self.window.len() <= at {
+            self.window.push_back(None);
+        }
+        self.window[at] = Some(owed);
+    }
+
+    fn id_at(&self, at: usize) -> PacketId {
+        // `at` is below SPAN_MAX, so the sum stays far below u32::MAX and the remainder plus one is never 0.
+        let id = (u32::from(self.front) + at as u32) % u32::from(PACKET_IDS) + 1;
+        PacketId::new(id as u16).unwrap_or(FIRST)
+    }
+
+    fn index_of(&self, packet_id: PacketId) -> Option<usize> {
+        let zero_based = u32::from(packet_id.get() - 1) + u32::from(PACKET_IDS);
+        let at = ((zero_based - u32::from(self.front)) % u32::from(PACKET_IDS)) as usize;
+        (at < self.window.len()).then_some(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed() -> Owed {
+        Owed {
+            message: Some(Rc::new(Message::new("t", b"", false))),
+            extra: None,
+            record: RecordId(0),
+            subscription_id: None,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            flow: SenderFlow::ExpectPuback,
+            dup: false,
+        }
+    }
+
+    /// [MQTT-2.2.1-4]: identifiers are never 0 and never in use, through many turns of the counter.
+    #[test]
+    fn packet_ids_wrap_without_zero_or_reuse() {
+        let mut sender = Sender::default();
+        let mut open = VecDeque::new();
+        for _ in 0..200_000 {
+            assert!(sender.has_room(10));
+            let id = sender.begin(owed());
+            assert!(!open.contains(&id));
+            open.push_back(id);
+            if open.len() == 10 {
+                assert!(sender.finish(open.pop_front().unwrap()).is_some());
+            }
+        }
+        assert_eq!(sender.outstanding(), 9);
+    }
+
+    /// An exchange that never ends stops new ones before its identifier could be used again.
+    #[test]
+    fn an_unfinished_exchange_limits_the_span() {
+        let mut sender = Sender::default();
+        let stuck = sender.begin(owed());
+        let mut begun = 0;
+        while sender.has_room(10) {
+            let id = sender.begin(owed());
+            sender.finish(id).unwrap();
+            begun += 1;
+        }
+        assert_eq!(begun, SPAN_MAX - 1);
+        sender.finish(stuck).unwrap();
+        assert!(sender.has_room(10) && sender.is_idle());
+    }
+
+    /// Acknowledgements of identifiers that are not in use change nothing.
+    #[test]
+    fn unknown_identifiers_are_not_found() {
+        let mut sender = Sender::default();
+        let id = sender.begin(owed());
+        for other in [2, 3, 65_535] {
+            assert!(sender.finish(PacketId::new(other).unwrap()).is_none());
+        }
+        assert!(sender.finish(id).is_some() && sender.finish(id).is_none());
+    }
+
+    /// [MQTT-4.4.0-1]: after a resume everything unfinished is sent again in its first order, as the quota allows.
+    #[test]
+    fn resend_follows_the_first_order_within_the_quota() {
+        let mut sender = Sender::default();
+        let ids: Vec<_> = (0..5).map(|_| sender.begin(owed())).collect();
+        sender.finish(ids[1]).unwrap();
+        sender.rewind();
+        let mut resent = Vec::new();
+        while let Some((id, owed)) = sender.next_resend(2) {
+            assert!(owed.dup);
+            resent.push(id);
+        }
+        assert_eq!(resent, [ids[0], ids[2]]);
+        assert!(!sender.has_room(2));
+        sender.finish(ids[2]).unwrap();
+        assert_eq!(sender.next_resend(2).unwrap().0, ids[3]);
+    }
+}

@@ -1,0 +1,305 @@
+//! Shared Subscriptions (section 4.8.2): which shard, which member, and what happens when a member is lost.
+
+use alloc::{rc::Rc, string::String, vec::Vec};
+
+use sol_codec::{QoS, SubscriptionId};
+
+use crate::clients::{Delivered, How};
+use crate::effects::Effects;
+use crate::engine::Engine;
+use crate::ids::{SessionKey, ShardId};
+use crate::message::Message;
+use crate::rights::Action;
+use crate::route::{Outcome, Publish, Source, share_extra};
+use crate::session::sender::Owed;
+use crate::shard_message::{GroupPick, ShardMessage};
+use crate::subscription::Options;
+use crate::time::Now;
+use crate::topic_tree::{GroupKey, Matches, RemoteWeight};
+
+/// Where a Shared Subscription's message goes.
+enum Picked {
+    Here,
+    There(ShardId),
+    Nobody,
+}
+
+impl Engine {
+    /// Hands a client's message to one member of every Shared Subscription that matches.
+    pub(crate) fn share(
+        &mut self,
+        now: Now,
+        publish: &Publish,
+        matches: &Matches,
+        outcome: &mut Outcome,
+        effects: &mut Effects,
+    ) {
+        for &group in &matches.groups {
+            match self.pick_shard(group, None) {
+                Picked::Here => {
+                    let may_refuse = matches!(publish.source, Source::Client { may_refuse: true, .. });
+                    let delivered = self.give_to_member(now, group, &publish.message, may_refuse, effects);
+                    outcome.refused |= delivered == Some(Delivered::Refused);
+                }
+                Picked::There(shard) => {
+                    if let Some((share, filter)) = self.group_names(group) {
+                        self.post_pick(
+                            shard,
+                            GroupPick {
+                                share,
+                                filter,
+                                passed_on: false,
+                            },
+                        );
+                    }
+                }
+                Picked::Nobody => self.clients.stats.publish_dropped += 1,
+            }
+        }
+    }
+
+    /// Another shard picked this one. Returns whether the message was refused.
+    pub(crate) fn share_picked(
+        &mut self,
+        now: Now,
+        message: &Rc<Message>,
+        pick: &GroupPick,
+        may_refuse: bool,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(group) = self.tree.find_group(&pick.filter, &pick.share) else {
+            self.clients.stats.publish_dropped += 1;
+            return false;
+        };
+        if let Some(delivered) = self.give_to_member(now, group, message, may_refuse, effects) {
+            return delivered == Delivered::Refused;
+        }
+        // Its members left while the message was on its way: it is passed on once.
+        if let Picked::There(shard) = self.pick_shard(group, Some(self.shard))
+            && !pick.passed_on
+        {
+            self.post_pick(
+                shard,
+                GroupPick {
+                    passed_on: true,
+                    ..pick.clone()
+                },
+            );
+        } else {
+            self.clients.stats.publish_dropped += 1;
+        }
+        false
+    }
+
+    /// Picks a shard by the number of its online members, or of its durable offline ones if nobody is online.
+    fn pick_shard(&mut self, group: GroupKey, except: Option<ShardId>) -> Picked {
+        let me = self.shard;
+        let Some((online, offline)) = self.count_members(group) else {
+            return Picked::Nobody;
+        };
+        let Some(group) = self.tree.group_mut(group) else {
+            return Picked::Nobody;
+        };
+        let mut weights: Vec<(ShardId, u32, u32)> = Vec::with_capacity(group.remote.len() + 1);
+        weights.push((me, online, offline));
+        weights.extend(
+            group
+                .remote
+                .iter()
+                .map(|w: &RemoteWeight| (ShardId(w.shard), w.online, w.offline)),
+        );
+        weights.retain(|(shard, ..)| Some(*shard) != except);
+        let total_online: u32 = weights.iter().map(|(_, online, _)| online).sum();
+        let total: u32 = if total_online > 0 {
+            total_online
+        } else {
+            weights.iter().map(|(.., offline)| offline).sum()
+        };
+        if total == 0 {
+            return Picked::Nobody;
+        }
+        group.turn = group.turn.wrapping_add(1);
+        let mut ticket = group.turn % total;
+        for (shard, online, offline) in weights {
+            let weight = if total_online > 0 { online } else { offline };
+            if ticket < weight {
+                return if shard == me {
+                    Picked::Here
+                } else {
+                    Picked::There(shard)
+                };
+            }
+            ticket -= weight;
+        }
+        Picked::Nobody
+    }
+
+    /// Gives a message to a member on this shard: the next one in turn that is online with room, else any online, else a
+    /// durable one. `None`: there is no member here.
+    fn give_to_member(
+        &mut self,
+        now: Now,
+        group: GroupKey,
+        message: &Rc<Message>,
+        may_refuse: bool,
+        effects: &mut Effects,
+    ) -> Option<Delivered> {
+        let members: Vec<_> = {
+            let group = self.tree.group_mut(group)?;
+            group.turn = group.turn.wrapping_add(1);
+            let first = group.turn as usize % group.members.len().max(1);
+            let (tail, head) = group.members.split_at_checked(first)?;
+            head.iter().chain(tail).copied().collect()
+        };
+        let (share, filter) = self.group_names(group)?;
+        let mut ranked: Vec<(u8, usize)> = members
+            .iter()
+            .enumerate()
+            .map(|(at, member)| (self.rank(member.session), at))
+            .collect();
+        ranked.sort_unstable();
+        let mut tried = false;
+        for (_, at) in ranked {
+            let Some(member) = members.get(at) else { continue };
+            let how = How {
+                options: Options(member.options),
+                subscription_id: SubscriptionId::new(member.sub_id),
+                extra: (message.qos > QoS::AtMostOnce).then(|| share_extra(&share, &filter)),
+                // A member that cannot take it lets the next one try.
+                may_refuse: true,
+                action: Action::Share,
+            };
+            let delivered = self.clients.deliver(now, member.session, message, &how, effects);
+            if delivered == Delivered::Taken {
+                return Some(delivered);
+            }
+            tried = true;
+        }
+        if !tried {
+            return None;
+        }
+        if may_refuse {
+            return Some(Delivered::Refused);
+        }
+        self.clients.stats.publish_dropped += 1;
+        Some(Delivered::Dropped)
+    }
+
+    /// How well a Session can take a message now; lower is better.
+    fn rank(&self, key: SessionKey) -> u8 {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return 3;
+        };
+        match (self.clients.sendable(key), session.connection) {
+            (Some((_, quota)), _) => {
+                let room = session
+                    .sender
+                    .as_ref()
+                    .is_none_or(|s| s.queue.is_empty() && s.has_room(quota));
+                u8::from(!room)
+            }
+            (None, Some(_)) => 1,
+            (None, None) => 2,
+        }
+    }
+
+    fn count_members(&self, group: GroupKey) -> Option<(u32, u32)> {
+        let group = self.tree.group(group)?;
+        let online = group
+            .members
+            .iter()
+            .filter(|member| {
+                self.clients
+                    .sessions
+                    .get(member.session)
+                    .is_some_and(|s| s.connection.is_some())
+            })
+            .count() as u32;
+        Some((online, group.members.len() as u32 - online))
+    }
+
+    /// ShareName and Topic Filter of a group.
+    pub(crate) fn group_names(&self, group: GroupKey) -> Option<(String, String)> {
+        let (share, key) = self.tree.group_name(group)?;
+        let mut filter = String::new();
+        self.tree.filter_of(key, &mut filter);
+        Some((String::from(share), filter))
+    }
+
+    /// Tells the other shards how many members a group has here. Returns the announcement's number.
+    pub(crate) fn announce_members(&mut self, group: GroupKey, effects: &mut Effects) -> u64 {
+        if self.links.is_alone() {
+            return 0;
+        }
+        let Some((share, filter)) = self.group_names(group) else {
+            return 0;
+        };
+        let (online, offline) = self.count_members(group).unwrap_or_default();
+        self.announce_weight(&share, &filter, online, offline, effects)
+    }
+
+    /// Tells the other shards a group's weight here.
+    pub(crate) fn announce_weight(
+        &mut self,
+        share: &str,
+        filter: &str,
+        online: u32,
+        offline: u32,
+        effects: &mut Effects,
+    ) -> u64 {
+        if self.links.is_alone() {
+            return 0;
+        }
+        let message = |n| ShardMessage::Members {
+            n,
+            share: String::from(share),
+            filter: String::from(filter),
+            online,
+            offline,
+        };
+        self.links.announce(message, effects)
+    }
+
+    /// A member is lost: its QoS 1 messages that were not acknowledged, and everything not yet begun, go to another
+    /// member. A QoS 2 delivery that has begun stays or ends with its Session [MQTT-4.8.2-4, -5].
+    pub(crate) fn give_back(&mut self, now: Now, owed: Vec<Owed>, effects: &mut Effects) {
+        for owed in owed {
+            let share = owed.extra.as_ref().and_then(|extra| extra.share.clone());
+            let message = owed.message.clone();
+            self.clients.forget(owed, effects);
+            let (Some((share, filter)), Some(message)) = (share, message) else {
+                continue;
+            };
+            self.share_again(now, message, share, filter, effects);
+        }
+    }
+
+    fn share_again(&mut self, now: Now, message: Rc<Message>, share: String, filter: String, effects: &mut Effects) {
+        let picked = self
+            .tree
+            .find_group(&filter, &share)
+            .map(|group| (group, self.pick_shard(group, None)));
+        match picked {
+            Some((group, Picked::Here)) => {
+                self.give_to_member(now, group, &message, false, effects);
+            }
+            Some((_, Picked::There(shard))) => {
+                self.post_pick(
+                    shard,
+                    GroupPick {
+                        share,
+                        filter,
+                        passed_on: false,
+                    },
+                );
+            }
+            Some((_, Picked::Nobody)) | None => self.clients.stats.publish_dropped += 1,
+        }
+        let publish = Publish {
+            message,
+            source: Source::Broker,
+        };
+        self.send_posts(&publish, effects);
+        self.clients.let_go(publish.message, effects);
+    }
+}

@@ -1,0 +1,78 @@
+//! Plain counters behind `$SYS`, `$SOL` and the metrics. One shard's; the reader adds them up.
+
+/// Counters (only growing) and gauges of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Gauge: Sessions with a Network Connection.
+    pub clients_connected: u64,
+    /// Gauge: Sessions without one.
+    pub clients_disconnected: u64,
+    /// Highest number of connected clients so far.
+    pub clients_maximum: u64,
+    /// Sessions that ended by their Session Expiry Interval.
+    pub clients_expired: u64,
+    /// Control Packets received.
+    pub packets_received: u64,
+    /// Control Packets sent.
+    pub packets_sent: u64,
+    /// PUBLISH packets received.
+    pub publish_received: u64,
+    /// Payload bytes in them.
+    pub publish_bytes_received: u64,
+    /// PUBLISH packets sent.
+    pub publish_sent: u64,
+    /// Payload bytes in them.
+    pub publish_bytes_sent: u64,
+    /// Messages dropped for a Session by a named limit: full queue, slow reader, memory.
+    pub publish_dropped: u64,
+    /// Messages that expired before they were sent.
+    pub publish_expired: u64,
+    /// PUBLISH packets answered with 0x97 Quota exceeded.
+    pub publish_refused: u64,
+    /// Messages larger than their receiver's Maximum Packet Size [MQTT-3.1.2-25].
+    pub publish_oversized: u64,
+    /// PUBLISH packets that the publisher had no right to.
+    pub publish_unauthorized: u64,
+    /// CONNECTs accepted.
+    pub connects_accepted: u64,
+    /// CONNECTs refused.
+    pub connects_refused: u64,
+    /// Connections ended for a malformed packet or a broken rule.
+    pub protocol_errors: u64,
+    /// Connections closed because the peer did not read.
+    pub slow_closed: u64,
+    /// Connections closed because they held too much under memory pressure.
+    pub parked_closed: u64,
+    /// Takeovers of a Session by a new connection.
+    pub takeovers: u64,
+    /// Publishes forwarded to other shards.
+    pub forwards_sent: u64,
+    /// Publishes that came from other shards.
+    pub forwards_received: u64,
+    /// Gauge: Subscriptions, Shared Subscriptions among them.
+    pub subscriptions: u64,
+    /// Gauge: Shared Subscriptions.
+    pub shared_subscriptions: u64,
+    /// Gauge: retained messages.
+    pub retained_messages: u64,
+    /// Gauge: messages in queues and windows.
+    pub stored_messages: u64,
+    /// Gauge: bytes that Sessions, queues and retained messages are charged with.
+    pub memory_bytes: u64,
+    /// Highest `memory_bytes` so far.
+    pub memory_bytes_maximum: u64,
+}
+
+impl Stats {
+    /// Adds another shard's counters and gauges to these.
+    pub fn add(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($field:ident)*) => { $( self.$field = self.$field.saturating_add(other.$field); )* };
+        }
+        add!(clients_connected clients_disconnected clients_maximum clients_expired packets_received packets_sent
+             publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
+             publish_refused publish_oversized publish_unauthorized connects_accepted connects_refused protocol_errors
+             slow_closed parked_closed takeovers forwards_sent forwards_received subscriptions shared_subscriptions
+             retained_messages stored_messages memory_bytes memory_bytes_maximum);
+    }
+}

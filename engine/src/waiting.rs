@@ -1,0 +1,236 @@
+//! Acknowledgements that wait by count: how they are opened, counted down, and leave.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
+
+use sol_codec::{PacketId, ProtocolVersion, ReasonCode};
+
+use crate::clients::Clients;
+use crate::connection::State;
+use crate::effects::{AckKind, Effects, Outgoing};
+use crate::engine::Engine;
+use crate::ids::SessionKey;
+use crate::input::Ticket;
+use crate::journal::Gate;
+use crate::session::acks::{Lane, Place, Waiting};
+use crate::session::sessions::SessionRef;
+use crate::time::Now;
+use crate::topic_tree::FilterKey;
+
+/// Acknowledgements that wait until all shards have confirmed an announcement, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Confirmations {
+    waiting: BTreeMap<u64, Vec<(SessionRef, Place)>>,
+    /// Filters whose announcement is not confirmed yet, in the order of their numbers.
+    filters: VecDeque<(u64, FilterKey)>,
+}
+
+impl Confirmations {
+    pub(crate) fn add(&mut self, n: u64, who: (SessionRef, Place)) {
+        self.waiting.entry(n).or_default().push(who);
+    }
+
+    /// Remembers that a filter was announced.
+    pub(crate) fn remember(&mut self, filter: FilterKey, n: u64) {
+        self.filters.push_back((n, filter));
+    }
+
+    /// The announcement that a filter still waits for; 0 when it is confirmed.
+    pub(crate) fn number_of(&self, filter: FilterKey) -> u64 {
+        self.filters
+            .iter()
+            .rev()
+            .find(|(_, key)| *key == filter)
+            .map_or(0, |(n, _)| *n)
+    }
+
+    /// The filter has nobody left; its key may become another filter's.
+    pub(crate) fn forget(&mut self, filter: FilterKey) {
+        self.filters.retain(|(_, key)| *key != filter);
+    }
+
+    fn pop_upto(&mut self, confirmed: u64) -> Option<Vec<(SessionRef, Place)>> {
+        while self.filters.front().is_some_and(|(n, _)| *n <= confirmed) {
+            self.filters.pop_front();
+        }
+        let entry = self.waiting.first_entry()?;
+        (*entry.key() <= confirmed).then(|| entry.remove())
+    }
+}
+
+impl Clients {
+    /// Whether an acknowledgement of this kind may leave at once.
+    pub(crate) fn lane_is_free(&self, key: SessionKey, lane: Lane) -> bool {
+        self.sessions
+            .get(key)
+            .is_none_or(|session| session.acks.as_ref().is_none_or(|acks| acks.is_free(lane)))
+    }
+
+    /// Puts an acknowledgement in its lane, to leave when its count is down to zero.
+    pub(crate) fn open_ack(&mut self, key: SessionKey, lane: Lane, waiting: Waiting) -> Option<Place> {
+        Some(
+            self.sessions
+                .get_mut(key)?
+                .acks
+                .get_or_insert_default()
+                .push(lane, waiting),
+        )
+    }
+
+    pub(crate) fn ack_mut(&mut self, key: SessionKey, place: Place) -> Option<&mut Waiting> {
+        self.sessions.get_mut(key)?.acks.as_mut()?.get_mut(place)
+    }
+}
+
+impl Waiting {
+    pub(crate) const fn new(packet_id: PacketId, reason_code: ReasonCode, waits: u32) -> Self {
+        Self {
+            packet_id,
+            reason_code,
+            reason_codes: Vec::new(),
+            waits,
+            muted: false,
+        }
+    }
+}
+
+impl Engine {
+    /// One completion of a waiting acknowledgement has come; `refused` turns a success into 0x97.
+    pub(crate) fn complete(&mut self, now: Now, who: (SessionRef, Place), refused: bool, effects: &mut Effects) {
+        let Some(key) = self.clients.sessions.resolve(who.0) else {
+            return;
+        };
+        let Some(waiting) = self.clients.ack_mut(key, who.1) else {
+            return;
+        };
+        waiting.waits = waiting.waits.saturating_sub(1);
+        if refused && !waiting.reason_code.is_error() {
+            waiting.reason_code = ReasonCode::QuotaExceeded;
+        }
+        if waiting.waits == 0 {
+            self.leave(now, key, who.1.lane, effects);
+        }
+    }
+
+    /// Lets all acknowledgements of a lane leave whose turn it is.
+    pub(crate) fn leave(&mut self, now: Now, key: SessionKey, lane: Lane, effects: &mut Effects) {
+        while let Some(session) = self.clients.sessions.get_mut(key)
+            && let Some(acks) = &mut session.acks
+        {
+            let Some(ready) = acks.pop_ready(lane) else {
+                if acks.is_empty() {
+                    session.acks = None;
+                }
+                return;
+            };
+            self.send_ready(now, key, lane, ready, effects);
+        }
+    }
+
+    fn send_ready(&mut self, now: Now, key: SessionKey, lane: Lane, ready: Waiting, effects: &mut Effects) {
+        let kind = match lane {
+            Lane::PubAck => AckKind::PubAck,
+            Lane::PubRec => AckKind::PubRec,
+            Lane::PubComp => AckKind::PubComp,
+            Lane::SubAck | Lane::UnsubAck => return self.send_filters_ack(now, key, lane, ready, effects),
+        };
+        if lane == Lane::PubRec && ready.reason_code.is_error() {
+            self.forget_inbound(key, ready.packet_id, effects);
+        }
+        if ready.muted {
+            return;
+        }
+        if let Some(id) = self.clients.sessions.get(key).and_then(|session| session.connection) {
+            self.acknowledge(id, kind, ready.packet_id, ready.reason_code, effects);
+        }
+    }
+
+    /// Sends a PUBACK, PUBREC or PUBCOMP. What a 3.x client cannot be told is counted instead.
+    pub(crate) fn acknowledge(
+        &mut self,
+        id: crate::ids::ConnectionId,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason_code: ReasonCode,
+        effects: &mut Effects,
+    ) {
+        let v5 = self
+            .clients
+            .connections
+            .get(id)
+            .is_some_and(|c| c.version == ProtocolVersion::V5);
+        if reason_code == ReasonCode::QuotaExceeded && v5 {
+            self.clients.stats.publish_refused += 1;
+        }
+        self.clients.send_ack(id, kind, packet_id, reason_code, effects);
+    }
+
+    fn send_filters_ack(&mut self, now: Now, key: SessionKey, lane: Lane, ready: Waiting, effects: &mut Effects) {
+        let connection = self.clients.sessions.get(key).and_then(|session| session.connection);
+        if let Some(id) = connection
+            && !ready.muted
+        {
+            self.send_codes(id, lane, ready.packet_id, ready.reason_codes, effects);
+        }
+        if lane == Lane::SubAck {
+            self.start_replays(now, key, ready.packet_id, effects);
+        }
+    }
+
+    pub(crate) fn send_codes(
+        &mut self,
+        id: crate::ids::ConnectionId,
+        lane: Lane,
+        packet_id: PacketId,
+        reason_codes: Vec<u8>,
+        effects: &mut Effects,
+    ) {
+        let bytes = reason_codes.len() as u32 + 8;
+        let reason_codes = alloc::boxed::Box::new(reason_codes);
+        let packet = match lane {
+            Lane::SubAck => Outgoing::SubAck {
+                packet_id,
+                reason_codes,
+            },
+            _ => Outgoing::UnsubAck {
+                packet_id,
+                reason_codes,
+            },
+        };
+        self.clients.send(id, packet, bytes, effects);
+    }
+
+    /// Another shard has confirmed announcements: what waited for the last of them goes on.
+    pub(crate) fn on_confirmed(&mut self, now: Now, effects: &mut Effects) {
+        let confirmed = self.links.confirmed();
+        while let Some(waiting) = self.confirmations.pop_upto(confirmed) {
+            for who in waiting {
+                self.complete(now, who, false, effects);
+            }
+        }
+    }
+
+    /// Records are on stable storage: what they held goes on.
+    pub(crate) fn on_durable(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
+        while let Some(gate) = self.clients.journal.open(ticket) {
+            match gate {
+                Gate::Ack(session, place) => self.complete(now, (session, place), false, effects),
+                Gate::Send(session, packet_id) => self.clients.send_held(now, session, packet_id, effects),
+                Gate::Forward(from, n) => self.links.settle(from, n, false, effects),
+                Gate::Connect(id) => {
+                    let waits = self
+                        .clients
+                        .connections
+                        .get(id)
+                        .is_some_and(|c| matches!(c.state, State::ExpectDurable(..)));
+                    if waits {
+                        self.activate(now, id, effects);
+                        effects.reads.push(crate::effects::Read::Resume(id));
+                    }
+                }
+            }
+        }
+    }
+}
