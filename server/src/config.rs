@@ -20,7 +20,7 @@ mod host;
 mod later;
 mod lexer;
 mod listener;
-mod own;
+pub(crate) mod own;
 mod reader;
 mod sol;
 pub(crate) mod units;

@@ -1,0 +1,178 @@
+//! The command line: flags of the old broker, and a few more.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Metrics, Overrides, own};
+
+/// An MQTT broker for MQTT 3.1, 3.1.1 and 5.0.
+///
+/// Without a file it listens on 127.0.0.1:1883 for clients of this machine. The command line wins over the file.
+#[derive(Clone, Debug, Eq, Parser, PartialEq)]
+#[command(name = "sol", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How to serve.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// How to serve.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct Serve {
+    /// Listen on this address [default: 127.0.0.1]
+    #[arg(short = 'a', value_name = "ADDR")]
+    pub address: Option<String>,
+    /// Listen on this port, 0 for any free one [default: 1883]
+    #[arg(short = 'p', value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Read this configuration [default: /etc/sol/sol.conf if it exists]
+    #[arg(short = 'c', value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Log everything
+    #[arg(short = 'v')]
+    pub verbose: bool,
+    /// Run in the background
+    #[arg(short = 'd')]
+    pub daemon: bool,
+    /// Print the configuration that would run, and stop
+    #[arg(long)]
+    pub check: bool,
+    /// Write the process identifier to this file
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Serve metrics here [default: 127.0.0.1:9883 if it is free]
+    #[arg(long, value_name = "ADDR|off", value_parser = own::metrics)]
+    pub metrics: Option<Metrics>,
+}
+
+impl Serve {
+    /// What wins over the file.
+    pub fn overrides(&self) -> Overrides {
+        Overrides {
+            address: self.address.clone(),
+            port: self.port,
+            verbose: self.verbose,
+            pid_file: self.pid_file.clone(),
+            metrics: self.metrics,
+        }
+    }
+}
+
+/// What to do instead of serving.
+#[derive(Clone, Debug, Eq, PartialEq, Subcommand)]
+pub enum Command {
+    /// Print the configuration that would run, with every warning and error
+    Check {
+        /// The configuration [default: /etc/sol/sol.conf if it exists]
+        #[arg(short = 'c', value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Add, change or delete a user of a password file, or turn its passwords into hashes
+    Passwd(Passwd),
+}
+
+/// Add, change or delete a user of a password file, or turn its passwords into hashes.
+///
+/// With a USER the password is asked for, or read from standard input if that is no terminal. Without a USER every
+/// `user:password` line becomes a `user:hash` line.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct Passwd {
+    /// Take the password from the command line, where other users of the machine can see it
+    #[arg(short = 'b', requires = "password", conflicts_with_all = ["delete", "hash_all"])]
+    pub batch: bool,
+    /// Begin a new file
+    #[arg(short = 'c', requires = "user", conflicts_with_all = ["delete", "hash_all"])]
+    pub create: bool,
+    /// Delete USER
+    #[arg(short = 'D', requires = "user", conflicts_with = "hash_all")]
+    pub delete: bool,
+    /// Turn every password of the file into a hash
+    #[arg(short = 'U', conflicts_with = "user")]
+    pub hash_all: bool,
+    /// The password file
+    pub file: PathBuf,
+    /// The user
+    pub user: Option<String>,
+    /// The password, with -b
+    #[arg(requires = "batch")]
+    pub password: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map_err(|error| error.kind())
+    }
+
+    /// The definitions are sound by clap's own check.
+    #[test]
+    fn definitions() {
+        Cli::command().debug_assert();
+    }
+
+    /// The old broker's flags mean what they meant.
+    #[test]
+    fn old_flags() {
+        let serve = parse("sol -a ::1 -p 1884 -c f -v -d").unwrap().serve;
+        let overrides = serve.overrides();
+        assert_eq!(
+            (overrides.address.as_deref(), overrides.port, overrides.verbose),
+            (Some("::1"), Some(1884), true)
+        );
+        assert!(serve.daemon);
+        assert_eq!(serve.config, Some(PathBuf::from("f")));
+        assert_eq!(parse("sol -h"), Err(ErrorKind::DisplayHelp));
+        assert_eq!(parse("sol --version"), Err(ErrorKind::DisplayVersion));
+        // The old broker took these and did nothing with them but fail.
+        assert_eq!(parse("sol -m 1"), Err(ErrorKind::UnknownArgument));
+        assert_eq!(parse("sol -n 1"), Err(ErrorKind::UnknownArgument));
+        assert_eq!(parse("sol -p 65536"), Err(ErrorKind::ValueValidation));
+    }
+
+    /// The new flags, and values that are refused before anything starts.
+    #[test]
+    fn new_flags() {
+        let serve = parse("sol --check --pid-file p --metrics off").unwrap().serve;
+        assert_eq!(
+            (serve.check, serve.pid_file, serve.metrics),
+            (true, Some("p".into()), Some(Metrics::Off))
+        );
+        assert_eq!(parse("sol --metrics here"), Err(ErrorKind::ValueValidation));
+        assert!(matches!(
+            parse("sol check -c f").unwrap().command,
+            Some(Command::Check { config: Some(_) })
+        ));
+        assert!(parse("sol -p 1 check").is_err());
+    }
+
+    /// `sol passwd` has mosquitto_passwd's flags, and contradictions are refused.
+    #[test]
+    fn passwd_flags() {
+        let passwd = |line: &str| match parse(line)?.command {
+            Some(Command::Passwd(passwd)) => Ok(passwd),
+            _ => Err(ErrorKind::MissingSubcommand),
+        };
+        assert_eq!(passwd("sol passwd f").unwrap().user, None);
+        assert_eq!(passwd("sol passwd -b f u p").unwrap().password.as_deref(), Some("p"));
+        assert!(passwd("sol passwd -D f u").unwrap().delete);
+        assert!(passwd("sol passwd -U f").unwrap().hash_all);
+        assert!(passwd("sol passwd -c f u").unwrap().create);
+        for bad in [
+            "sol passwd",
+            "sol passwd -b f u",
+            "sol passwd f u p",
+            "sol passwd -D f",
+            "sol passwd -U f u",
+        ] {
+            assert!(passwd(bad).is_err(), "{bad}");
+        }
+    }
+}

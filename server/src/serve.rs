@@ -1,0 +1,217 @@
+//! Starts the broker with everything around it, and stays until a signal ends it.
+//!
+//! What serves clients is behind [`Broker`]: this module never touches a socket of theirs.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::auth::Verifier;
+use crate::banner::{Facts, banner};
+use crate::cli::Serve;
+use crate::config::{Config, Diagnostic, Host, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
+use crate::daemon::{PidFile, Ready};
+use crate::log::Logger;
+use crate::metrics::MetricsServer;
+use crate::password_file::Users;
+use crate::signals::{self, Signal};
+use crate::stats::Stats;
+use crate::sys_topics::{Loads, sys_topics};
+
+/// Threads that check passwords: two keep a login storm moving and leave the shards their cores.
+const VERIFIER_THREADS: usize = 2;
+/// Logins waiting for them; more are answered "Server busy".
+const VERIFIER_QUEUE_MAX: usize = 1024;
+
+/// The running broker, as the rest of the process sees it.
+pub trait Broker: Send + Sync {
+    /// What only it knows: where it listens in fact, how many shards it has.
+    fn facts(&self) -> Facts;
+    /// Its counters now; `None` if it does not answer in time.
+    fn stats(&self) -> Option<Stats>;
+    /// Publishes retained messages of its own.
+    fn publish(&self, messages: Vec<(String, String)>);
+    /// Ends every connection gracefully and returns when all is done.
+    fn stop(&self);
+}
+
+/// What the broker is started with.
+#[derive(Debug)]
+pub struct Startup {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Checks passwords, if any are to be checked.
+    pub verifier: Option<Arc<Verifier>>,
+}
+
+/// Starts the broker; returns when every listener is bound, or a sentence that says why not.
+pub type Launch = fn(&Startup) -> Result<Arc<dyn Broker>, String>;
+
+/// Serves until a signal says stop.
+///
+/// # Errors
+/// A sentence that says why it could not start.
+pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Launch) -> Result<(), String> {
+    let (logger, log_fault) =
+        Logger::start(&config.log).map_err(|error| format!("no log thread: {}", reason(&error)))?;
+    logger.install();
+    let mut warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    warnings.extend(log_fault);
+    let users = load_users(&config, &mut warnings)?;
+    if ready.is_some() && config.log.file.is_none() {
+        warnings.push("in the background and without a log file nothing is logged".to_owned());
+    }
+    let user_count = users.as_ref().map_or(0, Users::len);
+    let verifier = start_verifier(users)?;
+    let (sender, signals) = channel();
+    let _watcher = signals::watch(forward(sender)).map_err(|error| format!("no signal handler: {}", reason(&error)))?;
+    let startup = Startup {
+        config: Arc::new(config),
+        verifier,
+    };
+    let broker = launch(&startup)?;
+    let config = &startup.config;
+    let _metrics = start_metrics(config.metrics, &broker, &mut warnings)?;
+    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
+    warnings.iter().for_each(|warning| warn(config, warning));
+    let facts = Facts {
+        users: user_count,
+        ..broker.facts()
+    };
+    banner(config, &facts).iter().for_each(|line| tracing::info!("{line}"));
+    if let Some(ready) = ready {
+        logger.flush(Duration::from_secs(1));
+        ready
+            .announce()
+            .map_err(|error| format!("cannot leave the terminal: {}", reason(&error)))?;
+    }
+    run(&startup, options, &logger, broker.as_ref(), &signals);
+    tracing::info!("sol stops");
+    broker.stop();
+    Ok(())
+}
+
+/// The loop of the main thread: statistics when they are due, signals when they come.
+fn run(startup: &Startup, options: &Serve, logger: &Logger, broker: &dyn Broker, signals: &Receiver<Signal>) {
+    let mut loads = Loads::default();
+    let interval = startup.config.sys_interval;
+    loop {
+        if interval.is_some()
+            && let Some(stats) = broker.stats()
+        {
+            loads.update(&stats);
+            let mut messages = Vec::new();
+            sys_topics(&stats, &loads, &mut messages);
+            broker.publish(messages);
+        }
+        // A signal in between only publishes early.
+        match signals.recv_timeout(interval.unwrap_or(Duration::MAX)) {
+            Ok(Signal::Reload) => reload(startup, options, logger),
+            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// Reopens the log, reads the password file and the log levels again. What is wrong stays as it was.
+fn reload(startup: &Startup, options: &Serve, logger: &Logger) {
+    logger.reopen();
+    tracing::info!("reloading");
+    match Config::load(
+        startup.config.source.as_deref().or(options.config.as_deref()),
+        &Host::detect(),
+    ) {
+        Ok(mut config) => match config.apply(&options.overrides()) {
+            Ok(()) => logger.set_levels(config.log.levels),
+            Err(refused) => report(&refused.errors),
+        },
+        Err(refused) => report(&refused.errors),
+    }
+    let path = startup.config.auth.password_file.as_deref();
+    if let (Some(verifier), Some(path)) = (&startup.verifier, path) {
+        match verifier.reload(path) {
+            Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
+            Err(errors) => report(&errors),
+        }
+    }
+}
+
+fn report(errors: &[Diagnostic]) {
+    errors
+        .iter()
+        .for_each(|error| tracing::error!("not reloaded, the old stays in force: {error}"));
+}
+
+fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Users>, String> {
+    let Some(path) = config
+        .auth
+        .password_file
+        .as_deref()
+        .filter(|_| config.auth.checks_passwords(config.dialect))
+    else {
+        return Ok(None);
+    };
+    match Users::load(path) {
+        Ok((users, told)) => {
+            warnings.extend(told.iter().map(ToString::to_string));
+            Ok(Some(users))
+        }
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+fn start_verifier(users: Option<Users>) -> Result<Option<Arc<Verifier>>, String> {
+    let verifier = users
+        .map(|users| Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX))
+        .transpose();
+    verifier
+        .map(|verifier| verifier.map(Arc::new))
+        .map_err(|error| format!("no verifier: {}", reason(&error)))
+}
+
+/// The first signal to stop goes to the main thread; a second one does not wait for it.
+fn forward(sender: std::sync::mpsc::Sender<Signal>) -> impl FnMut(Signal) + Send {
+    let mut stopping = false;
+    move |signal| {
+        if signal == Signal::Stop && std::mem::replace(&mut stopping, true) {
+            std::process::exit(1);
+        }
+        let _ = sender.send(signal);
+    }
+}
+
+/// Metrics that nobody asked for give way when their port is taken; those that somebody did are owed.
+fn start_metrics(
+    metrics: Metrics,
+    broker: &Arc<dyn Broker>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<MetricsServer>, String> {
+    let address = match metrics {
+        Metrics::Off => return Ok(None),
+        Metrics::At(address) => address,
+        Metrics::Default => match METRICS_DEFAULT.parse() {
+            Ok(address) => address,
+            Err(error) => return Err(format!("metrics: {error}")),
+        },
+    };
+    let asked = Arc::clone(broker);
+    match MetricsServer::start(address, Box::new(move || asked.stats())) {
+        Ok(server) => {
+            tracing::info!("metrics on http://{}/metrics", server.address());
+            Ok(Some(server))
+        }
+        Err(error) if metrics == Metrics::Default => {
+            warnings.push(format!("no metrics: {address} cannot be bound: {}", reason(&error)));
+            Ok(None)
+        }
+        Err(error) => Err(format!("metrics cannot be served on {address}: {}", reason(&error))),
+    }
+}
+
+/// Logs a warning of the start; one that the log would not show is printed.
+fn warn(config: &Config, warning: &str) {
+    tracing::warn!("{warning}");
+    if config.log.stream != LogStream::Stderr || !config.log.levels.has(Levels::WARNING) {
+        crate::print_error(&format!("warning: {warning}"));
+    }
+}
