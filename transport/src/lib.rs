@@ -1,1 +1,53 @@
 //! Sockets, shards and the clock under an MQTT engine.
+//!
+//! This crate knows bytes and connections and nothing of topics: it reads frames, hands packets to a
+//! [`sol_engine::Engine`], and does what the engine's [`sol_engine::Effects`] say. It reads no file and no environment;
+//! whoever starts it brings the configuration.
+//!
+//! Each shard is one thread with one engine, and nothing on the path of a message is shared by two of them:
+//!
+//! ```text
+//! wait ──► mailbox ──► sockets ──► timers ──► forwards ──► transmits ──► closes ──► wait
+//! ```
+//!
+//! ```no_run
+//! use sol_engine::EngineConfig;
+//! use sol_transport::{Clock, ListenAddr, ListenerConfig, Shards, TransportConfig};
+//!
+//! let address = ListenAddr::Tcp("127.0.0.1:1883".parse().unwrap());
+//! let config = TransportConfig { listeners: vec![ListenerConfig::new(address)], ..TransportConfig::default() };
+//! let shards = Shards::start(&config, &EngineConfig::default(), [1, 2, 3, 4], Clock::start(), |_| ()).unwrap();
+//! let handle = shards.handle();
+//! std::thread::spawn(move || handle.stop());
+//! shards.join();
+//! ```
+//!
+//! The important types are [`Shards`], which owns the threads, [`Handle`], through which other threads speak to them,
+//! and [`Observer`], which hears what happens.
+
+#![deny(unsafe_code)]
+
+mod backend;
+mod clock;
+mod config;
+mod conns;
+mod counters;
+mod encode;
+mod handle;
+mod listener;
+mod mailbox;
+mod observer;
+mod outbox;
+mod peer;
+mod shard;
+mod shards;
+mod waiting;
+
+pub use clock::Clock;
+pub use config::TransportConfig;
+pub use counters::Counters;
+pub use handle::{Handle, ShardAnswer};
+pub use listener::{ListenAddr, ListenError, ListenerConfig};
+pub use observer::{AuthReply, Notice, Observer, Source};
+pub use peer::PeerAddr;
+pub use shards::{Exit, Shards, StartError};

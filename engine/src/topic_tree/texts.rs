@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 use core::num::NonZeroU32;
 
 use ahash::RandomState;
+use hashbrown::HashTable;
 
 use super::hash_text;
-use super::index::Index;
 use super::slots::Slots;
 
 /// Longest text that needs no allocation of its own.
@@ -23,12 +23,16 @@ impl TextId {
     const fn slot(self) -> u32 {
         self.0.get() - 1
     }
+
+    pub(super) const fn as_u32(self) -> u32 {
+        self.0.get()
+    }
 }
 
 /// Texts, each with the number of its holders; one without holders is forgotten.
 pub(super) struct Texts {
     hasher: RandomState,
-    index: Index,
+    index: HashTable<u32>,
     texts: Slots<Text>,
 }
 
@@ -42,7 +46,7 @@ impl Texts {
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             hasher,
-            index: Index::new(),
+            index: HashTable::new(),
             texts: Slots::new(),
         }
     }
@@ -56,7 +60,7 @@ impl Texts {
         let hash = hash_text(&self.hasher, text.as_bytes());
         let slot = self
             .index
-            .find(hash, |slot| self.texts[slot].bytes() == text.as_bytes())?;
+            .find(hash, |&slot| self.texts[slot].bytes() == text.as_bytes())?;
         NonZeroU32::new(slot + 1).map(TextId)
     }
 
@@ -67,7 +71,9 @@ impl Texts {
             return id;
         }
         let slot = self.texts.insert(Text::new(text.as_bytes()));
-        self.index.insert(hash_text(&self.hasher, text.as_bytes()), slot);
+        let Self { hasher, index, texts } = self;
+        let hash = hash_text(hasher, text.as_bytes());
+        index.insert_unique(hash, slot, |&slot| hash_text(hasher, texts[slot].bytes()));
         TextId(NonZeroU32::MIN.saturating_add(slot))
     }
 
@@ -78,13 +84,11 @@ impl Texts {
             return;
         }
         if let Some(text) = self.texts.remove(id.slot()) {
-            self.index.remove(hash_text(&self.hasher, text.bytes()), id.slot());
+            let hash = hash_text(&self.hasher, text.bytes());
+            if let Ok(entry) = self.index.find_entry(hash, |&slot| slot == id.slot()) {
+                entry.remove();
+            }
         }
-    }
-
-    /// Whether `id` names `text`: cheaper than asking for the name of `text`.
-    pub(super) fn is(&self, id: TextId, text: &[u8]) -> bool {
-        self.texts[id.slot()].bytes() == text
     }
 
     pub(super) fn text(&self, id: TextId) -> &str {

@@ -191,7 +191,7 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_inflight_messages",
         only_in: OWN,
         values: "COUNT",
-        default: "256",
+        default: "100",
         help: "QoS 1 and 2 messages on their way to one client; 0 is the protocol's own limit.",
         repeats: false,
         apply: |draft, reader| {
@@ -217,8 +217,8 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_queued_bytes",
         only_in: OWN,
         values: "SIZE",
-        default: "8MB",
-        help: "Bytes of messages waiting for one Session; 0 is no limit.",
+        default: "0, which is no limit",
+        help: "Bytes of messages waiting for one Session.",
         repeats: false,
         apply: |draft, reader| {
             let bytes = reader.size()?;
@@ -289,7 +289,7 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_topic_alias",
         only_in: OWN,
         values: "COUNT",
-        default: "32",
+        default: "10",
         help: "Topic Alias Maximum of each client.",
         repeats: false,
         apply: |draft, reader| {

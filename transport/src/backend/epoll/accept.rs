@@ -1,0 +1,161 @@
+//! Accepting: a bounded number a turn, and a rest when the system has run out of descriptors or memory.
+
+use std::io;
+use std::time::Duration;
+
+use mio::Registry;
+use socket2::{SockAddr, Socket};
+use sol_engine::{Instant, ListenerId};
+
+use super::Sockets;
+use crate::backend::Sink;
+use crate::peer::PeerAddr;
+
+/// One listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    id: ListenerId,
+    socket: Socket,
+    /// Connections may be waiting.
+    pub(super) pending: bool,
+    rest: Rest,
+}
+
+/// Whether a listener rests.
+#[derive(Debug, PartialEq, Eq)]
+enum Rest {
+    No,
+    /// From the next wait on, which knows the time.
+    Begins,
+    Until(Instant),
+}
+
+impl Listener {
+    pub(super) const fn new(id: ListenerId, socket: Socket) -> Self {
+        // Somebody may have come before anybody was told of it.
+        Self {
+            id,
+            socket,
+            pending: true,
+            rest: Rest::No,
+        }
+    }
+
+    /// How long a wait may last for this listener's sake.
+    pub(super) fn wait(&mut self, now: Instant, pause: Duration) -> Option<Duration> {
+        if self.rest == Rest::Begins {
+            self.rest = Rest::Until(now.saturating_add(pause));
+        }
+        match self.rest {
+            Rest::Until(end) if end > now => Some(end.saturating_since(now)),
+            _ => {
+                self.rest = Rest::No;
+                self.pending.then_some(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Ends a rest early.
+    pub(super) fn rearm(&mut self) {
+        self.rest = Rest::No;
+    }
+
+    /// Accepts and reads who waits, as many as one turn allows.
+    pub(super) fn accept<S: Sink>(&mut self, registry: &Registry, sockets: &mut Sockets, sink: &mut S) {
+        if !self.pending || self.rest != Rest::No {
+            return;
+        }
+        for _ in 0..sockets.limits.accepts_max {
+            match accept(&self.socket) {
+                Ok((socket, address)) => {
+                    let peer = address.as_socket().map_or(PeerAddr::UNIX, PeerAddr::from);
+                    sockets.admit(registry, self.id, socket, peer, sink);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.pending = false;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if concerns_one_connection(&error) => sink.on_accept_error(self.id, error, false),
+                Err(error) => {
+                    self.rest = Rest::Begins;
+                    return sink.on_accept_error(self.id, error, true);
+                }
+            }
+        }
+    }
+}
+
+impl Sockets {
+    /// Reads a new connection before it is registered: its first bytes are usually there already, and registering
+    /// reports what comes later.
+    fn admit<S: Sink>(
+        &mut self,
+        registry: &Registry,
+        listener: ListenerId,
+        socket: Socket,
+        peer: PeerAddr,
+        sink: &mut S,
+    ) {
+        let connection = self.slots.insert(socket);
+        if !sink.on_accept(listener, connection, peer) {
+            return self.slots.free(connection);
+        }
+        self.read(connection.slot(), sink);
+        if let Some(slot) = self.slots.find(connection)
+            && !slot.paused
+            && !slot.ended
+            && slot.register(registry, connection.slot()).is_err()
+        {
+            slot.ended = true;
+            sink.on_end(connection);
+        }
+    }
+}
+
+/// Whether an error is about the connection that was to be accepted, and the next one may be fine. Linux reports network
+/// errors of a new connection here.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
+                | libc::ETIMEDOUT
+        )
+    )
+}
+
+/// Accepts a socket that does not block and is not inherited.
+#[cfg(any(
+    target_os = "android",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "linux",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    listener.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+}
+
+#[cfg(not(any(
+    target_os = "android",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "linux",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)))]
+fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
+    let (socket, address) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    Ok((socket, address))
+}

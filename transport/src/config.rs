@@ -1,0 +1,71 @@
+//! Every limit of the transport, with its unit and its default.
+
+use std::time::Duration;
+
+use crate::listener::ListenerConfig;
+
+/// What the shards listen on, and their limits. Limits are per shard unless they say otherwise.
+#[derive(Clone, Debug)]
+pub struct TransportConfig {
+    /// Where to listen; a listener's place here is its [`sol_engine::ListenerId`].
+    pub listeners: Vec<ListenerConfig>,
+    /// Largest CONNECT, in bytes; nothing larger is held for a peer that has not been let in.
+    pub connect_bytes_max: u32,
+    /// How long a peer may take to send its CONNECT.
+    pub connect_time_max: Duration,
+    /// Connections that have not been let in yet; when there are more, the one that has waited longest goes.
+    pub unauthenticated_max: usize,
+    /// Bytes held for all connections that have not been let in yet, together.
+    pub unauthenticated_bytes_max: usize,
+    /// Bytes read at once.
+    pub read_bytes: usize,
+    /// Reads of one connection in one turn.
+    pub reads_max: u32,
+    /// Connections accepted from one listener in one turn.
+    pub accepts_max: u32,
+    /// How long a listener rests when descriptors or memory have run out.
+    pub accept_pause: Duration,
+    /// Effects in the tray above which they are encoded before the turn is over.
+    pub tray_max: usize,
+    /// Output of one connection above which it is sent before the turn is over, in bytes.
+    pub outbox_bytes_high: usize,
+    /// Output of all connections above which it is sent before the turn is over, in bytes.
+    pub output_bytes_high: usize,
+    /// Bytes of spent output buffers kept for reuse.
+    pub pool_bytes_max: usize,
+    /// How long a connection that is being closed may take to read what was sent to it.
+    pub flush_time_max: Duration,
+    /// How long a connection whose end was announced is still read, so that no reset eats the announcement.
+    pub linger_time_max: Duration,
+    /// How many bytes of it are read and discarded.
+    pub linger_bytes_max: u32,
+    /// How long the shards may take to stop.
+    pub stop_time_max: Duration,
+    /// Bytes posted from one shard to another and not yet taken, above which the sender is told.
+    pub mailbox_bytes_high: usize,
+}
+
+impl Default for TransportConfig {
+    fn default() -> Self {
+        Self {
+            listeners: Vec::new(),
+            connect_bytes_max: 16 << 10,
+            connect_time_max: Duration::from_secs(5),
+            unauthenticated_max: 8_192,
+            unauthenticated_bytes_max: 16 << 20,
+            read_bytes: 64 << 10,
+            reads_max: 4,
+            accepts_max: 64,
+            accept_pause: Duration::from_millis(100),
+            tray_max: 1_024,
+            outbox_bytes_high: 256 << 10,
+            output_bytes_high: 4 << 20,
+            pool_bytes_max: 4 << 20,
+            flush_time_max: Duration::from_secs(2),
+            linger_time_max: Duration::from_secs(1),
+            linger_bytes_max: 64 << 10,
+            stop_time_max: Duration::from_secs(2),
+            mailbox_bytes_high: 1 << 20,
+        }
+    }
+}

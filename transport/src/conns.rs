@@ -1,0 +1,240 @@
+//! The table of connections: what a shard keeps for each of them beside what the engine and the backend keep.
+
+use std::mem;
+
+use sol_codec::ProtocolVersion;
+use sol_engine::{ConnectionId, ListenerId};
+
+use crate::backend::Output;
+use crate::observer::Source;
+use crate::peer::PeerAddr;
+
+/// How far a connection has come.
+///
+/// ```text
+///              CONNECT            let in
+/// ExpectConnect ─────► ExpectLogin ─────► Open ─┐
+///       │                   │                   ▼
+///       └───────────────────┴────────────► Closing ──► (gone)
+///
+/// A connection that moves away leaves the table from ExpectLogin; one that moves here begins as Open.
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing but CONNECT may come, and it must come soon.
+    ExpectConnect,
+    /// CONNECT has come, and the engine has not let it in yet: somebody is asked, or it moves.
+    ExpectLogin,
+    /// The engine takes its packets.
+    Open,
+    /// The engine has forgotten it. What was sent to it may still have to leave; what it sends is discarded.
+    Closing,
+}
+
+/// One connection. An idle one owns no buffer.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    id: ConnectionId,
+    peer: PeerAddr,
+    listener: ListenerId,
+    pub(crate) phase: Phase,
+    /// What its bytes are; before CONNECT any will do.
+    pub(crate) version: ProtocolVersion,
+    /// The engine wants no packet of it, until it says so.
+    pub(crate) stopped: bool,
+    /// We want no packet of it, until output has left.
+    pub(crate) held: bool,
+    /// The peer sends no more, or it failed; the engine was told.
+    pub(crate) ended: bool,
+    /// In the list of those with something to send.
+    pub(crate) dirty: bool,
+    /// The kernel takes no more of it for now, and the engine was told.
+    pub(crate) congested: bool,
+    /// While closing: bytes of it that were discarded.
+    pub(crate) discarded: u32,
+    /// Bytes received and not decoded: a part of a packet, or what came while it was stopped.
+    pub(crate) kept: Vec<u8>,
+    /// Bytes not sent yet.
+    pub(crate) output: Option<Box<Output>>,
+}
+
+impl Conn {
+    pub(crate) const fn new(id: ConnectionId, source: Source, phase: Phase, version: ProtocolVersion) -> Self {
+        Self {
+            id,
+            peer: source.peer,
+            listener: source.listener,
+            phase,
+            version,
+            stopped: false,
+            held: false,
+            ended: false,
+            dirty: false,
+            congested: false,
+            discarded: 0,
+            kept: Vec::new(),
+            output: None,
+        }
+    }
+
+    pub(crate) const fn source(&self) -> Source {
+        Source {
+            peer: self.peer,
+            listener: self.listener,
+        }
+    }
+
+    /// Whether it has not been let in.
+    pub(crate) const fn is_unauthenticated(&self) -> bool {
+        matches!(self.phase, Phase::ExpectConnect | Phase::ExpectLogin)
+    }
+}
+
+/// See the module. Slots are the backend's, so that no lookup needs a hash.
+#[derive(Debug, Default)]
+pub(crate) struct Conns {
+    slots: Vec<Option<Conn>>,
+    len: usize,
+    /// Connections that have not been let in, and the bytes kept for them.
+    pub(crate) unauthenticated: usize,
+    pub(crate) unauthenticated_bytes: usize,
+}
+
+impl Conns {
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn insert(&mut self, conn: Conn) {
+        let slot = conn.id.slot();
+        if slot >= self.slots.len() {
+            if slot >= self.slots.capacity() {
+                // By a quarter, not by half: with a million connections the slack is what an operator sees.
+                self.slots.reserve_exact(slot + 1 - self.slots.len() + slot / 4 + 64);
+            }
+            self.slots.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            self.len += 1;
+            if conn.is_unauthenticated() {
+                self.unauthenticated += 1;
+            }
+            *place = Some(conn);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Conn> {
+        self.slots.get(id.slot())?.as_ref().filter(|conn| conn.id == id)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Conn> {
+        self.slots.get_mut(id.slot())?.as_mut().filter(|conn| conn.id == id)
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Conn> {
+        self.get(id)?;
+        let conn = self.slots.get_mut(id.slot())?.take()?;
+        self.len -= 1;
+        if conn.is_unauthenticated() {
+            self.unauthenticated -= 1;
+            self.unauthenticated_bytes -= conn.kept.len();
+        }
+        Some(conn)
+    }
+
+    /// Moves a connection on, and keeps count of those that have not been let in.
+    pub(crate) fn set_phase(&mut self, id: ConnectionId, phase: Phase) {
+        let Some(conn) = self.get_mut(id) else { return };
+        let was_unauthenticated = conn.is_unauthenticated();
+        conn.phase = phase;
+        let kept = conn.kept.len();
+        if was_unauthenticated && !conn.is_unauthenticated() {
+            self.unauthenticated -= 1;
+            self.unauthenticated_bytes -= kept;
+        }
+    }
+
+    /// Takes what is kept of a connection's input.
+    pub(crate) fn take_kept(&mut self, id: ConnectionId) -> Vec<u8> {
+        let Some(conn) = self.get_mut(id) else {
+            return Vec::new();
+        };
+        let kept = mem::take(&mut conn.kept);
+        if conn.is_unauthenticated() {
+            self.unauthenticated_bytes -= kept.len();
+        }
+        kept
+    }
+
+    /// Keeps input of a connection of which nothing is kept now.
+    pub(crate) fn keep(&mut self, id: ConnectionId, bytes: Vec<u8>) {
+        let Some(conn) = self.get_mut(id) else { return };
+        let len = bytes.len();
+        conn.kept = bytes;
+        if conn.is_unauthenticated() {
+            self.unauthenticated_bytes += len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::num::NonZeroU32;
+
+    use super::*;
+
+    fn id(slot: u32, generation: u32) -> ConnectionId {
+        ConnectionId::new(slot, NonZeroU32::new(generation).unwrap())
+    }
+
+    fn conn(id: ConnectionId) -> Conn {
+        let source = Source {
+            peer: PeerAddr::UNIX,
+            listener: ListenerId(0),
+        };
+        Conn::new(id, source, Phase::ExpectConnect, ProtocolVersion::V311)
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Every idle client pays for it; the table grows by a quarter, so that the slack is small too.
+        assert!(size_of::<Option<Conn>>() <= 80, "{}", size_of::<Option<Conn>>());
+        let mut conns = Conns::default();
+        for slot in 0..10_000 {
+            conns.insert(conn(id(slot, 1)));
+        }
+        assert!(conns.slots.capacity() <= 12_700, "{}", conns.slots.capacity());
+    }
+
+    #[test]
+    fn a_late_name_finds_nobody() {
+        let mut conns = Conns::default();
+        conns.insert(conn(id(3, 1)));
+        assert!(conns.get(id(3, 2)).is_none());
+        assert!(conns.remove(id(3, 2)).is_none());
+        assert!(conns.remove(id(3, 1)).is_some());
+        assert!(conns.get(id(3, 1)).is_none());
+        assert_eq!(conns.len(), 0);
+    }
+
+    #[test]
+    fn those_who_were_not_let_in_are_counted_with_their_bytes() {
+        // Both are capped, so the counts must not drift on any way out.
+        let mut conns = Conns::default();
+        for slot in 0..3 {
+            conns.insert(conn(id(slot, 1)));
+            conns.keep(id(slot, 1), vec![0; 10]);
+        }
+        assert_eq!((conns.unauthenticated, conns.unauthenticated_bytes), (3, 30));
+        conns.set_phase(id(0, 1), Phase::ExpectLogin);
+        conns.set_phase(id(0, 1), Phase::Open);
+        assert_eq!(conns.take_kept(id(0, 1)).len(), 10);
+        assert_eq!(conns.take_kept(id(1, 1)).len(), 10);
+        assert_eq!((conns.unauthenticated, conns.unauthenticated_bytes), (2, 10));
+        conns.remove(id(1, 1));
+        conns.remove(id(2, 1));
+        assert_eq!((conns.unauthenticated, conns.unauthenticated_bytes), (0, 0));
+    }
+}

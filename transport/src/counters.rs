@@ -1,0 +1,78 @@
+//! What a shard's transport counts: plain integers, read only when somebody asks.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// One shard's transport counters since it started.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)+
+        }
+
+        impl Counters {
+            /// Adds another shard's counters to these.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name = self.$name.saturating_add(other.$name);)+
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections accepted.
+    accepted,
+    /// Connections that could not be accepted, whatever the reason.
+    accept_errors,
+    /// Times that a listener was paused because descriptors or memory ran out.
+    accept_pauses,
+    /// Connections that exist now, those that are being closed included.
+    connections,
+    /// Connections that exist now and have not been let in yet.
+    unauthenticated,
+    /// Connections closed because they did not send CONNECT in time.
+    connect_timeouts,
+    /// Connections closed because what they sent first is not MQTT.
+    not_mqtt,
+    /// Unauthenticated connections closed because there were too many, or they held too much.
+    evicted,
+    /// Connections that moved here from another shard.
+    adopted,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes sent.
+    bytes_out,
+    /// Sends that the kernel took only in part.
+    short_sends,
+    /// Turns taken.
+    turns,
+    /// Faults of ours that were survived.
+    panics,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_shards_add_up() {
+        // What an operator reads is the sum over shards.
+        let mut sum = Counters {
+            accepted: 1,
+            bytes_in: 10,
+            ..Counters::default()
+        };
+        sum.add(&Counters {
+            accepted: 2,
+            turns: 5,
+            ..Counters::default()
+        });
+        assert_eq!(
+            sum,
+            Counters {
+                accepted: 3,
+                bytes_in: 10,
+                turns: 5,
+                ..Counters::default()
+            }
+        );
+    }
+}

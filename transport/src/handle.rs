@@ -1,0 +1,73 @@
+//! How other threads speak to the shards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{after, bounded, select};
+use sol_engine::{Answer, EngineConfig, Message, Query, ShardId};
+
+use crate::counters::Counters;
+use crate::mailbox::{Exchange, Mail};
+
+/// One shard's answer to a question.
+#[derive(Clone, Debug)]
+pub struct ShardAnswer {
+    /// Who answers.
+    pub shard: ShardId,
+    /// What its engine says.
+    pub answer: Answer,
+    /// What its transport counts.
+    pub counters: Counters,
+}
+
+/// Posts to the shards' mailboxes; never waits for a shard, but for [`Handle::ask`].
+#[derive(Clone, Debug)]
+pub struct Handle {
+    exchange: Arc<Exchange>,
+}
+
+impl Handle {
+    pub(crate) const fn new(exchange: Arc<Exchange>) -> Self {
+        Self { exchange }
+    }
+
+    /// Asks every shard, and gives the answers that came within `timeout`, in order of shards.
+    #[must_use]
+    pub fn ask(&self, query: Query, timeout: Duration) -> Vec<ShardAnswer> {
+        let shards = self.exchange.shards().count();
+        let (reply, replies) = bounded(shards);
+        self.exchange.post_all(|| Mail::Ask(query, reply.clone()));
+        // With the last shard's copy gone there is nothing to wait for.
+        drop(reply);
+        let timeout = after(timeout);
+        let mut answers = Vec::with_capacity(shards);
+        while answers.len() < shards {
+            select! {
+                recv(replies) -> answer => match answer {
+                    Ok(answer) => answers.push(answer),
+                    Err(_) => break,
+                },
+                recv(timeout) -> _ => break,
+            }
+        }
+        answers.sort_by_key(|answer: &ShardAnswer| answer.shard);
+        answers
+    }
+
+    /// Publishes a message of the broker's own.
+    pub fn publish(&self, message: Message) {
+        self.exchange.post(ShardId(0), Mail::Publish(Box::new(message)));
+    }
+
+    /// Puts new limits in force. The number of shards must be as before.
+    pub fn reload(&self, config: EngineConfig) {
+        let config = Arc::new(config);
+        self.exchange.post_all(|| Mail::Reload(Arc::clone(&config)));
+    }
+
+    /// Stops the shards: clients are told, what was sent to them leaves, and [`crate::Shards::join`] returns. Harmless
+    /// when repeated.
+    pub fn stop(&self) {
+        self.exchange.post_all(|| Mail::Stop);
+    }
+}

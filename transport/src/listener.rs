@@ -1,0 +1,346 @@
+//! Where peers come in: TCP and Unix sockets, bound with one clear sentence when they cannot be.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddr {
+    /// A TCP port of one address; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// A Unix socket in the file system.
+    Unix(PathBuf),
+}
+
+/// `address:port`, or the path.
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// One listener and its choices.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Where.
+    pub address: ListenAddr,
+    /// Connections that the system may hold before they are accepted.
+    pub backlog: u32,
+    /// Small packets leave at once (TCP_NODELAY).
+    pub nodelay: bool,
+    /// Where the system can, a TCP connection is accepted only when its first bytes are there. A peer that stays silent
+    /// is accepted after `connect_time_max` and timed out then.
+    pub defer_accept: bool,
+}
+
+impl ListenerConfig {
+    /// A listener with the usual choices.
+    #[must_use]
+    pub const fn new(address: ListenAddr) -> Self {
+        Self {
+            address,
+            backlog: 1_024,
+            nodelay: true,
+            defer_accept: true,
+        }
+    }
+}
+
+/// Why a listener could not be had. Its sentence is for the operator.
+#[derive(Debug)]
+pub struct ListenError {
+    /// Where.
+    pub address: ListenAddr,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: ", self.address)?;
+        match (self.source.kind(), &self.address) {
+            (io::ErrorKind::AddrInUse, ListenAddr::Tcp(_)) => {
+                f.write_str("the port is in use; another broker may be running")
+            }
+            (io::ErrorKind::AddrInUse, ListenAddr::Unix(_)) => {
+                f.write_str("somebody answers on that socket; another broker may be running")
+            }
+            (io::ErrorKind::AlreadyExists, _) => f.write_str("there is a file of that name which is no socket"),
+            (io::ErrorKind::AddrNotAvailable, _) => f.write_str("this machine does not have that address"),
+            (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(address)) if address.port() < 1_024 => {
+                f.write_str("ports below 1024 need a privilege that this process lacks")
+            }
+            (io::ErrorKind::PermissionDenied, _) => f.write_str("no permission"),
+            (io::ErrorKind::NotFound, ListenAddr::Unix(_)) => f.write_str("its directory does not exist"),
+            _ => self.source.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// A bound listener: one socket for each shard.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// Where, with the port that the system chose.
+    pub(crate) address: ListenAddr,
+    /// A socket for each shard, listening and non-blocking.
+    pub(crate) sockets: Vec<Socket>,
+    /// The file to remove in the end.
+    pub(crate) file: Option<SocketFile>,
+}
+
+/// A Unix socket's file, removed with this value.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may have been removed by hand, which is just as well.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Binds a listener for `shards` shards.
+pub(crate) fn bind(config: &ListenerConfig, defer_seconds: u32, shards: usize) -> Result<Bound, ListenError> {
+    let bound = match &config.address {
+        ListenAddr::Tcp(address) => bind_tcp(config, *address, defer_seconds, shards),
+        ListenAddr::Unix(path) => bind_unix(config, path, shards),
+    };
+    bound.map_err(|source| ListenError {
+        address: config.address.clone(),
+        source,
+    })
+}
+
+fn bind_tcp(config: &ListenerConfig, address: SocketAddr, defer_seconds: u32, shards: usize) -> io::Result<Bound> {
+    // Alone first: with SO_REUSEPORT a second broker would be given a share of the connections instead of an error.
+    let first = tcp_socket(config, address, false)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let sockets = if shards > 1 && cfg!(target_os = "linux") {
+        drop(first);
+        (0..shards)
+            .map(|_| tcp_socket(config, address, true))
+            .collect::<io::Result<Vec<_>>>()?
+    } else {
+        // Elsewhere SO_REUSEPORT does not spread connections; the shards take turns at one queue.
+        shared(first, shards)?
+    };
+    for socket in &sockets {
+        socket.listen(backlog(config))?;
+        if config.defer_accept {
+            defer_accept(socket, defer_seconds)?;
+        }
+    }
+    Ok(Bound {
+        address: ListenAddr::Tcp(address),
+        sockets,
+        file: None,
+    })
+}
+
+fn tcp_socket(config: &ListenerConfig, address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `::` and `0.0.0.0` are two listeners everywhere, whatever the system's default is.
+        socket.set_only_v6(true)?;
+    }
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    // Accepted sockets inherit it, which saves a system call for each.
+    socket.set_tcp_nodelay(config.nodelay)?;
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+fn bind_unix(config: &ListenerConfig, path: &Path, shards: usize) -> io::Result<Bound> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path, &address)?;
+            socket.bind(&address)?;
+        }
+        bound => bound?,
+    }
+    let file = SocketFile(path.to_owned());
+    socket.listen(backlog(config))?;
+    Ok(Bound {
+        address: ListenAddr::Unix(path.to_owned()),
+        sockets: shared(socket, shards)?,
+        file: Some(file),
+    })
+}
+
+/// Removes the file of a socket that nobody listens on any more, as a killed broker leaves it.
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        // Connected, or its queue is full: somebody is there.
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+fn shared(socket: Socket, shards: usize) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::with_capacity(shards);
+    for _ in 1..shards {
+        sockets.push(socket.try_clone()?);
+    }
+    sockets.push(socket);
+    Ok(sockets)
+}
+
+fn backlog(config: &ListenerConfig) -> i32 {
+    i32::try_from(config.backlog).unwrap_or(i32::MAX)
+}
+
+/// Lets the system hold a connection back until it has something to read, for `seconds` at most.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no safe crate of ours has this socket option")]
+fn defer_accept(socket: &Socket, seconds: u32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let seconds = libc::c_int::try_from(seconds.max(1)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads exactly the given number
+    // of bytes from a value that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn defer_accept(_: &Socket, _: u32) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn local() -> ListenerConfig {
+        ListenerConfig::new(ListenAddr::Tcp("127.0.0.1:0".parse().unwrap()))
+    }
+
+    fn scratch(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("sol-listener-{}-{name}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        directory.join("socket")
+    }
+
+    #[test]
+    fn a_second_broker_on_the_same_port_is_refused_even_where_shards_share_it() {
+        for shards in [1, 3] {
+            let first = bind(&local(), 5, shards).unwrap();
+            assert_eq!(first.sockets.len(), shards);
+            for others in [1, 2] {
+                let error = bind(&ListenerConfig::new(first.address.clone()), 5, others).unwrap_err();
+                assert_eq!(
+                    error.to_string(),
+                    format!(
+                        "cannot listen on {}: the port is in use; another broker may be running",
+                        first.address
+                    )
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_the_machine_lacks_is_told_in_one_sentence() {
+        let config = ListenerConfig::new(ListenAddr::Tcp("203.0.113.7:1883".parse().unwrap()));
+        let error = bind(&config, 5, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot listen on 203.0.113.7:1883: this machine does not have that address"
+        );
+    }
+
+    #[test]
+    fn a_killed_brokers_socket_file_is_replaced_and_ours_is_removed_in_the_end() {
+        let path = scratch("stale");
+        let _ = fs::remove_file(&path);
+        // Dropping a listener leaves its file, as a killed process does.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let bound = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 5, 2).unwrap();
+        assert_eq!(bound.sockets.len(), 2);
+        UnixStream::connect(&path).unwrap();
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_file_that_somebody_answers_on_is_left_alone() {
+        let path = scratch("alive");
+        let _ = fs::remove_file(&path);
+        let _alive = UnixListener::bind(&path).unwrap();
+        let error = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 5, 1).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("somebody answers on that socket; another broker may be running")
+        );
+        UnixStream::connect(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_never_removed() {
+        let path = scratch("file");
+        fs::write(&path, "precious").unwrap();
+        let error = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 5, 1).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("there is a file of that name which is no socket")
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_named_as_such() {
+        let config = ListenerConfig::new(ListenAddr::Unix("/nonexistent/directory/socket".into()));
+        let error = bind(&config, 5, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot listen on /nonexistent/directory/socket: its directory does not exist"
+        );
+    }
+}

@@ -1,0 +1,420 @@
+//! How shards and everybody else reach a shard: one unbounded channel for each, so that a post never fails and what was
+//! posted earlier is taken earlier.
+//!
+//! What bounds it is bytes: a shard charges what it posts to a pair of its own, and hears when the receiver has not
+//! taken it; its engine then pauses whoever publishes there. The bound is the mark plus one turn.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use socket2::Socket;
+use sol_engine::{AuthOutcome, ConnectionId, EngineConfig, Handover, Message, Query, ShardId, ShardMessage};
+
+use crate::ShardAnswer;
+use crate::backend::Wake;
+use crate::peer::PeerAddr;
+
+/// What lies in a shard's mailbox.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// All that another shard had to say in one turn.
+    Batch(Box<Batch>),
+    /// The authenticator's answer.
+    Authenticated(ConnectionId, AuthOutcome),
+    /// A question of the admin plane, and where the answer goes.
+    Ask(Query, Sender<ShardAnswer>),
+    /// A message of the broker's own.
+    Publish(Box<Message>),
+    /// New limits.
+    Reload(Arc<EngineConfig>),
+    /// The broker stops.
+    Stop,
+}
+
+/// One shard's mail to another, of one turn.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) from: ShardId,
+    pub(crate) messages: Vec<ShardMessage>,
+    pub(crate) moved: Vec<Moved>,
+    charge: usize,
+}
+
+/// A connection on its way to its home shard.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(crate) socket: Socket,
+    pub(crate) peer: PeerAddr,
+    pub(crate) handover: Box<Handover>,
+    /// What was read of it beyond CONNECT.
+    pub(crate) kept: Vec<u8>,
+}
+
+/// A shard at most fills its own cache lines, not its neighbour's.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+/// All mailboxes, for everybody who posts.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    desks: Box<[Padded<Desk>]>,
+    /// Bytes posted and not taken, by sender and receiver.
+    charged: Box<[Padded<AtomicUsize>]>,
+    high: usize,
+}
+
+/// One shard's end of the exchange.
+struct Desk {
+    sender: Sender<Mail>,
+    /// The shard waits, or is about to, and has to be woken.
+    sleeping: AtomicBool,
+    wake: OnceLock<Wake>,
+}
+
+impl core::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Desk")
+            .field("waiting", &self.sender.len())
+            .field("sleeping", &self.sleeping)
+            .finish()
+    }
+}
+
+impl Exchange {
+    /// Mailboxes for `shards` shards, and each shard's own end; `high` is the mark in bytes.
+    pub(crate) fn new(shards: u16, high: usize) -> (Arc<Self>, Vec<Mailbox>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
+        let pairs = usize::from(shards) * usize::from(shards);
+        let desk = |sender| {
+            Padded(Desk {
+                sender,
+                sleeping: AtomicBool::new(false),
+                wake: OnceLock::new(),
+            })
+        };
+        let exchange = Arc::new(Self {
+            desks: senders.into_iter().map(desk).collect(),
+            charged: (0..pairs).map(|_| Padded(AtomicUsize::new(0))).collect(),
+            high,
+        });
+        let mailbox = |(shard, receiver)| Mailbox::new(ShardId(shard), Arc::clone(&exchange), receiver);
+        let mailboxes = (0..shards).zip(receivers).map(mailbox).collect();
+        (exchange, mailboxes)
+    }
+
+    /// Puts mail into a shard's mailbox and wakes it if it waits.
+    pub(crate) fn post(&self, to: ShardId, mail: Mail) {
+        let Some(desk) = self.desks.get(usize::from(to.0)) else {
+            return;
+        };
+        // It fails only when the shard has ended, and then nobody is there to read it.
+        if desk.0.sender.send(mail).is_ok() {
+            desk.0.nudge();
+        }
+    }
+
+    /// Posts to every shard.
+    pub(crate) fn post_all(&self, mut mail: impl FnMut() -> Mail) {
+        for shard in self.shards() {
+            self.post(shard, mail());
+        }
+    }
+
+    /// Every shard.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        // As many as a u16 counted when the desks were made.
+        (0..self.desks.len() as u16).map(ShardId)
+    }
+
+    fn charged(&self, from: ShardId, to: ShardId) -> Option<&AtomicUsize> {
+        self.charged
+            .get(usize::from(from.0) * self.desks.len() + usize::from(to.0))
+            .map(|padded| &padded.0)
+    }
+
+    fn waiting(&self, from: ShardId, to: ShardId) -> usize {
+        self.charged(from, to)
+            .map_or(0, |charged| charged.load(Ordering::Acquire))
+    }
+
+    const fn low(&self) -> usize {
+        self.high / 2
+    }
+}
+
+impl Desk {
+    /// Wakes the shard if it sleeps. What was done before is seen by a shard that finds it need not sleep.
+    fn nudge(&self) {
+        // Pairs with the fence in `Mailbox::may_sleep`: either the sleeper sees the mail, or we see the sleeper.
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.swap(false, Ordering::AcqRel)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
+        }
+    }
+}
+
+/// A shard's own end: its mail, and what it posts itself, gathered to one batch a turn for each receiver.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    shard: ShardId,
+    exchange: Arc<Exchange>,
+    receiver: Receiver<Mail>,
+    outgoing: Vec<Option<Box<Batch>>>,
+    full: Vec<bool>,
+}
+
+impl Mailbox {
+    fn new(shard: ShardId, exchange: Arc<Exchange>, receiver: Receiver<Mail>) -> Self {
+        let shards = exchange.desks.len();
+        Self {
+            shard,
+            exchange,
+            receiver,
+            outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
+            full: vec![false; shards],
+        }
+    }
+
+    /// Whose it is.
+    pub(crate) const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Everybody's mailboxes.
+    pub(crate) const fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// How this shard is woken from now on.
+    pub(crate) fn set_wake(&self, wake: Wake) {
+        if let Some(desk) = self.exchange.desks.get(usize::from(self.shard.0)) {
+            // Set once, when the shard starts.
+            let _ = desk.0.wake.set(wake);
+        }
+    }
+
+    /// How much mail lies here now.
+    pub(crate) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Takes the oldest mail.
+    pub(crate) fn take(&self) -> Option<Mail> {
+        let mail = self.receiver.try_recv().ok()?;
+        if let Mail::Batch(batch) = &mail
+            && let Some(charged) = self.exchange.charged(batch.from, self.shard)
+        {
+            let before = charged.fetch_sub(batch.charge, Ordering::AcqRel);
+            let low = self.exchange.low();
+            if before > low && before - batch.charge <= low {
+                // The sender may wait for nothing else than this.
+                if let Some(desk) = self.exchange.desks.get(usize::from(batch.from.0)) {
+                    desk.0.nudge();
+                }
+            }
+        }
+        Some(mail)
+    }
+
+    /// Whether this shard may wait: there is no mail. From now on whoever posts wakes it, until [`Mailbox::awake`].
+    pub(crate) fn may_sleep(&self) -> bool {
+        let Some(desk) = self.exchange.desks.get(usize::from(self.shard.0)) else {
+            return false;
+        };
+        desk.0.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.receiver.is_empty() && !self.exchange.shards().any(|to| self.has_drained(to))
+    }
+
+    /// This shard looks after its mail itself again.
+    pub(crate) fn awake(&self) {
+        if let Some(desk) = self.exchange.desks.get(usize::from(self.shard.0)) {
+            desk.0.sleeping.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to the batch for a shard. It leaves with [`Mailbox::send`].
+    pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) {
+        if let Some(batch) = self.batch(to) {
+            batch.charge += message.charge();
+            batch.messages.push(message);
+        }
+    }
+
+    /// Adds a connection to the batch for a shard.
+    pub(crate) fn post_moved(&mut self, to: ShardId, moved: Moved) {
+        if let Some(batch) = self.batch(to) {
+            batch.charge += size_of::<Moved>() + moved.kept.len();
+            batch.moved.push(moved);
+        }
+    }
+
+    fn batch(&mut self, to: ShardId) -> Option<&mut Batch> {
+        let from = self.shard;
+        let new = || {
+            Box::new(Batch {
+                from,
+                messages: Vec::new(),
+                moved: Vec::new(),
+                charge: 0,
+            })
+        };
+        self.outgoing
+            .get_mut(usize::from(to.0))
+            .map(|batch| &mut **batch.get_or_insert_with(new))
+    }
+
+    /// Sends the batches.
+    pub(crate) fn send(&mut self) {
+        for (to, outgoing) in self.exchange.shards().zip(&mut self.outgoing) {
+            if let Some(batch) = outgoing.take() {
+                if let Some(charged) = self.exchange.charged(self.shard, to) {
+                    charged.fetch_add(batch.charge, Ordering::AcqRel);
+                }
+                self.exchange.post(to, Mail::Batch(batch));
+            }
+        }
+    }
+
+    /// A shard whose mailbox has filled above the mark with our mail, or fallen well below it, and was not told of yet.
+    pub(crate) fn changed_peer(&mut self) -> Option<(ShardId, bool)> {
+        let to = self
+            .exchange
+            .shards()
+            .find(|&to| self.has_filled(to) || self.has_drained(to))?;
+        let full = self.full.get_mut(usize::from(to.0))?;
+        *full = !*full;
+        Some((to, *full))
+    }
+
+    fn has_filled(&self, to: ShardId) -> bool {
+        !self.is_full(to) && self.exchange.waiting(self.shard, to) > self.exchange.high
+    }
+
+    fn has_drained(&self, to: ShardId) -> bool {
+        self.is_full(to) && self.exchange.waiting(self.shard, to) <= self.exchange.low()
+    }
+
+    fn is_full(&self, to: ShardId) -> bool {
+        self.full.get(usize::from(to.0)).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const HERE: ShardId = ShardId(0);
+    const THERE: ShardId = ShardId(1);
+
+    fn pair(high: usize) -> (Mailbox, Mailbox) {
+        let (_, mut mailboxes) = Exchange::new(2, high);
+        let there = mailboxes.pop().unwrap();
+        (mailboxes.pop().unwrap(), there)
+    }
+
+    fn numbers(mail: Mail) -> Vec<u64> {
+        let Mail::Batch(batch) = mail else {
+            panic!("no batch: {mail:?}")
+        };
+        let number = |message: &ShardMessage| match message {
+            ShardMessage::Taken(n) => *n,
+            other => panic!("{other:?}"),
+        };
+        batch.messages.iter().map(number).collect()
+    }
+
+    #[test]
+    fn a_turns_messages_travel_in_one_batch_and_in_order() {
+        let (mut here, there) = pair(1 << 20);
+        for n in 1..=3 {
+            here.post(THERE, ShardMessage::Taken(n));
+        }
+        assert!(there.take().is_none());
+        here.send();
+        here.post(THERE, ShardMessage::Taken(4));
+        here.send();
+        assert_eq!(there.len(), 2);
+        assert_eq!(numbers(there.take().unwrap()), [1, 2, 3]);
+        assert_eq!(numbers(there.take().unwrap()), [4]);
+        assert!(there.take().is_none());
+    }
+
+    #[test]
+    fn a_full_peer_is_told_once_and_so_is_its_relief() {
+        let (mut here, there) = pair(100);
+        assert_eq!(here.changed_peer(), None);
+        while here.exchange.waiting(HERE, THERE) <= 100 {
+            here.post(THERE, ShardMessage::Taken(1));
+            here.send();
+        }
+        assert_eq!(here.changed_peer(), Some((THERE, true)));
+        assert_eq!(here.changed_peer(), None);
+        assert!(here.may_sleep());
+        while there.take().is_some() {}
+        assert!(!here.may_sleep(), "a shard must not sleep over the relief");
+        assert_eq!(here.changed_peer(), Some((THERE, false)));
+        assert_eq!(here.changed_peer(), None);
+        assert_eq!(here.exchange.waiting(HERE, THERE), 0);
+    }
+
+    #[test]
+    fn a_shard_that_has_mail_does_not_sleep_and_one_that_sleeps_is_woken_once() {
+        let (mut here, there) = pair(1 << 20);
+        let (woken, wakes) = unbounded();
+        there.set_wake(Box::new(move || woken.send(()).unwrap()));
+        here.post(THERE, ShardMessage::Taken(1));
+        here.send();
+        assert!(wakes.try_recv().is_err(), "an awake shard gets no wake-up");
+        assert!(!there.may_sleep());
+        there.take().unwrap();
+        assert!(there.may_sleep());
+        for n in 2..4 {
+            here.post(THERE, ShardMessage::Taken(n));
+            here.send();
+        }
+        assert_eq!(wakes.try_iter().count(), 1);
+        there.awake();
+    }
+
+    #[test]
+    fn nothing_is_lost_between_two_threads_that_sleep_and_wake() {
+        // Each number is answered before the next is posted, so one lost wake-up hangs the test.
+        const ROUNDS: u64 = 20_000;
+        fn run(mut mailbox: Mailbox, peer: ShardId, begins: bool) -> u64 {
+            let (woken, wakes) = unbounded();
+            mailbox.set_wake(Box::new(move || woken.send(()).unwrap()));
+            let mut last = 0;
+            if begins {
+                mailbox.post(peer, ShardMessage::Taken(1));
+                mailbox.send();
+            }
+            while last < ROUNDS {
+                if mailbox.may_sleep() {
+                    wakes.recv().unwrap();
+                }
+                mailbox.awake();
+                while let Some(mail) = mailbox.take() {
+                    for n in numbers(mail) {
+                        assert_eq!(n, if last == 0 { n } else { last + 2 });
+                        last = n;
+                        mailbox.post(peer, ShardMessage::Taken(n + 1));
+                    }
+                }
+                mailbox.send();
+            }
+            last
+        }
+        let (here, there) = pair(1 << 20);
+        let other = thread::spawn(move || run(there, HERE, false));
+        let mine = run(here, THERE, true);
+        assert!(mine >= ROUNDS && other.join().unwrap() >= ROUNDS);
+    }
+}

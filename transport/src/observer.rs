@@ -1,0 +1,106 @@
+//! Who is told what happens, and asked who may come in.
+
+use std::io;
+use std::sync::Arc;
+
+use sol_codec::ReasonCode;
+use sol_engine::{AuthOutcome, AuthRequest, ConnectionId, Event, ListenerId, ShardId};
+
+use crate::mailbox::{Exchange, Mail};
+use crate::peer::PeerAddr;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its other end.
+    pub peer: PeerAddr,
+    /// The listener it came in through.
+    pub listener: ListenerId,
+}
+
+/// What the transport itself has to say to the operator.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// A connection sent no CONNECT in time and was closed.
+    ConnectTimeout(Source),
+    /// What a connection sent first is not MQTT, and it was closed.
+    NotMqtt(Source),
+    /// There were too many unauthenticated connections, or they held too much, and this one was closed for it.
+    Evicted(Source),
+    /// A connection could not be accepted.
+    AcceptFailed {
+        /// Where.
+        listener: ListenerId,
+        /// What the system said.
+        error: &'a io::Error,
+        /// The listener rests, because the system has run out of something.
+        paused: bool,
+    },
+    /// A fault of ours was survived; a connection may have ended for it.
+    Survived {
+        /// The connection that was handled.
+        source: Option<Source>,
+        /// What the panic said.
+        panic: &'a str,
+    },
+}
+
+/// One shard's observer. It is called on the shard's thread, so it must not wait.
+pub trait Observer: Send + 'static {
+    /// Something happened in the engine; `source` is there for events of a connection.
+    fn event(&mut self, event: &Event, source: Option<Source>);
+
+    /// Something happened in the transport.
+    fn notice(&mut self, notice: Notice<'_>);
+
+    /// A login is to be checked, elsewhere. Answer with `reply`, from any thread.
+    fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply);
+}
+
+/// Sees nothing and lets nobody in who has to be asked about.
+impl Observer for () {
+    fn event(&mut self, _: &Event, _: Option<Source>) {}
+
+    fn notice(&mut self, _: Notice<'_>) {}
+
+    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+}
+
+/// The way back to a connection that waits for its login. Dropped without an answer, it refuses: nobody waits for ever.
+#[derive(Debug)]
+pub struct AuthReply {
+    exchange: Arc<Exchange>,
+    shard: ShardId,
+    connection: ConnectionId,
+    answered: bool,
+}
+
+impl AuthReply {
+    pub(crate) const fn new(exchange: Arc<Exchange>, shard: ShardId, connection: ConnectionId) -> Self {
+        Self {
+            exchange,
+            shard,
+            connection,
+            answered: false,
+        }
+    }
+
+    /// Tells the shard. If the connection is gone by now, nothing happens.
+    pub fn answer(mut self, outcome: AuthOutcome) {
+        self.post(outcome);
+    }
+
+    fn post(&mut self, outcome: AuthOutcome) {
+        self.answered = true;
+        self.exchange
+            .post(self.shard, Mail::Authenticated(self.connection, outcome));
+    }
+}
+
+impl Drop for AuthReply {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.post(AuthOutcome::Refused(ReasonCode::ServerUnavailable));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One shard: its turn, and nothing else. What the steps do stands in the modules below.
+
+mod apply;
+mod commands;
+mod contain;
+mod input;
+mod mail;
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use sol_codec::{DecodeLimits, Direction};
+use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Move, Now, Read};
+
+use self::contain::Watch;
+pub(crate) use self::contain::panic_text;
+use crate::backend::Backend;
+use crate::clock::Clock;
+use crate::config::TransportConfig;
+use crate::conns::Conns;
+use crate::counters::Counters;
+use crate::encode::Encoder;
+use crate::handle::ShardAnswer;
+use crate::mailbox::Mailbox;
+use crate::observer::Observer;
+use crate::outbox::Outboxes;
+use crate::shards::Exit;
+use crate::waiting::Waiting;
+
+/// Rounds of apply, flush and tell in one turn: what a flush sets free leaves in the same turn, but no chain of them
+/// keeps the sockets waiting.
+const ROUNDS_MAX: u32 = 4;
+
+/// A shard on its thread.
+pub(crate) struct Shard<B, O> {
+    backend: B,
+    core: Core<O>,
+}
+
+/// All of a shard but its backend, so that the backend can call it.
+struct Core<O> {
+    config: TransportConfig,
+    rules: Rules,
+    clock: Clock,
+    now: Now,
+    engine: Engine,
+    effects: Effects,
+    /// Transmits of the tray that have been encoded.
+    encoded: usize,
+    conns: Conns,
+    outboxes: Outboxes,
+    encoder: Encoder,
+    mailbox: Mailbox,
+    observer: O,
+    counters: Counters,
+    watch: Watch,
+    /// Who asked what the engine is about to answer.
+    asks: VecDeque<Sender<ShardAnswer>>,
+    /// Connections that have to send CONNECT.
+    connecting: Waiting,
+    /// Connections that are being closed and have to read what was sent to them.
+    flushing: Waiting,
+    /// Connections whose end was announced.
+    lingering: Waiting,
+    /// What the backend is to do, because it cannot be told while it calls.
+    moves: Vec<Move>,
+    reads: Vec<Read>,
+    closes: Vec<Close>,
+    /// Connections to end at once.
+    ends: Vec<ConnectionId>,
+    /// Connections that we stopped decoding because output had to leave first.
+    held: Vec<ConnectionId>,
+    /// What the last flush found, until the engine is told.
+    congested: Vec<(ConnectionId, u32)>,
+    drained: Vec<ConnectionId>,
+    /// When the shard ends, whoever is left.
+    stops_at: Option<Instant>,
+}
+
+/// What packets may be, before and after a connection was let in.
+struct Rules {
+    connect: DecodeLimits,
+    open: DecodeLimits,
+}
+
+impl Rules {
+    fn new(transport: &TransportConfig, engine: &EngineConfig) -> Self {
+        let open = DecodeLimits {
+            maximum_packet_size: engine.maximum_packet_size,
+            topic_levels: engine.topic_levels_max,
+            direction: Direction::FromClient,
+        };
+        let maximum_packet_size = transport.connect_bytes_max.min(engine.maximum_packet_size);
+        Self {
+            connect: DecodeLimits {
+                maximum_packet_size,
+                ..open
+            },
+            open,
+        }
+    }
+}
+
+impl<B: Backend, O: Observer> Shard<B, O> {
+    /// A shard that has not taken a turn yet. Must be made on its own thread.
+    pub(crate) fn new(
+        backend: B,
+        config: TransportConfig,
+        engine: EngineConfig,
+        seeds: [u64; 4],
+        clock: Clock,
+        mailbox: Mailbox,
+        observer: O,
+    ) -> Self {
+        let core = Core {
+            rules: Rules::new(&config, &engine),
+            clock,
+            now: clock.now(),
+            engine: Engine::new(mailbox.shard(), Rc::new(engine), seeds),
+            effects: Effects::default(),
+            encoded: 0,
+            conns: Conns::default(),
+            outboxes: Outboxes::new(
+                config.pool_bytes_max,
+                config.outbox_bytes_high,
+                config.output_bytes_high,
+            ),
+            encoder: Encoder::default(),
+            mailbox,
+            observer,
+            counters: Counters::default(),
+            watch: Watch::default(),
+            asks: VecDeque::new(),
+            connecting: Waiting::new(config.connect_time_max),
+            flushing: Waiting::new(config.flush_time_max),
+            lingering: Waiting::new(config.linger_time_max),
+            moves: Vec::new(),
+            reads: Vec::new(),
+            closes: Vec::new(),
+            ends: Vec::new(),
+            held: Vec::new(),
+            congested: Vec::new(),
+            drained: Vec::new(),
+            stops_at: None,
+            config,
+        };
+        Self { backend, core }
+    }
+
+    /// Takes turns until the shard ends.
+    pub(crate) fn run(mut self) -> Exit {
+        loop {
+            match self.turn() {
+                Ok(None) => {}
+                Ok(Some(exit)) => return exit,
+                Err(error) => return Exit::Failed(error),
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<Option<Exit>> {
+        self.wait()?;
+        self.core.counters.turns += 1;
+        self.core.take_mail(&mut self.backend);
+        while self.backend.dispatch(&mut self.core) {
+            self.settle();
+        }
+        self.core.expire();
+        self.settle();
+        Ok(self.core.exit())
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let mut timeout = self.core.timeout();
+        if timeout != Some(Duration::ZERO) && !self.core.mailbox.may_sleep() {
+            timeout = Some(Duration::ZERO);
+        }
+        let waited = self.backend.wait(self.core.now.mono, timeout);
+        self.core.mailbox.awake();
+        self.core.now = self.core.clock.now();
+        waited
+    }
+
+    /// Does what the engine said, and tells it what came of it.
+    fn settle(&mut self) {
+        let Self { backend, core } = self;
+        for _ in 0..ROUNDS_MAX {
+            while !core.watch.is_poisoned() {
+                let applied = core.apply();
+                core.move_away(backend);
+                core.mailbox.send();
+                core.flush(backend);
+                if applied {
+                    break;
+                }
+            }
+            if core.watch.is_poisoned() {
+                return;
+            }
+            core.tell_flushed();
+            core.change_reading(backend);
+            core.close_connections(backend);
+            if core.effects.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl<O: Observer> Core<O> {
+    /// How long the next wait may last; `None`: for ever.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.effects.is_empty() || !self.held.is_empty() || !self.reads.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.connecting.next_deadline(),
+            self.flushing.next_deadline(),
+            self.lingering.next_deadline(),
+            self.stops_at,
+        ];
+        deadlines
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|deadline| deadline.saturating_since(self.now.mono))
+    }
+
+    /// Whether the shard is done.
+    fn exit(&mut self) -> Option<Exit> {
+        if let Some(text) = self.watch.poisoned() {
+            return Some(Exit::Poisoned(text));
+        }
+        let stops_at = self.stops_at?;
+        (self.conns.len() == 0 || stops_at <= self.now.mono).then_some(Exit::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! What the backend is told between turns: moves, changes of reading, closes; and the shard's own deadlines.
+
+use std::mem;
+
+use sol_engine::{Close, ConnectionId, Flow, Input, Move, Read};
+
+use super::Core;
+use crate::backend::{Backend, Reading};
+use crate::conns::{Conn, Phase};
+use crate::mailbox::Moved;
+use crate::observer::{Notice, Observer};
+
+impl<O: Observer> Core<O> {
+    /// Sends connections to their home shards.
+    pub(super) fn move_away<B: Backend>(&mut self, backend: &mut B) {
+        for Move {
+            connection,
+            to,
+            handover,
+        } in self.moves.drain(..)
+        {
+            let Some(conn) = self.conns.remove(connection) else {
+                continue;
+            };
+            let Some(socket) = backend.release(connection) else {
+                continue;
+            };
+            let peer = conn.source().peer;
+            self.mailbox.post_moved(
+                to,
+                Moved {
+                    socket,
+                    peer,
+                    handover,
+                    kept: conn.kept,
+                },
+            );
+        }
+    }
+
+    /// Takes a connection that another shard sent home.
+    pub(super) fn adopt<B: Backend>(&mut self, backend: &mut B, moved: Moved) {
+        let Moved {
+            socket,
+            peer,
+            handover,
+            kept,
+        } = moved;
+        if self.stops_at.is_some() {
+            return;
+        }
+        // Without room for it the client sees its connection end, and comes again.
+        let Ok(id) = backend.adopt(socket) else { return };
+        let source = crate::observer::Source {
+            peer,
+            listener: handover.listener(),
+        };
+        self.counters.adopted += 1;
+        self.conns
+            .insert(Conn::new(id, source, Phase::Open, handover.version()));
+        self.conns.keep(id, kept);
+        match self.tell(Some(id), Input::Adopted(id, handover)) {
+            Some(Flow::Go) => self.read_on(backend, id),
+            _ => self.stop(id),
+        }
+    }
+
+    /// Does what the engine said about reading, and goes on with those that only waited for output to leave.
+    pub(super) fn change_reading<B: Backend>(&mut self, backend: &mut B) {
+        for read in mem::take(&mut self.reads) {
+            match read {
+                Read::Pause(id) => {
+                    self.stop(id);
+                    backend.pause(id);
+                }
+                Read::Resume(id) => {
+                    if let Some(conn) = self.conns.get_mut(id) {
+                        conn.stopped = false;
+                    }
+                    if self.conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectLogin) {
+                        self.conns.set_phase(id, Phase::Open);
+                    }
+                    self.read_on(backend, id);
+                }
+            }
+        }
+        for id in mem::take(&mut self.held) {
+            if let Some(conn) = self.conns.get_mut(id) {
+                conn.held = false;
+            }
+            self.read_on(backend, id);
+        }
+    }
+
+    /// Decodes what was kept and has the connection read again, if nothing speaks against it.
+    fn read_on<B: Backend>(&mut self, backend: &mut B, id: ConnectionId) {
+        let may_read = |conn: &Conn| !conn.stopped && !conn.held && !conn.ended && conn.phase != Phase::Closing;
+        if self.conns.get(id).is_some_and(may_read) && self.take_kept(id) != Reading::Pause {
+            backend.resume(id);
+        }
+    }
+
+    /// Closes what the engine has given up and what has ended by itself.
+    pub(super) fn close_connections<B: Backend>(&mut self, backend: &mut B) {
+        for Close { connection, flush } in mem::take(&mut self.closes) {
+            let Some(conn) = self.conns.get(connection) else {
+                continue;
+            };
+            let (must_end, has_output) = (!flush || conn.ended, conn.output.is_some());
+            self.conns.set_phase(connection, Phase::Closing);
+            drop(self.conns.take_kept(connection));
+            if must_end {
+                self.ends.push(connection);
+            } else if has_output {
+                self.flushing.push(self.now.mono, connection);
+            } else {
+                self.linger(backend, connection);
+            }
+        }
+        for id in mem::take(&mut self.ends) {
+            self.conns.set_phase(id, Phase::Closing);
+            backend.close(id);
+        }
+    }
+
+    /// Announces the end, and reads on for a while: a reset for unread input would eat what was sent last.
+    pub(super) fn linger<B: Backend>(&mut self, backend: &mut B, id: ConnectionId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let was_paused = conn.stopped || conn.held;
+        conn.stopped = false;
+        conn.held = false;
+        backend.shutdown_write(id);
+        if was_paused {
+            backend.resume(id);
+        }
+        self.lingering.push(self.now.mono, id);
+    }
+
+    /// Does what has come due.
+    pub(super) fn expire(&mut self) {
+        let now = self.now.mono;
+        while let Some(id) = self.connecting.expired(now) {
+            if let Some(source) = self.waiting_for_connect(id) {
+                self.counters.connect_timeouts += 1;
+                self.observer.notice(Notice::ConnectTimeout(source));
+                self.lose(id);
+            }
+        }
+        while let Some(id) = self.flushing.expired(now) {
+            if self.conns.get(id).is_some_and(|conn| conn.output.is_some()) {
+                self.ends.push(id);
+            }
+        }
+        while let Some(id) = self.lingering.expired(now) {
+            self.ends.push(id);
+        }
+        let conns = &self.conns;
+        self.flushing.skip(|id| conns.get(id).is_some());
+        self.lingering.skip(|id| conns.get(id).is_some());
+        while let Some((shard, full)) = self.mailbox.changed_peer() {
+            self.tell(None, Input::Peer { shard, full });
+        }
+        self.tick();
+    }
+}

@@ -1,0 +1,368 @@
+//! From bytes to packets to the engine.
+
+use std::io;
+
+use sol_codec::{Decoded, Packet, ProtocolVersion, decode};
+use sol_engine::{ConnectionId, Flow, Input, ListenerId};
+
+use super::Core;
+use super::contain::Step;
+use crate::backend::{Reading, Sink};
+use crate::conns::{Conn, Phase};
+use crate::observer::{Notice, Observer, Source};
+use crate::peer::PeerAddr;
+
+/// The first byte of every CONNECT: its type, and flags that are all zero (section 3.1.1).
+const CONNECT_FIRST_BYTE: u8 = 0x10;
+
+impl<O: Observer> Sink for Core<O> {
+    fn is_full(&self) -> bool {
+        self.outboxes.is_full()
+    }
+
+    fn on_accept(&mut self, listener: ListenerId, connection: ConnectionId, peer: PeerAddr) -> bool {
+        if self.stops_at.is_some() || !self.make_room() {
+            return false;
+        }
+        self.counters.accepted += 1;
+        let source = Source { peer, listener };
+        self.conns
+            .insert(Conn::new(connection, source, Phase::ExpectConnect, ProtocolVersion::V5));
+        let conns = &self.conns;
+        self.connecting
+            .skip(|id| conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectConnect));
+        self.connecting.push(self.now.mono, connection);
+        self.tell(Some(connection), Input::Opened { connection, listener });
+        true
+    }
+
+    fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) -> Reading {
+        self.counters.bytes_in += bytes.len() as u64;
+        self.contain(Some(connection), |core| core.take_bytes(connection, bytes))
+            .unwrap_or(Reading::Pause)
+    }
+
+    fn on_end(&mut self, connection: ConnectionId) {
+        self.lose(connection);
+    }
+
+    fn on_writable(&mut self, connection: ConnectionId) {
+        if let Some(conn) = self.conns.get_mut(connection)
+            && conn.output.is_some()
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.outboxes.dirty.push(connection);
+        }
+    }
+
+    fn on_closed(&mut self, connection: ConnectionId) {
+        if let Some(output) = self.conns.remove(connection).and_then(|conn| conn.output) {
+            self.outboxes.take_back(output);
+        }
+    }
+
+    fn on_accept_error(&mut self, listener: ListenerId, error: io::Error, paused: bool) {
+        self.counters.accept_errors += 1;
+        self.counters.accept_pauses += u64::from(paused);
+        self.observer.notice(Notice::AcceptFailed {
+            listener,
+            error: &error,
+            paused,
+        });
+    }
+}
+
+impl<O: Observer> Core<O> {
+    /// Sees to it that one more connection may be unauthenticated. Whoever has waited longest goes, so that a crowd of
+    /// silent peers does not keep the others out.
+    fn make_room(&mut self) -> bool {
+        while self.conns.unauthenticated >= self.config.unauthenticated_max {
+            let Some(id) = self.connecting.first() else {
+                return false;
+            };
+            if let Some(source) = self.waiting_for_connect(id) {
+                self.evict(id, source);
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Where a connection comes from, if it still has to send CONNECT.
+    pub(super) fn waiting_for_connect(&self, id: ConnectionId) -> Option<Source> {
+        self.conns
+            .get(id)
+            .filter(|conn| conn.phase == Phase::ExpectConnect && !conn.ended)
+            .map(Conn::source)
+    }
+
+    fn evict(&mut self, id: ConnectionId, source: Source) {
+        self.counters.evicted += 1;
+        self.observer.notice(Notice::Evicted(source));
+        self.lose(id);
+    }
+
+    /// Takes bytes that arrived.
+    fn take_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Reading {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return Reading::Pause;
+        };
+        if conn.phase == Phase::Closing {
+            return self.discard(id, bytes.len());
+        }
+        if conn.ended {
+            return Reading::Pause;
+        }
+        if conn.stopped || conn.held {
+            let mut kept = self.conns.take_kept(id);
+            kept.extend_from_slice(bytes);
+            return self.keep(id, kept);
+        }
+        if conn.phase == Phase::ExpectConnect && conn.kept.is_empty() && bytes.first() != Some(&CONNECT_FIRST_BYTE) {
+            return self.refuse_stranger(id);
+        }
+        if conn.kept.is_empty() {
+            return self.decode_and_keep(id, bytes);
+        }
+        match self.complete(id, bytes) {
+            Some(rest) => self.decode_and_keep(id, rest),
+            None => self.reading(id),
+        }
+    }
+
+    /// Decodes what came while the connection was not read. `Pause`: it must still not be.
+    pub(super) fn take_kept(&mut self, id: ConnectionId) -> Reading {
+        let mut kept = self.conns.take_kept(id);
+        if kept.is_empty() {
+            return self.reading(id);
+        }
+        let decoded = self.contain(Some(id), |core| core.decode_all(id, &kept));
+        let Some(used) = decoded else { return Reading::Pause };
+        kept.drain(..used);
+        kept.shrink_to_fit();
+        self.keep(id, kept)
+    }
+
+    /// Completes the packet of which a part is kept, and gives the engine that packet. The bytes behind it are returned;
+    /// `None`: there are none to be decoded now.
+    fn complete<'b>(&mut self, id: ConnectionId, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let mut kept = self.conns.take_kept(id);
+        let mut rest = bytes;
+        loop {
+            match self.decode_one(id, &kept) {
+                Outcome::NeedMore(total) => {
+                    let (more, behind) = rest.split_at(total.saturating_sub(kept.len()).min(rest.len()));
+                    if more.is_empty() {
+                        self.keep(id, kept);
+                        return None;
+                    }
+                    append(&mut kept, more, total);
+                    rest = behind;
+                }
+                Outcome::Packet(_, Flow::Go) => return (!rest.is_empty()).then_some(rest),
+                Outcome::Packet(_, Flow::Stop) => {
+                    self.keep(id, rest.to_vec());
+                    return None;
+                }
+                Outcome::Malformed => return None,
+            }
+        }
+    }
+
+    fn decode_and_keep(&mut self, id: ConnectionId, bytes: &[u8]) -> Reading {
+        let used = self.decode_all(id, bytes);
+        match bytes.get(used..) {
+            Some(rest) if !rest.is_empty() => self.keep(id, rest.to_vec()),
+            _ => self.reading(id),
+        }
+    }
+
+    /// Decodes whole packets in place and gives them to the engine, until it wants no more. Gives how many bytes are
+    /// done with.
+    fn decode_all(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while let Some(rest) = bytes.get(used..)
+            && !rest.is_empty()
+        {
+            match self.decode_one(id, rest) {
+                Outcome::Packet(len, Flow::Go) => used += len,
+                Outcome::Packet(len, Flow::Stop) => return used + len,
+                Outcome::NeedMore(_) => break,
+                Outcome::Malformed => return bytes.len(),
+            }
+        }
+        used
+    }
+
+    #[inline]
+    fn decode_one(&mut self, id: ConnectionId, bytes: &[u8]) -> Outcome {
+        let Some(conn) = self.conns.get(id) else {
+            return Outcome::Malformed;
+        };
+        let (phase, version) = (conn.phase, conn.version);
+        let limits = if phase == Phase::Open {
+            &self.rules.open
+        } else {
+            &self.rules.connect
+        };
+        self.watch.set(Step::Decode);
+        #[cfg(test)]
+        super::tests::trap_decode(bytes);
+        let decoded = decode(bytes, version, limits);
+        self.watch.set(Step::Transport);
+        match decoded {
+            Ok(Decoded::Packet { packet, len }) => {
+                let flow = self.handle(Input::Packet(id, &packet));
+                if phase == Phase::ExpectConnect
+                    && let Packet::Connect(connect) = &packet
+                {
+                    self.on_connect(id, connect.version, flow);
+                }
+                Outcome::Packet(len, self.go_on(id, flow))
+            }
+            Ok(Decoded::NeedMore(total)) => Outcome::NeedMore(total),
+            Err(error) => {
+                let _ = self.handle(Input::Malformed(id, error));
+                self.stop(id);
+                Outcome::Malformed
+            }
+        }
+    }
+
+    /// Whether to decode on: the engine may want no more, or output may have to leave first.
+    #[inline]
+    fn go_on(&mut self, id: ConnectionId, flow: Flow) -> Flow {
+        if flow == Flow::Stop {
+            self.stop(id);
+            return Flow::Stop;
+        }
+        if self.effects.transmits.len() - self.encoded > self.config.tray_max {
+            self.apply();
+            if self.outboxes.is_full() {
+                if let Some(conn) = self.conns.get_mut(id) {
+                    conn.held = true;
+                    self.held.push(id);
+                }
+                return Flow::Stop;
+            }
+        }
+        Flow::Go
+    }
+
+    /// Remembers what a CONNECT settled.
+    fn on_connect(&mut self, id: ConnectionId, version: ProtocolVersion, flow: Flow) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.version = version;
+        }
+        let phase = if flow == Flow::Go {
+            Phase::Open
+        } else {
+            Phase::ExpectLogin
+        };
+        self.conns.set_phase(id, phase);
+    }
+
+    pub(super) fn stop(&mut self, id: ConnectionId) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.stopped = true;
+        }
+    }
+
+    /// Somebody who does not speak MQTT gets no answer in it.
+    fn refuse_stranger(&mut self, id: ConnectionId) -> Reading {
+        self.counters.not_mqtt += 1;
+        if let Some(conn) = self.conns.get(id) {
+            self.observer.notice(Notice::NotMqtt(conn.source()));
+        }
+        self.lose(id);
+        Reading::Pause
+    }
+
+    /// Keeps bytes for later, within the bound for those who were not let in.
+    fn keep(&mut self, id: ConnectionId, bytes: Vec<u8>) -> Reading {
+        self.conns.keep(id, bytes);
+        if self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max
+            && let Some(conn) = self.conns.get(id)
+            && conn.is_unauthenticated()
+        {
+            self.evict(id, conn.source());
+        }
+        self.reading(id)
+    }
+
+    /// What the backend does with this connection's input next.
+    fn reading(&self, id: ConnectionId) -> Reading {
+        match self.conns.get(id) {
+            Some(conn) if conn.stopped || conn.held || conn.ended => Reading::Pause,
+            Some(conn) if conn.is_unauthenticated() => Reading::Little,
+            Some(_) => Reading::On,
+            None => Reading::Pause,
+        }
+    }
+
+    /// Throws away what a connection sends that is being closed, up to a limit.
+    fn discard(&mut self, id: ConnectionId, len: usize) -> Reading {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return Reading::Pause;
+        };
+        conn.discarded = conn.discarded.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        if conn.discarded <= self.config.linger_bytes_max {
+            return Reading::On;
+        }
+        self.ends.push(id);
+        Reading::Pause
+    }
+
+    /// A connection has ended without the engine's doing: tells it, and closes the socket after what it was sent.
+    pub(super) fn lose(&mut self, id: ConnectionId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.ended {
+            return;
+        }
+        conn.ended = true;
+        let is_closing = conn.phase == Phase::Closing;
+        self.ends.push(id);
+        if !is_closing {
+            self.tell(Some(id), Input::Closed(id));
+        }
+    }
+}
+
+/// What became of the bytes at the front.
+enum Outcome {
+    /// A packet of so many bytes, and whether to go on behind it.
+    Packet(usize, Flow),
+    /// A part of a packet that has this many bytes, as far as can be told.
+    NeedMore(usize),
+    /// No packet; the engine was told.
+    Malformed,
+}
+
+/// Appends to a part of a packet of `total` bytes. What is announced is not believed: memory doubles as bytes arrive, up
+/// to the announced size.
+fn append(kept: &mut Vec<u8>, more: &[u8], total: usize) {
+    let needed = kept.len() + more.len();
+    if needed > kept.capacity() {
+        let target = (kept.capacity() * 2).min(total).max(needed);
+        kept.reserve_exact(target - kept.len());
+    }
+    kept.extend_from_slice(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_packet_takes_memory_as_it_arrives_and_not_as_it_announces() {
+        let mut kept = Vec::new();
+        append(&mut kept, &[0; 10], 1 << 28);
+        assert!(kept.capacity() < 100);
+        for _ in 0..100 {
+            append(&mut kept, &[0; 1_000], 100_010);
+            assert!(kept.capacity() <= 2 * kept.len() + 100);
+        }
+        assert_eq!((kept.len(), kept.capacity()), (100_010, 100_010));
+    }
+}

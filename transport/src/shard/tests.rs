@@ -1,0 +1,144 @@
+//! Faults of ours, planted: what they take with them and what they leave alone.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
+use sol_engine::{EngineConfig, Input, Query, ShardId};
+
+use crate::{Clock, Counters, Exit, ListenAddr, ListenerConfig, Shards, TransportConfig};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ENGINE_TRAP: &[u8] = b"panic in the engine";
+const DECODE_TRAP: &[u8] = b"panic in the codec";
+
+/// Panics where the engine would, for a PUBLISH that asks for it.
+pub(super) fn trap(input: &Input<'_>) {
+    if let Input::Packet(_, Packet::Publish(publish)) = input {
+        assert!(publish.payload != ENGINE_TRAP, "planted in the engine");
+    }
+}
+
+/// Panics where the codec would, for bytes that ask for it.
+pub(super) fn trap_decode(bytes: &[u8]) {
+    assert!(!bytes.ends_with(DECODE_TRAP), "planted in the codec");
+}
+
+struct Broker {
+    shards: Shards,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let address = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
+        let config = TransportConfig {
+            listeners: vec![ListenerConfig::new(address)],
+            ..TransportConfig::default()
+        };
+        let engine = EngineConfig::default();
+        Self {
+            shards: Shards::start(&config, &engine, [1; 4], Clock::start(), |_| ()).unwrap(),
+        }
+    }
+
+    fn connect(&self, client_id: &str) -> TcpStream {
+        let ListenAddr::Tcp(address) = self.shards.addresses()[0] else {
+            panic!("no TCP address")
+        };
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut bytes = Vec::new();
+        Connect {
+            version: ProtocolVersion::V311,
+            clean_start: true,
+            keep_alive: 0,
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+        .encode(ProtocolVersion::V311, &mut bytes);
+        stream.write_all(&bytes).unwrap();
+        expect(&mut stream, &[0x20, 2, 0, 0]);
+        stream
+    }
+
+    fn counters(&self) -> Counters {
+        let answers = self.shards.handle().ask(Query::Stats, PATIENCE);
+        assert_eq!(answers[0].shard, ShardId(0));
+        answers[0].counters
+    }
+
+    fn stop(self) {
+        self.shards.handle().stop();
+        assert!(matches!(self.shards.join(), Exit::Stopped));
+    }
+}
+
+fn expect(stream: &mut TcpStream, bytes: &[u8]) {
+    let mut received = vec![0; bytes.len()];
+    stream.read_exact(&mut received).unwrap();
+    assert_eq!(received, bytes);
+}
+
+fn ping(stream: &mut TcpStream) {
+    stream.write_all(&[0xc0, 0]).unwrap();
+    expect(stream, &[0xd0, 0]);
+}
+
+fn publish(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: Some(TopicName::new("trap").unwrap()),
+        packet_id: None,
+        properties: PublishProperties::default(),
+        payload,
+    }
+    .encode(ProtocolVersion::V311, &mut bytes);
+    bytes
+}
+
+fn expect_cut(mut stream: TcpStream) {
+    // In order or by a reset, but it ends.
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_panic_costs_the_connection_that_caused_it_and_nobody_else() {
+    for planted in [ENGINE_TRAP, DECODE_TRAP] {
+        let broker = Broker::start();
+        let mut other = broker.connect("other");
+        let mut guilty = broker.connect("guilty");
+        ping(&mut guilty);
+        guilty.write_all(&publish(planted)).unwrap();
+        expect_cut(guilty);
+        ping(&mut other);
+        ping(&mut broker.connect("guilty"));
+        assert_eq!(broker.counters().panics, 1);
+        drop(other);
+        broker.stop();
+    }
+}
+
+#[test]
+fn a_second_panic_within_a_minute_ends_the_shard_as_poisoned() {
+    // One may be bad luck; two mean that something is wrong that goes on being wrong.
+    let broker = Broker::start();
+    for client_id in ["first", "second"] {
+        let mut guilty = broker.connect(client_id);
+        guilty.write_all(&publish(ENGINE_TRAP)).unwrap();
+        expect_cut(guilty);
+    }
+    let exit = broker.shards.join();
+    assert!(
+        matches!(&exit, Exit::Poisoned(text) if text.contains("planted in the engine")),
+        "{exit:?}"
+    );
+}

@@ -1,0 +1,245 @@
+//! Starting and stopping: the threads, their listeners and how they end.
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Receiver, bounded};
+use socket2::Socket;
+use sol_engine::{EngineConfig, ListenerId, ShardId};
+
+use crate::backend::epoll::Epoll;
+use crate::backend::{Backend, BackendLimits};
+use crate::clock::Clock;
+use crate::config::TransportConfig;
+use crate::handle::Handle;
+use crate::listener::{ListenAddr, ListenError, SocketFile, bind};
+use crate::mailbox::{Exchange, Mailbox};
+use crate::observer::Observer;
+use crate::shard::{Shard, panic_text};
+
+/// How the shards ended.
+#[derive(Debug)]
+pub enum Exit {
+    /// They were stopped.
+    Stopped,
+    /// A fault of ours left a shard in a state that cannot be trusted; the text says what it was. Nothing was
+    /// acknowledged after it. The process must end (with exit code 70), because other shards may wait for this one.
+    Poisoned(String),
+    /// The system failed a shard in a way that it cannot go on from.
+    Failed(io::Error),
+}
+
+/// Why the shards could not be started.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener could not be had.
+    Listen(ListenError),
+    /// The system refused a thread, a descriptor or memory.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen(error) => Some(error),
+            Self::System(error) => Some(error),
+        }
+    }
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// The running shards.
+#[derive(Debug)]
+pub struct Shards {
+    handle: Handle,
+    addresses: Vec<ListenAddr>,
+    files: Vec<SocketFile>,
+    threads: Vec<JoinHandle<()>>,
+    exits: Receiver<Exit>,
+}
+
+/// What one shard's thread is given.
+struct Start<O> {
+    config: TransportConfig,
+    engine: EngineConfig,
+    seeds: [u64; 4],
+    clock: Clock,
+    mailbox: Mailbox,
+    sockets: Vec<Socket>,
+    observer: O,
+}
+
+impl Shards {
+    /// Binds the listeners and starts `engine.shards` shards. `seeds` must be unpredictable: they key the hashes of what
+    /// clients choose. `observer` makes each shard's own.
+    ///
+    /// # Errors
+    /// When a listener cannot be had or the system refuses a resource; nothing runs then.
+    pub fn start<O: Observer>(
+        config: &TransportConfig,
+        engine: &EngineConfig,
+        seeds: [u64; 4],
+        clock: Clock,
+        mut observer: impl FnMut(ShardId) -> O,
+    ) -> Result<Self, StartError> {
+        let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high);
+        let (exit, exits) = bounded(mailboxes.len());
+        let (ready, readies) = bounded(mailboxes.len());
+        let mut shards = Self {
+            handle: Handle::new(exchange),
+            addresses: Vec::new(),
+            files: Vec::new(),
+            threads: Vec::new(),
+            exits,
+        };
+        let mut sockets = shards.bind(config, mailboxes.len())?;
+        for mailbox in mailboxes {
+            let start = Start {
+                config: config.clone(),
+                engine: engine.clone(),
+                seeds,
+                clock,
+                observer: observer(mailbox.shard()),
+                sockets: sockets.pop().unwrap_or_default(),
+                mailbox,
+            };
+            let (ready, exit) = (ready.clone(), exit.clone());
+            let thread = thread::Builder::new().name(format!("shard-{}", start.mailbox.shard().0));
+            shards.threads.push(thread.spawn(move || {
+                let started = start.shard();
+                let failed = started.is_err();
+                let (told, shard) = match started {
+                    Ok(shard) => (Ok(()), Some(shard)),
+                    Err(error) => (Err(error), None),
+                };
+                if ready.send(told).is_err() || failed {
+                    return;
+                }
+                if let Some(shard) = shard {
+                    // Nobody listens any more when the process is on its way out.
+                    let _ = exit.send(run(shard));
+                }
+            })?);
+        }
+        for _ in 0..shards.threads.len() {
+            // Every thread answers; if one died before it could, that is an error of the system too.
+            readies.recv().map_err(io::Error::other)??;
+        }
+        Ok(shards)
+    }
+
+    /// Binds everything, before any thread starts. Gives each shard's sockets, the last shard's first.
+    fn bind(&mut self, config: &TransportConfig, shards: usize) -> Result<Vec<Vec<Socket>>, ListenError> {
+        let mut sockets: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+        let seconds = u32::try_from(config.connect_time_max.as_secs()).unwrap_or(u32::MAX);
+        for listener in &config.listeners {
+            let bound = bind(listener, seconds, shards)?;
+            for (own, socket) in sockets.iter_mut().zip(bound.sockets) {
+                own.push(socket);
+            }
+            self.addresses.push(bound.address);
+            self.files.extend(bound.file);
+        }
+        Ok(sockets)
+    }
+
+    /// Where the listeners listen, in the order of the configuration, with the ports that the system chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// What other threads speak to the shards through.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until the shards have stopped, or the first one of them has failed.
+    #[must_use]
+    pub fn join(mut self) -> Exit {
+        for _ in 0..self.threads.len() {
+            match self.exits.recv() {
+                Ok(Exit::Stopped) => {}
+                Ok(failed) => {
+                    // The others may wait for the one that failed, so nobody waits for them.
+                    self.threads.clear();
+                    return failed;
+                }
+                Err(_) => break,
+            }
+        }
+        Exit::Stopped
+    }
+}
+
+/// Stops what still runs and waits for it.
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.handle.stop();
+        for thread in self.threads.drain(..) {
+            // Its exit was told or is of no interest any more.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<O: Observer> Start<O> {
+    fn shard(self) -> io::Result<Shard<Epoll, O>> {
+        let mut backend = Epoll::new(BackendLimits {
+            read_bytes: self.config.read_bytes,
+            little_bytes: usize::try_from(self.config.connect_bytes_max).unwrap_or(usize::MAX),
+            reads_max: self.config.reads_max,
+            accepts_max: self.config.accepts_max,
+            accept_pause: self.config.accept_pause,
+        })?;
+        self.mailbox.set_wake(backend.wake()?);
+        for (listener, socket) in (0..).map(ListenerId).zip(self.sockets) {
+            backend.listen(listener, socket)?;
+        }
+        Ok(Shard::new(
+            backend,
+            self.config,
+            self.engine,
+            self.seeds,
+            self.clock,
+            self.mailbox,
+            self.observer,
+        ))
+    }
+}
+
+fn run<B: Backend, O: Observer>(shard: Shard<B, O>) -> Exit {
+    // What the turn itself does not contain, nothing can be said about.
+    catch_unwind(AssertUnwindSafe(|| shard.run()))
+        .unwrap_or_else(|panic| Exit::Poisoned(panic_text(panic.as_ref()).to_owned()))
+}
+
+const _: fn() = || {
+    fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Handle>();
+    is_send_and_sync::<Arc<Exchange>>();
+};

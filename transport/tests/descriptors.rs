@@ -1,0 +1,113 @@
+//! Out of descriptors: the listener rests, who is inside is served, and it goes on by itself.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use sol_codec::ProtocolVersion;
+
+use self::support::{Broker, Client};
+
+const ROLE: &str = "SOL_TEST_FEW_DESCRIPTORS";
+
+/// A process with a broker in it and few descriptors.
+struct Starved {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Starved {
+    fn start() -> (Self, SocketAddr) {
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg("ulimit -n 48 && exec \"$0\" --exact --nocapture a_broker_with_few_descriptors")
+            .arg(std::env::current_exe().unwrap())
+            .env(ROLE, "broker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut starved = Self { child, lines };
+        let address = starved.value("address").parse().unwrap();
+        (starved, address)
+    }
+
+    /// The value of the next line that begins with `name`.
+    fn value(&mut self, name: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(
+                self.lines.read_line(&mut line).unwrap() > 0,
+                "the broker's process ended early"
+            );
+            if let Some((_, value)) = line.split_once(&format!("{name}=")) {
+                return value.trim().to_owned();
+            }
+        }
+    }
+
+    /// Lets it report and end.
+    fn finish(mut self) -> (u64, u64) {
+        drop(self.child.stdin.take());
+        let pauses = self.value("pauses").parse().unwrap();
+        let turns = self.value("turns").parse().unwrap();
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        (pauses, turns)
+    }
+}
+
+/// The other process's part; on its own it does nothing.
+#[test]
+fn a_broker_with_few_descriptors() {
+    if std::env::var_os(ROLE).is_none() {
+        return;
+    }
+    let broker = Broker::start(1, |config, _| {
+        config.listeners[0].defer_accept = false;
+        config.accept_pause = Duration::from_millis(20);
+    });
+    println!("address={}", broker.address);
+    std::io::stdout().flush().unwrap();
+    // Until the other process lets go.
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing).unwrap();
+    let counters = broker.counters();
+    println!("pauses={}\nturns={}", counters.accept_pauses, counters.turns);
+    broker.stop();
+}
+
+#[test]
+fn out_of_descriptors_the_listener_rests_and_those_inside_are_served() {
+    let (starved, address) = Starved::start();
+    let version = ProtocolVersion::V311;
+    let mut inside = Client::connect(address, version, "inside");
+    // More than it has descriptors for; the system completes their handshakes and they wait.
+    let mut crowd: Vec<Client> = (0..60).map(|_| Client::open(address, version)).collect();
+    for (n, client) in crowd.iter_mut().enumerate() {
+        client.send(&support::connect(version, &format!("crowd{n}")));
+    }
+    for _ in 0..50 {
+        inside.ping();
+    }
+    // Those who were accepted leave, and those who waited come in.
+    let mut served = 0;
+    for mut client in crowd {
+        client.expect_connack();
+        served += 1;
+    }
+    assert_eq!(served, 60);
+    inside.ping();
+    drop(inside);
+    let (pauses, turns) = starved.finish();
+    assert!(pauses > 0, "the descriptors never ran out");
+    assert!(turns < 5_000, "{turns} turns: it span");
+}
