@@ -139,8 +139,8 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     /// What every packet ends with. The packet goes from its parser to the caller in one step: `Packet` is large, and
-    /// each layer that took it apart and wrapped it again would copy all of it.
-    #[inline]
+    /// each layer that took it apart and wrapped it again would copy all of it. That holds for this one too.
+    #[inline(always)]
     fn finish<T>(self, parsed: Parsed<'a, T>, wrap: impl Fn(T) -> Packet<'a>) -> Result<Decoded<'a>, DecodeError> {
         match parsed {
             Ok(([], packet)) => Ok(Decoded::Packet {

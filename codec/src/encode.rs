@@ -119,8 +119,11 @@ pub(crate) trait Sink {
     where
         Self: Sized,
     {
-        self.put_var_int(section.len());
-        section.write(self);
+        let len = section.len();
+        self.put_var_int(len);
+        if len > 0 {
+            section.write(self);
+        }
     }
 
     #[inline]
@@ -183,6 +186,12 @@ impl Sink for Counter {
     #[inline]
     fn put_slice(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
+    }
+
+    #[inline]
+    fn put_section(&mut self, section: &impl Section) {
+        let len = section.len();
+        self.0 += var_int::len(len) + len;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Fixed Header (section 2.1), judged before the rest of the packet has come.
 
-use crate::packet::PacketType;
+use crate::packet::{PacketSet, PacketType};
+use crate::property::Holder;
 use crate::var_int::{self, VarInt};
 use crate::{DecodeError, DecodeErrorKind, DecodeLimits, Direction, ProtocolVersion, QoS};
 
@@ -87,22 +88,40 @@ fn check_publish_flags(flags: u8) -> Result<(), DecodeErrorKind> {
     }
 }
 
-/// Whether that side sends that packet (section 2.1.2, table 2-1).
+/// What each side sends (section 2.1.2, table 2-1); on 3.x a server has no DISCONNECT and nobody an AUTH.
+const BY_CLIENT: PacketSet = BY_BOTH
+    .with(Holder::Packet(PacketType::Connect))
+    .with(Holder::Packet(PacketType::Subscribe))
+    .with(Holder::Packet(PacketType::Unsubscribe))
+    .with(Holder::Packet(PacketType::PingReq));
+const BY_SERVER: PacketSet = BY_BOTH
+    .with(Holder::Packet(PacketType::ConnAck))
+    .with(Holder::Packet(PacketType::SubAck))
+    .with(Holder::Packet(PacketType::UnsubAck))
+    .with(Holder::Packet(PacketType::PingResp));
+const BY_BOTH: PacketSet = PacketSet::NONE
+    .with(Holder::Packet(PacketType::Publish))
+    .with(Holder::Packet(PacketType::PubAck))
+    .with(Holder::Packet(PacketType::PubRec))
+    .with(Holder::Packet(PacketType::PubRel))
+    .with(Holder::Packet(PacketType::PubComp))
+    .with(Holder::Packet(PacketType::Disconnect))
+    .with(Holder::Packet(PacketType::Auth));
+
 #[inline]
-const fn is_expected(packet_type: PacketType, version: ProtocolVersion, direction: Direction) -> bool {
-    let is_v5 = matches!(version, ProtocolVersion::V5);
-    let (by_client, by_server) = match packet_type {
-        PacketType::Connect | PacketType::Subscribe | PacketType::Unsubscribe | PacketType::PingReq => (true, false),
-        PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp => (false, true),
-        PacketType::Disconnect => (true, is_v5),
-        PacketType::Auth => (is_v5, is_v5),
-        _ => (true, true),
+fn is_expected(packet_type: PacketType, version: ProtocolVersion, direction: Direction) -> bool {
+    let packet = Holder::Packet(packet_type);
+    let sent = match direction {
+        Direction::FromClient => BY_CLIENT.contains(packet),
+        Direction::FromServer => BY_SERVER.contains(packet),
+        Direction::Either => true,
     };
-    match direction {
-        Direction::FromClient => by_client,
-        Direction::FromServer => by_server,
-        Direction::Either => by_client | by_server,
-    }
+    let is_new = match packet_type {
+        PacketType::Auth => true,
+        PacketType::Disconnect => direction == Direction::FromServer,
+        _ => false,
+    };
+    sent && (!is_new || version == ProtocolVersion::V5)
 }
 
 #[inline]

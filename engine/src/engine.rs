@@ -180,6 +180,18 @@ impl Engine {
         self.clients.timers.next_deadline()
     }
 
+    /// Whether retained messages of this Topic Name live here: which engine a retained record is restored into.
+    #[must_use]
+    pub fn is_home_of_topic(&self, topic: &str) -> bool {
+        self.placement.home_of_hash(self.tree.topic_hash(topic)) == self.shard
+    }
+
+    /// Whether the Session of this Client Identifier lives here: which engine its records are restored into.
+    #[must_use]
+    pub fn is_home_of_client(&self, client_id: &str) -> bool {
+        self.placement.home_of(self.placement.origin(client_id)) == self.shard
+    }
+
     /// This shard's counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {

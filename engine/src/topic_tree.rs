@@ -13,6 +13,7 @@
 //! Both kinds are [`FilterKey`]s, and both have [`Listeners`]. Each table gives its slots to later entries, so a key is
 //! good until its filter loses its last listener; [`TopicTree::generation`] tells that something changed.
 
+mod index;
 mod interest;
 mod listeners;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::ids::SessionKey;
+use index::Index;
 use interest::ExactInterest;
 use listeners::Listeners;
 use slots::Slots;
@@ -127,7 +129,7 @@ impl Matches {
 pub struct TopicTree {
     hasher: RandomState,
     exact: Slots<ExactFilter>,
-    exact_index: HashTable<u32>,
+    exact_index: Index,
     exact_interest: HashTable<ExactInterest>,
     wild: Slots<WildFilter>,
     trie: Trie,
@@ -154,7 +156,7 @@ impl TopicTree {
         let hasher = RandomState::with_seeds(a, b, c, d);
         Self {
             exact: Slots::new(),
-            exact_index: HashTable::new(),
+            exact_index: Index::new(),
             exact_interest: HashTable::new(),
             wild: Slots::new(),
             trie: Trie::new(hasher.clone()),
@@ -234,7 +236,7 @@ impl TopicTree {
     /// Adds to `out` where `topic`, whose [`topic_hash`](Self::topic_hash) is `hash`, leads to: one lookup of the
     /// hash, one more if other shards listen to exact filters, and a walk through the trie along the topic.
     pub fn matches(&self, topic: &str, hash: u64, out: &mut Matches) {
-        if let Some(&slot) = self.exact_index.find(hash, |&slot| *self.exact[slot].text == *topic) {
+        if let Some(slot) = self.exact_index.find(hash, |slot| *self.exact[slot].text == *topic) {
             out.add(FilterKey::new(slot, false), &self.exact[slot].listeners);
         }
         if !self.exact_interest.is_empty() {
@@ -251,7 +253,7 @@ impl TopicTree {
     /// Whether nobody listens to anything, and nothing is left of those who did.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let exact = self.exact.len() == 0 && self.exact_index.is_empty() && self.exact_interest.is_empty();
+        let exact = self.exact.len() == 0 && self.exact_index.len() == 0 && self.exact_interest.is_empty();
         let wild = self.wild.len() == 0 && self.trie.is_empty();
         exact && wild && self.groups.len() == 0 && self.shares.len() == 0
     }
@@ -262,8 +264,8 @@ impl TopicTree {
         }
         let slot = self
             .exact_index
-            .find(self.topic_hash(filter), |&slot| *self.exact[slot].text == *filter)?;
-        Some(FilterKey::new(*slot, false))
+            .find(self.topic_hash(filter), |slot| *self.exact[slot].text == *filter)?;
+        Some(FilterKey::new(slot, false))
     }
 
     /// The filter's key; a new filter must get a listener before anything else happens.
@@ -282,14 +284,7 @@ impl TopicTree {
             listeners,
             text: filter.into(),
         });
-        let Self {
-            hasher,
-            exact,
-            exact_index,
-            ..
-        } = self;
-        let hash = hash_text(hasher, filter.as_bytes());
-        exact_index.insert_unique(hash, slot, |&slot| hash_text(hasher, exact[slot].text.as_bytes()));
+        self.exact_index.insert(self.topic_hash(filter), slot);
         FilterKey::new(slot, false)
     }
 
@@ -317,10 +312,7 @@ impl TopicTree {
                 self.trie.clear(filter.place);
             }
         } else if let Some(filter) = self.exact.remove(slot) {
-            let hash = self.topic_hash(&filter.text);
-            if let Ok(entry) = self.exact_index.find_entry(hash, |&other| other == slot) {
-                entry.remove();
-            }
+            self.exact_index.remove(self.topic_hash(&filter.text), slot);
         }
     }
 }

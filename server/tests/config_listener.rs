@@ -37,14 +37,14 @@ allow_zero_length_clientid true
 auto_id_prefix auto-
 max_packet_size 1MB
 max_connections -1
-max_inflight_messages 100
+max_inflight_messages 256
 max_queued_messages 1000
-max_queued_bytes 0
+max_queued_bytes 8MB
 queue_full refuse
 queue_qos0_messages false
 max_keepalive 0
 max_qos 2
-max_topic_alias 10
+max_topic_alias 32
 retain_available true
 max_connect_size 16KB
 connect_timeout 5

@@ -71,7 +71,8 @@ fn old_sample_with_tls() {
         .replace("# cafile", "cafile")
         .replace("# certfile", "certfile")
         .replace("# keyfile", "keyfile");
-    let sentence = "20:1: TLS is not supported yet; to listen without encryption, comment out line 20, 21, 22";
+    let sentence =
+        "20:1: `cafile`: TLS is not supported yet; to listen without encryption, comment out line 20, 21, 22";
     assert_eq!(errors(&text), [sentence]);
 }
 

@@ -85,6 +85,7 @@ macro_rules! acknowledgement {
         }
 
         impl<'a> $name<'a> {
+            #[inline]
             pub(crate) fn parse(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Self> {
                 let (rest, (packet_id, reason_code, properties)) = parse(input, context)?;
                 Ok((
@@ -142,6 +143,7 @@ fn write(
 }
 
 /// Two bytes say success, three say a Reason Code, and only more bring Properties (section 3.4.2.1).
+#[inline]
 fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, (PacketId, ReasonCode, AckProperties<'a>)> {
     let (rest, packet_id) = packet_id(input)?;
     if !context.is_v5() || rest.is_empty() {

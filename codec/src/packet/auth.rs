@@ -7,7 +7,7 @@ use crate::property::parse::section;
 use crate::property::{Holder, PropertyId};
 use crate::{DecodeErrorKind, PacketType, ProtocolVersion, ReasonCode, UserProperties};
 
-/// AUTH: a step of enhanced authentication (section 4.12).
+/// AUTH: a step of enhanced authentication (section 4.12). 3.x has none, and nobody sends it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Auth<'a> {
     /// Which step it is.

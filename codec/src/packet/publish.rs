@@ -21,7 +21,7 @@ pub struct Publish<'a> {
     pub retain: bool,
     /// Where it is published; `None` only on 5.0, where a Topic Alias stands in for it.
     pub topic: Option<TopicName<'a>>,
-    /// `Some` exactly above QoS 0 [MQTT-2.2.1-2].
+    /// `Some` exactly above QoS 0 [MQTT-2.2.1-2]; encoding panics where it is missing.
     pub packet_id: Option<PacketId>,
     /// Always empty on 3.x.
     pub properties: PublishProperties<'a>,

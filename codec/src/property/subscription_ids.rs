@@ -53,10 +53,13 @@ impl<'a> SubscriptionIds<'a> {
         self.iter().next().is_none()
     }
 
+    #[inline]
     pub(crate) fn write(&self, out: &mut impl Sink) {
-        for id in self.iter() {
-            out.put_u8(PropertyId::SubscriptionIdentifier.value());
-            out.put_var_int(id.get() as usize);
+        match self.0 {
+            // The usual case is none, and it is to cost nothing.
+            Source::Ids(ids) => ids.iter().for_each(|id| write_id(*id, out)),
+            Source::One(id) => write_id(id, out),
+            Source::Section(_) => self.iter().for_each(|id| write_id(id, out)),
         }
     }
 }
@@ -131,6 +134,11 @@ impl fmt::Debug for SubscriptionIdsIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.clone()).finish()
     }
+}
+
+fn write_id(id: SubscriptionId, out: &mut impl Sink) {
+    out.put_u8(PropertyId::SubscriptionIdentifier.value());
+    out.put_var_int(id.get() as usize);
 }
 
 fn id(value: &[u8]) -> Option<SubscriptionId> {

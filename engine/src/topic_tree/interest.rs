@@ -60,10 +60,14 @@ impl TopicTree {
     /// other shards are told.
     #[must_use]
     pub fn exact_hash_count(&self, hash: u64) -> usize {
-        let candidates = self.exact_index.iter_hash(hash).map(|&slot| &self.exact[slot]);
-        candidates
-            .filter(|filter| !filter.listeners.subscriptions().is_empty() && self.topic_hash(&filter.text) == hash)
-            .count()
+        let mut count = 0;
+        self.exact_index.find(hash, |slot| {
+            let filter = &self.exact[slot];
+            let listened = !filter.listeners.subscriptions().is_empty();
+            count += usize::from(listened && self.topic_hash(&filter.text) == hash);
+            false
+        });
+        count
     }
 
     fn change_shards(&mut self, key: super::FilterKey, change: impl FnOnce(u64) -> u64) -> bool {

@@ -4,9 +4,9 @@ use alloc::boxed::Box;
 use core::num::NonZeroU32;
 
 use ahash::RandomState;
-use hashbrown::HashTable;
 
 use super::hash_text;
+use super::index::Index;
 use super::slots::Slots;
 
 /// Longest text that needs no allocation of its own.
@@ -23,16 +23,12 @@ impl TextId {
     const fn slot(self) -> u32 {
         self.0.get() - 1
     }
-
-    pub(super) const fn as_u32(self) -> u32 {
-        self.0.get()
-    }
 }
 
 /// Texts, each with the number of its holders; one without holders is forgotten.
 pub(super) struct Texts {
     hasher: RandomState,
-    index: HashTable<u32>,
+    index: Index,
     texts: Slots<Text>,
 }
 
@@ -46,7 +42,7 @@ impl Texts {
     pub(super) fn new(hasher: RandomState) -> Self {
         Self {
             hasher,
-            index: HashTable::new(),
+            index: Index::new(),
             texts: Slots::new(),
         }
     }
@@ -60,7 +56,7 @@ impl Texts {
         let hash = hash_text(&self.hasher, text.as_bytes());
         let slot = self
             .index
-            .find(hash, |&slot| self.texts[slot].bytes() == text.as_bytes())?;
+            .find(hash, |slot| self.texts[slot].bytes() == text.as_bytes())?;
         NonZeroU32::new(slot + 1).map(TextId)
     }
 
@@ -71,9 +67,7 @@ impl Texts {
             return id;
         }
         let slot = self.texts.insert(Text::new(text.as_bytes()));
-        let Self { hasher, index, texts } = self;
-        let hash = hash_text(hasher, text.as_bytes());
-        index.insert_unique(hash, slot, |&slot| hash_text(hasher, texts[slot].bytes()));
+        self.index.insert(hash_text(&self.hasher, text.as_bytes()), slot);
         TextId(NonZeroU32::MIN.saturating_add(slot))
     }
 
@@ -84,11 +78,13 @@ impl Texts {
             return;
         }
         if let Some(text) = self.texts.remove(id.slot()) {
-            let hash = hash_text(&self.hasher, text.bytes());
-            if let Ok(entry) = self.index.find_entry(hash, |&slot| slot == id.slot()) {
-                entry.remove();
-            }
+            self.index.remove(hash_text(&self.hasher, text.bytes()), id.slot());
         }
+    }
+
+    /// Whether `id` names `text`: cheaper than asking for the name of `text`.
+    pub(super) fn is(&self, id: TextId, text: &[u8]) -> bool {
+        self.texts[id.slot()].bytes() == text
     }
 
     pub(super) fn text(&self, id: TextId) -> &str {

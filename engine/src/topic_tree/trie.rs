@@ -1,15 +1,16 @@
 //! The trie of Topic Levels, which holds the filters with wildcards.
 //!
 //! A node is a chain of levels from the root. The children under a text are in one hash table for the whole trie,
-//! keyed by parent and level; a `+` child is named in the node; a `#` is no node, but a second filter of its parent,
+//! keyed by parent and text; a `+` child is named in the node; a `#` is no node, but a second filter of its parent,
 //! because it matches the parent level too [MQTT-4.7.1-2].
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use ahash::RandomState;
-use hashbrown::HashTable;
 
+use super::hash_text;
+use super::index::Index;
 use super::slots::Slots;
 use super::texts::{TextId, Texts};
 
@@ -37,8 +38,8 @@ pub(super) struct Frontier {
 pub(super) struct Trie {
     hasher: RandomState,
     nodes: Slots<Node>,
-    /// All children that have a text, by parent and level.
-    edges: HashTable<u32>,
+    /// All children that have a text, by parent and text.
+    edges: Index,
     levels: Texts,
 }
 
@@ -84,7 +85,7 @@ impl Trie {
             levels: Texts::new(hasher.clone()),
             hasher,
             nodes,
-            edges: HashTable::new(),
+            edges: Index::new(),
         }
     }
 
@@ -95,7 +96,7 @@ impl Trie {
         for level in path.into_iter().flat_map(|path| path.split('/')) {
             node = match level {
                 "+" => Some(self.nodes[node].plus).filter(|&plus| plus != ROOT)?,
-                _ => self.child(node, self.levels.find(level)?)?,
+                _ => self.child(node, level.as_bytes(), hash_text(&self.hasher, level.as_bytes()))?,
             };
         }
         let node = &self.nodes[node];
@@ -128,10 +129,8 @@ impl Trie {
             if node.level == PLUS {
                 self.nodes[node.parent].plus = ROOT;
             } else {
-                let hash = hash_edge(&self.hasher, node.parent, node.level);
-                if let Ok(edge) = self.edges.find_entry(hash, |&child| child == index) {
-                    edge.remove();
-                }
+                let hash = hash_text(&self.hasher, self.levels.text(node.level).as_bytes());
+                self.edges.remove(hash_edge(&self.hasher, node.parent, hash), index);
                 self.nodes[node.parent].named -= 1;
                 self.levels.release(node.level);
             }
@@ -166,7 +165,7 @@ impl Trie {
 
     /// Calls `found` for each filter that matches `topic`.
     ///
-    /// Each level of the topic is read once, and looked up at most once. A node is visited at most once, and only if
+    /// Each level of the topic is read once, and hashed at most once. A node is visited at most once, and only if
     /// the topic begins with its levels: with `+` beside texts, up to 2ⁿ nodes are in reach after n levels, but each
     /// is part of a filter that somebody subscribed to, so the bound on subscriptions bounds this walk too.
     pub(super) fn walk(&self, topic: &str, frontier: &mut Frontier, mut found: impl FnMut(u32)) {
@@ -178,12 +177,9 @@ impl Trie {
         }
         here.clear();
         here.push(ROOT);
-        let mut rest = Some(topic);
+        let mut rest = Some(topic.as_bytes());
         while let (Some(levels), false) = (rest, here.is_empty()) {
-            let (level, below) = match levels.split_once('/') {
-                Some((level, below)) => (level, Some(below)),
-                None => (levels, None),
-            };
+            let (level, below) = split_level(levels);
             next.clear();
             self.step(here, level, wildcards, next);
             for &index in next.iter() {
@@ -202,14 +198,14 @@ impl Trie {
     }
 
     /// The children of `here` that `level` leads to.
-    fn step(&self, here: &[u32], level: &str, wildcards: bool, next: &mut Vec<u32>) {
+    fn step(&self, here: &[u32], level: &[u8], wildcards: bool, next: &mut Vec<u32>) {
         // Hashed when the first node with named children turns up, and then once for all.
-        let mut text = None;
+        let mut hash = None;
         for &index in here {
             let node = &self.nodes[index];
             if node.named > 0 {
-                let known = *text.get_or_insert_with(|| self.levels.find(level));
-                next.extend(known.and_then(|level| self.child(index, level)));
+                let hash = *hash.get_or_insert_with(|| hash_text(&self.hasher, level));
+                next.extend(self.child(index, level, hash));
             }
             if wildcards && node.plus != ROOT {
                 next.push(node.plus);
@@ -217,12 +213,12 @@ impl Trie {
         }
     }
 
-    fn child(&self, parent: u32, level: TextId) -> Option<u32> {
-        let is_it = |&child: &u32| {
+    /// The child under a level whose text has that hash.
+    fn child(&self, parent: u32, level: &[u8], hash: u64) -> Option<u32> {
+        self.edges.find(hash_edge(&self.hasher, parent, hash), |child| {
             let node = &self.nodes[child];
-            node.parent == parent && node.level == level
-        };
-        self.edges.find(hash_edge(&self.hasher, parent, level), is_it).copied()
+            node.parent == parent && self.levels.is(node.level, level)
+        })
     }
 
     fn make_plus(&mut self, parent: u32) -> u32 {
@@ -233,32 +229,35 @@ impl Trie {
     }
 
     fn make_named(&mut self, parent: u32, text: &str) -> u32 {
-        let known = self.levels.find(text).and_then(|level| self.child(parent, level));
-        if let Some(child) = known {
+        let hash = hash_text(&self.hasher, text.as_bytes());
+        if let Some(child) = self.child(parent, text.as_bytes(), hash) {
             return child;
         }
         let level = self.levels.hold(text);
         let child = self.nodes.insert(Node::new(parent, level));
-        let hash = hash_edge(&self.hasher, parent, level);
-        let Self {
-            hasher, nodes, edges, ..
-        } = self;
-        edges.insert_unique(hash, child, |&child| {
-            let Node { parent, level, .. } = nodes[child];
-            hash_edge(hasher, parent, level)
-        });
+        self.edges.insert(hash_edge(&self.hasher, parent, hash), child);
         self.nodes[parent].named += 1;
         child
     }
 
     /// Whether nothing is left but the root.
     pub(super) fn is_empty(&self) -> bool {
-        self.nodes.len() == 1 && self.nodes[ROOT].is_idle() && self.edges.is_empty() && self.levels.len() == 0
+        self.nodes.len() == 1 && self.nodes[ROOT].is_idle() && self.edges.len() == 0 && self.levels.len() == 0
     }
 }
 
-fn hash_edge(hasher: &RandomState, parent: u32, level: TextId) -> u64 {
-    hasher.hash_one(u64::from(parent) << 32 | u64::from(level.as_u32()))
+/// The first level and, behind its `/`, the rest. Levels are short: looking at each byte is half the work of
+/// `str::split_once`.
+fn split_level(levels: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match levels.iter().position(|&byte| byte == b'/') {
+        Some(at) => (&levels[..at], levels.get(at + 1..)),
+        None => (levels, None),
+    }
+}
+
+/// `level` is the keyed hash of the level's text.
+fn hash_edge(hasher: &RandomState, parent: u32, level: u64) -> u64 {
+    hasher.hash_one((level, parent))
 }
 
 /// The levels above a `#`, if there are any, and whether there is a `#`.

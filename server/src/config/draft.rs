@@ -26,7 +26,7 @@ pub(crate) struct Draft {
     pub(crate) port: Option<(u16, usize)>,
     pub(crate) bind_address: Option<(String, usize)>,
     pub(crate) sol_port: Option<(u16, usize)>,
-    pub(crate) tls_lines: Vec<usize>,
+    pub(crate) tls_lines: Vec<(&'static str, usize)>,
     pub(crate) tls_protocols: Option<(usize, usize)>,
     sol_host: Option<(String, usize)>,
     sol_unix: Option<(PathBuf, usize)>,
@@ -284,10 +284,10 @@ impl Draft {
             }
         };
         self.config.listeners = vec![listener];
-        if let Some(first) = self.tls_lines.first() {
-            let lines: Vec<_> = self.tls_lines.iter().map(ToString::to_string).collect();
+        if let Some((key, first)) = self.tls_lines.first() {
+            let lines: Vec<_> = self.tls_lines.iter().map(|(_, line)| line.to_string()).collect();
             let text = format!(
-                "TLS is not supported yet; to listen without encryption, comment out line {}",
+                "`{key}`: TLS is not supported yet; to listen without encryption, comment out line {}",
                 lines.join(", ")
             );
             errors.push(Diagnostic::at(path, *first, 1, text));
@@ -401,14 +401,14 @@ fn defaults(dialect: Dialect, host: &Host) -> Config {
             packet_bytes_max: if sol { 512 << 10 } else { 1 << 20 },
             memory_bytes_max: Some(if sol { 2 << 30 } else { host.memory_default() }),
             connections_max: None,
-            inflight_max: 100,
+            inflight_max: 256,
             queued_messages_max: Some(1000),
-            queued_bytes_max: None,
+            queued_bytes_max: Some(8 << 20),
             queue_full: QueueFull::Refuse,
             queue_qos0: false,
             keep_alive_max: None,
             qos_max: 2,
-            topic_alias_max: 10,
+            topic_alias_max: 32,
             retain_available: true,
             session_expiry_max: None,
             connect_bytes_max: 16 << 10,

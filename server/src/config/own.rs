@@ -191,7 +191,7 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_inflight_messages",
         only_in: OWN,
         values: "COUNT",
-        default: "100",
+        default: "256",
         help: "QoS 1 and 2 messages on their way to one client; 0 is the protocol's own limit.",
         repeats: false,
         apply: |draft, reader| {
@@ -217,8 +217,8 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_queued_bytes",
         only_in: OWN,
         values: "SIZE",
-        default: "0, which is no limit",
-        help: "Bytes of messages waiting for one Session.",
+        default: "8MB",
+        help: "Bytes of messages waiting for one Session; 0 is no limit.",
         repeats: false,
         apply: |draft, reader| {
             let bytes = reader.size()?;
@@ -289,7 +289,7 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_topic_alias",
         only_in: OWN,
         values: "COUNT",
-        default: "10",
+        default: "32",
         help: "Topic Alias Maximum of each client.",
         repeats: false,
         apply: |draft, reader| {

@@ -130,9 +130,17 @@ pub(crate) const ROWS: &[Directive] = &[
         },
         show: |_| Vec::new(),
     },
-    tls_file("cafile", "The authorities that clients are checked against."),
-    tls_file("certfile", "The server's certificate."),
-    tls_file("keyfile", "The server's private key."),
+    tls_file(
+        "cafile",
+        "The authorities that clients are checked against.",
+        |draft, reader| tls_line(draft, reader, "cafile"),
+    ),
+    tls_file("certfile", "The server's certificate.", |draft, reader| {
+        tls_line(draft, reader, "certfile")
+    }),
+    tls_file("keyfile", "The server's private key.", |draft, reader| {
+        tls_line(draft, reader, "keyfile")
+    }),
     own::ALLOW_ANONYMOUS,
     own::PASSWORD_FILE,
     Directive {
@@ -148,7 +156,11 @@ pub(crate) const ROWS: &[Directive] = &[
 ];
 
 /// TLS was switched on by `cafile`. Whoever names any of the three files expects encryption, so none is skipped.
-const fn tls_file(name: &'static str, help: &'static str) -> Directive {
+const fn tls_file(
+    name: &'static str,
+    help: &'static str,
+    apply: fn(&mut Draft, &mut Reader<'_>) -> Result<(), Fault>,
+) -> Directive {
     Directive {
         name,
         only_in: Some(Dialect::Sol),
@@ -156,13 +168,15 @@ const fn tls_file(name: &'static str, help: &'static str) -> Directive {
         default: "none",
         help,
         repeats: false,
-        apply: |draft, reader| {
-            let _ = reader.word()?;
-            draft.tls_lines.push(reader.line_number());
-            Ok(())
-        },
+        apply,
         show: |_| Vec::new(),
     }
+}
+
+fn tls_line(draft: &mut Draft, reader: &mut Reader<'_>, key: &'static str) -> Result<(), Fault> {
+    let _ = reader.word()?;
+    draft.tls_lines.push((key, reader.line_number()));
+    Ok(())
 }
 
 /// The levels by the names of the file, in the order in which the old broker compared them.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::config::{Log, LogStream, reason};
+use super::line::Record;
+use crate::config::{Log, LogFormat, LogStream, reason};
 
 /// Lines waiting to be written; more are dropped and counted.
 pub const QUEUE_LINES_MAX: usize = 4096;
@@ -43,6 +44,7 @@ impl Writer {
         let flags = Arc::new(Flags::default());
         let (queue, items) = sync_channel(QUEUE_LINES_MAX);
         let thread = Thread {
+            format: config.format,
             stream: config.stream,
             path: config.file.clone(),
             file,
@@ -77,6 +79,7 @@ impl Writer {
 }
 
 struct Thread {
+    format: LogFormat,
     stream: LogStream,
     path: Option<PathBuf>,
     file: Option<File>,
@@ -102,18 +105,28 @@ impl Thread {
             match open(path) {
                 Ok(file) => self.file = Some(file),
                 Err(fault) => {
-                    self.write_out(&format!("{fault}; the old one stays open\n"));
+                    self.write_own(&format!("{fault}; the old one stays open"));
                 }
             }
         }
         let lost = self.flags.lost.swap(0, Ordering::Relaxed);
-        let told = lost == 0 || self.write_out(&format!("{lost} log lines were lost here\n"));
+        let told = lost == 0 || self.write_own(&format!("{lost} log lines were lost here"));
         if !told {
             self.flags.lost.fetch_add(lost, Ordering::Relaxed);
         }
         if !self.write_out(line) {
             self.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Writes a line about the log itself.
+    fn write_own(&mut self, text: &str) -> bool {
+        let mut record = Record::new("WARNING");
+        record.push("message", text.to_owned());
+        let time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.write_out(&record.line(self.format, Some(time)))
     }
 
     /// Whether the line reached every destination there is. There is nobody to tell if it did not.

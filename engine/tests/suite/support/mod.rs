@@ -1,0 +1,529 @@
+//! A node of one, two or three engines over in-memory mailboxes, and clients that talk to it without sockets.
+//!
+//! Clients connect to shards in turn and are moved to their home as the transport would move them. What a client gets is
+//! one line of text a packet, so that a test asserts the whole output:
+//!
+//! ```text
+//! PUBLISH a/b q1 #1 "21.5"        PUBLISH a/b q0 retain "21.5"        PUBACK #1        SUBACK #1 [01]
+//! ```
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    reason = "tools for tests, of a binary without an outside"
+)]
+
+pub mod client;
+pub mod store;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::time::Duration;
+
+use sol_codec::{Packet, ProtocolVersion};
+use sol_engine::{
+    AckKind, AuthOutcome, AuthRequest, Close, ConnectionId, Delivery, Effects, Engine, EngineConfig, Event, Flow,
+    Handover, Input, Instant, ListenerId, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket, UnixMillis,
+};
+
+pub use client::*;
+
+/// Runs a test in a node of one, of two and of three engines.
+pub fn in_each_node(config: EngineConfig, test: impl Fn(&mut Node)) {
+    for shards in 1..=3 {
+        println!("with {shards} engines");
+        let mut node = Node::new(shards, config.clone());
+        test(&mut node);
+        node.check();
+    }
+}
+
+/// The same with the default configuration.
+pub fn in_every_node(test: impl Fn(&mut Node)) {
+    in_each_node(EngineConfig::default(), test);
+}
+
+/// A client of the node, by its place in [`Node::clients`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client(pub usize);
+
+/// What the node knows of a client.
+pub struct ClientState {
+    pub shard: usize,
+    pub connection: ConnectionId,
+    pub version: ProtocolVersion,
+    /// What it got and did not look at yet.
+    pub inbox: VecDeque<String>,
+    pub open: bool,
+    /// The engine has stopped the decoding of its packets.
+    stopped: bool,
+    /// Packets that wait for that to end, as functions that send them.
+    held: VecDeque<Sending>,
+}
+
+type Sending = Box<dyn Fn(&mut dyn FnMut(&Packet<'_>))>;
+
+/// Engines, their mailboxes, and their clients.
+pub struct Node {
+    pub now: Now,
+    pub engines: Vec<Engine>,
+    pub clients: Vec<ClientState>,
+    pub events: Vec<Event>,
+    pub auth_requests: Vec<(usize, AuthRequest)>,
+    pub store: store::Store,
+    /// Whether records become durable by themselves.
+    pub durable_at_once: bool,
+    /// Mailboxes whose messages are held back until [`Node::deliver_mail`]: (from, to).
+    pub held_links: Vec<(usize, usize)>,
+    config: EngineConfig,
+    mailboxes: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
+    effects: Vec<Effects>,
+    tickets: Vec<u64>,
+    next_shard: usize,
+    slots: u32,
+}
+
+pub const SEEDS: [u64; 4] = [11, 22, 33, 44];
+
+impl Node {
+    pub fn new(shards: u16, config: EngineConfig) -> Self {
+        let config = EngineConfig { shards, ..config };
+        let engines = (0..shards)
+            .map(|shard| Engine::new(ShardId(shard), Rc::new(config.clone()), SEEDS))
+            .collect();
+        Self {
+            now: Now {
+                mono: Instant::from_nanos(0),
+                wall: UnixMillis::from_millis(1_000_000_000_000),
+            },
+            engines,
+            clients: Vec::new(),
+            events: Vec::new(),
+            auth_requests: Vec::new(),
+            store: store::Store::default(),
+            durable_at_once: true,
+            held_links: Vec::new(),
+            config,
+            mailboxes: BTreeMap::new(),
+            effects: (0..shards).map(|_| Effects::default()).collect(),
+            tickets: vec![0; usize::from(shards)],
+            next_shard: 0,
+            slots: 0,
+        }
+    }
+
+    /// Opens a connection at the next shard in turn.
+    pub fn open(&mut self, version: ProtocolVersion) -> Client {
+        let shard = self.next_shard % self.engines.len();
+        self.next_shard += 1;
+        let connection = self.new_connection();
+        self.clients.push(ClientState {
+            shard,
+            connection,
+            version,
+            inbox: VecDeque::new(),
+            open: true,
+            stopped: false,
+            held: VecDeque::new(),
+        });
+        self.input(
+            shard,
+            Input::Opened {
+                connection,
+                listener: ListenerId(0),
+            },
+        );
+        Client(self.clients.len() - 1)
+    }
+
+    fn new_connection(&mut self) -> ConnectionId {
+        self.slots += 1;
+        ConnectionId::new(self.slots, NonZeroU32::new(self.slots).unwrap())
+    }
+
+    /// Sends a packet, or holds it back while the engine does not want one.
+    pub fn send(&mut self, client: Client, sending: impl Fn(&mut dyn FnMut(&Packet<'_>)) + 'static) {
+        self.clients[client.0].held.push_back(Box::new(sending));
+        self.send_held(client);
+        self.run();
+    }
+
+    /// Sends several packets in one turn: nothing of what follows from the first is seen before the last.
+    pub fn send_batch(&mut self, client: Client, sendings: Vec<Sending>) {
+        self.clients[client.0].held.extend(sendings);
+        self.send_held(client);
+        self.run();
+    }
+
+    fn send_held(&mut self, client: Client) {
+        while self.clients[client.0].open && !self.clients[client.0].stopped {
+            let Some(sending) = self.clients[client.0].held.pop_front() else {
+                return;
+            };
+            let (shard, connection) = (self.clients[client.0].shard, self.clients[client.0].connection);
+            let mut flow = Flow::Go;
+            sending(&mut |packet| {
+                let now = self.now;
+                flow = self.call(shard, |engine, effects| {
+                    engine.handle(now, Input::Packet(connection, packet), effects)
+                });
+            });
+            if flow == Flow::Stop && self.clients[client.0].connection == connection {
+                self.clients[client.0].stopped = true;
+            }
+            self.apply(shard);
+        }
+    }
+
+    /// Gives an engine an input that no client sends, and runs until nothing is left to do.
+    pub fn input(&mut self, shard: usize, input: Input<'_>) {
+        let now = self.now;
+        let _ = self.call(shard, |engine, effects| engine.handle(now, input, effects));
+        self.apply(shard);
+    }
+
+    /// Calls an engine and counts the ticket of the records that it emits.
+    fn call<R>(&mut self, shard: usize, call: impl FnOnce(&mut Engine, &mut Effects) -> R) -> R {
+        let before = self.effects[shard].records.len();
+        let result = call(&mut self.engines[shard], &mut self.effects[shard]);
+        if self.effects[shard].records.len() > before {
+            self.tickets[shard] += 1;
+        }
+        result
+    }
+
+    /// The peer vanishes.
+    pub fn lose(&mut self, client: Client) {
+        let (shard, connection) = (self.clients[client.0].shard, self.clients[client.0].connection);
+        self.clients[client.0].open = false;
+        self.input(shard, Input::Closed(connection));
+        self.run();
+    }
+
+    /// The kernel takes no more bytes of a client's.
+    pub fn congest(&mut self, client: Client, unsent: u32) {
+        let (shard, connection) = (self.clients[client.0].shard, self.clients[client.0].connection);
+        self.input(shard, Input::Congested(connection, unsent));
+        self.run();
+    }
+
+    /// The kernel has taken all bytes of a client's.
+    pub fn drain(&mut self, client: Client) {
+        let (shard, connection) = (self.clients[client.0].shard, self.clients[client.0].connection);
+        self.input(shard, Input::Drained(connection));
+        self.run();
+    }
+
+    /// Answers the oldest login.
+    pub fn answer_login(&mut self, outcome: AuthOutcome) {
+        let (shard, request) = self.auth_requests.remove(0);
+        self.input(shard, Input::Authenticated(request.connection, outcome));
+        self.run();
+    }
+
+    /// Lets time pass, with a tick at every deadline on the way.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now.mono.saturating_add(duration);
+        loop {
+            self.run();
+            let next = self
+                .engines
+                .iter()
+                .filter_map(Engine::next_deadline)
+                .min()
+                .filter(|&next| next <= end);
+            let Some(next) = next else { break };
+            self.move_clock(next.max(self.now.mono));
+            self.tick_all();
+        }
+        self.move_clock(end);
+        self.tick_all();
+        self.run();
+    }
+
+    fn move_clock(&mut self, to: Instant) {
+        let passed = to.saturating_since(self.now.mono);
+        let wall = self.now.wall.as_millis() + passed.as_millis() as u64;
+        self.now = Now {
+            mono: to,
+            wall: UnixMillis::from_millis(wall),
+        };
+    }
+
+    fn tick_all(&mut self) {
+        for shard in 0..self.engines.len() {
+            let now = self.now;
+            self.call(shard, |engine, effects| engine.tick(now, effects));
+            self.apply(shard);
+            self.input(shard, Input::Flushed);
+        }
+    }
+
+    /// Runs until no shard has anything to do now.
+    pub fn run(&mut self) {
+        for _ in 0..100_000 {
+            let mailed = self.deliver_some_mail();
+            self.tick_all();
+            let busy = self
+                .engines
+                .iter()
+                .any(|engine| engine.next_deadline().is_some_and(|at| at <= self.now.mono));
+            let mail = self
+                .mailboxes
+                .iter()
+                .any(|(link, mail)| !mail.is_empty() && !self.held_links.contains(link));
+            if !mailed && !busy && !mail {
+                return;
+            }
+        }
+        panic!("the node does not come to rest");
+    }
+
+    /// Delivers what lies in the mailboxes that are not held. Returns whether there was anything.
+    fn deliver_some_mail(&mut self) -> bool {
+        let links: Vec<_> = self
+            .mailboxes
+            .keys()
+            .copied()
+            .filter(|link| !self.held_links.contains(link))
+            .collect();
+        let mut any = false;
+        for (from, to) in links {
+            for message in std::mem::take(self.mailboxes.get_mut(&(from, to)).unwrap()) {
+                any = true;
+                self.input(
+                    to,
+                    Input::Shard {
+                        from: ShardId(from as u16),
+                        message,
+                    },
+                );
+            }
+        }
+        any
+    }
+
+    /// Lets one message of a held mailbox through. Returns whether there was one.
+    pub fn deliver_one(&mut self, from: usize, to: usize) -> bool {
+        let Some(message) = self.mailboxes.get_mut(&(from, to)).and_then(VecDeque::pop_front) else {
+            return false;
+        };
+        self.input(
+            to,
+            Input::Shard {
+                from: ShardId(from as u16),
+                message,
+            },
+        );
+        true
+    }
+
+    /// Applies an engine's tray as the transport would.
+    fn apply(&mut self, shard: usize) {
+        let mut effects = std::mem::take(&mut self.effects[shard]);
+        self.store.apply(&effects.records);
+        for (to, message) in effects.forwards.drain(..) {
+            self.mailboxes
+                .entry((shard, usize::from(to.0)))
+                .or_default()
+                .push_back(message);
+        }
+        for transmit in &effects.transmits {
+            if let Some(client) = self.find(shard, transmit.connection) {
+                let text = text(&transmit.packet);
+                client.inbox.push_back(text);
+            }
+        }
+        let moves: Vec<_> = effects.moves.drain(..).collect();
+        let reads: Vec<_> = effects.reads.drain(..).collect();
+        self.auth_requests
+            .extend(effects.auth_requests.drain(..).map(|request| (shard, request)));
+        self.events.append(&mut effects.events);
+        for &Close { connection, .. } in &effects.closes {
+            if let Some(client) = self.find(shard, connection) {
+                client.open = false;
+                client.inbox.push_back("CLOSE".into());
+            }
+        }
+        let wrote = !effects.records.is_empty();
+        effects.clear();
+        self.effects[shard] = effects;
+        for moved in moves {
+            self.adopt(shard, moved.connection, usize::from(moved.to.0), *moved.handover);
+        }
+        for read in reads {
+            self.change_reading(shard, read);
+        }
+        if wrote && self.durable_at_once {
+            self.make_durable(shard);
+        }
+    }
+
+    /// Everything an engine has emitted is on stable storage.
+    pub fn make_durable(&mut self, shard: usize) {
+        self.input(shard, Input::Durable(Ticket(self.tickets[shard])));
+    }
+
+    fn adopt(&mut self, from: usize, connection: ConnectionId, to: usize, handover: Handover) {
+        let new = self.new_connection();
+        let Some(at) = self
+            .clients
+            .iter()
+            .position(|c| c.shard == from && c.connection == connection)
+        else {
+            return;
+        };
+        self.clients[at].shard = to;
+        self.clients[at].connection = new;
+        let now = self.now;
+        let flow = self.call(to, |engine, effects| {
+            engine.handle(now, Input::Adopted(new, Box::new(handover)), effects)
+        });
+        self.clients[at].stopped = flow == Flow::Stop;
+        self.apply(to);
+        self.send_held(Client(at));
+    }
+
+    fn change_reading(&mut self, shard: usize, read: Read) {
+        let (connection, stopped) = match read {
+            Read::Pause(connection) => (connection, true),
+            Read::Resume(connection) => (connection, false),
+        };
+        if let Some(at) = self
+            .clients
+            .iter()
+            .position(|c| c.shard == shard && c.connection == connection)
+        {
+            self.clients[at].stopped = stopped;
+            self.send_held(Client(at));
+        }
+    }
+
+    fn find(&mut self, shard: usize, connection: ConnectionId) -> Option<&mut ClientState> {
+        self.clients
+            .iter_mut()
+            .find(|client| client.shard == shard && client.connection == connection)
+    }
+
+    /// What a client got since it last looked.
+    pub fn take(&mut self, client: Client) -> Vec<String> {
+        self.clients[client.0].inbox.drain(..).collect()
+    }
+
+    /// Asserts everything that a client got since it last looked.
+    #[track_caller]
+    pub fn expect(&mut self, client: Client, lines: &[&str]) {
+        assert_eq!(self.take(client), lines);
+    }
+
+    /// The counters of all shards together.
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        self.engines.iter().for_each(|engine| sum.add(&engine.stats()));
+        sum
+    }
+
+    /// Asserts that every engine is sound.
+    #[track_caller]
+    pub fn check(&self) {
+        for engine in &self.engines {
+            engine.check().unwrap();
+        }
+    }
+
+    /// The shard that a client is at home on.
+    pub fn shard_of(&self, client: Client) -> usize {
+        self.clients[client.0].shard
+    }
+
+    /// All engines die; new ones, `shards` of them, start from what the store has.
+    pub fn restart(&mut self, shards: u16, away: Duration) -> Node {
+        let mut node = Node::new(shards, self.config.clone());
+        let wall = self.now.wall.as_millis() + away.as_millis() as u64;
+        node.now = Now {
+            mono: Instant::from_nanos(0),
+            wall: UnixMillis::from_millis(wall),
+        };
+        node.store = self.store.clone();
+        node.store.restore(&mut node.engines);
+        for shard in 0..node.engines.len() {
+            let now = node.now;
+            node.call(shard, |engine, effects| engine.restored(now, effects));
+            node.apply(shard);
+        }
+        node.run();
+        node
+    }
+}
+
+/// A packet as one line.
+pub fn text(packet: &Outgoing) -> String {
+    match packet {
+        Outgoing::Publish(delivery) => publish_text(delivery),
+        Outgoing::Ack {
+            kind,
+            packet_id,
+            reason_code,
+        } => {
+            let name = match kind {
+                AckKind::PubAck => "PUBACK",
+                AckKind::PubRec => "PUBREC",
+                AckKind::PubRel => "PUBREL",
+                AckKind::PubComp => "PUBCOMP",
+            };
+            let reason = if reason_code.value() == 0 {
+                String::new()
+            } else {
+                format!(" {:02x}", reason_code.value())
+            };
+            format!("{name} #{}{reason}", packet_id.get())
+        }
+        Outgoing::ConnAck(data) => {
+            let present = if data.session_present { " present" } else { "" };
+            format!("CONNACK {:02x}{present}", data.reason_code.value())
+        }
+        Outgoing::SubAck {
+            packet_id,
+            reason_codes,
+        } => format!("SUBACK #{} {reason_codes:02x?}", packet_id.get()),
+        Outgoing::UnsubAck {
+            packet_id,
+            reason_codes,
+        } => format!("UNSUBACK #{} {reason_codes:02x?}", packet_id.get()),
+        Outgoing::PingResp => "PINGRESP".into(),
+        Outgoing::Disconnect(reason) => format!("DISCONNECT {:02x}", reason.value()),
+    }
+}
+
+fn publish_text(delivery: &Delivery) -> String {
+    let message = &delivery.message;
+    let mut text = format!("PUBLISH {} q{}", message.topic(), delivery.qos as u8);
+    if let Some(packet_id) = delivery.packet_id {
+        text += &format!(" #{}", packet_id.get());
+    }
+    if delivery.dup {
+        text += " dup";
+    }
+    if delivery.retain {
+        text += " retain";
+    }
+    let more = delivery
+        .more_subscription_ids
+        .as_ref()
+        .map(|more| more.as_slice())
+        .unwrap_or_default();
+    let mut ids: Vec<_> = delivery.subscription_id.iter().chain(more).map(|id| id.get()).collect();
+    ids.sort_unstable();
+    if !ids.is_empty() {
+        text += &format!(" ids{ids:?}");
+    }
+    if let Some(seconds) = delivery.message_expiry_interval() {
+        text += &format!(" expiry{seconds}");
+    }
+    if let Some(alias) = delivery.topic_alias {
+        text += &format!(" alias{}{}", alias.get(), if delivery.alias_only { "!" } else { "" });
+    }
+    text + &format!(" {:?}", String::from_utf8_lossy(message.payload()))
+}
