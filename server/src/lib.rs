@@ -1,15 +1,18 @@
 //! The parts of the `sol` binary: command line, configuration, logs, passwords, signals, metrics.
 //!
 //! This crate is the only one that reads files, the environment or configuration. It knows nothing of packets or
-//! routing; the engine and the transport know nothing of it. [`main`] is the whole program but for the broker itself,
-//! which it starts through [`serve::Launch`].
+//! routing; the engine and the transport know nothing of it. [`main`] is the whole program; the broker proper is behind
+//! [`serve::Broker`].
 #![forbid(unsafe_code)]
 
 pub mod auth;
 pub mod banner;
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod engine_config;
+mod events;
 pub mod log;
 pub mod metrics;
 pub mod passwd;
@@ -30,7 +33,7 @@ use self::config::{Config, Diagnostic, Host, Refused, reason};
 use self::daemon::Role;
 use self::passwd::Change;
 use self::password_file::Users;
-use self::serve::Launch;
+use self::serve::{Failure, Launch};
 
 /// Exit code of a command line that makes no sense; clap uses it too.
 const USAGE: u8 = 2;
@@ -137,12 +140,12 @@ fn set_password(options: &Passwd, user: &str) -> Result<String, String> {
     passwd::change_file(&options.file, &Change::Set(user.to_owned(), hash), options.create)
 }
 
-fn exit(result: Result<(), String>) -> ExitCode {
-    match result {
+fn exit(result: Result<(), impl Into<Failure>>) -> ExitCode {
+    match result.map_err(Into::into) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
+        Err(Failure { code, text }) => {
             text.lines().for_each(|line| print_error(&format!("error: {line}")));
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }

@@ -183,7 +183,9 @@ const COUNTERS: [Row; 15] = [
     ("sol_clients_expired_total", "Sessions ended by their expiry", |s| {
         s.clients_expired
     }),
-    ("sol_logins_refused_total", "Logins refused", |s| s.logins_refused),
+    ("sol_connects_refused_total", "CONNECT packets refused", |s| {
+        s.connects_refused
+    }),
     (
         "sol_protocol_errors_total",
         "Connections closed for a broken protocol",
@@ -195,7 +197,7 @@ const COUNTERS: [Row; 15] = [
 ];
 
 /// What rises and falls.
-const GAUGES: [Row; 10] = [
+const GAUGES: [Row; 9] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
@@ -208,9 +210,6 @@ const GAUGES: [Row; 10] = [
         "Messages retained, queued and on their way",
         |s| s.messages_stored,
     ),
-    ("sol_messages_stored_bytes", "Bytes of these messages", |s| {
-        s.messages_stored_bytes
-    }),
     ("sol_messages_retained", "Retained messages", |s| s.messages_retained),
     ("sol_subscriptions", "Subscriptions", |s| s.subscriptions),
     ("sol_shared_subscriptions", "Shared Subscriptions", |s| {

@@ -3,7 +3,7 @@
 //! What serves clients is behind [`Broker`]: this module never touches a socket of theirs.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use crate::auth::Verifier;
@@ -31,8 +31,43 @@ pub trait Broker: Send + Sync {
     fn stats(&self) -> Option<Stats>;
     /// Publishes retained messages of its own.
     fn publish(&self, messages: Vec<(String, String)>);
+    /// Puts other limits in force; listeners and who may connect stay as they are.
+    fn reload(&self, config: &Config);
     /// Ends every connection gracefully and returns when all is done.
     fn stop(&self);
+}
+
+/// How the broker ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct End {
+    /// The exit code that says so.
+    pub code: u8,
+    /// Why, for whoever reads the log; empty if it was stopped.
+    pub text: String,
+}
+
+/// Told once when the broker has ended, whether it was stopped or not.
+pub type OnEnd = Box<dyn FnOnce(End) + Send>;
+
+/// Why the process ends, if not by a signal.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// A sentence, or a line each.
+    pub text: String,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { code: 1, text }
+    }
+}
+
+/// What the main thread waits for.
+enum Occurrence {
+    Signal(Signal),
+    Ended(End),
 }
 
 /// What the broker is started with.
@@ -45,13 +80,13 @@ pub struct Startup {
 }
 
 /// Starts the broker; returns when every listener is bound, or a sentence that says why not.
-pub type Launch = fn(&Startup) -> Result<Arc<dyn Broker>, String>;
+pub type Launch = fn(&Startup, OnEnd) -> Result<Arc<dyn Broker>, String>;
 
 /// Serves until a signal says stop.
 ///
 /// # Errors
-/// A sentence that says why it could not start.
-pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Launch) -> Result<(), String> {
+/// Why it could not start, or why it ended by itself.
+pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Launch) -> Result<(), Failure> {
     let (logger, log_fault) =
         Logger::start(&config.log).map_err(|error| format!("no log thread: {}", reason(&error)))?;
     logger.install();
@@ -63,13 +98,15 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     }
     let user_count = users.as_ref().map_or(0, Users::len);
     let verifier = start_verifier(users)?;
-    let (sender, signals) = channel();
-    let _watcher = signals::watch(forward(sender)).map_err(|error| format!("no signal handler: {}", reason(&error)))?;
+    let (sender, occurrences) = channel();
+    let _watcher =
+        signals::watch(forward(sender.clone())).map_err(|error| format!("no signal handler: {}", reason(&error)))?;
     let startup = Startup {
         config: Arc::new(config),
         verifier,
     };
-    let broker = launch(&startup)?;
+    let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
+    let broker = launch(&startup, on_end)?;
     let config = &startup.config;
     let _metrics = start_metrics(config.metrics, &broker, &mut warnings)?;
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
@@ -85,14 +122,24 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
             .announce()
             .map_err(|error| format!("cannot leave the terminal: {}", reason(&error)))?;
     }
-    run(&startup, options, &logger, broker.as_ref(), &signals);
+    let end = run(&startup, options, &logger, broker.as_ref(), &occurrences);
     tracing::info!("sol stops");
     broker.stop();
-    Ok(())
+    match end {
+        Some(End { code, text }) => Err(Failure { code, text }),
+        None => Ok(()),
+    }
 }
 
-/// The loop of the main thread: statistics when they are due, signals when they come.
-fn run(startup: &Startup, options: &Serve, logger: &Logger, broker: &dyn Broker, signals: &Receiver<Signal>) {
+/// The loop of the main thread: statistics when they are due, signals when they come. Ends by a signal or with the
+/// broker.
+fn run(
+    startup: &Startup,
+    options: &Serve,
+    logger: &Logger,
+    broker: &dyn Broker,
+    occurrences: &Receiver<Occurrence>,
+) -> Option<End> {
     let mut loads = Loads::default();
     let interval = startup.config.sys_interval;
     loop {
@@ -105,16 +152,20 @@ fn run(startup: &Startup, options: &Serve, logger: &Logger, broker: &dyn Broker,
             broker.publish(messages);
         }
         // A signal in between only publishes early.
-        match signals.recv_timeout(interval.unwrap_or(Duration::MAX)) {
-            Ok(Signal::Reload) => reload(startup, options, logger),
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        match occurrences.recv_timeout(interval.unwrap_or(Duration::MAX)) {
+            Ok(Occurrence::Signal(Signal::Reload)) => reload(startup, options, logger, broker),
+            Ok(Occurrence::Signal(Signal::Stop)) | Err(RecvTimeoutError::Disconnected) => return None,
+            Ok(Occurrence::Ended(end)) => {
+                tracing::error!("{}", end.text);
+                return Some(end);
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }
 
-/// Reopens the log, reads the password file and the log levels again. What is wrong stays as it was.
-fn reload(startup: &Startup, options: &Serve, logger: &Logger) {
+/// Reopens the log, reads the password file, the limits and the log levels again. What is wrong stays as it was.
+fn reload(startup: &Startup, options: &Serve, logger: &Logger, broker: &dyn Broker) {
     logger.reopen();
     tracing::info!("reloading");
     match Config::load(
@@ -122,7 +173,12 @@ fn reload(startup: &Startup, options: &Serve, logger: &Logger) {
         &Host::detect(),
     ) {
         Ok(mut config) => match config.apply(&options.overrides()) {
-            Ok(()) => logger.set_levels(config.log.levels),
+            Ok(()) => {
+                logger.set_levels(config.log.levels);
+                config.listeners.clone_from(&startup.config.listeners);
+                config.auth.clone_from(&startup.config.auth);
+                broker.reload(&config);
+            }
             Err(refused) => report(&refused.errors),
         },
         Err(refused) => report(&refused.errors),
@@ -151,12 +207,21 @@ fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<Option<User
     else {
         return Ok(None);
     };
+    let from = config
+        .source
+        .as_ref()
+        .map(|source| format!("{}: ", source.display()))
+        .unwrap_or_default();
     match Users::load(path) {
         Ok((users, told)) => {
             warnings.extend(told.iter().map(ToString::to_string));
             Ok(Some(users))
         }
-        Err(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        Err(errors) => Err(errors
+            .iter()
+            .map(|error| format!("{from}{error}"))
+            .collect::<Vec<_>>()
+            .join("\n")),
     }
 }
 
@@ -170,13 +235,13 @@ fn start_verifier(users: Option<Users>) -> Result<Option<Arc<Verifier>>, String>
 }
 
 /// The first signal to stop goes to the main thread; a second one does not wait for it.
-fn forward(sender: std::sync::mpsc::Sender<Signal>) -> impl FnMut(Signal) + Send {
+fn forward(sender: Sender<Occurrence>) -> impl FnMut(Signal) + Send {
     let mut stopping = false;
     move |signal| {
         if signal == Signal::Stop && std::mem::replace(&mut stopping, true) {
             std::process::exit(1);
         }
-        let _ = sender.send(signal);
+        let _ = sender.send(Occurrence::Signal(signal));
     }
 }
 

@@ -39,25 +39,50 @@ pub struct Stats {
     pub publish_bytes_sent: u64,
     /// Messages kept: retained, queued and on their way.
     pub messages_stored: u64,
-    /// Bytes of these messages.
-    pub messages_stored_bytes: u64,
     /// Retained messages.
     pub messages_retained: u64,
     /// Subscriptions of all Sessions.
     pub subscriptions: u64,
     /// Of these, the Shared Subscriptions.
     pub shared_subscriptions: u64,
-    /// Bytes charged against `max_memory`.
+    /// Bytes that Sessions, messages and Subscriptions are charged with against `max_memory`.
     pub memory_bytes: u64,
     /// The most that was ever charged.
     pub memory_bytes_maximum: u64,
-    /// Logins refused.
-    pub logins_refused: u64,
+    /// CONNECTs refused, a wrong password among the reasons.
+    pub connects_refused: u64,
     /// Connections closed because the peer broke the protocol.
     pub protocol_errors: u64,
 }
 
 impl Stats {
+    /// Adds what one shard counts.
+    pub(crate) fn add(&mut self, engine: &sol_engine::Stats, transport: &sol_transport::Counters) {
+        self.clients_connected += engine.clients_connected;
+        self.clients_disconnected += engine.clients_disconnected;
+        self.clients_maximum += engine.clients_maximum;
+        self.clients_expired += engine.clients_expired;
+        self.sockets_opened += transport.accepted;
+        self.connects_received += engine.connects_accepted + engine.connects_refused;
+        self.packets_received += engine.packets_received;
+        self.packets_sent += engine.packets_sent;
+        self.bytes_received += transport.bytes_in;
+        self.bytes_sent += transport.bytes_out;
+        self.publish_received += engine.publish_received;
+        self.publish_sent += engine.publish_sent;
+        self.publish_dropped += engine.publish_dropped + engine.publish_expired + engine.publish_oversized;
+        self.publish_bytes_received += engine.publish_bytes_received;
+        self.publish_bytes_sent += engine.publish_bytes_sent;
+        self.messages_stored += engine.stored_messages + engine.retained_messages;
+        self.messages_retained += engine.retained_messages;
+        self.subscriptions += engine.subscriptions;
+        self.shared_subscriptions += engine.shared_subscriptions;
+        self.memory_bytes += engine.memory_bytes;
+        self.memory_bytes_maximum += engine.memory_bytes_maximum;
+        self.connects_refused += engine.connects_refused;
+        self.protocol_errors += engine.protocol_errors + transport.not_mqtt;
+    }
+
     /// Sessions with and without a connection.
     pub fn clients_total(&self) -> u64 {
         self.clients_connected + self.clients_disconnected

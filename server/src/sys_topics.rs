@@ -46,7 +46,7 @@ const SYS: [SysTopic; 26] = [
     ("messages/sent", |stats| stats.packets_sent),
     ("messages/stored", |stats| stats.messages_stored),
     ("store/messages/count", |stats| stats.messages_stored),
-    ("store/messages/bytes", |stats| stats.messages_stored_bytes),
+    ("store/messages/bytes", |stats| stats.memory_bytes),
     ("subscriptions/count", |stats| stats.subscriptions),
     ("shared_subscriptions/count", |stats| stats.shared_subscriptions),
     ("retained messages/count", |stats| stats.messages_retained),

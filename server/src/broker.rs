@@ -1,0 +1,220 @@
+//! The broker that `sol` runs: the shards of the transport, configured, observed and asked.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sol_engine::{Answer, AuthOutcome, AuthRequest, Message, Query, ShardId};
+use sol_transport::{
+    AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
+    TransportConfig,
+};
+
+use crate::auth::{Full, Request, Verdict, Verifier};
+use crate::banner::Facts;
+use crate::config::{Address, Config, Listener, reason};
+use crate::engine_config::engine_config;
+use crate::events;
+use crate::serve::{Broker, End, OnEnd, Startup};
+use crate::stats::Stats;
+
+/// How long the shards may take to tell their counters.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Exit code after a fault of ours: a supervisor restarts the process.
+const EXIT_POISONED: u8 = 70;
+
+/// Starts the shards; `on_end` hears of their end, if it was not asked for.
+///
+/// # Errors
+/// A sentence that says why they cannot start.
+pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
+    let config = &startup.config;
+    let mut seeds = [0; 4];
+    for seed in &mut seeds {
+        *seed = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
+    }
+    let clock = Clock::start();
+    let transport = transport_config(config)?;
+    let listeners = transport.listeners.len();
+    let engine = engine_config(config, listeners);
+    let observer = |_: ShardId| Watcher {
+        verifier: startup.verifier.clone(),
+    };
+    let shards = Shards::start(&transport, &engine, seeds, clock, observer)
+        .map_err(|error| reason(&io::Error::other(error.to_string())))?;
+    let listening = shards.addresses().iter().map(address).collect();
+    let handle = shards.handle();
+    let joiner = std::thread::Builder::new()
+        .name("sol-shards".to_owned())
+        .spawn(move || on_end(end(shards.join())))
+        .map_err(|error| format!("no thread: {}", reason(&error)))?;
+    let facts = Facts {
+        listening,
+        backend: "epoll",
+        shards: usize::from(engine.shards),
+        users: 0,
+    };
+    Ok(Arc::new(Running {
+        handle,
+        clock,
+        facts,
+        joiner: Mutex::new(Some(joiner)),
+    }))
+}
+
+struct Running {
+    handle: Handle,
+    clock: Clock,
+    facts: Facts,
+    joiner: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Broker for Running {
+    fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    fn stats(&self) -> Option<Stats> {
+        let answers = self.handle.ask(Query::Stats, ASK_TIMEOUT);
+        if answers.len() < self.facts.shards {
+            return None;
+        }
+        let uptime = Duration::from_nanos(self.clock.now().mono.as_nanos());
+        let mut sum = Stats {
+            uptime,
+            ..Stats::default()
+        };
+        for answer in answers {
+            let Answer::Stats(engine) = &answer.answer;
+            sum.add(engine, &answer.counters);
+        }
+        Some(sum)
+    }
+
+    fn publish(&self, messages: Vec<(String, String)>) {
+        for (topic, payload) in messages {
+            self.handle.publish(Message::new(&topic, payload.as_bytes(), true));
+        }
+    }
+
+    fn reload(&self, config: &Config) {
+        self.handle.reload(engine_config(config, self.facts.listening.len()));
+    }
+
+    fn stop(&self) {
+        self.handle.stop();
+        let joiner = self.joiner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(joiner) = joiner {
+            // A panic there has been printed.
+            let _ = joiner.join();
+        }
+    }
+}
+
+/// One shard's observer: writes the log and hands logins to the verifier.
+struct Watcher {
+    verifier: Option<Arc<Verifier>>,
+}
+
+impl Observer for Watcher {
+    fn event(&mut self, event: &sol_engine::Event, source: Option<Source>) {
+        events::event(event, source);
+    }
+
+    fn notice(&mut self, notice: Notice<'_>) {
+        events::notice(&notice);
+    }
+
+    fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply) {
+        use sol_codec::ReasonCode::{BadUserNameOrPassword, ServerBusy};
+        let AuthRequest { username, password, .. } = request;
+        // Dropping the reply refuses the login.
+        let (Some(verifier), Some(password)) = (&self.verifier, password) else {
+            return reply.answer(AuthOutcome::Refused(BadUserNameOrPassword));
+        };
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let answer = |reply: &Mutex<Option<AuthReply>>, outcome| {
+            if let Some(reply) = reply.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                reply.answer(outcome);
+            }
+        };
+        let later = Arc::clone(&reply);
+        let request = Request {
+            user: username,
+            password,
+            reply: Box::new(move |verdict| {
+                answer(
+                    &later,
+                    match verdict {
+                        Verdict::Accepted => AuthOutcome::Accepted,
+                        Verdict::Refused => AuthOutcome::Refused(BadUserNameOrPassword),
+                    },
+                );
+            }),
+        };
+        if let Err(Full(request)) = verifier.submit(request) {
+            tracing::warn!(%peer, user = %request.user, "login not checked: too many are waiting");
+            answer(&reply, AuthOutcome::Refused(ServerBusy));
+        }
+    }
+}
+
+fn transport_config(config: &Config) -> Result<TransportConfig, String> {
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        for address in addresses(listener)? {
+            listeners.push(ListenerConfig {
+                backlog: config.tcp_backlog,
+                nodelay: config.tcp_nodelay,
+                ..ListenerConfig::new(address)
+            });
+        }
+    }
+    Ok(TransportConfig {
+        listeners,
+        connect_bytes_max: config.limits.connect_bytes_max,
+        connect_time_max: config.limits.connect_timeout,
+        ..TransportConfig::default()
+    })
+}
+
+/// What one listener of the configuration binds: a host name may have several addresses.
+fn addresses(listener: &Listener) -> Result<Vec<ListenAddr>, String> {
+    match &listener.address {
+        Address::Unix(path) => Ok(vec![ListenAddr::Unix(path.clone())]),
+        tcp @ Address::Tcp { .. } => {
+            let found = tcp
+                .resolve()
+                .map_err(|error| format!("cannot listen on {tcp}: {}", reason(&error)))?;
+            Ok(found.into_iter().map(ListenAddr::Tcp).collect())
+        }
+    }
+}
+
+fn address(listening: &ListenAddr) -> Address {
+    match listening {
+        ListenAddr::Unix(path) => Address::Unix(path.clone()),
+        ListenAddr::Tcp(address) => Address::Tcp {
+            host: Some(address.ip().to_string()),
+            port: address.port(),
+        },
+    }
+}
+
+fn end(exit: Exit) -> End {
+    match exit {
+        Exit::Stopped => End {
+            code: 0,
+            text: String::new(),
+        },
+        Exit::Poisoned(text) => End {
+            code: EXIT_POISONED,
+            text: format!("a fault of the broker itself: {text}"),
+        },
+        Exit::Failed(error) => End {
+            code: 1,
+            text: format!("the system fails the broker: {}", reason(&error)),
+        },
+    }
+}

@@ -1,0 +1,129 @@
+//! From the configuration to the engine's limits.
+
+use sol_codec::QoS;
+use sol_engine::{EngineConfig, ListenerRules, QueueFull};
+
+use crate::config::{self, Config};
+
+/// Threads that serve clients.
+const SHARDS: u16 = 1;
+
+/// The engine's limits, for as many listeners as the transport has: a host name may have bound several. Limits of the
+/// whole broker are shared out between the shards.
+pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
+    let limits = &config.limits;
+    let rules = ListenerRules {
+        allow_anonymous: config.auth.allow_anonymous,
+        ask: config.auth.checks_passwords(config.dialect),
+    };
+    let shards = usize::from(SHARDS);
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    EngineConfig {
+        shards: SHARDS,
+        listeners: vec![rules; listeners],
+        maximum_packet_size: limits.packet_bytes_max,
+        inflight_max: limits.inflight_max,
+        queue_max: limits.queued_messages_max.map_or(usize::MAX, count),
+        queue_bytes_max: limits.queued_bytes_max.map_or(usize::MAX, size),
+        queue_full: match limits.queue_full {
+            config::QueueFull::Refuse => QueueFull::Refuse,
+            config::QueueFull::DropNewest => QueueFull::DropNewest,
+            config::QueueFull::DropOldest => QueueFull::DropOldest,
+        },
+        queue_qos0: limits.queue_qos0,
+        topic_alias_maximum: limits.topic_alias_max,
+        topic_alias_out_max: limits.topic_alias_max,
+        keep_alive_max: limits.keep_alive_max.unwrap_or(0),
+        session_expiry_max: limits
+            .session_expiry_max
+            .map_or(u32::MAX, |span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX)),
+        maximum_qos: match limits.qos_max {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        },
+        retain_available: limits.retain_available,
+        allow_empty_client_id: config.auth.allow_zero_length_clientid,
+        assigned_client_id_prefix: config.auth.auto_id_prefix.clone(),
+        connections_max: limits.connections_max.map_or(usize::MAX, |max| count(max) / shards),
+        memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, |max| size(max) / shards),
+        ..EngineConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    fn engine(text: &str) -> EngineConfig {
+        engine_config(
+            &Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap(),
+            2,
+        )
+    }
+
+    /// Every limit of the file arrives, and "no limit" is none.
+    #[test]
+    fn limits_arrive() {
+        let config = engine(
+            "listener 1\nallow_anonymous true\nmax_packet_size 1KB\nmax_inflight_messages 7\nmax_queued_messages 8\n\
+             max_queued_bytes 9\nqueue_full drop_oldest\nqueue_qos0_messages true\nmax_topic_alias 3\nmax_keepalive 60\n\
+             persistent_client_expiration 1h\nmax_qos 1\nretain_available false\nallow_zero_length_clientid false\n\
+             auto_id_prefix x\nmax_connections 11\nmax_memory 1MB\n",
+        );
+        let wanted = EngineConfig {
+            listeners: vec![
+                ListenerRules {
+                    allow_anonymous: true,
+                    ask: false
+                };
+                2
+            ],
+            maximum_packet_size: 1024,
+            inflight_max: 7,
+            queue_max: 8,
+            queue_bytes_max: 9,
+            queue_full: QueueFull::DropOldest,
+            queue_qos0: true,
+            topic_alias_maximum: 3,
+            topic_alias_out_max: 3,
+            keep_alive_max: 60,
+            session_expiry_max: 3600,
+            maximum_qos: QoS::AtLeastOnce,
+            retain_available: false,
+            allow_empty_client_id: false,
+            assigned_client_id_prefix: "x".to_owned(),
+            connections_max: 11,
+            memory_bytes_max: 1 << 20,
+            ..EngineConfig::default()
+        };
+        assert_eq!(config, wanted);
+        let unlimited = engine("max_queued_messages 0\nmax_queued_bytes 0\nmax_memory 0\nmax_connections -1");
+        assert_eq!(
+            (unlimited.queue_max, unlimited.queue_bytes_max),
+            (usize::MAX, usize::MAX)
+        );
+        assert_eq!(
+            (unlimited.memory_bytes_max, unlimited.connections_max),
+            (usize::MAX, usize::MAX)
+        );
+    }
+
+    /// Who is asked about: nobody without a password file, and in the old dialect only with anonymous clients shut out.
+    #[test]
+    fn who_is_asked() {
+        let rules = |text: &str| engine(text).listeners[0];
+        let is = |allow_anonymous, ask| ListenerRules { allow_anonymous, ask };
+        assert_eq!(rules("ip_port 1"), is(true, false));
+        assert_eq!(rules("ip_port 1\npassword_file p"), is(true, false));
+        assert_eq!(
+            rules("ip_port 1\npassword_file p\nallow_anonymous false"),
+            is(false, true)
+        );
+        assert_eq!(rules("port 1\npassword_file p"), is(false, true));
+        assert_eq!(rules("port 1\npassword_file p\nallow_anonymous true"), is(true, true));
+        assert_eq!(rules("port 1"), is(false, false));
+    }
+}

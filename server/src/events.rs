@@ -1,0 +1,85 @@
+//! What happens to clients, as log lines: peer address, Client Identifier, User Name and reason, each in a field of its
+//! own, because a client chose most of them.
+//!
+//! What a healthy client does is DEBUG; what somebody should look at is a WARNING; what is our own fault is an ERROR.
+
+use std::fmt;
+
+use sol_engine::{Cause, Event};
+use sol_transport::{Notice, Source};
+use tracing::{debug, error, info, warn};
+
+/// Logs an event of the engine.
+pub(crate) fn event(event: &Event, source: Option<Source>) {
+    let peer = Peer(source);
+    match event {
+        Event::Connected {
+            client_id,
+            username,
+            version,
+            keep_alive,
+            clean_start,
+            session_present,
+            ..
+        } => {
+            let user = username.as_deref().unwrap_or_default();
+            debug!(%peer, client = %client_id, user, ?version, keep_alive, clean_start, session_present, "connected");
+        }
+        Event::Refused {
+            client_id,
+            username,
+            reason,
+            ..
+        } => {
+            let user = username.as_deref().unwrap_or_default();
+            warn!(%peer, client = %client_id, user, %reason, "connection refused");
+        }
+        Event::Disconnected { client_id, cause, .. } => disconnected(peer, client_id, cause),
+        Event::Dropped { client_id, count } => warn!(client = %client_id, count, "messages dropped for a session"),
+        Event::Odd(what) => error!("survived: {what}"),
+    }
+}
+
+fn disconnected(peer: Peer, client: &str, cause: &Cause) {
+    match cause {
+        Cause::Client(reason) => debug!(%peer, %client, %reason, "disconnected"),
+        Cause::Lost => debug!(%peer, %client, "connection lost"),
+        Cause::KeepAlive => info!(%peer, %client, "closed: nothing heard for one and a half Keep Alives"),
+        Cause::TakenOver => info!(%peer, %client, "closed: its Client Identifier connected again"),
+        Cause::Malformed(error) => warn!(%peer, %client, reason = %error, "closed: malformed packet"),
+        Cause::Violation(violation) => warn!(%peer, %client, reason = %violation, "closed: protocol error"),
+        Cause::Slow => warn!(%peer, %client, "closed: it does not read what it is sent"),
+        Cause::Parked => warn!(%peer, %client, "closed: it published more than memory allows"),
+        Cause::Shutdown => debug!(%peer, %client, "closed: the broker stops"),
+    }
+}
+
+/// Logs a notice of the transport.
+pub(crate) fn notice(notice: &Notice<'_>) {
+    match notice {
+        Notice::ConnectTimeout(source) => info!(peer = %source.peer, "closed: no CONNECT in time"),
+        Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
+        Notice::Evicted(source) => warn!(peer = %source.peer, "closed: too many connections that are not logged in"),
+        Notice::AcceptFailed {
+            error, paused: true, ..
+        } => {
+            error!(reason = %error, "no connection can be accepted for now, the listener rests");
+        }
+        Notice::AcceptFailed {
+            error, paused: false, ..
+        } => warn!(reason = %error, "a connection was not accepted"),
+        Notice::Survived { source, panic } => error!(peer = %Peer(*source), "a fault of the broker, survived: {panic}"),
+    }
+}
+
+/// The other end, or `-` where there is none.
+struct Peer(Option<Source>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(source) => source.peer.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
