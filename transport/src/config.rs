@@ -25,7 +25,8 @@ pub struct TransportConfig {
     pub accepts_max: u32,
     /// How long a listener rests when descriptors or memory have run out.
     pub accept_pause: Duration,
-    /// Effects in the tray above which they are encoded before the turn is over.
+    /// Packets in the tray above which they are encoded before the turn is over. Not more than the messages that the
+    /// engine recycles, so that a busy turn allocates none.
     pub tray_max: usize,
     /// Output of one connection above which it is sent before the turn is over, in bytes.
     pub outbox_bytes_high: usize,
@@ -57,7 +58,7 @@ impl Default for TransportConfig {
             reads_max: 4,
             accepts_max: 64,
             accept_pause: Duration::from_millis(100),
-            tray_max: 1_024,
+            tray_max: 256,
             outbox_bytes_high: 256 << 10,
             output_bytes_high: 4 << 20,
             pool_bytes_max: 4 << 20,

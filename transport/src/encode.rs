@@ -1,11 +1,11 @@
 //! From the engine's owned packets to bytes.
 
+use std::mem;
 use std::rc::Rc;
 
 use sol_codec::{
     AckProperties, ConnAck, ConnAckProperties, Disconnect, PacketId, PingResp, ProtocolVersion, PubAck, PubComp,
-    PubRec, PubRel, Publish, PublishHead, PublishProperties, QoS, ReasonCode, ReasonCodes, SubAck, SubscriptionId,
-    SubscriptionIds, TopicName, UnsubAck,
+    PubRec, PubRel, PublishHead, QoS, ReasonCode, ReasonCodes, SubAck, SubscriptionId, UnsubAck,
 };
 use sol_engine::{AckKind, ConnAckData, Delivery, Message, Outgoing};
 
@@ -97,9 +97,9 @@ impl Encoder {
 
     fn publish(&mut self, delivery: &Delivery, version: ProtocolVersion, out: &mut Vec<u8>) {
         let is_v5 = version == ProtocolVersion::V5;
-        let has_own = delivery.subscription_id.is_some() || delivery.topic_alias.is_some();
-        if is_v5 && has_own {
-            return self.publish_own(delivery, version, out);
+        let ids = &mut self.subscription_ids;
+        if is_v5 && (delivery.subscription_id.is_some() || delivery.topic_alias.is_some()) {
+            return delivery.with_publish(ids, |publish| publish.encode(version, out));
         }
         let expiry = if is_v5 {
             delivery.message_expiry_interval()
@@ -111,44 +111,31 @@ impl Encoder {
         let message = Rc::as_ptr(&delivery.message);
         if last.message != message || last.expiry != expiry {
             // Most messages have one receiver; only a second one makes it worth remembering the bytes.
-            last.message = message;
-            last.expiry = expiry;
-            last.head = None;
-            return publish(delivery, SubscriptionIds::default(), version, |publish| {
-                publish.encode(version, out)
-            });
+            *last = Last {
+                message,
+                expiry,
+                head: None,
+                bytes: mem::take(&mut last.bytes),
+            };
+            return delivery.with_publish(ids, |publish| publish.encode(version, out));
         }
-        if last.head.is_none() {
+        let head = *last.head.get_or_insert_with(|| {
             last.bytes.clear();
-            let bytes = &mut last.bytes;
-            publish(delivery, SubscriptionIds::default(), version, |publish| {
-                last.head = Some(PublishHead::encode(&publish, version, bytes));
-                bytes.extend_from_slice(publish.payload);
-            });
-        }
-        if let Some(head) = last.head {
-            out.reserve(last.bytes.len());
-            head.copy(
-                &last.bytes,
-                delivery.dup,
-                delivery.qos,
-                delivery.retain,
-                delivery.packet_id,
-                out,
-            );
-        }
-    }
-
-    /// A PUBLISH with what only this receiver has.
-    #[cold]
-    fn publish_own(&mut self, delivery: &Delivery, version: ProtocolVersion, out: &mut Vec<u8>) {
-        self.subscription_ids.clear();
-        self.subscription_ids.extend(delivery.subscription_id);
-        if let Some(more) = &delivery.more_subscription_ids {
-            self.subscription_ids.extend_from_slice(more);
-        }
-        let ids = SubscriptionIds::from_slice(&self.subscription_ids);
-        publish(delivery, ids, version, |publish| publish.encode(version, out));
+            delivery.with_publish(ids, |publish| {
+                let head = PublishHead::encode(publish, version, &mut last.bytes);
+                last.bytes.extend_from_slice(publish.payload);
+                head
+            })
+        });
+        out.reserve(last.bytes.len());
+        head.copy(
+            &last.bytes,
+            delivery.dup,
+            delivery.qos,
+            delivery.retain,
+            delivery.packet_id,
+            out,
+        );
     }
 
     fn reason_codes(&mut self, values: &[u8]) -> ReasonCodes<'_> {
@@ -157,37 +144,6 @@ impl Encoder {
         self.reason_codes.extend(values.iter().map(code));
         ReasonCodes::from_slice(&self.reason_codes)
     }
-}
-
-/// Borrows a delivery as the codec's packet.
-#[inline]
-fn publish(
-    delivery: &Delivery,
-    subscription_ids: SubscriptionIds<'_>,
-    version: ProtocolVersion,
-    write: impl FnOnce(Publish<'_>),
-) {
-    let message = &*delivery.message;
-    let topic_alias = delivery.topic_alias.filter(|_| version == ProtocolVersion::V5);
-    let alias_only = delivery.alias_only && topic_alias.is_some();
-    write(Publish {
-        dup: delivery.dup,
-        qos: delivery.qos,
-        retain: delivery.retain,
-        topic: if alias_only {
-            None
-        } else {
-            TopicName::new(message.topic()).ok()
-        },
-        packet_id: delivery.packet_id,
-        properties: PublishProperties {
-            message_expiry_interval: delivery.message_expiry_interval(),
-            topic_alias,
-            subscription_ids,
-            application: message.properties(),
-        },
-        payload: message.payload(),
-    });
 }
 
 fn ack(kind: AckKind, packet_id: PacketId, reason_code: ReasonCode, version: ProtocolVersion, out: &mut Vec<u8>) {
@@ -237,4 +193,161 @@ fn connack(data: &ConnAckData, out: &mut Vec<u8>) {
         },
     };
     packet.encode(data.version, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use core::num::NonZeroU16;
+
+    use super::*;
+
+    fn encoded(encoder: &mut Encoder, packet: &Outgoing, version: ProtocolVersion) -> Vec<u8> {
+        let mut out = Vec::new();
+        encoder.encode(packet, version, &mut out);
+        out
+    }
+
+    fn delivery(message: &Rc<Message>, qos: QoS, packet_id: u16) -> Outgoing {
+        let mut delivery = Delivery::new(Rc::clone(message), qos, false);
+        delivery.packet_id = PacketId::new(packet_id);
+        Outgoing::Publish(delivery)
+    }
+
+    #[test]
+    fn a_copied_publish_has_the_bytes_of_an_encoded_one() {
+        // The fast path's naive twin is an encoder that has never seen the message.
+        let messages = [
+            Rc::new(Message::new("a/b", b"payload", false)),
+            Rc::new(Message::new("c", b"", false)),
+        ];
+        let mut fast = Encoder::default();
+        for round in 1..5 {
+            for message in &messages {
+                for version in ProtocolVersion::ALL {
+                    for (qos, packet_id) in [
+                        (QoS::AtMostOnce, 0),
+                        (QoS::AtLeastOnce, round),
+                        (QoS::ExactlyOnce, round + 1_000),
+                    ] {
+                        let packet = delivery(message, qos, packet_id);
+                        for _ in 0..3 {
+                            let naive = encoded(&mut Encoder::default(), &packet, version);
+                            assert_eq!(encoded(&mut fast, &packet, version), naive, "{packet:?} {version:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_receiver_has_of_its_own_stays_its_own() {
+        let message = Rc::new(Message::new("a", b"x", false));
+        let shared = delivery(&message, QoS::AtMostOnce, 0);
+        let mut own = Delivery::new(Rc::clone(&message), QoS::AtMostOnce, false);
+        own.subscription_id = SubscriptionId::new(7);
+        let own = Outgoing::Publish(own);
+        let mut encoder = Encoder::default();
+        for _ in 0..3 {
+            assert_eq!(
+                encoded(&mut encoder, &shared, ProtocolVersion::V5),
+                b"\x30\x05\x00\x01a\x00x"
+            );
+            assert_eq!(
+                encoded(&mut encoder, &own, ProtocolVersion::V5),
+                b"\x30\x07\x00\x01a\x02\x0b\x07x"
+            );
+            assert_eq!(
+                encoded(&mut encoder, &own, ProtocolVersion::V311),
+                b"\x30\x04\x00\x01ax"
+            );
+        }
+    }
+
+    #[test]
+    fn a_forgotten_message_is_not_taken_for_the_next_one_in_its_place() {
+        // The tray recycles messages: the same address holds another message in the next turn.
+        let mut message = Rc::new(Message::new("a", b"old", false));
+        let mut encoder = Encoder::default();
+        for _ in 0..2 {
+            encoded(
+                &mut encoder,
+                &delivery(&message, QoS::AtMostOnce, 0),
+                ProtocolVersion::V311,
+            );
+        }
+        encoder.forget();
+        Rc::get_mut(&mut message).unwrap().fill("a", Default::default(), b"new");
+        for _ in 0..2 {
+            let bytes = encoded(
+                &mut encoder,
+                &delivery(&message, QoS::AtMostOnce, 0),
+                ProtocolVersion::V311,
+            );
+            assert_eq!(bytes, b"\x30\x06\x00\x01anew");
+        }
+    }
+
+    #[test]
+    fn the_small_packets_are_what_each_version_writes() {
+        let packet_id = PacketId::new(NonZeroU16::MIN.get()).unwrap();
+        let mut encoder = Encoder::default();
+        let mut expect = |packet: Outgoing, v311: &[u8], v5: &[u8]| {
+            assert_eq!(
+                encoded(&mut encoder, &packet, ProtocolVersion::V311),
+                v311,
+                "{packet:?}"
+            );
+            assert_eq!(encoded(&mut encoder, &packet, ProtocolVersion::V5), v5, "{packet:?}");
+        };
+        let ack = |kind, reason_code| Outgoing::Ack {
+            kind,
+            packet_id,
+            reason_code,
+        };
+        expect(
+            ack(AckKind::PubAck, ReasonCode::Success),
+            b"\x40\x02\x00\x01",
+            b"\x40\x02\x00\x01",
+        );
+        expect(
+            ack(AckKind::PubRec, ReasonCode::QuotaExceeded),
+            b"\x50\x02\x00\x01",
+            b"\x50\x03\x00\x01\x97",
+        );
+        expect(
+            ack(AckKind::PubRel, ReasonCode::Success),
+            b"\x62\x02\x00\x01",
+            b"\x62\x02\x00\x01",
+        );
+        expect(
+            ack(AckKind::PubComp, ReasonCode::Success),
+            b"\x70\x02\x00\x01",
+            b"\x70\x02\x00\x01",
+        );
+        expect(Outgoing::PingResp, b"\xd0\x00", b"\xd0\x00");
+        // There is no DISCONNECT from a server before 5.0.
+        expect(
+            Outgoing::Disconnect(ReasonCode::ServerShuttingDown),
+            b"",
+            b"\xe0\x01\x8b",
+        );
+        let reason_codes = Box::new(vec![1, 0x87]);
+        expect(
+            Outgoing::SubAck {
+                packet_id,
+                reason_codes: reason_codes.clone(),
+            },
+            b"\x90\x04\x00\x01\x01\x80",
+            b"\x90\x05\x00\x01\x00\x01\x87",
+        );
+        expect(
+            Outgoing::UnsubAck {
+                packet_id,
+                reason_codes: Box::new(vec![0x11]),
+            },
+            b"\xb0\x02\x00\x01",
+            b"\xb0\x04\x00\x01\x00\x11",
+        );
+    }
 }

@@ -4,8 +4,8 @@ use sol_engine::ConnectionId;
 
 use crate::backend::{Output, SendOp};
 
-/// A spent buffer larger than this is given back to the allocator.
-const SPARE_BYTES_MAX: usize = 64 << 10;
+/// A spent buffer larger than this is given back to the allocator: twice what a connection gathers before it is sent.
+const SPARE_BYTES_MAX: usize = 512 << 10;
 
 /// The buffers of one shard's output: who has something to send, and what is spare.
 #[derive(Debug)]
