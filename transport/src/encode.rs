@@ -336,7 +336,7 @@ mod tests {
         expect(
             Outgoing::SubAck {
                 packet_id,
-                reason_codes: reason_codes.clone(),
+                reason_codes,
             },
             b"\x90\x04\x00\x01\x01\x80",
             b"\x90\x05\x00\x01\x00\x01\x87",
