@@ -23,6 +23,9 @@ const VERIFIER_THREADS: usize = 2;
 /// Logins waiting for them; more are answered "Server busy".
 const VERIFIER_QUEUE_MAX: usize = 1024;
 
+/// How long the start waits for its lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The running broker, as the rest of the process sees it.
 pub trait Broker: Send + Sync {
     /// What only it knows: where it listens in fact, how many shards it has.
@@ -106,8 +109,11 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
         verifier,
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
-    let broker = launch(&startup, on_end)?;
     let config = &startup.config;
+    // Before anybody can connect: whoever started the broker reads first what it thinks of the file.
+    warnings.drain(..).for_each(|warning| warn(config, &warning));
+    logger.flush(FLUSH_TIMEOUT);
+    let broker = launch(&startup, on_end)?;
     let _metrics = start_metrics(config.metrics, &broker, &mut warnings)?;
     let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     warnings.iter().for_each(|warning| warn(config, warning));
@@ -117,7 +123,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     };
     banner(config, &facts).iter().for_each(|line| tracing::info!("{line}"));
     if let Some(ready) = ready {
-        logger.flush(Duration::from_secs(1));
+        logger.flush(FLUSH_TIMEOUT);
         ready
             .announce()
             .map_err(|error| format!("cannot leave the terminal: {}", reason(&error)))?;
