@@ -67,6 +67,14 @@ impl<'a> TopicName<'a> {
         Self::from_scanned(text, utf8::scan(text.as_bytes()))
     }
 
+    /// Takes the caller's word that the text is a valid Topic Name, for whoever kept the text of a decoded one. If it is
+    /// not, packets encoded with it are malformed.
+    #[inline]
+    #[must_use]
+    pub const fn assume_valid(text: &'a str) -> Self {
+        Self(text)
+    }
+
     /// As `new`, for text whose scan has been made already.
     #[inline]
     pub(crate) fn from_scanned(text: &'a str, scan: utf8::Scan) -> Result<Self, TopicError> {

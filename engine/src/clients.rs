@@ -109,7 +109,7 @@ impl Clients {
         let mut holds = false;
         if let Some(replays) = &mut session.replays {
             if message.retain {
-                replays.saw(message.topic_bytes(), self.config.replay_seen_max);
+                replays.saw(message.topic().as_bytes(), self.config.replay_seen_max);
             }
             holds = replays.holds_live;
         }
@@ -553,7 +553,7 @@ impl Clients {
         };
         if connection.version == ProtocolVersion::V5 {
             delivery.set_message_expiry_interval(delivery.message.expiry_left(now));
-            (delivery.topic_alias, delivery.alias_only) = connection.alias_out(delivery.message.topic_bytes());
+            (delivery.topic_alias, delivery.alias_only) = connection.alias_out(delivery.message.topic().as_bytes());
         }
         let bytes = delivery.bytes_max();
         if bytes > connection.maximum_packet_size

@@ -45,7 +45,7 @@ pub struct Effects {
 }
 
 /// Spent messages kept for reuse, and the largest buffer worth keeping.
-const SPARE_MAX: usize = 256;
+const SPARE_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
 impl Effects {
@@ -277,11 +277,11 @@ impl Delivery {
             dup: self.dup,
             qos: self.qos,
             retain: self.retain,
-            // Only messages with a valid Topic Name are ever delivered.
+            // Only topics of decoded packets are ever delivered.
             topic: if self.alias_only {
                 None
             } else {
-                TopicName::new(self.message.topic()).ok()
+                Some(TopicName::assume_valid(self.message.topic()))
             },
             packet_id: self.packet_id,
             properties: PublishProperties {

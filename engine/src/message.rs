@@ -1,6 +1,6 @@
 //! An Application Message that outlives the packet it came in.
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 use core::fmt;
 
 use sol_codec::{ApplicationProperties, QoS};
@@ -16,15 +16,17 @@ impl Origin {
     pub const BROKER: Self = Self(0);
 }
 
-/// An Application Message: topic, application properties and payload in one buffer, with what routing needs beside it.
+/// An Application Message: topic, application properties and payload, with what routing needs beside it.
 ///
 /// A message is filled once and then shared; whoever keeps it for long keeps [`Message::exact`], since a message that
 /// is only passing through may live in a recycled, larger buffer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
+    /// Text of its own, so that nobody has to check again that it is text.
+    topic: String,
+    /// Application properties and payload.
     bytes: Vec<u8>,
     properties_len: u32,
-    topic_len: u16,
     /// The QoS it was published with.
     pub qos: QoS,
     /// The RETAIN flag it was published with.
@@ -44,9 +46,9 @@ impl Message {
     #[must_use]
     pub const fn empty() -> Self {
         Self {
+            topic: String::new(),
             bytes: Vec::new(),
             properties_len: 0,
-            topic_len: 0,
             qos: QoS::AtMostOnce,
             retain: false,
             origin: Origin::BROKER,
@@ -68,50 +70,44 @@ impl Message {
     /// Puts topic, properties and payload in, whatever was there before.
     pub fn fill(&mut self, topic: &str, properties: ApplicationProperties<'_>, payload: &[u8]) {
         let properties_len = properties.encoded_len();
+        self.topic.clear();
+        self.topic.push_str(topic);
         self.bytes.clear();
-        self.bytes.reserve(topic.len() + properties_len + payload.len());
-        self.bytes.extend_from_slice(topic.as_bytes());
+        self.bytes.reserve(properties_len + payload.len());
         if properties_len > 0 {
             properties.write_to(&mut self.bytes);
         }
         self.bytes.extend_from_slice(payload);
-        // Both lengths come from decoded packets: a topic has at most 65,535 bytes, a packet fewer than 2^28.
-        self.topic_len = topic.len() as u16;
+        // The length of a section of a packet, and a packet has fewer than 2^28 bytes.
         self.properties_len = properties_len as u32;
     }
 
     /// Makes a recycled message an empty one, but for its buffer.
     pub(crate) fn reset(&mut self) {
         *self = Self {
+            topic: core::mem::take(&mut self.topic),
             bytes: core::mem::take(&mut self.bytes),
             ..Self::empty()
         };
     }
 
     /// The Topic Name.
+    #[inline]
     #[must_use]
     pub fn topic(&self) -> &str {
-        // Filled from a `&str` of exactly this length; a message that is empty reads as the empty string.
-        core::str::from_utf8(self.topic_bytes()).unwrap_or_default()
-    }
-
-    /// The Topic Name's bytes, for comparing and hashing without looking at them as text.
-    #[must_use]
-    pub fn topic_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.topic_len)).unwrap_or_default()
+        &self.topic
     }
 
     /// The properties that are passed on unchanged [MQTT-3.3.2-4, -15 to -20].
     #[must_use]
     pub fn properties(&self) -> ApplicationProperties<'_> {
-        let from = usize::from(self.topic_len);
-        ApplicationProperties::from_stored(self.bytes.get(from..self.payload_from()).unwrap_or_default())
+        ApplicationProperties::from_stored(self.bytes.get(..self.properties_len as usize).unwrap_or_default())
     }
 
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.bytes.get(self.payload_from()..).unwrap_or_default()
+        self.bytes.get(self.properties_len as usize..).unwrap_or_default()
     }
 
     /// Whether its Message Expiry Interval has passed [MQTT-3.3.2-5].
@@ -130,6 +126,7 @@ impl Message {
     #[must_use]
     pub fn exact(&self) -> Self {
         Self {
+            topic: String::from(self.topic.as_str()),
             bytes: self.bytes.as_slice().to_vec(),
             charged: 0,
             body: 0,
@@ -147,27 +144,23 @@ impl Message {
 
     /// Whether keeping this message would waste buffer.
     pub(crate) fn is_exact(&self) -> bool {
-        self.bytes.capacity() <= self.bytes.len() + 16
+        self.capacity() <= self.bytes_len() + 32
     }
 
     /// Bytes that this message is charged for while it is kept: its buffer and a constant for what surrounds it.
     #[must_use]
     pub const fn charge(&self) -> usize {
-        self.bytes.capacity() + 112
+        self.capacity() + 128
     }
 
     /// Bytes of topic, properties and payload.
     pub(crate) const fn bytes_len(&self) -> usize {
-        self.bytes.len()
+        self.topic.len() + self.bytes.len()
     }
 
     /// Bytes of buffer, for deciding whether a spent message is worth recycling.
     pub(crate) const fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    const fn payload_from(&self) -> usize {
-        self.topic_len as usize + self.properties_len as usize
+        self.topic.capacity() + self.bytes.capacity()
     }
 }
 

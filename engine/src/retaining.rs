@@ -138,7 +138,7 @@ impl Engine {
         let (subscription_id, Some(message)) = (replay.subscription_id, replay.page.pop_front()) else {
             return;
         };
-        let stale = replays.has_seen(message.topic_bytes());
+        let stale = replays.has_seen(message.topic().as_bytes());
         if stale || message.is_expired(now) || !may(session, Action::Retained, message.topic()) {
             return self.clients.let_go(message, effects);
         }

@@ -1,0 +1,313 @@
+//! The sans-IO trace: fixed conversations through codec and engine, for counting instructions.
+//!
+//! Bytes go in as a socket would deliver them, are decoded in place and handled; the tray is encoded into buffers and
+//! cleared, once a batch. There is no clock, no socket and no randomness, so that two runs of one binary execute the
+//! same instructions.
+
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use sol_codec::{
+    AckProperties, Connect, ConnectProperties, DecodeLimits, Decoded, Direction, Packet, PacketId, ProtocolVersion,
+    PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties, SubscriptionId,
+    SubscriptionOptions, Subscriptions, TopicFilter, TopicName, decode,
+};
+use sol_engine::{
+    AckKind, ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Outgoing, ShardId, Transmit,
+};
+
+/// A conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Fifty pairs, each on a topic of its own, 64-byte payloads, sixteen messages a batch.
+    Pairs(QoS),
+    /// One publisher, a hundred subscribers of its topic.
+    FanOut(QoS),
+    /// Fifty publishers and nobody who subscribes.
+    PublishOnly(QoS),
+}
+
+impl Scenario {
+    /// All of them, with the names they are recorded under.
+    pub const ALL: [(&str, Self); 8] = [
+        ("pairs-qos0", Self::Pairs(QoS::AtMostOnce)),
+        ("pairs-qos1", Self::Pairs(QoS::AtLeastOnce)),
+        ("pairs-qos2", Self::Pairs(QoS::ExactlyOnce)),
+        ("fanout-qos0", Self::FanOut(QoS::AtMostOnce)),
+        ("fanout-qos1", Self::FanOut(QoS::AtLeastOnce)),
+        ("publish-qos0", Self::PublishOnly(QoS::AtMostOnce)),
+        ("publish-qos1", Self::PublishOnly(QoS::AtLeastOnce)),
+        ("publish-qos2", Self::PublishOnly(QoS::ExactlyOnce)),
+    ];
+
+    /// The scenario of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, scenario)| *scenario)
+    }
+
+    const fn subscribers_of(self, publisher: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::Pairs(_) => PUBLISHERS + publisher..PUBLISHERS + publisher + 1,
+            Self::FanOut(_) => PUBLISHERS..PUBLISHERS + FAN,
+            Self::PublishOnly(_) => 0..0,
+        }
+    }
+
+    const fn qos(self) -> QoS {
+        match self {
+            Self::Pairs(qos) | Self::FanOut(qos) | Self::PublishOnly(qos) => qos,
+        }
+    }
+}
+
+const PUBLISHERS: usize = 50;
+const FAN: usize = 100;
+const BATCH: u16 = 16;
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+
+/// One engine and the two ends of its connections.
+pub struct Trace {
+    scenario: Scenario,
+    engine: Engine,
+    effects: Effects,
+    limits: DecodeLimits,
+    /// Bytes towards each client; what it answers is made from the tray.
+    outboxes: Vec<Vec<u8>>,
+    ids: Vec<SubscriptionId>,
+    /// Answers of the clients to what the broker sent, by connection.
+    answers: Vec<(usize, AckKind, PacketId)>,
+    inbox: Vec<u8>,
+    deliveries: u64,
+}
+
+impl Trace {
+    /// Connects and subscribes everybody.
+    #[must_use]
+    pub fn new(scenario: Scenario) -> Self {
+        let mut trace = Self {
+            scenario,
+            engine: Engine::new(ShardId(0), Rc::new(EngineConfig::default()), [1, 2, 3, 4]),
+            effects: Effects::default(),
+            limits: DecodeLimits {
+                direction: Direction::FromClient,
+                ..DecodeLimits::default()
+            },
+            outboxes: vec![Vec::new(); PUBLISHERS + FAN],
+            ids: Vec::new(),
+            answers: Vec::new(),
+            inbox: Vec::new(),
+            deliveries: 0,
+        };
+        for client in 0..PUBLISHERS + FAN {
+            let input = Input::Opened {
+                connection: connection(client),
+                listener: ListenerId(0),
+            };
+            let _ = trace.engine.handle(Now::default(), input, &mut trace.effects);
+            trace.connect(client);
+        }
+        for publisher in 0..PUBLISHERS {
+            for subscriber in scenario.subscribers_of(publisher) {
+                trace.subscribe(subscriber, &topic(scenario, publisher));
+            }
+        }
+        trace
+    }
+
+    /// Publishes `batches` times a batch, whole exchanges included, and returns how many messages were published and
+    /// how many delivered.
+    pub fn run(&mut self, batches: u32) -> (u64, u64) {
+        let publishers = if matches!(self.scenario, Scenario::FanOut(_)) {
+            1
+        } else {
+            PUBLISHERS
+        };
+        self.deliveries = 0;
+        for _ in 0..batches {
+            for publisher in 0..publishers {
+                self.publish(publisher);
+            }
+            self.apply();
+            while !self.answers.is_empty() {
+                self.answer();
+                self.apply();
+            }
+        }
+        (
+            u64::from(batches) * u64::from(BATCH) * publishers as u64,
+            self.deliveries,
+        )
+    }
+
+    fn connect(&mut self, client: usize) {
+        let client_id = format!("client-{client}");
+        let packet = Packet::Connect(Connect {
+            version: ProtocolVersion::V311,
+            clean_start: true,
+            keep_alive: 60,
+            client_id: &client_id,
+            will: None,
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        });
+        self.send(client, &[packet]);
+        self.apply();
+    }
+
+    fn subscribe(&mut self, client: usize, topic: &str) {
+        let options = SubscriptionOptions {
+            qos: self.scenario.qos(),
+            ..SubscriptionOptions::default()
+        };
+        let Ok(filter) = TopicFilter::new(topic) else { return };
+        let filters = [(filter, options)];
+        let packet = Packet::Subscribe(Subscribe {
+            packet_id: PacketId::new(1).unwrap_or_else(|| unreachable!("one is not zero")),
+            properties: SubscribeProperties::default(),
+            filters: Subscriptions::from_slice(&filters),
+        });
+        self.send(client, &[packet]);
+        self.apply();
+    }
+
+    fn publish(&mut self, publisher: usize) {
+        let topic = topic(self.scenario, publisher);
+        let qos = self.scenario.qos();
+        let Ok(name) = TopicName::new(&topic) else { return };
+        let packets: Vec<_> = (1..=BATCH)
+            .map(|id| {
+                Packet::Publish(Publish {
+                    dup: false,
+                    qos,
+                    retain: false,
+                    topic: Some(name),
+                    packet_id: PacketId::new(id).filter(|_| qos > QoS::AtMostOnce),
+                    properties: PublishProperties::default(),
+                    payload: &PAYLOAD,
+                })
+            })
+            .collect();
+        self.send(publisher, &packets);
+    }
+
+    /// Encodes packets of a client, and gives the engine what is decoded of the bytes.
+    fn send(&mut self, client: usize, packets: &[Packet<'_>]) {
+        self.inbox.clear();
+        for packet in packets {
+            packet.encode(ProtocolVersion::V311, &mut self.inbox);
+        }
+        let mut rest = self.inbox.as_slice();
+        while let Ok(Decoded::Packet { packet, len }) = decode(rest, ProtocolVersion::V311, &self.limits) {
+            let _ = self.engine.handle(
+                Now::default(),
+                Input::Packet(connection(client), &packet),
+                &mut self.effects,
+            );
+            rest = &rest[len..];
+        }
+    }
+
+    /// Encodes the tray, notes what the clients answer to it, and clears it.
+    fn apply(&mut self) {
+        for Transmit { connection, packet } in &self.effects.transmits {
+            let client = connection.slot();
+            let out = &mut self.outboxes[client];
+            match packet {
+                Outgoing::Publish(delivery) => {
+                    self.deliveries += 1;
+                    delivery.with_publish(&mut self.ids, |publish| publish.encode(ProtocolVersion::V311, out));
+                    if let Some(id) = delivery.packet_id {
+                        let kind = if delivery.qos == QoS::AtLeastOnce {
+                            AckKind::PubAck
+                        } else {
+                            AckKind::PubRec
+                        };
+                        self.answers.push((client, kind, id));
+                    }
+                }
+                Outgoing::Ack {
+                    kind,
+                    packet_id,
+                    reason_code,
+                } => {
+                    ack(*kind, *packet_id).encode(ProtocolVersion::V311, out);
+                    debug_assert!(!reason_code.is_error(), "nothing is refused here");
+                    match kind {
+                        AckKind::PubRec => self.answers.push((client, AckKind::PubRel, *packet_id)),
+                        AckKind::PubRel => self.answers.push((client, AckKind::PubComp, *packet_id)),
+                        AckKind::PubAck | AckKind::PubComp => {}
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.effects.clear();
+        self.engine.tick(Now::default(), &mut self.effects);
+        let _ = self.engine.handle(Now::default(), Input::Flushed, &mut self.effects);
+        self.outboxes.iter_mut().for_each(Vec::clear);
+    }
+
+    fn answer(&mut self) {
+        let mut answers = std::mem::take(&mut self.answers);
+        for (client, kind, packet_id) in answers.drain(..) {
+            self.send(client, &[ack(kind, packet_id)]);
+        }
+        // Nothing was pushed meanwhile: only `apply` does.
+        self.answers = answers;
+    }
+}
+
+fn connection(client: usize) -> ConnectionId {
+    ConnectionId::new(client as u32, NonZeroU32::MIN)
+}
+
+fn topic(scenario: Scenario, publisher: usize) -> String {
+    match scenario {
+        Scenario::FanOut(_) => String::from("fan/out/topic"),
+        _ => format!("pair/{publisher:04}/topic"),
+    }
+}
+
+fn ack(kind: AckKind, packet_id: PacketId) -> Packet<'static> {
+    let properties = AckProperties::default();
+    match kind {
+        AckKind::PubAck => Packet::PubAck(PubAck {
+            properties,
+            ..PubAck::success(packet_id)
+        }),
+        AckKind::PubRec => Packet::PubRec(PubRec {
+            properties,
+            ..PubRec::success(packet_id)
+        }),
+        AckKind::PubRel => Packet::PubRel(PubRel {
+            properties,
+            ..PubRel::success(packet_id)
+        }),
+        AckKind::PubComp => Packet::PubComp(PubComp {
+            properties,
+            ..PubComp::success(packet_id)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every conversation delivers what it published.
+    #[test]
+    fn every_message_is_delivered() {
+        for (name, scenario) in Scenario::ALL {
+            let mut trace = Trace::new(scenario);
+            let (published, delivered) = trace.run(3);
+            let receivers = scenario.subscribers_of(0).len() as u64;
+            assert_eq!(delivered, published * receivers, "{name}");
+            trace.engine.check().unwrap();
+        }
+    }
+}
