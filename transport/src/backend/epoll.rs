@@ -87,7 +87,10 @@ impl Backend for Epoll {
     }
 
     fn stop_listening(&mut self) {
-        self.listeners.clear();
+        for listener in self.listeners.drain(..) {
+            // Other shards may hold the same socket, so that closing ours alone would not end its reports.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&listener.as_raw_fd()));
+        }
     }
 
     fn adopt(&mut self, socket: Socket) -> io::Result<ConnectionId> {

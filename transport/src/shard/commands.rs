@@ -32,7 +32,7 @@ impl<O: Observer> Core<O> {
                     socket,
                     peer,
                     handover,
-                    kept: conn.kept,
+                    kept: conn.into_kept(),
                 },
             );
         }

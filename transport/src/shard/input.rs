@@ -119,10 +119,10 @@ impl<O: Observer> Core<O> {
             kept.extend_from_slice(bytes);
             return self.keep(id, kept);
         }
-        if conn.phase == Phase::ExpectConnect && conn.kept.is_empty() && bytes.first() != Some(&CONNECT_FIRST_BYTE) {
+        if conn.phase == Phase::ExpectConnect && !conn.has_kept() && bytes.first() != Some(&CONNECT_FIRST_BYTE) {
             return self.refuse_stranger(id);
         }
-        if conn.kept.is_empty() {
+        if !conn.has_kept() {
             return self.decode_and_keep(id, bytes);
         }
         match self.complete(id, bytes) {

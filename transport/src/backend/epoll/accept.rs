@@ -1,6 +1,7 @@
 //! Accepting: a bounded number a turn, and a rest when the system has run out of descriptors or memory.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use mio::Registry;
@@ -39,6 +40,10 @@ impl Listener {
             pending: true,
             rest: Rest::No,
         }
+    }
+
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 
     /// How long a wait may last for this listener's sake.
