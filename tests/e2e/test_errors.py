@@ -141,12 +141,19 @@ def test_a_bad_first_packet_ends_the_connection(broker, witness, data):
 
 
 def test_an_unknown_protocol_level_is_told(broker):
-    """3.x: CONNACK 0x01, then close [MQTT-3.1.2-2]."""
-    with broker.wire(V311) as w:
-        w.send(connect_body(level=9))
-        answer = w.recv()
-        assert answer.kind == wire.CONNACK and answer.body[1] in (0x01, 0x84)
-        w.expect_closed()
+    """CONNACK 0x01 in the form of 3.1.1 [MQTT-3.1.2-2], or 0x84 in that of 5.0 to what comes after it; then close."""
+    for level in (0, 2, 6, 255):
+        with broker.wire(V311) as w:
+            w.send(connect_body(level=level))
+            assert refusal(w) in (b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00")
+
+
+def refusal(w) -> bytes:
+    """All bytes until the close: a refusal may come in a version's form that the client did not ask for."""
+    data = b""
+    while chunk := w.socket.recv(4096):
+        data += chunk
+    return data
 
 
 @pytest.mark.differs("closes without DISCONNECT")
@@ -294,13 +301,13 @@ def test_running_out_of_descriptors_is_survived(start_broker):
 
 @pytest.mark.sol
 def test_a_silent_peer_is_closed_within_seconds(broker, witness):
-    """A connection without CONNECT lasts about five seconds."""
+    """A peer has five seconds for its CONNECT. One that says nothing at all is kept by the kernel for a while before."""
     with broker.wire() as silent, broker.wire() as half:
         half.send(wire.connect("half")[:5])
         start = time.monotonic()
-        silent.expect_closed(timeout=12)
-        half.expect_closed(timeout=12)
-        assert time.monotonic() - start > 2
+        half.expect_closed(timeout=8)
+        assert time.monotonic() - start > 4
+        silent.expect_closed(timeout=20)
 
 
 @pytest.mark.sol
