@@ -339,7 +339,8 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let connection = session.connection;
+        // A connection whose CONNACK has not left takes it up when it becomes active.
+        let connection = session.connection.filter(|&id| self.connections.is_active(id));
         let Some(owed) = session.sender.as_mut().and_then(|sender| sender.get_mut(packet_id)) else {
             return;
         };

@@ -199,6 +199,12 @@ impl Connections {
             .filter(|connection| connection.id == Some(id))
     }
 
+    /// Whether a connection's CONNACK has left: only then may anything else [MQTT-3.2.0-1].
+    pub(crate) fn is_active(&self, id: ConnectionId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| matches!(connection.state, State::Active(_)))
+    }
+
     /// Takes the slot back and returns what its tenant was.
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         let connection = self.get_mut(id)?;
