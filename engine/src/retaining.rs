@@ -92,15 +92,20 @@ impl Engine {
             let Some(session) = self.clients.sessions.get_mut(key) else {
                 return;
             };
-            let Some(replay) = session.replays.as_mut().and_then(|replays| replays.active()) else {
+            let Some(replays) = session.replays.as_mut() else {
+                return;
+            };
+            let holds = replays.holds_live;
+            let Some(replay) = replays.active() else {
                 return;
             };
             if let Some(message) = replay.page.front() {
                 let qos = message.qos.min(replay.options.qos());
+                // Live messages that wait for the replay's end must not hold it up.
                 let free = session
                     .sender
                     .as_ref()
-                    .is_none_or(|s| s.queue.is_empty() && s.has_room(quota));
+                    .is_none_or(|s| (holds || s.queue.is_empty()) && s.has_room(quota));
                 if qos > QoS::AtMostOnce && !free {
                     return;
                 }

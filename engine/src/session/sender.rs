@@ -210,12 +210,20 @@ impl Sender {
         self.outstanding
     }
 
-    /// Puts an exchange back as it was recorded; in order, into an empty or earlier-filled window.
+    /// Puts an exchange back as it was recorded, in any order: identifiers of one window are never further apart than
+    /// its span, which tells those before the front from those after it.
     pub(crate) fn restore(&mut self, packet_id: PacketId, owed: Owed) {
         if self.window.is_empty() {
             self.front = packet_id.get() - 1;
         }
-        let at = usize::from((packet_id.get() - 1 + PACKET_IDS - self.front) % PACKET_IDS);
+        let mut at = self.distance(packet_id);
+        if at >= usize::from(PACKET_IDS) / 2 {
+            for _ in at..usize::from(PACKET_IDS) {
+                self.window.push_front(None);
+            }
+            self.front = packet_id.get() - 1;
+            at = 0;
+        }
         while self.window.len() <= at {
             self.window.push_back(None);
         }
@@ -229,9 +237,14 @@ impl Sender {
     }
 
     fn index_of(&self, packet_id: PacketId) -> Option<usize> {
-        let zero_based = u32::from(packet_id.get() - 1) + u32::from(PACKET_IDS);
-        let at = ((zero_based - u32::from(self.front)) % u32::from(PACKET_IDS)) as usize;
+        let at = self.distance(packet_id);
         (at < self.window.len()).then_some(at)
+    }
+
+    /// How far an identifier is ahead of the front's.
+    fn distance(&self, packet_id: PacketId) -> usize {
+        let zero_based = u32::from(packet_id.get() - 1) + u32::from(PACKET_IDS);
+        ((zero_based - u32::from(self.front)) % u32::from(PACKET_IDS)) as usize
     }
 }
 
@@ -283,6 +296,21 @@ mod tests {
         assert_eq!(begun, SPAN_MAX - 1);
         sender.finish(stuck).unwrap();
         assert!(sender.has_room(10) && sender.is_idle());
+    }
+
+    /// A replay may give identifiers out before older messages of the queue get theirs, so records come in any order.
+    #[test]
+    fn exchanges_are_restored_in_any_order() {
+        for ids in [[7, 5, 9], [2, 65_535, 1], [65_534, 3, 65_535]] {
+            let mut sender = Sender::default();
+            for id in ids {
+                sender.restore(PacketId::new(id).unwrap(), owed());
+            }
+            for id in ids {
+                assert!(sender.finish(PacketId::new(id).unwrap()).is_some(), "{id} of {ids:?}");
+            }
+            assert!(sender.is_idle());
+        }
     }
 
     /// Acknowledgements of identifiers that are not in use change nothing.
