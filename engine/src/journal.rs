@@ -35,7 +35,7 @@ pub(crate) struct Journal {
     emitted: bool,
     /// All tickets up to this one are durable.
     durable: u64,
-    /// The body emitted last: a fan-out writes its body once.
+    /// The body emitted last in this call: a fan-out writes its body once.
     last_body: u64,
     gates: VecDeque<(u64, Gate)>,
 }
@@ -110,6 +110,8 @@ impl Journal {
         if self.emitted {
             self.emitted = false;
             self.current += 1;
+            // By the next call everything that pointed at it may be gone, and the body with it.
+            self.last_body = 0;
         }
     }
 
