@@ -77,10 +77,17 @@ impl Engine {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
-        if session.replays.as_mut().is_some_and(|replays| replays.remove(filter)) {
+        let Some(replays) = &mut session.replays else { return };
+        let mut messages = Vec::new();
+        if replays.remove(filter, |message| messages.push(message)) {
             session.replays = None;
             self.clients.pump(now, key, effects);
         }
+        for message in messages {
+            self.clients.let_go(message, effects);
+        }
+        // The one behind it is next.
+        self.replay(now, key, effects);
     }
 
     /// Settles what hung on a Subscription that the tree has let go.

@@ -88,9 +88,16 @@ impl Replays {
         self.open.into_iter().flat_map(|replay| replay.page)
     }
 
-    /// A Subscription ended: its replay ends with it. Returns whether that was the last.
-    pub(crate) fn remove(&mut self, filter: &str) -> bool {
-        self.open.retain(|replay| replay.filter != filter);
+    /// A Subscription ended: its replays end with it. Gives `each` the messages at hand, and returns whether none is
+    /// left.
+    pub(crate) fn remove(&mut self, filter: &str, mut each: impl FnMut(Rc<Message>)) -> bool {
+        self.open.retain_mut(|replay| {
+            let stays = replay.filter != filter;
+            if !stays {
+                replay.page.drain(..).for_each(&mut each);
+            }
+            stays
+        });
         self.open.is_empty()
     }
 
