@@ -617,7 +617,8 @@ impl Clients {
         }
     }
 
-    /// Writes a Session as it stands now, or deletes its record when it need not survive.
+    /// Writes a Session as it stands now. One that need not survive any more keeps its record until it ends: what was
+    /// written while it was durable refers to it.
     pub(crate) fn write_session(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         self.write_session_away(key, now.wall, effects);
     }
@@ -630,12 +631,10 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if !session.is_durable() && session.will.is_none() {
-            self.journal.delete(session.record, effects);
-            session.record = RecordId(0);
-            return;
-        }
         if session.record == RecordId(0) {
+            if !session.is_durable() && session.will.is_none() {
+                return;
+            }
             session.record = self.journal.next_id();
         }
         let record = SessionRecord {
