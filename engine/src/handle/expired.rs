@@ -9,7 +9,7 @@ use crate::event::Cause;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::session::AwayTimers;
 use crate::session::sessions::SessionRef;
-use crate::time::Now;
+use crate::time::{Now, UnixMillis};
 
 /// Deadlines handled in one tick; the rest is due in the next, so that a million at once are sliced.
 const DEADLINES_MAX: usize = 1_024;
@@ -34,8 +34,7 @@ impl Engine {
                 }
                 Reason::WillDelay(session) => {
                     if let Some(key) = self.away(session, |timers| timers.will = None) {
-                        self.fire_will(now, key, effects);
-                        self.clients.write_session(now, key, effects);
+                        self.on_will_delay(now, key, effects);
                     }
                 }
                 Reason::SessionExpiry(session) => {
@@ -82,6 +81,21 @@ impl Engine {
         } else {
             connection.timer = Some(self.clients.timers.insert(deadline, Reason::KeepAlive(id)));
         }
+    }
+
+    /// A Will's delay is over. The Session goes on being away, for as long as it has been.
+    fn on_will_delay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
+        let delay = session
+            .will
+            .as_ref()
+            .map_or(0, |will| will.delay.min(session.expiry_interval));
+        let since = now.wall.as_millis().saturating_sub(u64::from(delay) * 1_000);
+        self.fire_will(now, key, effects);
+        self.clients
+            .write_session_away(key, UnixMillis::from_millis(since), effects);
     }
 
     fn away(&mut self, session: SessionRef, clear: impl FnOnce(&mut AwayTimers)) -> Option<SessionKey> {
