@@ -560,6 +560,10 @@ impl Clients {
         if bytes > connection.maximum_packet_size
             && delivery.encoded_len(connection.version) > connection.maximum_packet_size as usize
         {
+            if !delivery.alias_only {
+                // The client will not see the packet that was to tell it.
+                connection.forget_alias_out(delivery.message.topic_bytes());
+            }
             self.stats.publish_oversized += 1;
             return false;
         }

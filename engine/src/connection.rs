@@ -160,6 +160,11 @@ impl Connection {
         }
         (alias, false)
     }
+
+    /// Takes back the Topic Alias given out last: the packet with it was not sent.
+    pub(crate) fn forget_alias_out(&mut self, topic: &[u8]) {
+        self.aliases_out.remove(topic);
+    }
 }
 
 /// The connections of a shard, in the transport's slots.
