@@ -146,8 +146,8 @@ impl Engine {
     ) -> Option<Delivered> {
         let members: Vec<_> = {
             let group = self.tree.group_mut(group)?;
-            group.turn = group.turn.wrapping_add(1);
-            let first = group.turn as usize % group.members.len().max(1);
+            group.member_turn = group.member_turn.wrapping_add(1);
+            let first = group.member_turn as usize % group.members.len().max(1);
             let (tail, head) = group.members.split_at_checked(first)?;
             head.iter().chain(tail).copied().collect()
         };

@@ -21,8 +21,10 @@ pub struct Group {
     pub members: Vec<Subscription>,
     /// Members on other shards, in the order of the shards; none with nobody.
     pub remote: Vec<RemoteWeight>,
-    /// Whose turn it is; any number, for whoever chooses.
+    /// Which shard's turn it is; any number, for whoever chooses.
     pub turn: u32,
+    /// Which member's turn it is on this shard; counted apart, or an even number of members would never take turns.
+    pub member_turn: u32,
     share: TextId,
     filter: FilterKey,
 }
@@ -145,6 +147,7 @@ impl TopicTree {
             members: Vec::new(),
             remote: Vec::new(),
             turn: 0,
+            member_turn: 0,
             share,
             filter: key,
         };
