@@ -7,7 +7,7 @@ use ahash::RandomState;
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, SubscriptionId};
 
 use crate::config::{EngineConfig, QueueFull};
-use crate::connection::{Connections, State};
+use crate::connection::{Connection, Connections, State};
 use crate::effects::{AckKind, Delivery, Effects, Outgoing, Transmit};
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, SessionKey, ShardId};
@@ -51,6 +51,8 @@ pub(crate) struct Clients {
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
     /// Number of the present flush.
     pub(crate) epoch: u32,
+    /// Sessions with more to send than one turn may take.
+    pub(crate) after_flush: Vec<SessionRef>,
 }
 
 /// How one Session receives one message.
@@ -87,6 +89,7 @@ impl Clients {
             journal: Journal::new(config.journal, shard),
             doomed: Vec::new(),
             epoch: 1,
+            after_flush: Vec::new(),
             config,
         }
     }
@@ -444,6 +447,7 @@ impl Clients {
             let Some(owed) = self.pop_queue(key) else { return };
             self.send_queued(now, key, id, owed, effects);
         }
+        self.go_on_after_flush(key);
     }
 
     /// Takes up an exchange of an earlier connection where it stood [MQTT-4.4.0-1].
@@ -506,7 +510,24 @@ impl Clients {
         let ready =
             matches!(connection.state, State::Active(_)) && !connection.is_clogged(self.config.unsent_bytes_high);
         // What is not flushed yet is bounded too, so that one Session's replay cannot fill the tray.
-        (ready && connection.unsent < self.config.unsent_bytes_max / 2).then_some((id, connection.quota))
+        (ready && self.has_unsent_room(connection)).then_some((id, connection.quota))
+    }
+
+    fn has_unsent_room(&self, connection: &Connection) -> bool {
+        connection.unsent(self.epoch) < self.config.unsent_bytes_max / 2
+    }
+
+    /// A Session that could be sent to, but for what this turn has already put into its connection: it goes on after
+    /// the flush.
+    pub(crate) fn go_on_after_flush(&mut self, key: SessionKey) {
+        let connection = self.sessions.get(key).and_then(|session| session.connection);
+        let full = connection
+            .and_then(|id| self.connections.get(id))
+            .is_some_and(|connection| !connection.congested && !self.has_unsent_room(connection));
+        let session = self.sessions.reference(key);
+        if full && !self.after_flush.contains(&session) {
+            self.after_flush.push(session);
+        }
     }
 
     /// Takes the oldest message off a queue.

@@ -109,6 +109,15 @@ impl Connection {
         self.unsent
     }
 
+    /// Bytes that wait to be sent, as far as is known.
+    pub(crate) const fn unsent(&self, epoch: u32) -> u32 {
+        if self.congested || self.epoch == epoch {
+            self.unsent
+        } else {
+            0
+        }
+    }
+
     /// Whether so much is unsent that nothing new should follow.
     #[inline]
     pub(crate) const fn is_clogged(&self, high: u32) -> bool {

@@ -42,7 +42,7 @@ pub struct Engine {
     /// Retained queries to other shards that have not been answered.
     pub(crate) queries: HashMap<u64, SessionRef, RandomState>,
     pub(crate) last_query: u64,
-    /// Sessions whose replay goes on in the next tick.
+    /// Sessions whose replay or queue goes on in the next tick.
     pub(crate) replaying: Vec<SessionRef>,
     /// Connections with parked publishes.
     pub(crate) parking: Vec<ConnectionId>,
@@ -108,7 +108,10 @@ impl Engine {
             Input::Malformed(connection, error) => self.on_malformed(now, connection, error, effects),
             Input::Congested(connection, unsent) => self.on_congested(now, connection, unsent),
             Input::Drained(connection) => self.on_drained(now, connection, effects),
-            Input::Flushed => self.clients.epoch = self.clients.epoch.wrapping_add(1),
+            Input::Flushed => {
+                self.clients.epoch = self.clients.epoch.wrapping_add(1);
+                self.replaying.append(&mut self.clients.after_flush);
+            }
             Input::Closed(connection) => self.on_closed(now, connection, effects),
             Input::Authenticated(connection, outcome) => self.on_authenticated(now, connection, outcome, effects),
             Input::Shard { from, message } => self.on_shard(now, from, message, effects),

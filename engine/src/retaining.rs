@@ -129,6 +129,7 @@ impl Engine {
             pages += 1;
             self.next_page(now, key, effects);
         }
+        self.clients.go_on_after_flush(key);
     }
 
     /// Sends the first message of the page at hand, unless it is stale, expired or not for this Session.
@@ -286,6 +287,7 @@ impl Engine {
             if effects.transmits.len() >= self.clients.config.tray_max {
                 self.replaying.push(session);
             } else if let Some(key) = self.clients.sessions.resolve(session) {
+                self.clients.pump(now, key, effects);
                 self.replay(now, key, effects);
             }
         }
