@@ -134,12 +134,18 @@ impl Engine {
         if self.stopping {
             return Some(ReasonCode::ServerShuttingDown);
         }
-        if self.clients.stats.clients_connected as usize >= config.connections_max {
-            return Some(ReasonCode::QuotaExceeded);
-        }
-        let durable = !connect.clean_start || connect.properties.session_expiry_interval.unwrap_or(0) > 0;
-        (durable && self.clients.memory.is_full() && self.clients.sessions.find(connect.client_id).is_none())
-            .then_some(ReasonCode::QuotaExceeded)
+        None
+    }
+
+    /// Whether this shard has no room for a client that is at home here. One that takes its own Session over needs none.
+    fn is_full_for(&mut self, connect: &OwnedConnect) -> bool {
+        let known = self.clients.sessions.find(&connect.client_id);
+        let connected = known
+            .and_then(|key| self.clients.sessions.get(key))
+            .is_some_and(|session| session.connection.is_some());
+        let full = self.clients.stats.clients_connected as usize >= self.clients.config.connections_max;
+        let durable = connect.session_expiry_interval > 0;
+        full && !connected || durable && known.is_none() && self.clients.memory.is_full()
     }
 
     /// The authenticator has answered.
@@ -245,6 +251,18 @@ impl Engine {
 
     /// Joins a connection and its Session: takes over, cleans, resumes or makes one (section 3.1.4).
     fn settle_connection(&mut self, now: Now, id: ConnectionId, connect: OwnedConnect, effects: &mut Effects) -> Flow {
+        if self.is_full_for(&connect) {
+            let (version, username) = (connect.version, connect.username.as_deref());
+            self.refuse(
+                id,
+                version,
+                &connect.client_id,
+                username,
+                ReasonCode::QuotaExceeded,
+                effects,
+            );
+            return Flow::Stop;
+        }
         if let Some(key) = self.clients.sessions.find(&connect.client_id)
             && let Some(old) = self.clients.sessions.get(key).and_then(|session| session.connection)
         {
