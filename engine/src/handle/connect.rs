@@ -132,7 +132,7 @@ impl Engine {
             }
         }
         if self.stopping {
-            return Some(ReasonCode::ServerShuttingDown);
+            return Some(ReasonCode::ServerUnavailable);
         }
         None
     }
@@ -243,7 +243,7 @@ impl Engine {
         let Handover { connect, .. } = handover;
         if self.stopping {
             let (version, client_id) = (connect.version, connect.client_id);
-            self.refuse(id, version, &client_id, None, ReasonCode::ServerShuttingDown, effects);
+            self.refuse(id, version, &client_id, None, ReasonCode::ServerUnavailable, effects);
             return Flow::Stop;
         }
         self.settle_connection(now, id, connect, effects)
