@@ -87,7 +87,8 @@ impl Engine {
             .subscriptions
             .as_ref()
             .map_or(0, |subscriptions| subscriptions.len());
-        if held >= self.clients.config.subscriptions_max || self.clients.memory.is_full() {
+        let full = held >= self.clients.config.subscriptions_max || self.clients.memory.is_full();
+        if full && !self.has_subscription(key, wish.filter) {
             return (ReasonCode::QuotaExceeded, 0);
         }
         let options = Options::new(wish.options, granted);
@@ -109,6 +110,18 @@ impl Engine {
         };
         self.write_subscription(key, wish.filter.as_str(), options, wish.subscription_id, effects);
         (ReasonCode::granted(granted), n)
+    }
+
+    /// Whether a Session has this very Subscription, which may be replaced where a new one has no room.
+    fn has_subscription(&self, key: SessionKey, filter: TopicFilter<'_>) -> bool {
+        match filter.shared() {
+            Some((share, plain)) => self
+                .tree
+                .find_group(plain.as_str(), share.as_str())
+                .and_then(|group| self.tree.group(group))
+                .is_some_and(|group| group.members.iter().any(|member| member.session == key)),
+            None => self.tree.find(filter.as_str(), key).is_some(),
+        }
     }
 
     /// Adds or replaces a Subscription [MQTT-3.8.4-3]. Returns the announcement to wait for, and whether it is new.
