@@ -34,6 +34,13 @@ impl Engine {
         ack: Option<(Lane, PacketId)>,
         effects: &mut Effects,
     ) -> Flow {
+        if let Some((Lane::PubRec, packet_id)) = ack
+            && self.has_inbound(key, packet_id)
+        {
+            // It was taken before: a refusal would let the client use the identifier for another message.
+            self.clients.let_go(message, effects);
+            return self.answer_again(now, key, id, packet_id, effects);
+        }
         if ack.is_some() && self.speaks_v5(id) {
             self.clients.let_go(message, effects);
             return self.answer(now, key, id, ack, ReasonCode::QuotaExceeded, effects);

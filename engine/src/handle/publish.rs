@@ -262,7 +262,7 @@ impl Engine {
     }
 
     /// A QoS 2 PUBLISH came again: its PUBREC again, or the one that still waits [MQTT-4.3.3-10].
-    fn answer_again(
+    pub(crate) fn answer_again(
         &mut self,
         now: Now,
         key: SessionKey,
@@ -287,6 +287,14 @@ impl Engine {
             ReasonCode::Success,
             effects,
         )
+    }
+
+    /// Whether an inbound QoS 2 identifier is in use.
+    pub(crate) fn has_inbound(&self, key: SessionKey, packet_id: PacketId) -> bool {
+        self.clients
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.inbound.contains_key(&packet_id))
     }
 
     /// Notes an inbound QoS 2 identifier. `false`: it is in use, so the message is a repeat.
