@@ -15,7 +15,7 @@ use crate::ids::{ConnectionId, ShardId};
 use crate::input::{Flow, Input, Level, Query};
 use crate::links::Links;
 use crate::placement::Placement;
-use crate::restore::Restoring;
+use crate::restore::{Overdue, Restoring};
 use crate::retained::Retained;
 use crate::retaining::Kept;
 use crate::route::Scratch;
@@ -54,6 +54,7 @@ pub struct Engine {
     pub(crate) sweep_after: Option<alloc::string::String>,
     pub(crate) stopping: bool,
     pub(crate) restoring: Restoring,
+    pub(crate) overdue: Overdue,
 }
 
 impl Engine {
@@ -84,6 +85,7 @@ impl Engine {
             sweep_after: None,
             stopping: false,
             restoring: Restoring::default(),
+            overdue: Overdue::default(),
             clients: Clients::new(config, shard, hasher),
         }
     }

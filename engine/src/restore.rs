@@ -14,9 +14,18 @@ use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, S
 use crate::retaining::Kept;
 use crate::session::Session;
 use crate::session::sender::{Extra, Owed, SenderFlow};
-use crate::shard_message::ShardMessage;
+use crate::session::sessions::SessionRef;
+use crate::shard_message::{Interest, ShardMessage};
 use crate::subscription::Options;
 use crate::time::{Now, UnixMillis, after};
+
+/// Sessions whose Will or end is overdue after a restart.
+#[derive(Debug, Default)]
+pub(crate) struct Overdue {
+    sessions: Vec<SessionRef>,
+    /// They wait until all shards have confirmed this announcement, and so told of their interest.
+    after: u64,
+}
 
 /// What is needed between the first record and the last.
 #[derive(Debug, Default)]
@@ -55,7 +64,8 @@ impl Engine {
         Ok(())
     }
 
-    /// All records are replayed: other shards are told of interest, and overdue Wills and expiries happen.
+    /// All records are replayed: other shards are told of interest. Overdue Wills and expiries happen once all shards
+    /// have told of theirs, so that whoever subscribed to a Will gets it.
     pub fn restored(&mut self, now: Now, effects: &mut Effects) {
         let Restoring {
             away_since,
@@ -66,7 +76,46 @@ impl Engine {
         for (key, since) in away_since {
             self.restore_deadlines(now, key, since, effects);
         }
+        if self.links.is_alone() {
+            self.settle_overdue(now, effects);
+        } else if !self.overdue.sessions.is_empty() {
+            let message = |n| ShardMessage::Interest {
+                n,
+                filter: Interest::Nothing,
+            };
+            self.overdue.after = self.links.announce(message, effects);
+        }
         self.clients.journal.end_of_call();
+    }
+
+    /// Publishes Wills and ends Sessions whose time passed while the broker was down, if all shards have been heard.
+    pub(crate) fn settle_overdue(&mut self, now: Now, effects: &mut Effects) {
+        if self.overdue.sessions.is_empty() || self.links.confirmed() < self.overdue.after {
+            return;
+        }
+        for session in core::mem::take(&mut self.overdue.sessions) {
+            let Some(key) = self.clients.sessions.resolve(session) else {
+                continue;
+            };
+            let Some(session) = self.clients.sessions.get(key) else {
+                continue;
+            };
+            let expires = session.timers.as_ref().is_some_and(|timers| timers.expiry.is_some());
+            if session.connection.is_some() {
+                // Its client was faster.
+            } else if expires || session.expiry_interval == u32::MAX {
+                self.on_will_delay(now, key, effects);
+            } else {
+                self.clients.stats.clients_expired += 1;
+                self.end_session(now, key, effects);
+            }
+        }
+    }
+
+    /// Tells this engine of a record that another one restores, so that its identifier is not given out again: an
+    /// identifier stays with its record, which may change its shard. Tell every engine of every record.
+    pub fn note_record_id(&mut self, id: RecordId) {
+        self.clients.journal.seen(id);
     }
 
     fn restored_session(&self, id: RecordId) -> Result<SessionKey, RestoreError> {
@@ -206,8 +255,7 @@ impl Engine {
             .map(|will| will.delay.min(expiry).saturating_sub(passed));
         if expiry != u32::MAX {
             if expiry <= passed {
-                self.clients.stats.clients_expired += 1;
-                return self.end_session(now, key, effects);
+                return self.overdue.sessions.push(reference);
             }
             let timer = self
                 .clients
@@ -216,7 +264,7 @@ impl Engine {
             self.clients.away_timers(key, |timers| timers.expiry = Some(timer));
         }
         match will_left {
-            Some(0) => self.fire_will(now, key, effects),
+            Some(0) => self.overdue.sessions.push(reference),
             Some(left) => {
                 let timer = self
                     .clients

@@ -65,6 +65,8 @@ pub enum Interest {
     Exact(u64),
     /// A Topic Filter with wildcards.
     Wildcard(String),
+    /// Nothing: the sender only wants to know that it has heard all that the receiver posted before it confirms.
+    Nothing,
 }
 
 /// A publish on its way to another shard.

@@ -210,6 +210,7 @@ impl Engine {
                 self.complete(now, who, false, effects);
             }
         }
+        self.settle_overdue(now, effects);
     }
 
     /// Records are on stable storage: what they held goes on.

@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// A Will's delay is over. The Session goes on being away, for as long as it has been.
-    fn on_will_delay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+    pub(crate) fn on_will_delay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         let Some(session) = self.clients.sessions.get(key) else {
             return;
         };

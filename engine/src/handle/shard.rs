@@ -61,6 +61,7 @@ impl Engine {
             (Interest::Exact(hash), false) => self.tree.exact_interest_remove(*hash, from.0),
             (Interest::Wildcard(filter), true) => self.tree.interest_add(filter, from.0),
             (Interest::Wildcard(filter), false) => self.tree.interest_remove(filter, from.0),
+            (Interest::Nothing, _) => false,
         };
     }
 

@@ -10,20 +10,94 @@ use sol_engine::{Engine, Message, Record, RecordId, Reference, SessionRecord, Su
 pub struct Store {
     live: BTreeMap<RecordId, (u64, Record)>,
     puts: u64,
+    /// Identifiers that were deleted: none of them may ever be put again.
+    dead: BTreeSet<RecordId>,
 }
 
 impl Store {
+    /// Applies one commit. A body that nothing points at afterwards is gone, as it is from a journal that reclaims space.
     pub fn apply(&mut self, records: &[Record]) {
         for record in records {
             self.puts += 1;
             if let Record::Delete(id) = record {
                 self.live.remove(id);
+                self.dead.insert(*id);
                 continue;
+            }
+            let id = record.id();
+            assert!(!self.dead.contains(&id), "{id:?} was deleted and is put again");
+            if let Some((_, old)) = self.live.get(&id) {
+                let same = std::mem::discriminant(old) == std::mem::discriminant(record);
+                assert!(same, "{id:?} was {old:?} and becomes {record:?}");
             }
             // Replacing a record keeps its place: the order of references is the order of their first put.
             let order = self.live.get(&record.id()).map_or(self.puts, |(order, _)| *order);
-            self.live.insert(record.id(), (order, record.clone()));
+            self.live.insert(id, (order, record.clone()));
         }
+        if !records.is_empty() {
+            let referenced = self.referenced();
+            self.live
+                .retain(|id, (_, record)| !matches!(record, Record::Body(..)) || referenced.contains(id));
+        }
+    }
+
+    /// The live records with identifiers replaced by what they stand for, sorted: two stores that say the same are equal.
+    pub fn facts(&self) -> Vec<String> {
+        let records = self.records();
+        let mut names: BTreeMap<RecordId, String> = BTreeMap::new();
+        for record in &records {
+            let name = match record {
+                Record::Session(_, session) => session.client_id.clone(),
+                Record::Body(_, message) => format!(
+                    "{} {:?} q{} {} {:?}",
+                    message.topic(),
+                    String::from_utf8_lossy(message.payload()),
+                    message.qos as u8,
+                    message.retain,
+                    message.expires_at,
+                ),
+                _ => continue,
+            };
+            names.insert(record.id(), name);
+        }
+        let mut places: BTreeMap<RecordId, usize> = BTreeMap::new();
+        let mut facts: Vec<String> = records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Session(_, session) => Some(format!(
+                    "session {} {:?} {}",
+                    session.client_id, session.username, session.expiry_interval
+                )),
+                Record::Subscription(_, subscription) => Some(format!(
+                    "subscription {} {} {:x} {:?}",
+                    names[&subscription.session],
+                    subscription.filter,
+                    subscription.options,
+                    subscription.subscription_id
+                )),
+                Record::Retained { body, .. } => Some(format!("retained {}", names[body])),
+                Record::Reference(_, reference) => {
+                    let place = places.entry(reference.session).or_default();
+                    *place += 1;
+                    Some(format!(
+                        "reference {} {:03} {:?} {:?} {} {:?} {:?}",
+                        names[&reference.session],
+                        place,
+                        reference.body.map(|body| &names[&body]),
+                        reference.qos,
+                        reference.retain,
+                        reference.subscription_ids,
+                        reference.state
+                    ))
+                }
+                Record::Inbound { session, packet_id, .. } => {
+                    Some(format!("inbound {} {}", names[session], packet_id.get()))
+                }
+                Record::Body(..) | Record::Delete(_) => None,
+            })
+            .collect();
+        facts.sort();
+        facts
     }
 
     /// Bodies live while something points at them.
@@ -62,6 +136,7 @@ impl Store {
         let mut homes: BTreeMap<RecordId, usize> = BTreeMap::new();
         let mut bodies: BTreeMap<RecordId, Rc<Message>> = BTreeMap::new();
         for record in self.records() {
+            engines.iter_mut().for_each(|engine| engine.note_record_id(record.id()));
             let owner = match &record {
                 Record::Session(id, session) => {
                     let SessionRecord { client_id, .. } = &**session;
