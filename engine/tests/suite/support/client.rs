@@ -4,12 +4,12 @@ use sol_codec::{
     AckProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, ProtocolVersion,
     PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe,
     SubscribeProperties, SubscriptionId, SubscriptionOptions, SubscriptionRequest, Subscriptions, TopicFilter,
-    TopicName, Unsubscribe,
+    TopicName, Unsubscribe, Will, WillProperties,
 };
 
 use super::{Client, Node};
 
-pub use ProtocolVersion::{V5, V31, V311};
+pub use ProtocolVersion::{V5, V311};
 
 /// A CONNECT with Clean Start and nothing else.
 pub fn connect(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
@@ -48,6 +48,17 @@ pub fn publish<'a>(topic: &'a str, level: u8, packet_id: u16, payload: &'a [u8])
     }
 }
 
+/// A Will without properties.
+pub fn will(topic: &'static str, payload: &'static [u8], level: u8) -> Will<'static> {
+    Will {
+        topic: TopicName::new(topic).unwrap(),
+        payload,
+        qos: qos(level),
+        retain: false,
+        properties: WillProperties::default(),
+    }
+}
+
 /// Subscription Options with a QoS and nothing else.
 pub fn options(level: u8) -> SubscriptionOptions {
     SubscriptionOptions {
@@ -74,6 +85,15 @@ impl Node {
             connect.clean_start = false;
             connect.properties.session_expiry_interval = (version == V5).then_some(expiry);
         })
+    }
+
+    /// Connects a 5.0 client with Clean Start and a Session Expiry Interval, or a 3.1.1 client with Clean Session 0.
+    #[track_caller]
+    pub fn connect_durable(&mut self, version: ProtocolVersion, client_id: &str) -> Client {
+        let client = self.resume(version, client_id, 3_600);
+        let got = self.take(client);
+        assert_eq!(got, ["CONNACK 00"]);
+        client
     }
 
     /// Sends a CONNECT as `change` makes it.

@@ -10,7 +10,7 @@
     unreachable_pub,
     missing_docs,
     dead_code,
-    clippy::unwrap_used,
+    clippy::print_stdout,
     reason = "tools for tests, of a binary without an outside"
 )]
 
@@ -24,8 +24,9 @@ use std::time::Duration;
 
 use sol_codec::{Packet, ProtocolVersion};
 use sol_engine::{
-    AckKind, AuthOutcome, AuthRequest, Close, ConnectionId, Delivery, Effects, Engine, EngineConfig, Event, Flow,
-    Handover, Input, Instant, ListenerId, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket, UnixMillis,
+    AckKind, AuthOutcome, AuthRequest, Close, ConnAckData, ConnectionId, Delivery, Effects, Engine, EngineConfig,
+    Event, Flow, Handover, Input, Instant, ListenerId, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket,
+    UnixMillis,
 };
 
 pub use client::*;
@@ -56,6 +57,8 @@ pub struct ClientState {
     pub version: ProtocolVersion,
     /// What it got and did not look at yet.
     pub inbox: VecDeque<String>,
+    /// Its latest CONNACK.
+    pub connack: Option<ConnAckData>,
     pub open: bool,
     /// The engine has stopped the decoding of its packets.
     stopped: bool,
@@ -63,7 +66,8 @@ pub struct ClientState {
     held: VecDeque<Sending>,
 }
 
-type Sending = Box<dyn Fn(&mut dyn FnMut(&Packet<'_>))>;
+/// A function that sends a packet.
+pub type Sending = Box<dyn Fn(&mut dyn FnMut(&Packet<'_>))>;
 
 /// Engines, their mailboxes, and their clients.
 pub struct Node {
@@ -124,6 +128,7 @@ impl Node {
             connection,
             version,
             inbox: VecDeque::new(),
+            connack: None,
             open: true,
             stopped: false,
             held: VecDeque::new(),
@@ -334,6 +339,9 @@ impl Node {
             if let Some(client) = self.find(shard, transmit.connection) {
                 let text = text(&transmit.packet);
                 client.inbox.push_back(text);
+                if let Outgoing::ConnAck(connack) = &transmit.packet {
+                    client.connack = Some((**connack).clone());
+                }
             }
         }
         let moves: Vec<_> = effects.moves.drain(..).collect();
@@ -418,6 +426,95 @@ impl Node {
         assert_eq!(self.take(client), lines);
     }
 
+    /// What a client gets when it acknowledges all that comes, until nothing more comes.
+    pub fn drink(&mut self, client: Client) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let lines = self.take(client);
+            if lines.is_empty() {
+                return all;
+            }
+            for line in &lines {
+                self.acknowledge(client, line);
+            }
+            all.extend(lines);
+        }
+    }
+
+    /// Answers one line as a client does.
+    pub fn acknowledge(&mut self, client: Client, line: &str) {
+        let id = packet_id_of(line);
+        if line.starts_with("PUBREL") {
+            self.pubcomp(client, id);
+        } else if line.starts_with("PUBLISH") && line.contains(" q1 ") {
+            self.puback(client, id);
+        } else if line.starts_with("PUBLISH") && line.contains(" q2 ") {
+            self.pubrec(client, id);
+        }
+    }
+
+    /// New limits for all shards.
+    pub fn reload(&mut self, config: EngineConfig) {
+        let shards = self.config.shards;
+        self.config = EngineConfig { shards, ..config };
+        for shard in 0..self.engines.len() {
+            self.input(shard, Input::Reload(Rc::new(self.config.clone())));
+        }
+        self.run();
+    }
+
+    /// Gives every engine the same input.
+    pub fn input_all(&mut self, input: impl Fn() -> Input<'static>) {
+        for shard in 0..self.engines.len() {
+            self.input(shard, input());
+        }
+        self.run();
+    }
+
+    /// Everything that any engine has emitted is on stable storage.
+    pub fn make_all_durable(&mut self) {
+        for shard in 0..self.engines.len() {
+            self.make_durable(shard);
+        }
+        self.run();
+    }
+
+    /// Holds back all mail between shards.
+    pub fn hold_mail(&mut self) {
+        let shards = self.engines.len();
+        self.held_links = (0..shards)
+            .flat_map(|from| (0..shards).map(move |to| (from, to)))
+            .collect();
+    }
+
+    /// Lets all mail through again.
+    pub fn release_mail(&mut self) {
+        self.held_links.clear();
+        self.run();
+    }
+
+    /// Lets the mail of one link through, as far as it is there.
+    pub fn deliver_all(&mut self, from: usize, to: usize) {
+        while self.deliver_one(from, to) {}
+        self.run();
+    }
+
+    /// A Client Identifier that is at home on a shard.
+    pub fn name_on(&self, shard: usize, prefix: &str) -> String {
+        (0..)
+            .map(|n| format!("{prefix}{n}"))
+            .find(|name| self.engines[shard].is_home_of_client(name))
+            .unwrap()
+    }
+
+    /// A Topic Name whose retained message is at home on a shard.
+    pub fn topic_on(&self, shard: usize, prefix: &str) -> String {
+        (0..)
+            .map(|n| format!("{prefix}{n}"))
+            .find(|topic| self.engines[shard].is_home_of_topic(topic))
+            .unwrap()
+    }
+
     /// The counters of all shards together.
     pub fn stats(&self) -> Stats {
         let mut sum = Stats::default();
@@ -439,8 +536,8 @@ impl Node {
     }
 
     /// All engines die; new ones, `shards` of them, start from what the store has.
-    pub fn restart(&mut self, shards: u16, away: Duration) -> Node {
-        let mut node = Node::new(shards, self.config.clone());
+    pub fn restart(&mut self, shards: u16, away: Duration) -> Self {
+        let mut node = Self::new(shards, self.config.clone());
         let wall = self.now.wall.as_millis() + away.as_millis() as u64;
         node.now = Now {
             mono: Instant::from_nanos(0),
@@ -525,5 +622,38 @@ fn publish_text(delivery: &Delivery) -> String {
     if let Some(alias) = delivery.topic_alias {
         text += &format!(" alias{}{}", alias.get(), if delivery.alias_only { "!" } else { "" });
     }
-    text + &format!(" {:?}", String::from_utf8_lossy(message.payload()))
+    text + &format!(
+        " {:?}{}",
+        String::from_utf8_lossy(message.payload()),
+        properties_text(delivery)
+    )
+}
+
+fn properties_text(delivery: &Delivery) -> String {
+    let properties = delivery.message.properties();
+    let mut text = String::new();
+    if let Some(is_utf8) = properties.payload_format_indicator() {
+        text += &format!(" format={}", u8::from(is_utf8));
+    }
+    if let Some(content_type) = properties.content_type() {
+        text += &format!(" type={content_type}");
+    }
+    if let Some(topic) = properties.response_topic() {
+        text += &format!(" response={topic}");
+    }
+    if let Some(data) = properties.correlation_data() {
+        text += &format!(" correlation={data:02x?}");
+    }
+    for property in properties.user_properties().iter() {
+        let (name, value) = property;
+        text += &format!(" {name}={value}");
+    }
+    text
+}
+
+/// The Packet Identifier of a line, 0 if it has none.
+pub fn packet_id_of(line: &str) -> u16 {
+    line.split(' ')
+        .find_map(|word| word.strip_prefix('#')?.parse().ok())
+        .unwrap_or_default()
 }
