@@ -583,7 +583,7 @@ impl Clients {
         {
             if !delivery.alias_only {
                 // The client will not see the packet that was to tell it.
-                connection.forget_alias_out(delivery.message.topic_bytes());
+                connection.forget_alias_out(delivery.message.topic().as_bytes());
             }
             self.stats.publish_oversized += 1;
             return false;
