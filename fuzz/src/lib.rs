@@ -1,0 +1,35 @@
+//! What the targets share: how an input's first byte chooses what the receiver expects.
+#![forbid(unsafe_code)]
+
+pub mod conversation;
+pub mod world;
+
+use sol_codec::{DecodeLimits, Direction, Packet, ProtocolVersion};
+
+/// A receiver's side of things, from one byte: version in bits 0 and 1, sender in bits 2 and 3.
+pub fn receiver(byte: u8) -> (ProtocolVersion, DecodeLimits) {
+    let version = match byte & 0x03 {
+        0 => ProtocolVersion::V31,
+        1 => ProtocolVersion::V311,
+        _ => ProtocolVersion::V5,
+    };
+    let direction = match byte >> 2 & 0x03 {
+        0 => Direction::FromClient,
+        1 => Direction::FromServer,
+        _ => Direction::Either,
+    };
+    let limits = DecodeLimits {
+        maximum_packet_size: 1 << 20,
+        direction,
+        ..DecodeLimits::default()
+    };
+    (version, limits)
+}
+
+/// The packet's bytes; their number is what it announces.
+pub fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.encode(version, &mut bytes);
+    assert_eq!(bytes.len(), packet.encoded_len(version), "{packet:?}");
+    bytes
+}
