@@ -18,6 +18,7 @@ use sol_codec::{PacketId, ProtocolVersion, TopicAlias};
 use crate::effects::ConnAckData;
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
 use crate::input::OwnedConnect;
+use crate::last_route::LastRoute;
 use crate::message::Message;
 use crate::time::Instant;
 use crate::timer_wheel::TimerKey;
@@ -65,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) aliases_in: Vec<Option<Box<str>>>,
     pub(crate) aliases_out: BTreeMap<Box<[u8]>, TopicAlias>,
     pub(crate) parked: Option<Box<Parked>>,
+    /// Where its latest PUBLISH went.
+    pub(crate) last_route: Option<Box<LastRoute>>,
 }
 
 /// Publishes that wait unacknowledged under memory pressure.
@@ -95,6 +98,7 @@ impl Connection {
             aliases_in: Vec::new(),
             aliases_out: BTreeMap::new(),
             parked: None,
+            last_route: None,
         }
     }
 

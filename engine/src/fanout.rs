@@ -232,7 +232,12 @@ impl Source {
     /// What is needed of a source after its message was routed.
     fn without_groups(&self) -> Self {
         match self {
-            Self::Client { may_refuse, ack } => Self::Client {
+            Self::Client {
+                connection,
+                may_refuse,
+                ack,
+            } => Self::Client {
+                connection: *connection,
                 may_refuse: *may_refuse,
                 ack: *ack,
             },

@@ -49,6 +49,7 @@ mod handle;
 mod ids;
 mod input;
 mod journal;
+mod last_route;
 mod links;
 mod memory;
 mod message;

@@ -3,7 +3,7 @@
 //! The cost is one hash, one lookup, one walk of the trie bounded by the topic's depth, and what the matches cost
 //! themselves: Sessions and Subscriptions that are not meant add nothing.
 
-use alloc::{rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::mem::take;
 
 use sol_codec::{QoS, SubscriptionId};
@@ -12,7 +12,8 @@ use crate::clients::{Delivered, How};
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::fanout::{FanOut, Target};
-use crate::ids::ShardId;
+use crate::ids::{ConnectionId, ShardId};
+use crate::last_route;
 use crate::message::Message;
 use crate::rights::Action;
 use crate::session::acks::Place;
@@ -35,6 +36,7 @@ pub(crate) struct Publish {
 pub(crate) enum Source {
     /// A client of this shard; the place of its acknowledgement, if that waits already.
     Client {
+        connection: ConnectionId,
         may_refuse: bool,
         ack: Option<(SessionRef, Place)>,
     },
@@ -74,7 +76,7 @@ pub(crate) struct Outcome {
 /// Buffers that routing reuses.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    matches: Matches,
+    matches: Option<Box<Matches>>,
     targets: Vec<Target>,
     posts: Vec<Post>,
     /// Forwards of the latest publish that are answered.
@@ -104,9 +106,10 @@ impl Engine {
     /// Routes a message: nothing may be before it in the line. Forwards that will be answered are in `scratch.posted`.
     pub(crate) fn route(&mut self, now: Now, publish: Publish, effects: &mut Effects) -> Outcome {
         let mut outcome = Outcome::default();
-        let hash = self.tree.topic_hash(publish.message.topic());
         self.scratch.posted.clear();
         self.scratch.posted_to.clear();
+        let mut matches = self.scratch.matches.take().unwrap_or_default();
+        let hash = self.find_matches(&publish, &mut matches);
         let (route, retain) = match publish.source {
             Source::Shard { route, retain, .. } => (route, retain),
             _ => (true, publish.message.retain && self.clients.config.retain_available),
@@ -119,10 +122,7 @@ impl Engine {
                 self.post(home).retain = true;
             }
         }
-        let mut matches = take(&mut self.scratch.matches);
         if route {
-            matches.clear();
-            self.tree.matches(publish.message.topic(), hash, &mut matches);
             outcome.matched = !matches.filters.is_empty() || !matches.groups.is_empty() || matches.shards != 0;
             if !matches!(publish.source, Source::Shard { .. }) {
                 for shard in shards_in(matches.shards) {
@@ -130,8 +130,6 @@ impl Engine {
                 }
                 self.share(now, &publish, &matches, &mut outcome, effects);
             }
-        } else {
-            matches.clear();
         }
         if let Source::Shard { groups, may_refuse, .. } = &publish.source {
             for pick in groups {
@@ -142,8 +140,24 @@ impl Engine {
             self.send_posts(&publish, effects);
         }
         self.deliver_here(now, publish, &matches, &mut outcome, effects);
-        self.scratch.matches = matches;
+        self.scratch.matches = Some(matches);
         outcome
+    }
+
+    /// Finds where a message goes, and returns its topic's hash.
+    fn find_matches(&mut self, publish: &Publish, matches: &mut Matches) -> u64 {
+        let topic = publish.message.topic();
+        if let Source::Client { connection, .. } = publish.source
+            && let Some(connection) = self.clients.connections.get_mut(connection)
+        {
+            return last_route::find(&self.tree, &mut connection.last_route, topic, matches);
+        }
+        matches.clear();
+        let hash = self.tree.topic_hash(topic);
+        if !matches!(publish.source, Source::Shard { route: false, .. }) {
+            self.tree.matches(topic, hash, matches);
+        }
+        hash
     }
 
     /// The forward to a shard that is being put together.
@@ -191,7 +205,7 @@ impl Engine {
             self.clients.stats.forwards_sent += 1;
             effects
                 .forwards
-                .push((post.to, ShardMessage::Forward(alloc::boxed::Box::new(forward))));
+                .push((post.to, ShardMessage::Forward(Box::new(forward))));
         }
         self.scratch.posts = posts;
     }

@@ -45,7 +45,7 @@ use trie::{Frontier, Place, Trie};
 pub use shared::{Group, GroupJoin, GroupKey, GroupLeave, RemoteWeight};
 
 /// Names one Topic Filter while somebody listens to it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FilterKey(pub u32);
 
 impl FilterKey {

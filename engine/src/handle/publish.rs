@@ -171,7 +171,11 @@ impl Engine {
         let may_refuse = ack.is_some() && self.speaks_v5(id);
         let mut publish = Publish {
             message,
-            source: Source::Client { may_refuse, ack: None },
+            source: Source::Client {
+                connection: id,
+                may_refuse,
+                ack: None,
+            },
         };
         if self.line.is_busy() {
             if let Some((lane, packet_id)) = ack {
@@ -179,6 +183,7 @@ impl Engine {
                 let place = self.clients.open_ack(key, lane, waiting);
                 let session = self.clients.sessions.reference(key);
                 publish.source = Source::Client {
+                    connection: id,
                     may_refuse,
                     ack: place.map(|place| (session, place)),
                 };
