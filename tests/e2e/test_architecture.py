@@ -96,6 +96,18 @@ def test_only_the_server_reads_files_and_the_environment():
     assert not found(r"\benv::|\bfs::(read|write|File\b|OpenOptions)|\bFile::", "transport/src")
 
 
+def test_the_gate_for_rights_stands_at_its_seven_places():
+    """`may` is asked for each of its seven actions, once, and nowhere else. Live messages and shared ones pass one line."""
+    actions = re.findall(r"^    (\w+),$", (ROOT / "engine/src/rights.rs").read_text(), re.M)
+    assert sorted(actions) == ["Deliver", "Publish", "Replay", "Retained", "Share", "Subscribe", "Will"]
+    asked = re.findall(r"\bmay\(\s*\w+, (?:Action::)?([\w.]+)", "".join(found(r"\bmay\(", "engine/src")))
+    by_name = [a for a in asked if a in actions]
+    assert sorted(by_name) == ["Publish", "Replay", "Retained", "Subscribe", "Will"], by_name
+    assert [a for a in asked if a not in actions] == ["how.action"], "use Clients::deliver for live and shared messages"
+    given = {a for a in actions if found(rf"\baction: Action::{a}\b", "engine/src")}
+    assert given == {"Deliver", "Share"}
+
+
 def test_the_protocol_version_is_a_value():
     """One packet type per Control Packet: there is no second tree for a version."""
     for crate in CRATES:
