@@ -88,7 +88,7 @@ pub struct EngineConfig {
     pub unsent_bytes_high: u32,
     /// Unsent bytes of a connection above which it is closed.
     pub unsent_bytes_max: u32,
-    /// How long a connection may stay congested without draining.
+    /// How long a congested connection may take nothing at all.
     pub congested_time_max: Duration,
     /// Bytes of PUBLISH packets of a 3.1.1 client that wait unacknowledged under memory pressure.
     pub parked_bytes_max: usize,

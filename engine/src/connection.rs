@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) version: ProtocolVersion,
     /// The kernel did not take everything.
     pub(crate) congested: bool,
+    /// It took some since its patience was last counted.
+    pub(crate) draining: bool,
     /// Reading is paused for a cause of ours: the mailbox of another shard, or the line behind a fan-out.
     pub(crate) paused: bool,
     /// Keep Alive in force, in seconds.
@@ -85,6 +87,7 @@ impl Connection {
             listener: ListenerId(0),
             version: ProtocolVersion::V311,
             congested: false,
+            draining: false,
             paused: false,
             keep_alive: 0,
             quota: 0,

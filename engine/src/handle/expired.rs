@@ -26,12 +26,7 @@ impl Engine {
             };
             match reason {
                 Reason::KeepAlive(id) => self.on_keep_alive(now, id, effects),
-                Reason::Congested(id) => {
-                    if let Some(connection) = self.clients.connections.get_mut(id) {
-                        connection.congested_timer = None;
-                        self.clients.doom(id, Cause::Slow);
-                    }
-                }
+                Reason::Congested(id) => self.on_congested_for_long(now, id),
                 Reason::WillDelay(session) => {
                     if let Some(key) = self.away(session, |timers| timers.will = None) {
                         self.on_will_delay(now, key, effects);

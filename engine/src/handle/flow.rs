@@ -17,6 +17,7 @@ impl Engine {
         let Some(connection) = self.clients.connections.get_mut(id) else {
             return;
         };
+        connection.draining |= connection.congested && unsent < connection.unsent;
         connection.congested = true;
         connection.unsent = unsent;
         if connection.congested_timer.is_none() {
@@ -28,12 +29,28 @@ impl Engine {
         }
     }
 
+    /// A connection has been congested for as long as may be. If it took anything in that time it is slow, not stuck.
+    pub(crate) fn on_congested_for_long(&mut self, now: Now, id: ConnectionId) {
+        let patience = self.clients.config.congested_time_max;
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        connection.congested_timer = None;
+        if core::mem::take(&mut connection.draining) {
+            let deadline = now.mono.saturating_add(patience);
+            connection.congested_timer = Some(self.clients.timers.insert(deadline, Reason::Congested(id)));
+        } else {
+            self.clients.doom(id, Cause::Slow);
+        }
+    }
+
     /// All bytes have left: what waited for that goes on.
     pub(crate) fn on_drained(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
         let Some(connection) = self.clients.connections.get_mut(id) else {
             return;
         };
         connection.congested = false;
+        connection.draining = false;
         connection.unsent = 0;
         if let Some(timer) = connection.congested_timer.take() {
             self.clients.timers.cancel(timer);

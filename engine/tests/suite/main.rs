@@ -13,4 +13,5 @@ mod c4_3_qos;
 mod c4_6_order;
 mod c4_7_topics;
 mod c4_8_shared;
+mod slow;
 mod support;
