@@ -116,7 +116,7 @@ impl Default for EngineConfig {
             client_id_bytes_max: 1024,
             receive_maximum: NonZeroU16::MIN.saturating_add(255),
             inflight_max: 256,
-            queue_max: 1_000,
+            queue_max: 10_000,
             queue_bytes_max: 8 << 20,
             queue_full: QueueFull::Refuse,
             queue_qos0: false,

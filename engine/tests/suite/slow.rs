@@ -24,10 +24,9 @@ fn a_stuck_client_is_closed_and_a_slow_one_is_not() {
     in_each_node(config, |node| {
         let client = node.connect(V5, "client");
         node.congest(client, 5_000);
-        for left in (1..5).rev() {
-            node.pass(PATIENCE - Duration::from_secs(1));
-            node.congest(client, left * 1_000);
-            node.pass(Duration::from_secs(2));
+        for left in (1..8).rev() {
+            node.pass(PATIENCE / 2);
+            node.congest(client, left * 500);
             assert!(!ended_as_slow(node), "{left}");
         }
         node.pass(2 * PATIENCE);

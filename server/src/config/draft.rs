@@ -402,7 +402,7 @@ fn defaults(dialect: Dialect, host: &Host) -> Config {
             memory_bytes_max: Some(if sol { 2 << 30 } else { host.memory_default() }),
             connections_max: None,
             inflight_max: 256,
-            queued_messages_max: Some(1000),
+            queued_messages_max: Some(10_000),
             queued_bytes_max: Some(8 << 20),
             queue_full: QueueFull::Refuse,
             queue_qos0: false,

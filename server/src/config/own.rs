@@ -204,7 +204,7 @@ pub(crate) const ROWS: &[Directive] = &[
         name: "max_queued_messages",
         only_in: OWN,
         values: "COUNT",
-        default: "1000",
+        default: "10000",
         help: "Messages waiting for one Session; 0 is no limit.",
         repeats: false,
         apply: |draft, reader| {
