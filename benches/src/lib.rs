@@ -1,5 +1,6 @@
 //! Criterion benchmarks and the instruction-counted trace.
 #![forbid(unsafe_code)]
 
+pub mod packets;
 pub mod routing;
 pub mod trace;
