@@ -51,7 +51,11 @@ const SPARE_BYTES_MAX: usize = 4 << 10;
 impl Effects {
     /// Empties the tray after it was applied, keeping its memory.
     pub fn clear(&mut self) {
-        self.records.clear();
+        while let Some(record) = self.records.pop() {
+            if let Record::Body(_, message) = record {
+                self.refunds += self.recycle(message);
+            }
+        }
         self.forwards.clear();
         self.moves.clear();
         self.auth_requests.clear();
