@@ -123,11 +123,11 @@ impl Clients {
         let qos = message.qos.min(how.options.qos());
         let retain = message.retain && how.options.retain_as_published();
         if qos == QoS::AtMostOnce && !holds {
-            if let Some(connection) = session.connection {
-                return self.send_qos0(now, connection, message, how, retain, effects);
-            }
-            if !self.config.queue_qos0 {
-                return Delivered::Dropped;
+            let waits = session.sender.as_ref().is_some_and(|sender| sender.queues_qos0());
+            match session.connection {
+                Some(connection) if !waits => return self.send_qos0(now, connection, message, how, retain, effects),
+                None if !self.config.queue_qos0 => return Delivered::Dropped,
+                _ => {}
             }
         }
         let owed = Owed {
@@ -202,8 +202,7 @@ impl Clients {
         self.keep(key, &mut owed, effects);
         if let Some(session) = self.sessions.get_mut(key) {
             let sender = session.sender.get_or_insert_default();
-            sender.queue_bytes += owed.charge();
-            sender.queue.push_back(owed);
+            sender.push_queue(owed);
             self.memory.charge(REFERENCE_BYTES);
             self.stats.stored_messages += 1;
         }
@@ -267,10 +266,7 @@ impl Clients {
 
     /// Takes the oldest message off a queue.
     pub(crate) fn pop_queue(&mut self, key: SessionKey) -> Option<Owed> {
-        let sender = self.sessions.get_mut(key)?.sender.as_deref_mut()?;
-        let owed = sender.queue.pop_front()?;
-        sender.queue_bytes -= owed.charge();
-        Some(owed)
+        self.sessions.get_mut(key)?.sender.as_deref_mut()?.pop_queue()
     }
 
     /// An owed message is settled or dropped: its reference goes, and its charge with it.

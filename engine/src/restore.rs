@@ -230,10 +230,7 @@ impl Engine {
             let sender = session.sender_mut();
             match packet_id {
                 Some(packet_id) => sender.restore(packet_id, owed),
-                None => {
-                    sender.queue_bytes += owed.charge();
-                    sender.queue.push_back(owed);
-                }
+                None => sender.push_queue(owed),
             }
         }
         Ok(())

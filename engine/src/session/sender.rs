@@ -93,6 +93,8 @@ pub(crate) struct Sender {
     outstanding: u16,
     pub(crate) queue: VecDeque<Owed>,
     pub(crate) queue_bytes: usize,
+    /// How many in the queue have QoS 0: later ones must not overtake them.
+    queued_qos0: usize,
     /// Messages dropped for this Session so far.
     pub(crate) dropped: u64,
 }
@@ -106,6 +108,26 @@ impl Sender {
     /// Whether a new message may be sent now, past an empty queue.
     pub(crate) fn has_room(&self, quota: u16) -> bool {
         self.outstanding < quota && self.cursor == self.window.len() && self.window.len() < SPAN_MAX
+    }
+
+    /// Puts a message at the end of the queue.
+    pub(crate) fn push_queue(&mut self, owed: Owed) {
+        self.queue_bytes += owed.charge();
+        self.queued_qos0 += usize::from(owed.qos == QoS::AtMostOnce);
+        self.queue.push_back(owed);
+    }
+
+    /// Takes the oldest message off the queue.
+    pub(crate) fn pop_queue(&mut self) -> Option<Owed> {
+        let owed = self.queue.pop_front()?;
+        self.queue_bytes -= owed.charge();
+        self.queued_qos0 -= usize::from(owed.qos == QoS::AtMostOnce);
+        Some(owed)
+    }
+
+    /// Whether a QoS 0 message that could be sent now would overtake another [MQTT-4.6.0-5].
+    pub(crate) const fn queues_qos0(&self) -> bool {
+        self.queued_qos0 > 0
     }
 
     /// Takes a message into the window; it is sent from now on. Check [`Sender::has_room`] first.
@@ -193,12 +215,11 @@ impl Sender {
             taken.extend(self.finish(id));
         }
         for _ in 0..self.queue.len() {
-            let Some(owed) = self.queue.pop_front() else { break };
+            let Some(owed) = self.pop_queue() else { break };
             if owed.is_shared() {
-                self.queue_bytes -= owed.charge();
                 taken.push(owed);
             } else {
-                self.queue.push_back(owed);
+                self.push_queue(owed);
             }
         }
         taken

@@ -1,0 +1,231 @@
+//! What waits until its records are on stable storage, and what does not.
+
+use sol_engine::EngineConfig;
+
+use crate::support::*;
+
+/// Nodes with a journal, where nothing becomes durable by itself once `prepare` has run.
+fn with_journal<T>(prepare: impl Fn(&mut Node) -> T, test: impl Fn(&mut Node, T)) {
+    let config = EngineConfig {
+        journal: true,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let prepared = prepare(node);
+        node.durable_at_once = false;
+        test(node, prepared);
+    });
+}
+
+/// A publisher of 5.0 without a lasting Session, and a durable subscriber of `t` at QoS 2 on the last shard.
+fn pair(node: &mut Node) -> (Client, Client) {
+    let publisher = node.connect(V5, "publisher");
+    let name = node.name_on(node.engines.len() - 1, "durable");
+    let durable = node.connect_durable(V5, &name);
+    node.subscribed(durable, &["t"], 2);
+    (publisher, durable)
+}
+
+/// PUBACK and PUBREC wait where a durable Session is to keep the message, on whatever shard.
+#[test]
+fn acknowledgements_of_kept_messages_wait() {
+    with_journal(pair, |node, (publisher, durable)| {
+        node.lose(durable);
+        node.publish(publisher, "t", 1, 1, "x");
+        node.publish(publisher, "t", 2, 2, "y");
+        node.publish(publisher, "t", 0, 0, "zero");
+        node.ping(publisher);
+        node.expect(publisher, &["PINGRESP"]);
+        node.make_all_durable();
+        let mut got = node.take(publisher);
+        got.sort();
+        assert_eq!(got, ["PUBACK #1", "PUBREC #2"]);
+    });
+}
+
+/// A publish that nobody keeps waits for nothing.
+#[test]
+fn publishes_that_write_nothing_do_not_wait() {
+    let prepare = |node: &mut Node| {
+        let subscriber = node.connect(V5, "subscriber");
+        node.subscribed(subscriber, &["t"], 2);
+        (node.connect(V5, "publisher"), subscriber)
+    };
+    with_journal(prepare, |node, (publisher, subscriber)| {
+        node.publish(publisher, "t", 1, 1, "x");
+        node.publish(publisher, "t", 2, 2, "y");
+        node.publish(publisher, "nobody", 1, 3, "");
+        node.expect(publisher, &["PUBACK #1", "PUBREC #2", "PUBACK #3 10"]);
+        node.pubrel(publisher, 2);
+        node.expect(publisher, &["PUBCOMP #2"]);
+        node.expect(subscriber, &[r#"PUBLISH t q1 #1 "x""#, r#"PUBLISH t q2 #2 "y""#]);
+        node.pubrec(subscriber, 2);
+        node.expect(subscriber, &["PUBREL #2"]);
+    });
+}
+
+/// A retained message is on stable storage before it is acknowledged; at QoS 0 nobody waits.
+#[test]
+fn retained_messages_wait() {
+    with_journal(
+        |node| node.connect(V5, "publisher"),
+        |node, publisher| {
+            for shard in 0..node.engines.len() {
+                let topic = node.topic_on(shard, "r");
+                node.retain(publisher, &topic, 1, 1, "x");
+                node.expect(publisher, &[]);
+                node.make_all_durable();
+                node.expect(
+                    publisher,
+                    &["PUBACK #1 10"].map(|line| if shard == node.shard_of(publisher) { line } else { line }),
+                );
+                node.retain(publisher, &topic, 0, 0, "y");
+            }
+        },
+    );
+}
+
+/// The inbound identifier of a durable publisher is kept before PUBREC, and forgotten before PUBCOMP. A repeat waits with
+/// the first.
+#[test]
+fn inbound_identifiers_wait() {
+    with_journal(
+        |node| node.connect_durable(V5, "publisher"),
+        |node, publisher| {
+            node.publish(publisher, "t", 2, 1, "x");
+            node.publish(publisher, "t", 2, 1, "x");
+            node.expect(publisher, &[]);
+            node.make_all_durable();
+            node.expect(publisher, &["PUBREC #1 10"]);
+            node.pubrel(publisher, 1);
+            node.expect(publisher, &[]);
+            node.pubrel(publisher, 1);
+            node.expect(publisher, &[]);
+            node.make_all_durable();
+            node.expect(publisher, &["PUBCOMP #1", "PUBCOMP #1 92"]);
+        },
+    );
+}
+
+/// CONNACK, SUBACK and UNSUBACK of durable Sessions wait; those of others do not.
+#[test]
+fn changes_of_durable_sessions_wait() {
+    with_journal(
+        |_| {},
+        |node, ()| {
+            for version in [V311, V5] {
+                let durable = node.resume(version, "durable", 100);
+                node.expect(durable, &[]);
+                node.make_all_durable();
+                node.expect(durable, &["CONNACK 00"]);
+                node.subscribe(durable, &["a", "$share/g/b"], 1);
+                node.run();
+                node.expect(durable, &[]);
+                node.make_all_durable();
+                node.expect(durable, &["SUBACK #1 [01, 01]"]);
+                node.unsubscribe(durable, &["a", "nothing"]);
+                node.expect(durable, &[]);
+                node.make_all_durable();
+                node.expect(durable, &["UNSUBACK #2 [00, 11]"]);
+                node.unsubscribe(durable, &["nothing"]);
+                node.expect(durable, &["UNSUBACK #2 [11]"]);
+
+                let short = node.connect(version, "short");
+                node.subscribe(short, &["a"], 1);
+                node.unsubscribe(short, &["a"]);
+                node.expect(short, &["SUBACK #1 [01]", "UNSUBACK #2 [00]"]);
+                node.disconnect(short);
+                // Ends the durable Session, which waits for nothing either.
+                let clean = node.connect_with(version, "durable", |_| {});
+                node.expect(clean, &["CONNACK 00"]);
+                node.disconnect(clean);
+            }
+        },
+    );
+}
+
+/// Out of a durable Session: QoS 1 leaves at once, a QoS 2 PUBLISH and its PUBREL only when they are kept.
+#[test]
+fn qos2_out_of_a_durable_session_waits() {
+    with_journal(pair, |node, (publisher, durable)| {
+        node.publish(publisher, "t", 1, 1, "one");
+        node.publish(publisher, "t", 2, 2, "two");
+        node.expect(durable, &[r#"PUBLISH t q1 #1 "one""#]);
+        node.make_all_durable();
+        node.expect(durable, &[r#"PUBLISH t q2 #2 "two""#]);
+        node.puback(durable, 1);
+        node.pubrec(durable, 2);
+        node.pubrec(durable, 2);
+        node.expect(durable, &[]);
+        node.make_all_durable();
+        node.expect(durable, &["PUBREL #2"]);
+        node.pubcomp(durable, 2);
+        assert_eq!(node.stats().stored_messages, 0);
+    });
+}
+
+/// [MQTT-3.2.0-1]: what waited for the journal when its connection was lost comes after the CONNACK of the next, once.
+#[test]
+fn nothing_comes_before_connack() {
+    for released in [false, true] {
+        with_journal(pair, |node, (publisher, durable)| {
+            let name = (0..).map(|n| format!("durable{n}"));
+            let last = node.engines.len() - 1;
+            let name = name
+                .into_iter()
+                .find(|name| node.engines[last].is_home_of_client(name))
+                .unwrap();
+            node.publish(publisher, "t", 2, 2, "two");
+            if released {
+                node.make_all_durable();
+                node.expect(durable, &[r#"PUBLISH t q2 #1 "two""#]);
+                node.pubrec(durable, 1);
+            }
+            node.expect(durable, &[]);
+            node.lose(durable);
+            let durable = node.resume(V5, &name, 3_600);
+            node.expect(durable, &[]);
+            node.make_all_durable();
+            let expected = if released {
+                "PUBREL #1"
+            } else {
+                r#"PUBLISH t q2 #1 "two""#
+            };
+            node.expect(durable, &["CONNACK 00 present", expected]);
+            node.make_all_durable();
+            node.expect(durable, &[]);
+        });
+    }
+}
+
+/// A connection that is lost, or taken over, while its CONNACK waits leaves a sound Session behind.
+#[test]
+fn a_connack_that_nobody_waits_for() {
+    with_journal(
+        |_| {},
+        |node, ()| {
+            let lost = node.resume(V5, "durable", 100);
+            node.lose(lost);
+            let taken = node.resume(V5, "durable", 100);
+            let taker = node.resume(V5, "durable", 100);
+            node.make_all_durable();
+            node.expect(lost, &[]);
+            node.expect(taken, &["CLOSE"]);
+            node.expect(taker, &["CONNACK 00 present"]);
+            assert_eq!(node.stats().clients_connected, 1);
+        },
+    );
+}
+
+/// Acknowledgements behind one that waits for the journal keep their order.
+#[test]
+fn order_holds_while_the_journal_is_slow() {
+    with_journal(pair, |node, (publisher, durable)| {
+        node.lose(durable);
+        node.publish(publisher, "t", 1, 1, "kept");
+        node.publish(publisher, "nobody", 1, 2, "");
+        node.expect(publisher, &[]);
+        node.make_all_durable();
+        node.expect(publisher, &["PUBACK #1", "PUBACK #2 10"]);
+    });
+}

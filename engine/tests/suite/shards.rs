@@ -1,0 +1,387 @@
+//! What shards tell each other: nothing that a client can see depends on the order or length of a turn.
+
+use sol_engine::{EngineConfig, Input, ShardId};
+
+use crate::support::*;
+
+/// Interest is confirmed by count: SUBACK does not leave before every other shard has confirmed, in whatever order they
+/// do; then a publish that is accepted anywhere arrives.
+#[test]
+fn suback_waits_for_every_shard() {
+    for (filter, topic) in [("t", "t"), ("+", "t"), ("$share/g/t", "t"), ("$share/g/#", "t")] {
+        for (first, second) in [(1, 2), (2, 1)] {
+            in_every_node(|node| {
+                if node.engines.len() < 3 {
+                    return;
+                }
+                let subscriber = node.name_on(0, "subscriber");
+                let subscriber = node.connect(V5, &subscriber);
+                let publishers: Vec<_> = (0..3)
+                    .map(|shard| {
+                        let name = node.name_on(shard, "publisher");
+                        node.connect(V5, &name)
+                    })
+                    .collect();
+                node.hold_mail();
+                node.subscribe(subscriber, &[filter], 1);
+                node.expect(subscriber, &[]);
+                node.deliver_all(0, first);
+                node.deliver_all(first, 0);
+                node.expect(subscriber, &[]);
+                node.deliver_all(0, second);
+                node.expect(subscriber, &[]);
+                node.deliver_all(second, 0);
+                node.expect(subscriber, &["SUBACK #1 [01]"]);
+                for &publisher in &publishers {
+                    node.publish(publisher, topic, 1, 1, "x");
+                }
+                node.release_mail();
+                assert_eq!(node.take(subscriber).len(), 3);
+            });
+        }
+    }
+}
+
+/// A second Subscription to a filter that is not confirmed yet waits for the same; one to a confirmed filter does not.
+#[test]
+fn a_second_subscription_waits_for_the_same() {
+    for filter in ["t", "t/+"] {
+        in_every_node(|node| {
+            let shards = node.engines.len();
+            let names: Vec<_> = (0..3).map(|n| node.name_on(0, &format!("s{n}-"))).collect();
+            let clients: Vec<_> = names.iter().map(|name| node.connect(V5, name)).collect();
+            node.hold_mail();
+            node.subscribe(clients[0], &[filter], 0);
+            node.subscribe(clients[1], &[filter], 1);
+            if shards > 1 {
+                node.expect(clients[0], &[]);
+                node.expect(clients[1], &[]);
+            }
+            node.release_mail();
+            node.expect(clients[0], &["SUBACK #1 [00]"]);
+            node.expect(clients[1], &["SUBACK #1 [01]"]);
+            node.hold_mail();
+            node.subscribe(clients[2], &[filter], 2);
+            node.expect(clients[2], &["SUBACK #1 [02]"]);
+            node.release_mail();
+        });
+    }
+}
+
+/// SUBACKs of one client leave in the order of their SUBSCRIBEs, though the second needs no confirmation.
+#[test]
+fn subacks_leave_in_order() {
+    in_every_node(|node| {
+        let other = node.name_on(0, "other");
+        let other = node.connect(V5, &other);
+        node.subscribed(other, &["known"], 0);
+        let client = node.name_on(0, "client");
+        let client = node.connect(V5, &client);
+        node.hold_mail();
+        node.subscribe(client, &["new"], 0);
+        node.subscribe(client, &["known"], 1);
+        node.release_mail();
+        node.expect(client, &["SUBACK #1 [00]", "SUBACK #1 [01]"]);
+    });
+}
+
+/// PUBACK and PUBREC wait until every shard with interest has taken the message; QoS 0 waits for nothing.
+#[test]
+fn acknowledgements_wait_for_every_shard() {
+    in_every_node(|node| {
+        if node.engines.len() < 3 {
+            return;
+        }
+        let publisher = node.name_on(0, "publisher");
+        let publisher = node.connect(V5, &publisher);
+        let subscribers: Vec<_> = (1..3)
+            .map(|shard| {
+                let name = node.name_on(shard, "subscriber");
+                let client = node.connect(V5, &name);
+                node.subscribed(client, &["t"], 2);
+                client
+            })
+            .collect();
+        for (level, kind) in [(1, "PUBACK #7"), (2, "PUBREC #7")] {
+            node.hold_mail();
+            node.publish(publisher, "t", 0, 0, "zero");
+            node.publish(publisher, "t", level, 7, "x");
+            node.deliver_all(0, 1);
+            node.deliver_all(1, 0);
+            node.expect(publisher, &[]);
+            assert_eq!(node.take(subscribers[0]).len(), 2);
+            node.deliver_all(0, 2);
+            node.expect(publisher, &[]);
+            node.deliver_all(2, 0);
+            node.expect(publisher, &[kind]);
+            node.release_mail();
+            assert_eq!(node.take(subscribers[1]).len(), 2);
+        }
+    });
+}
+
+/// A repeat of a QoS 2 PUBLISH whose PUBREC still waits is not answered early; after a resume it is answered once.
+#[test]
+fn a_repeat_waits_with_the_first() {
+    in_every_node(|node| {
+        let shards = node.engines.len();
+        let publisher_name = node.name_on(0, "publisher");
+        let publisher = node.connect_durable(V5, &publisher_name);
+        let far = node.name_on(shards - 1, "far");
+        let far = node.connect(V5, &far);
+        node.subscribed(far, &["t"], 2);
+        node.hold_mail();
+        node.publish(publisher, "t", 2, 7, "x");
+        node.publish(publisher, "t", 2, 7, "x");
+        if shards == 1 {
+            node.expect(publisher, &["PUBREC #7", "PUBREC #7"]);
+            return;
+        }
+        node.expect(publisher, &[]);
+        node.lose(publisher);
+        node.release_mail();
+        node.hold_mail();
+        // Its home is the shard where it comes in next, or one that it is moved to: neither needs mail.
+        let publisher = node.resume(V5, &publisher_name, 100);
+        node.expect(publisher, &["CONNACK 00 present"]);
+        node.publish_with(publisher, "t", 2, 7, "x", |publish| publish.dup = true);
+        node.expect(publisher, &["PUBREC #7"]);
+        node.release_mail();
+        assert_eq!(
+            node.drink(far)
+                .iter()
+                .filter(|line| line.starts_with("PUBLISH"))
+                .count(),
+            1
+        );
+    });
+}
+
+/// An acknowledgement that comes from another shard after its connection was taken over is not sent to the new one.
+#[test]
+fn late_answers_do_not_reach_the_next_connection() {
+    in_every_node(|node| {
+        let shards = node.engines.len();
+        if shards == 1 {
+            return;
+        }
+        let publisher_name = node.name_on(0, "publisher");
+        let publisher = node.connect_durable(V5, &publisher_name);
+        let far = node.name_on(1, "far");
+        let far = node.connect(V5, &far);
+        node.subscribed(far, &["t"], 1);
+        node.hold_mail();
+        node.publish(publisher, "t", 1, 7, "x");
+        node.subscribe(publisher, &["new"], 0);
+        let publisher = node.resume(V5, &publisher_name, 100);
+        node.expect(publisher, &["CONNACK 00 present"]);
+        node.release_mail();
+        node.expect(publisher, &[]);
+        node.publish_with(publisher, "t", 1, 7, "x", |publish| publish.dup = true);
+        node.expect(publisher, &["PUBACK #7"]);
+    });
+}
+
+/// The retained query of a SUBSCRIBE begins after its interest is confirmed, so a message published in between comes
+/// exactly once or as an update, never not at all.
+#[test]
+fn retained_queries_begin_after_confirmation() {
+    in_every_node(|node| {
+        let shards = node.engines.len();
+        for home in 0..shards {
+            let topic = node.topic_on(home, "r");
+            let publisher = node.name_on(shards - 1, "publisher");
+            let publisher = node.connect(V5, &publisher);
+            let subscriber = node.name_on(0, "subscriber");
+            let subscriber = node.connect(V5, &subscriber);
+            node.hold_mail();
+            node.subscribe(subscriber, &[&topic, "#"], 0);
+            node.retain(publisher, &topic, 1, 1, "between");
+            node.release_mail();
+            let got = node.take(subscriber);
+            let publishes: Vec<_> = got
+                .iter()
+                .filter(|line| line.starts_with(&format!("PUBLISH {topic} ")))
+                .collect();
+            assert!(!publishes.is_empty(), "{got:?}");
+            node.retain(publisher, &topic, 1, 1, "");
+            node.disconnect(subscriber);
+            node.disconnect(publisher);
+        }
+    });
+}
+
+/// Pages of a replay are asked for one at a time.
+#[test]
+fn one_page_is_outstanding() {
+    let config = EngineConfig {
+        retained_page_max: 16,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let shards = node.engines.len();
+        let publisher = node.connect(V5, "publisher");
+        for n in 0..200 {
+            node.retain(publisher, &format!("r/{n}"), 0, 0, "x");
+        }
+        let subscriber = node.name_on(0, "subscriber");
+        let subscriber = node.connect(V5, &subscriber);
+        node.subscribed(subscriber, &["other/#"], 0);
+        node.hold_mail();
+        node.subscribe(subscriber, &["r/#"], 0);
+        for shard in 1..shards {
+            node.deliver_all(0, shard);
+        }
+        for shard in 1..shards {
+            node.deliver_all(shard, 0);
+        }
+        let mut pages = 0;
+        loop {
+            let asked: usize = (1..shards).map(|shard| node.waiting_mail(0, shard)).sum();
+            if asked == 0 {
+                break;
+            }
+            assert_eq!(asked, 1);
+            pages += 1;
+            for shard in 1..shards {
+                node.deliver_all(0, shard);
+                node.deliver_all(shard, 0);
+            }
+        }
+        if shards > 1 {
+            assert!(pages > 200 / shards / 20, "{pages}");
+        }
+        node.release_mail();
+        let got = node.take(subscriber);
+        assert_eq!(got.iter().filter(|line| line.starts_with("PUBLISH")).count(), 200);
+    });
+}
+
+/// A full mailbox of another shard pauses those who publish there, and nobody else, until it has room.
+#[test]
+fn a_full_peer_pauses_its_publishers() {
+    in_every_node(|node| {
+        let shards = node.engines.len();
+        if shards == 1 {
+            return;
+        }
+        let [there, here] = ["there", "here"].map(|prefix| node.name_on(0, prefix));
+        let (there, here) = (node.connect(V5, &there), node.connect(V5, &here));
+        let far = node.name_on(1, "far");
+        let far = node.connect(V5, &far);
+        let near = node.name_on(0, "near");
+        let near = node.connect(V5, &near);
+        node.subscribed(far, &["far"], 0);
+        node.subscribed(near, &["near"], 0);
+        node.input(
+            0,
+            Input::Peer {
+                shard: ShardId(1),
+                full: true,
+            },
+        );
+        for n in 0..5 {
+            node.publish(there, "far", 0, 0, &n.to_string());
+            node.publish(here, "near", 0, 0, &n.to_string());
+        }
+        assert_eq!(node.take(far).len(), 1, "the first one went before it was known");
+        assert_eq!(node.take(near).len(), 5);
+        node.input(
+            0,
+            Input::Peer {
+                shard: ShardId(1),
+                full: false,
+            },
+        );
+        node.run();
+        assert_eq!(node.take(far).len(), 4);
+    });
+}
+
+/// Keep Alive does not run while we do not listen.
+#[test]
+fn a_paused_publisher_does_not_time_out() {
+    in_every_node(|node| {
+        if node.engines.len() == 1 {
+            return;
+        }
+        let publisher = node.name_on(0, "publisher");
+        let publisher = node.connect_with(V5, &publisher, |connect| connect.keep_alive = 10);
+        let far = node.name_on(1, "far");
+        let far = node.connect(V5, &far);
+        node.subscribed(far, &["far"], 0);
+        node.take(publisher);
+        node.input(
+            0,
+            Input::Peer {
+                shard: ShardId(1),
+                full: true,
+            },
+        );
+        node.publish(publisher, "far", 0, 0, "x");
+        node.pass(std::time::Duration::from_secs(25));
+        node.expect(publisher, &[]);
+        node.input(
+            0,
+            Input::Peer {
+                shard: ShardId(1),
+                full: false,
+            },
+        );
+        node.pass(std::time::Duration::from_secs(14));
+        node.expect(publisher, &[]);
+        node.pass(std::time::Duration::from_secs(2));
+        node.expect(publisher, &["DISCONNECT 8d", "CLOSE"]);
+    });
+}
+
+/// When the last Subscription to a filter ends, other shards stop to forward; when one comes again, they begin again.
+#[test]
+fn lost_interest_stops_forwards() {
+    for filter in ["t", "t/#"] {
+        in_every_node(|node| {
+            let shards = node.engines.len() as u64;
+            let publisher = node.name_on(0, "publisher");
+            let publisher = node.connect(V5, &publisher);
+            let far = node.name_on(node.engines.len() - 1, "far");
+            let far = node.connect(V5, &far);
+            let second = node.name_on(node.engines.len() - 1, "second");
+            let second = node.connect(V5, &second);
+            for round in 0..3 {
+                node.subscribed(far, &[filter], 0);
+                node.subscribed(second, &[filter], 0);
+                node.unsubscribe(second, &[filter]);
+                node.take(second);
+                node.publish(publisher, "t", 1, 1, "x");
+                assert_eq!(node.take(far).len(), 1);
+                node.unsubscribe(far, &[filter]);
+                node.take(far);
+                node.publish(publisher, "t", 1, 1, "x");
+                assert_eq!(node.stats().forwards_sent, if shards > 1 { round + 1 } else { 0 });
+            }
+        });
+    }
+}
+
+/// A connection is moved to its home with what the client sent right behind CONNECT, wherever it comes in.
+#[test]
+fn a_moved_connection_goes_on() {
+    in_every_node(|node| {
+        let shards = node.engines.len();
+        for home in 0..shards {
+            let name = node.name_on(home, "client");
+            for _ in 0..shards {
+                let client = node.open(V5);
+                let first = name.clone();
+                let sendings: Vec<Sending> = vec![
+                    Box::new(move |send| send(&sol_codec::Packet::Connect(connect(V5, &first)))),
+                    Box::new(|send| send(&sol_codec::Packet::PingReq)),
+                ];
+                node.send_batch(client, sendings);
+                node.expect(client, &["CONNACK 00", "PINGRESP"]);
+                assert_eq!(node.shard_of(client), home);
+                node.disconnect(client);
+            }
+        }
+    });
+}
