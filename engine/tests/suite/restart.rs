@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use sol_codec::ReasonCode;
+use sol_codec::{ReasonCode, RetainHandling};
 use sol_engine::EngineConfig;
 
 use crate::support::*;
@@ -388,7 +388,10 @@ impl Run {
             Op::Subscribe { who, filter, level, id } => {
                 if let Some(client) = self.connected[who] {
                     let id = (id > 0 && version(who) == V5).then_some(id);
-                    node.subscribe_with(client, &[FILTERS[filter]], id, options(level));
+                    // A replay that is open ends with its process, so none is begun.
+                    let mut options = options(level);
+                    options.retain_handling = RetainHandling::DoNotSend;
+                    node.subscribe_with(client, &[FILTERS[filter]], id, options);
                 }
             }
             Op::Unsubscribe { who, filter } => {
@@ -502,7 +505,7 @@ impl Run {
 }
 
 const fn version(who: usize) -> sol_codec::ProtocolVersion {
-    if who % 2 == 0 { V5 } else { V311 }
+    if who.is_multiple_of(2) { V5 } else { V311 }
 }
 
 proptest! {

@@ -499,6 +499,11 @@ impl Node {
         self.run();
     }
 
+    /// How much mail waits on a link.
+    pub fn waiting_mail(&self, from: usize, to: usize) -> usize {
+        self.mailboxes.get(&(from, to)).map_or(0, VecDeque::len)
+    }
+
     /// A Client Identifier that is at home on a shard.
     pub fn name_on(&self, shard: usize, prefix: &str) -> String {
         (0..)
@@ -544,6 +549,7 @@ impl Node {
             wall: UnixMillis::from_millis(wall),
         };
         node.store = self.store.clone();
+        node.store.next_process();
         node.store.restore(&mut node.engines);
         for shard in 0..node.engines.len() {
             let now = node.now;

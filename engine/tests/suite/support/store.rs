@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use sol_engine::{Engine, Message, Record, RecordId, Reference, SessionRecord, SubscriptionRecord};
+use sol_engine::{Engine, Message, Record, RecordId, Reference, ReferenceState, SessionRecord, SubscriptionRecord};
 
 /// Live records by identifier, each with the number of the put that made it.
 #[derive(Clone, Default)]
@@ -32,7 +32,12 @@ impl Store {
             }
             // Replacing a record keeps its place: the order of references is the order of their first put.
             let order = self.live.get(&record.id()).map_or(self.puts, |(order, _)| *order);
-            self.live.insert(id, (order, record.clone()));
+            let copy = match record {
+                // What is written is a copy: the engine's own message is charged until the last hold of it goes.
+                Record::Body(id, message) => Record::Body(*id, Rc::new(message.exact())),
+                other => other.clone(),
+            };
+            self.live.insert(id, (order, copy));
         }
         if !records.is_empty() {
             let referenced = self.referenced();
@@ -79,15 +84,21 @@ impl Store {
                 Record::Reference(_, reference) => {
                     let place = places.entry(reference.session).or_default();
                     *place += 1;
+                    // Identifiers of what is new are free to differ.
+                    let state = match reference.state {
+                        ReferenceState::Queued => "queued",
+                        ReferenceState::Sent(_) => "sent",
+                        ReferenceState::Released(_) => "released",
+                    };
                     Some(format!(
-                        "reference {} {:03} {:?} {:?} {} {:?} {:?}",
+                        "reference {} {:03} {:?} {:?} {} {:?} {}",
                         names[&reference.session],
                         place,
                         reference.body.map(|body| &names[&body]),
                         reference.qos,
                         reference.retain,
                         reference.subscription_ids,
-                        reference.state
+                        state
                     ))
                 }
                 Record::Inbound { session, packet_id, .. } => {
@@ -129,6 +140,11 @@ impl Store {
             .collect();
         records.sort_by_key(|(order, record)| (kind(record), *order));
         records.into_iter().map(|(_, record)| record.clone()).collect()
+    }
+
+    /// Another process goes on. What it writes comes later in the log, so it may use identifiers that are dead by now.
+    pub fn next_process(&mut self) {
+        self.dead.clear();
     }
 
     /// Hands the records out to engines: a Session and what belongs to it to its home, a retained message to its topic's.
