@@ -8,9 +8,9 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use sol_codec::{
-    AckProperties, Connect, ConnectProperties, DecodeLimits, Decoded, Direction, Packet, PacketId, ProtocolVersion,
-    PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties, SubscriptionId,
-    SubscriptionOptions, Subscriptions, TopicFilter, TopicName, decode,
+    AckProperties, Connect, ConnectProperties, DecodeLimits, Decoded, Decoder, Direction, Packet, PacketId,
+    ProtocolVersion, PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties,
+    SubscriptionId, SubscriptionOptions, Subscriptions, TopicFilter, TopicName,
 };
 use sol_engine::{
     AckKind, ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Outgoing, ShardId, Transmit,
@@ -75,6 +75,7 @@ pub struct Trace {
     engine: Engine,
     effects: Effects,
     limits: DecodeLimits,
+    decoder: Decoder,
     /// Bytes towards each client; what it answers is made from the tray.
     outboxes: Vec<Vec<u8>>,
     ids: Vec<SubscriptionId>,
@@ -96,6 +97,7 @@ impl Trace {
                 direction: Direction::FromClient,
                 ..DecodeLimits::default()
             },
+            decoder: Decoder::default(),
             outboxes: vec![Vec::new(); PUBLISHERS + FAN],
             ids: Vec::new(),
             answers: Vec::new(),
@@ -201,8 +203,9 @@ impl Trace {
         for packet in packets {
             packet.encode(ProtocolVersion::V311, &mut self.inbox);
         }
+        let mut decoder = std::mem::take(&mut self.decoder);
         let mut rest = self.inbox.as_slice();
-        while let Ok(Decoded::Packet { packet, len }) = decode(rest, ProtocolVersion::V311, &self.limits) {
+        while let Ok(Decoded::Packet { packet, len }) = decoder.decode(rest, ProtocolVersion::V311, &self.limits) {
             let _ = self.engine.handle(
                 Now::default(),
                 Input::Packet(connection(client), &packet),
@@ -210,6 +213,7 @@ impl Trace {
             );
             rest = &rest[len..];
         }
+        self.decoder = decoder;
     }
 
     /// Encodes the tray, notes what the clients answer to it, and clears it.

@@ -6,7 +6,7 @@ use crate::packet::{
     Packet, PacketType, auth, connack, connect, disconnect, publish, suback, subscribe, unsuback, unsubscribe,
 };
 use crate::primitive::{Fault, Parsed, fail};
-use crate::{DecodeError, DecodeErrorKind, ProtocolVersion};
+use crate::{DecodeError, DecodeErrorKind, ProtocolVersion, TopicName};
 
 /// What [`decode`] found at the front of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +81,32 @@ pub fn decode<'a>(
     version: ProtocolVersion,
     limits: &DecodeLimits,
 ) -> Result<Decoded<'a>, DecodeError> {
+    match frame(bytes, version, limits)? {
+        Frame::Whole(found, body, context) => decode_body(found, body, context, None),
+        Frame::NeedMore(total) => Ok(Decoded::NeedMore(total)),
+    }
+}
+
+/// What the Fixed Header says of the bytes.
+pub(crate) enum Frame<'a, 'l> {
+    /// A whole packet's place, its body, and what its parser must know.
+    Whole(Found<'a>, &'a [u8], Context<'l>),
+    /// As [`Decoded::NeedMore`].
+    NeedMore(usize),
+}
+
+#[inline]
+pub(crate) fn frame<'a, 'l>(
+    bytes: &'a [u8],
+    version: ProtocolVersion,
+    limits: &'l DecodeLimits,
+) -> Result<Frame<'a, 'l>, DecodeError> {
     let Some(header) = peek_fixed_header(bytes, version, limits)? else {
-        return Ok(Decoded::NeedMore((bytes.len() + 1).max(2)));
+        return Ok(Frame::NeedMore((bytes.len() + 1).max(2)));
     };
     let len = header.packet_len();
     let Some(body) = bytes.get(usize::from(header.len)..len) else {
-        return Ok(Decoded::NeedMore(len));
+        return Ok(Frame::NeedMore(len));
     };
     let found = Found { bytes, len };
     let context = Context {
@@ -94,8 +114,20 @@ pub fn decode<'a>(
         version,
         limits,
     };
-    match header.packet_type {
-        PacketType::Publish => found.finish(publish::parse(body, context), Packet::Publish),
+    Ok(Frame::Whole(found, body, context))
+}
+
+/// `known`: the Topic Name of a PUBLISH, where somebody has compared and checked it already.
+#[inline]
+pub(crate) fn decode_body<'a>(
+    found: Found<'a>,
+    body: &'a [u8],
+    context: Context<'_>,
+    known: Option<TopicName<'a>>,
+) -> Result<Decoded<'a>, DecodeError> {
+    let len = found.len;
+    match context.header.packet_type {
+        PacketType::Publish => found.finish(publish::parse(body, context, known), Packet::Publish),
         PacketType::PubAck => found.finish(PubAck::parse(body, context), Packet::PubAck),
         PacketType::PubRec => found.finish(PubRec::parse(body, context), Packet::PubRec),
         PacketType::PubRel => found.finish(PubRel::parse(body, context), Packet::PubRel),
@@ -132,7 +164,7 @@ fn decode_rare<'a>(found: Found<'a>, body: &'a [u8], context: Context<'_>) -> Re
 
 /// A whole packet's place.
 #[derive(Clone, Copy)]
-struct Found<'a> {
+pub(crate) struct Found<'a> {
     bytes: &'a [u8],
     len: usize,
 }

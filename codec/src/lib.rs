@@ -1,7 +1,7 @@
 //! The bytes of MQTT 3.1, 3.1.1 and 5.0 as typed, borrowed packets.
 //!
 //! This crate is *not* a client or a broker: it knows no Session, no socket and no clock, and judges one packet at a
-//! time. It allocates nothing and never panics on input.
+//! time. It allocates nothing but a [`Decoder`]'s one text, and never panics on input.
 //!
 //! [`decode`] turns the front of a byte stream into a [`Packet`], [`Packet::encode`] (and the same method on every
 //! packet type) turns it back, and a [`DecodeError`] says what is wrong with the bytes, where, and which
@@ -38,6 +38,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 #[cfg(test)]
 extern crate std;
 
@@ -47,6 +49,7 @@ extern crate std;
 struct Readme;
 
 mod decode;
+mod decoder;
 mod encode;
 mod error;
 mod fixed_header;
@@ -62,6 +65,7 @@ mod var_int;
 mod version;
 
 pub use decode::{DecodeLimits, Decoded, Direction, decode};
+pub use decoder::Decoder;
 pub use error::{DecodeError, DecodeErrorKind};
 pub use fixed_header::{FixedHeader, peek_fixed_header};
 pub use ids::{PacketId, SubscriptionId, TopicAlias};

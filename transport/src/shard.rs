@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use sol_codec::{DecodeLimits, Direction};
+use sol_codec::{DecodeLimits, Decoder, Direction};
 use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Move, Now, Read};
 
 use self::contain::Watch;
@@ -52,6 +52,7 @@ struct Core<O> {
     encoded: usize,
     conns: Conns,
     outboxes: Outboxes,
+    decoder: Decoder,
     encoder: Encoder,
     mailbox: Mailbox,
     observer: O,
@@ -128,6 +129,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
                 config.outbox_bytes_high,
                 config.output_bytes_high,
             ),
+            decoder: Decoder::default(),
             encoder: Encoder::default(),
             mailbox,
             observer,

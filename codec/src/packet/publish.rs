@@ -2,7 +2,7 @@
 
 use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::primitive::{Parsed, fail, packet_id, topic_name};
+use crate::primitive::{Parsed, binary, fail, packet_id, topic_name};
 use crate::property::parse::section;
 use crate::property::{Holder, PropertyId};
 use crate::{
@@ -107,10 +107,17 @@ impl Body for Publish<'_> {
 encodable!(Publish<'_>);
 
 #[inline]
-pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Publish<'a>> {
+pub(crate) fn parse<'a>(
+    input: &'a [u8],
+    context: Context<'_>,
+    known: Option<TopicName<'a>>,
+) -> Parsed<'a, Publish<'a>> {
     let flags = context.header.flags;
     let qos = QoS::from_bits(flags >> QOS_SHIFT & 0x03).ok_or_else(|| fail(input, DecodeErrorKind::InvalidQoS))?;
-    let (rest, topic) = topic_name(input, context.limits)?;
+    let (rest, topic) = match known {
+        Some(topic) => binary(input).map(|(rest, _)| (rest, Some(topic)))?,
+        None => topic_name(input, context.limits)?,
+    };
     let (rest, packet_id) = match qos {
         QoS::AtMostOnce => (rest, None),
         _ => packet_id(rest).map(|(rest, id)| (rest, Some(id)))?,

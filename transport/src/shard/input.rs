@@ -1,8 +1,9 @@
 //! From bytes to packets to the engine.
 
 use std::io;
+use std::mem;
 
-use sol_codec::{Decoded, Packet, ProtocolVersion, decode};
+use sol_codec::{Decoded, Packet, ProtocolVersion};
 use sol_engine::{ConnectionId, Flow, Input, ListenerId};
 
 use super::Core;
@@ -209,9 +210,11 @@ impl<O: Observer> Core<O> {
         self.watch.set(Step::Decode);
         #[cfg(test)]
         super::tests::trap_decode(bytes);
-        let decoded = decode(bytes, version, limits);
+        // Taken out of the shard: its packet is borrowed from it while the shard handles that.
+        let mut decoder = mem::take(&mut self.decoder);
+        let decoded = decoder.decode(bytes, version, limits);
         self.watch.set(Step::Transport);
-        match decoded {
+        let outcome = match decoded {
             Ok(Decoded::Packet { packet, len }) => {
                 let flow = self.handle(Input::Packet(id, &packet));
                 if phase == Phase::ExpectConnect
@@ -227,7 +230,9 @@ impl<O: Observer> Core<O> {
                 self.stop(id);
                 Outcome::Malformed
             }
-        }
+        };
+        self.decoder = decoder;
+        outcome
     }
 
     /// Whether to decode on: the engine may want no more, or output may have to leave first.
