@@ -72,6 +72,9 @@ pub(crate) struct Connection {
     pub(crate) last_route: Option<Box<LastRoute>>,
 }
 
+// The table of these is the largest part of an idle connection.
+const _: () = assert!(size_of::<Connection>() <= 136);
+
 /// Publishes that wait unacknowledged under memory pressure.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {

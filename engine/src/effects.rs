@@ -160,6 +160,9 @@ pub struct Transmit {
     pub packet: Outgoing,
 }
 
+// A fan-out to a thousand Sessions is a thousand of these.
+const _: () = assert!(size_of::<Transmit>() <= 48);
+
 /// A packet that the broker sends, owned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outgoing {

@@ -48,6 +48,9 @@ pub(crate) struct Session {
     pub(crate) mark_target: u32,
 }
 
+// An idle Session should cost little: what may never be used is boxed.
+const _: () = assert!(size_of::<Session>() <= 144);
+
 /// A Session's Subscriptions, each list sorted.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
