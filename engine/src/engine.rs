@@ -11,6 +11,7 @@ use crate::config::EngineConfig;
 use crate::effects::{Answer, Effects};
 use crate::event::Cause;
 use crate::fanout::Line;
+use crate::handle::publish::Publisher;
 use crate::ids::{ConnectionId, ShardId};
 use crate::input::{Flow, Input, Level, Query};
 use crate::links::Links;
@@ -136,11 +137,12 @@ impl Engine {
             return Flow::Stop;
         };
         connection.last_heard = now.mono;
-        let Some(session) = connection.session() else {
+        let Some(from) = Publisher::of(id, connection) else {
             return self.on_first_packet(now, id, packet, effects);
         };
+        let session = from.key;
         match packet {
-            Packet::Publish(publish) => return self.on_publish(now, id, session, publish, effects),
+            Packet::Publish(publish) => return self.on_publish(now, from, publish, effects),
             Packet::PubAck(ack) => self.on_puback(now, session, ack, effects),
             Packet::PubRec(ack) => self.on_pubrec(now, id, session, ack, effects),
             Packet::PubRel(ack) => self.on_pubrel(id, session, ack, effects),

@@ -6,7 +6,7 @@ mod disconnect;
 mod expired;
 mod flow;
 mod parked;
-mod publish;
+pub(crate) mod publish;
 mod shard;
 mod subscribe;
 mod unsubscribe;

@@ -7,18 +7,14 @@ use sol_codec::{PacketId, ReasonCode};
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::event::Cause;
-use crate::ids::{ConnectionId, SessionKey};
+use crate::handle::publish::{Publisher, lane_of};
+use crate::ids::ConnectionId;
 use crate::input::Flow;
 use crate::message::Message;
 use crate::session::acks::Lane;
 use crate::time::Now;
 
 impl Engine {
-    /// Whether a publish that would be kept has to wait or be refused.
-    pub(crate) fn must_wait_or_refuse(&mut self, id: ConnectionId) -> bool {
-        self.clients.memory.is_full() || self.has_parked(id)
-    }
-
     /// Whether earlier publishes of this connection are parked: later ones must not overtake them.
     pub(crate) fn has_parked(&self, id: ConnectionId) -> bool {
         !self.parking.is_empty() && self.clients.connections.get(id).is_some_and(|c| c.parked.is_some())
@@ -28,26 +24,26 @@ impl Engine {
     pub(crate) fn refuse_or_park(
         &mut self,
         now: Now,
-        id: ConnectionId,
-        key: SessionKey,
+        from: Publisher,
         message: Rc<Message>,
         ack: Option<(Lane, PacketId)>,
         effects: &mut Effects,
     ) -> Flow {
+        let Publisher { id, key, v5 } = from;
         if let Some((Lane::PubRec, packet_id)) = ack
             && self.has_inbound(key, packet_id)
         {
             // It was taken before: a refusal would let the client use the identifier for another message.
             self.clients.let_go(message, effects);
-            return self.answer_again(now, key, id, packet_id, effects);
+            return self.answer_again(now, from, packet_id, effects);
         }
-        if ack.is_some() && self.speaks_v5(id) {
+        if ack.is_some() && v5 {
             self.clients.let_go(message, effects);
-            return self.answer(now, key, id, ack, ReasonCode::QuotaExceeded, effects);
+            return self.answer(now, from, ack, ReasonCode::QuotaExceeded, effects);
         }
         if ack.is_none() && !self.has_parked(id) {
             // QoS 0 with RETAIN: it goes to those who are there, and is not kept.
-            return self.take_publish(now, id, key, message, ack, effects);
+            return self.take_publish(now, from, message, ack, effects);
         }
         let max = self.clients.config.parked_bytes_max;
         let Some(connection) = self.clients.connections.get_mut(id) else {
@@ -73,11 +69,11 @@ impl Engine {
             && let Some(&id) = self.parking.first()
         {
             let next = self.clients.connections.get_mut(id).and_then(|connection| {
-                let key = connection.session()?;
+                let from = Publisher::of(id, connection)?;
                 let (message, packet_id) = connection.parked.as_mut()?.waiting.pop_front()?;
-                Some((key, message, packet_id))
+                Some((from, message, packet_id))
             });
-            let Some((key, mut message, packet_id)) = next else {
+            let Some((from, mut message, packet_id)) = next else {
                 self.parking.remove(0);
                 if let Some(connection) = self.clients.connections.get_mut(id) {
                     connection.parked = None;
@@ -87,19 +83,9 @@ impl Engine {
             if let Some(alone) = Rc::get_mut(&mut message) {
                 self.clients.charge_message(alone);
             }
-            let lane = if message.qos == sol_codec::QoS::ExactlyOnce {
-                Lane::PubRec
-            } else {
-                Lane::PubAck
-            };
-            let _ = self.take_publish(
-                now,
-                id,
-                key,
-                message,
-                packet_id.map(|packet_id| (lane, packet_id)),
-                effects,
-            );
+            let lane = lane_of(message.qos);
+            let ack = packet_id.map(|packet_id| (lane, packet_id));
+            let _ = self.take_publish(now, from, message, ack, effects);
         }
     }
 }

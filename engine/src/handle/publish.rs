@@ -4,13 +4,15 @@ use alloc::rc::Rc;
 
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
+use crate::clients::Clients;
+use crate::connection::{Connection, Connections};
 use crate::effects::{AckKind, Effects};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::input::Flow;
 use crate::journal::Gate;
 use crate::memory::REFERENCE_BYTES;
-use crate::message::{Message, Origin};
+use crate::message::Message;
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source};
@@ -18,67 +20,88 @@ use crate::session::acks::{Lane, Waiting};
 use crate::time::{Now, UnixMillis};
 use crate::violation::Violation;
 
+/// The client that a PUBLISH came from, looked up once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publisher {
+    pub(crate) id: ConnectionId,
+    pub(crate) key: SessionKey,
+    /// It speaks 5.0: its acknowledgements can say what went wrong.
+    pub(crate) v5: bool,
+}
+
+impl Publisher {
+    /// The client of a connection, if it has its Session.
+    #[inline]
+    pub(crate) fn of(id: ConnectionId, connection: &Connection) -> Option<Self> {
+        let key = connection.session()?;
+        Some(Self {
+            id,
+            key,
+            v5: connection.version == ProtocolVersion::V5,
+        })
+    }
+}
+
 impl Engine {
     pub(crate) fn on_publish(
         &mut self,
         now: Now,
-        id: ConnectionId,
-        key: SessionKey,
+        from: Publisher,
         publish: &sol_codec::Publish<'_>,
         effects: &mut Effects,
     ) -> Flow {
         self.clients.stats.publish_received += 1;
         self.clients.stats.publish_bytes_received += publish.payload.len() as u64;
-        if let Some(violation) = self.publish_violation(id, key, publish) {
-            self.violate(now, id, violation, effects);
+        if let Some(violation) = self.publish_violation(from, publish) {
+            self.violate(now, from.id, violation, effects);
             return Flow::Stop;
+        }
+        let ack = publish.packet_id.map(|packet_id| (lane_of(publish.qos), packet_id));
+        let Clients {
+            sessions, connections, ..
+        } = &mut self.clients;
+        let Some(session) = sessions.get(from.key) else {
+            return Flow::Stop;
+        };
+        let Some(topic) = topic_of(connections, from.id, publish) else {
+            self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
+            return Flow::Stop;
+        };
+        if !may(session, Action::Publish, topic) {
+            self.clients.stats.publish_unauthorized += 1;
+            // [MQTT-3.3.5-2] of 3.1.1: acknowledged as usual, since its acknowledgement cannot say it.
+            let reason = if from.v5 {
+                ReasonCode::NotAuthorized
+            } else {
+                ReasonCode::Success
+            };
+            return self.answer(now, from, ack, reason, effects);
         }
         let mut message = effects.spare_message();
         let Some(alone) = Rc::get_mut(&mut message) else {
             return Flow::Go;
         };
-        let Some(session) = self.clients.sessions.get(key) else {
-            return Flow::Stop;
-        };
-        if !self.fill(now, id, session.origin, publish, alone) {
-            self.violate(now, id, Violation::TopicAliasUnknown, effects);
-            return Flow::Stop;
+        alone.reset();
+        alone.fill(topic, publish.properties.application, publish.payload);
+        alone.qos = publish.qos;
+        alone.retain = publish.retain;
+        alone.origin = session.origin;
+        let expiry = publish.properties.message_expiry_interval;
+        alone.expires_at = expiry.map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
+        let is_kept = publish.qos > QoS::AtMostOnce || publish.retain;
+        if self.has_parked(from.id) || is_kept && self.clients.memory.is_full() {
+            return self.refuse_or_park(now, from, message, ack, effects);
         }
-        let ack = publish.packet_id.map(|packet_id| (lane_of(publish.qos), packet_id));
-        let Some(session) = self.clients.sessions.get(key) else {
-            return Flow::Stop;
-        };
-        if !may(session, Action::Publish, alone.topic()) {
-            self.clients.stats.publish_unauthorized += 1;
-            let v5 = self.speaks_v5(id);
-            // [MQTT-3.3.5-2] of 3.1.1: acknowledged as usual, since its acknowledgement cannot say it.
-            let reason = if v5 {
-                ReasonCode::NotAuthorized
-            } else {
-                ReasonCode::Success
-            };
-            return self.answer(now, key, id, ack, reason, effects);
-        }
-        if publish.qos > QoS::AtMostOnce || publish.retain {
-            if self.must_wait_or_refuse(id) {
-                return self.refuse_or_park(now, id, key, message, ack, effects);
-            }
+        if is_kept {
             self.clients.charge_message(alone);
-        } else if self.has_parked(id) {
-            return self.refuse_or_park(now, id, key, message, ack, effects);
         }
-        self.take_publish(now, id, key, message, ack, effects)
+        self.take_publish(now, from, message, ack, effects)
     }
 
     /// What a well-formed PUBLISH can still do wrong.
-    fn publish_violation(
-        &self,
-        id: ConnectionId,
-        key: SessionKey,
-        publish: &sol_codec::Publish<'_>,
-    ) -> Option<Violation> {
+    fn publish_violation(&self, from: Publisher, publish: &sol_codec::Publish<'_>) -> Option<Violation> {
         let config = &self.clients.config;
-        let v5 = self.speaks_v5(id);
+        let Publisher { key, v5, .. } = from;
         if v5 && !publish.properties.subscription_ids.is_empty() {
             return Some(Violation::SubscriptionIdInPublish);
         }
@@ -109,66 +132,23 @@ impl Engine {
         None
     }
 
-    /// Makes the message. `false`: its Topic Alias stands for nothing.
-    fn fill(
-        &mut self,
-        now: Now,
-        id: ConnectionId,
-        origin: Origin,
-        publish: &sol_codec::Publish<'_>,
-        message: &mut Message,
-    ) -> bool {
-        message.reset();
-        let properties = publish.properties.application;
-        match (publish.topic.map(TopicName::as_str), publish.properties.topic_alias) {
-            (Some(topic), alias) => {
-                if let Some(alias) = alias
-                    && let Some(connection) = self.clients.connections.get_mut(id)
-                {
-                    connection.set_alias_in(alias, topic);
-                }
-                message.fill(topic, properties, publish.payload);
-            }
-            (None, Some(alias)) => {
-                let Some(topic) = self
-                    .clients
-                    .connections
-                    .get(id)
-                    .and_then(|connection| connection.alias_in(alias))
-                else {
-                    return false;
-                };
-                message.fill(topic, properties, publish.payload);
-            }
-            (None, None) => return false,
-        }
-        message.qos = publish.qos;
-        message.retain = publish.retain;
-        message.origin = origin;
-        message.expires_at = publish
-            .properties
-            .message_expiry_interval
-            .map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
-        true
-    }
-
     /// A client's message that is charged and allowed: notes a QoS 2 identifier, routes, and acknowledges in turn.
     pub(crate) fn take_publish(
         &mut self,
         now: Now,
-        id: ConnectionId,
-        key: SessionKey,
+        from: Publisher,
         message: Rc<Message>,
         ack: Option<(Lane, PacketId)>,
         effects: &mut Effects,
     ) -> Flow {
+        let Publisher { id, key, v5 } = from;
         if let Some((Lane::PubRec, packet_id)) = ack
             && !self.note_inbound(key, packet_id, effects)
         {
             self.clients.let_go(message, effects);
-            return self.answer_again(now, key, id, packet_id, effects);
+            return self.answer_again(now, from, packet_id, effects);
         }
-        let may_refuse = ack.is_some() && self.speaks_v5(id);
+        let may_refuse = ack.is_some() && v5;
         let mut publish = Publish {
             message,
             source: Source::Client {
@@ -196,7 +176,7 @@ impl Engine {
         }
         let outcome = self.route(now, publish, effects);
         if let Some((lane, packet_id)) = ack {
-            self.acknowledge_routed(now, id, key, (lane, packet_id), outcome, effects);
+            self.acknowledge_routed(now, from, (lane, packet_id), outcome, effects);
         }
         self.pause_for_full_shard(id)
     }
@@ -205,15 +185,15 @@ impl Engine {
     fn acknowledge_routed(
         &mut self,
         now: Now,
-        id: ConnectionId,
-        key: SessionKey,
+        from: Publisher,
         (lane, packet_id): (Lane, PacketId),
         outcome: Outcome,
         effects: &mut Effects,
     ) {
+        let Publisher { id, key, .. } = from;
         let reason = match (outcome.refused, outcome.matched) {
             (true, _) => ReasonCode::QuotaExceeded,
-            (false, false) if self.speaks_v5(id) => ReasonCode::NoMatchingSubscribers,
+            (false, false) if from.v5 => ReasonCode::NoMatchingSubscribers,
             (false, _) => ReasonCode::Success,
         };
         let dirty = self.clients.journal.is_dirty();
@@ -247,12 +227,12 @@ impl Engine {
     pub(crate) fn answer(
         &mut self,
         now: Now,
-        key: SessionKey,
-        id: ConnectionId,
+        from: Publisher,
         ack: Option<(Lane, PacketId)>,
         reason: ReasonCode,
         effects: &mut Effects,
     ) -> Flow {
+        let Publisher { id, key, .. } = from;
         let Some((lane, packet_id)) = ack else { return Flow::Go };
         if lane == Lane::PubRec && !reason.is_error() {
             self.note_inbound(key, packet_id, effects);
@@ -270,11 +250,11 @@ impl Engine {
     pub(crate) fn answer_again(
         &mut self,
         now: Now,
-        key: SessionKey,
-        id: ConnectionId,
+        from: Publisher,
         packet_id: PacketId,
         effects: &mut Effects,
     ) -> Flow {
+        let key = from.key;
         let waiting = self
             .clients
             .sessions
@@ -284,14 +264,8 @@ impl Engine {
             waiting.muted = false;
             return Flow::Go;
         }
-        self.answer(
-            now,
-            key,
-            id,
-            Some((Lane::PubRec, packet_id)),
-            ReasonCode::Success,
-            effects,
-        )
+        let ack = Some((Lane::PubRec, packet_id));
+        self.answer(now, from, ack, ReasonCode::Success, effects)
     }
 
     /// Whether an inbound QoS 2 identifier is in use.
@@ -367,16 +341,9 @@ impl Engine {
             None => Flow::Go,
         }
     }
-
-    pub(crate) fn speaks_v5(&self, id: ConnectionId) -> bool {
-        self.clients
-            .connections
-            .get(id)
-            .is_some_and(|connection| connection.version == ProtocolVersion::V5)
-    }
 }
 
-const fn lane_of(qos: QoS) -> Lane {
+pub(crate) const fn lane_of(qos: QoS) -> Lane {
     match qos {
         QoS::ExactlyOnce => Lane::PubRec,
         _ => Lane::PubAck,
@@ -388,5 +355,23 @@ const fn kind_of(lane: Lane) -> AckKind {
         Lane::PubRec => AckKind::PubRec,
         Lane::PubComp => AckKind::PubComp,
         _ => AckKind::PubAck,
+    }
+}
+
+/// The topic of a PUBLISH, its Topic Alias set or looked up. `None`: the alias stands for nothing.
+fn topic_of<'a>(
+    connections: &'a mut Connections,
+    id: ConnectionId,
+    publish: &sol_codec::Publish<'a>,
+) -> Option<&'a str> {
+    match (publish.topic.map(TopicName::as_str), publish.properties.topic_alias) {
+        (Some(topic), None) => Some(topic),
+        (Some(topic), Some(alias)) => {
+            if let Some(connection) = connections.get_mut(id) {
+                connection.set_alias_in(alias, topic);
+            }
+            Some(topic)
+        }
+        (None, alias) => connections.get(id)?.alias_in(alias?),
     }
 }
