@@ -65,15 +65,24 @@ pub(crate) struct Connection {
     pub(crate) last_heard: Instant,
     pub(crate) timer: Option<TimerKey>,
     pub(crate) congested_timer: Option<TimerKey>,
-    pub(crate) aliases_in: Vec<Option<Box<str>>>,
-    pub(crate) aliases_out: BTreeMap<Box<[u8]>, TopicAlias>,
+    /// Topic Aliases of both directions, for the few that use them.
+    aliases: Option<Box<Aliases>>,
     pub(crate) parked: Option<Box<Parked>>,
     /// Where its latest PUBLISH went.
     pub(crate) last_route: Option<Box<LastRoute>>,
 }
 
 // The table of these is the largest part of an idle connection.
-const _: () = assert!(size_of::<Connection>() <= 136);
+const _: () = assert!(size_of::<Connection>() <= 96);
+
+/// What Topic Aliases stand for; both ends with the connection [MQTT-3.3.2-7].
+#[derive(Debug, Default)]
+struct Aliases {
+    /// The client's, by alias.
+    incoming: Vec<Option<Box<str>>>,
+    /// Ours, by topic.
+    outgoing: BTreeMap<Box<[u8]>, TopicAlias>,
+}
 
 /// Publishes that wait unacknowledged under memory pressure.
 #[derive(Debug, Default)]
@@ -101,8 +110,7 @@ impl Connection {
             last_heard: Instant::from_nanos(0),
             timer: None,
             congested_timer: None,
-            aliases_in: Vec::new(),
-            aliases_out: BTreeMap::new(),
+            aliases: None,
             parked: None,
             last_route: None,
         }
@@ -143,13 +151,17 @@ impl Connection {
 
     /// The topic that a client's Topic Alias stands for.
     pub(crate) fn alias_in(&self, alias: TopicAlias) -> Option<&str> {
-        self.aliases_in.get(usize::from(alias.get()))?.as_deref()
+        self.aliases
+            .as_ref()?
+            .incoming
+            .get(usize::from(alias.get()))?
+            .as_deref()
     }
 
     /// Lets a client's Topic Alias stand for a topic from now on; the alias is within the announced maximum.
     pub(crate) fn set_alias_in(&mut self, alias: TopicAlias, topic: &str) {
         let at = usize::from(alias.get());
-        let aliases = &mut self.aliases_in;
+        let aliases = &mut self.aliases.get_or_insert_default().incoming;
         if aliases.len() <= at {
             aliases.resize(at + 1, None);
         }
@@ -166,7 +178,7 @@ impl Connection {
         if self.topic_alias_maximum == 0 {
             return (None, false);
         }
-        let aliases = &mut self.aliases_out;
+        let aliases = &mut self.aliases.get_or_insert_default().outgoing;
         if let Some(&alias) = aliases.get(topic) {
             return (Some(alias), true);
         }
@@ -182,7 +194,9 @@ impl Connection {
 
     /// Takes back the Topic Alias given out last: the packet with it was not sent.
     pub(crate) fn forget_alias_out(&mut self, topic: &[u8]) {
-        self.aliases_out.remove(topic);
+        if let Some(aliases) = &mut self.aliases {
+            aliases.outgoing.remove(topic);
+        }
     }
 }
 

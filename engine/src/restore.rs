@@ -151,7 +151,7 @@ impl Engine {
             expiry_interval: record.expiry_interval,
             connection: None,
             sender: None,
-            inbound: BTreeMap::new(),
+            inbound: Default::default(),
             acks: None,
             replays: None,
             subscriptions: None,

@@ -1,13 +1,12 @@
 //! What survives the Network Connection (section 4.1).
 
 pub(crate) mod acks;
+pub(crate) mod inbound;
 pub(crate) mod replay;
 pub(crate) mod sender;
 pub(crate) mod sessions;
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
-
-use sol_codec::PacketId;
 
 use crate::ids::ConnectionId;
 use crate::input::OwnedWill;
@@ -17,6 +16,7 @@ use crate::timer_wheel::TimerKey;
 use crate::topic_tree::{FilterKey, GroupKey};
 
 use acks::Acks;
+use inbound::Inbound;
 use replay::Replays;
 use sender::Sender;
 
@@ -34,7 +34,7 @@ pub(crate) struct Session {
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) sender: Option<Box<Sender>>,
     /// Inbound QoS 2 identifiers that wait for PUBREL: `ReceiverFlow::ExpectPubrel`.
-    pub(crate) inbound: BTreeMap<PacketId, RecordId>,
+    pub(crate) inbound: Inbound,
     pub(crate) acks: Option<Box<Acks>>,
     pub(crate) replays: Option<Box<Replays>>,
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
@@ -49,7 +49,7 @@ pub(crate) struct Session {
 }
 
 // An idle Session should cost little: what may never be used is boxed.
-const _: () = assert!(size_of::<Session>() <= 144);
+const _: () = assert!(size_of::<Session>() <= 128);
 
 /// A Session's Subscriptions, each list sorted.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! CONNECT (section 3.1): who is it, may it, where does it live, and what is agreed.
 
-use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt::Write as _;
 
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
@@ -315,7 +315,7 @@ impl Engine {
             expiry_interval: 0,
             connection: None,
             sender: None,
-            inbound: BTreeMap::new(),
+            inbound: Default::default(),
             acks: None,
             replays: None,
             subscriptions: None,

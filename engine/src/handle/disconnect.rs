@@ -231,7 +231,7 @@ impl Engine {
                 self.clients.forget(owed, effects);
             }
         }
-        for (_, record) in core::mem::take(&mut session.inbound) {
+        for record in session.inbound.take() {
             self.clients.journal.delete(record, effects);
             self.clients.memory.refund(REFERENCE_BYTES);
         }
