@@ -51,22 +51,14 @@ const SPARE_BYTES_MAX: usize = 4 << 10;
 impl Effects {
     /// Empties the tray after it was applied, keeping its memory.
     pub fn clear(&mut self) {
-        while let Some(record) = self.records.pop() {
-            if let Record::Body(_, message) = record {
-                self.refunds += self.recycle(message);
-            }
-        }
-        self.forwards.clear();
-        self.moves.clear();
-        self.auth_requests.clear();
-        self.reads.clear();
-        self.answers.clear();
-        self.events.clear();
-        self.closes.clear();
-        while let Some(transmit) = self.transmits.pop() {
-            if let Outgoing::Publish(delivery) = transmit.packet {
-                self.refunds += self.recycle(delivery.message);
-            }
+        self.truncate(&Mark::default());
+    }
+
+    /// Takes back a record that was taken out of `records`, once it is written: the last hold of a message ends here,
+    /// so that what it was charged with is free again.
+    pub fn spend(&mut self, record: Record) {
+        if let Record::Body(_, message) = record {
+            self.refunds += self.recycle(message);
         }
     }
 
@@ -102,9 +94,19 @@ impl Effects {
 
     /// Takes back everything since `mark`: the input that caused it came to nothing.
     pub fn truncate(&mut self, mark: &Mark) {
-        self.records.truncate(mark.records);
+        while self.records.len() > mark.records
+            && let Some(record) = self.records.pop()
+        {
+            self.spend(record);
+        }
+        while self.transmits.len() > mark.transmits
+            && let Some(transmit) = self.transmits.pop()
+        {
+            if let Outgoing::Publish(delivery) = transmit.packet {
+                self.refunds += self.recycle(delivery.message);
+            }
+        }
         self.forwards.truncate(mark.forwards);
-        self.transmits.truncate(mark.transmits);
         self.moves.truncate(mark.moves);
         self.auth_requests.truncate(mark.auth_requests);
         self.reads.truncate(mark.reads);
@@ -138,7 +140,7 @@ impl Effects {
 }
 
 /// A place in the tray; see [`Effects::mark`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Mark {
     records: usize,
     forwards: usize,
