@@ -218,7 +218,11 @@ impl Engine {
         while let Some(gate) = self.clients.journal.open(ticket) {
             match gate {
                 Gate::Ack(session, place) => self.complete(now, (session, place), false, effects),
-                Gate::Send(session, packet_id) => self.clients.send_held(now, session, packet_id, effects),
+                Gate::Send(session, packet_id) => {
+                    if let Some(key) = self.clients.send_held(now, session, packet_id, effects) {
+                        self.go_on(now, key, effects);
+                    }
+                }
                 Gate::Forward(from, n) => self.links.settle(from, n, false, effects),
                 Gate::Connect(id) => {
                     let waits = self

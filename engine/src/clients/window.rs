@@ -52,17 +52,20 @@ impl Clients {
         }
     }
 
-    /// Sends what a gate held: a QoS 2 PUBLISH or a PUBREL whose record is durable now.
-    pub(crate) fn send_held(&mut self, now: Now, held: SessionRef, packet_id: PacketId, effects: &mut Effects) {
-        let Some(key) = self.sessions.resolve(held) else { return };
-        let Some(session) = self.sessions.get_mut(key) else {
-            return;
-        };
+    /// Sends what a gate held: a QoS 2 PUBLISH or a PUBREL whose record is durable now. Returns the Session whose
+    /// exchange ended with it, because its client does not take packets of that size.
+    pub(crate) fn send_held(
+        &mut self,
+        now: Now,
+        held: SessionRef,
+        packet_id: PacketId,
+        effects: &mut Effects,
+    ) -> Option<SessionKey> {
+        let key = self.sessions.resolve(held)?;
+        let session = self.sessions.get_mut(key)?;
         // A connection whose CONNACK has not left takes it up when it becomes active.
         let connection = session.connection.filter(|&id| self.connections.is_active(id));
-        let Some(owed) = session.sender.as_mut().and_then(|sender| sender.get_mut(packet_id)) else {
-            return;
-        };
+        let owed = session.sender.as_mut()?.get_mut(packet_id)?;
         match owed.flow {
             SenderFlow::ExpectDurable => {
                 owed.flow = SenderFlow::ExpectPubrec;
@@ -71,6 +74,7 @@ impl Clients {
                     && !self.send_publish(now, id, delivery, effects)
                 {
                     self.finish(key, packet_id, effects);
+                    return Some(key);
                 }
             }
             SenderFlow::ExpectDurableRelease => {
@@ -81,6 +85,7 @@ impl Clients {
             }
             _ => {}
         }
+        None
     }
 
     /// Ends an exchange and lets go of what it held. Returns whether there was one.

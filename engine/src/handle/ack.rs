@@ -76,6 +76,11 @@ impl Engine {
     /// An exchange is over: its place in the window goes to the next message.
     fn finish_and_go_on(&mut self, now: Now, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
         self.clients.finish(key, packet_id, effects);
+        self.go_on(now, key, effects);
+    }
+
+    /// A place in a Session's window has become free.
+    pub(crate) fn go_on(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         self.clients.pump(now, key, effects);
         if self
             .clients
