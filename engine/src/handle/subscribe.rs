@@ -221,7 +221,7 @@ impl Engine {
             self.links.others().chain([self.shard]).collect()
         } else {
             let home = self.placement.home_of_hash(self.tree.topic_hash(filter));
-            if home == self.shard && self.retained.get(filter).is_none() {
+            if self.links.is_alone() && self.retained.get(filter).is_none() {
                 return;
             }
             Vec::from([home])

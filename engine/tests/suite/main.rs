@@ -13,6 +13,7 @@ mod c4_3_qos;
 mod c4_6_order;
 mod c4_7_topics;
 mod c4_8_shared;
+mod corners;
 mod journal;
 mod memory;
 mod model;
