@@ -1,15 +1,19 @@
 //! Checks passwords on threads of its own, so that no shard ever waits for a hash.
 //!
-//! A request enters a bounded queue and its verdict comes back through the request's own `reply`, on a verifier thread.
-//! A login that was right once is remembered as a keyed hash bound to the stored entry: when ten thousand clients
-//! reconnect at once, each costs microseconds. Wrong passwords and unknown users are never remembered and always cost
-//! the full hash, both the same.
+//! A login that was right once is remembered as a keyed hash bound to the stored entry and answered at once: when ten
+//! thousand clients reconnect, each costs microseconds, and none of them waits behind somebody who guesses. Any other
+//! request enters a bounded queue, with few places for one address, and its verdict comes back through the request's own
+//! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost the full hash,
+//! both the same.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -18,6 +22,10 @@ use subtle::ConstantTimeEq;
 
 use crate::config::Diagnostic;
 use crate::password_file::{PASSWORD_BYTES_MAX, Stored, Users};
+
+/// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
+/// and all its clients behind it.
+pub const WAITING_PER_ADDRESS_MAX: u32 = 32;
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,7 +42,10 @@ pub struct Request {
     pub user: String,
     /// The Password, any bytes.
     pub password: Vec<u8>,
-    /// Called exactly once with the verdict, on a verifier thread; should only post it.
+    /// Where it comes from; `None` on a Unix socket.
+    pub peer: Option<IpAddr>,
+    /// Called at most once with the verdict, on the caller's thread or a verifier's; should only post it. It is dropped
+    /// uncalled if the check itself fails or the broker stops.
     pub reply: Box<dyn FnOnce(Verdict) + Send>,
 }
 
@@ -46,13 +57,13 @@ impl fmt::Debug for Request {
     }
 }
 
-/// The queue is full: answer "Server busy" (0x89; 3.1.1: 3) at once. Holds the request, so that nothing is lost.
+/// The queue, or this address's share of it, is full: answer "Server busy" (0x89; 3.1.1: 3) at once. Holds the request, so that nothing is lost.
 #[derive(Debug)]
 pub struct Full(pub Request);
 
-/// A bounded pool of threads that check passwords. Dropping it finishes what is queued and ends them.
+/// A bounded pool of threads that check passwords. Dropping it ends them and leaves what is queued unanswered.
 pub struct Verifier {
-    queue: Option<Sender<Request>>,
+    queue: Option<Sender<Waiting>>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -61,6 +72,32 @@ struct Shared {
     users: RwLock<Arc<Users>>,
     cache: Mutex<HashMap<Box<str>, Tag>>,
     key: [u8; 32],
+    waiting: Mutex<HashMap<IpAddr, u32>>,
+    stopping: AtomicBool,
+}
+
+/// A request in the queue, with its place among those of its address.
+struct Waiting {
+    request: Request,
+    place: Option<Place>,
+}
+
+/// One of the places of an address; given back when dropped.
+struct Place {
+    address: IpAddr,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.waiting();
+        if let Some(count) = waiting.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.address);
+            }
+        }
+    }
 }
 
 /// A keyed hash of stored entry and password.
@@ -78,14 +115,16 @@ impl Verifier {
             users: RwLock::new(Arc::new(users)),
             cache: Mutex::default(),
             key,
+            waiting: Mutex::default(),
+            stopping: AtomicBool::new(false),
         });
         let (sender, receiver) = bounded(queue);
         let threads = (0..threads.max(1))
             .map(|index| {
-                let (shared, receiver): (_, Receiver<Request>) = (Arc::clone(&shared), receiver.clone());
+                let (shared, receiver): (_, Receiver<Waiting>) = (Arc::clone(&shared), receiver.clone());
                 std::thread::Builder::new()
                     .name(format!("sol-auth-{index}"))
-                    .spawn(move || receiver.iter().for_each(|request| shared.answer(request)))
+                    .spawn(move || receiver.iter().for_each(|waiting| shared.answer(waiting)))
             })
             .collect::<io::Result<_>>()?;
         Ok(Self {
@@ -95,16 +134,40 @@ impl Verifier {
         })
     }
 
-    /// Queues a login; never waits.
+    /// Answers a login that was right before, and queues any other; never waits.
     ///
     /// # Errors
-    /// [`Full`] with the request, if the queue is full.
+    /// [`Full`] with the request, if the queue or the share of its address is full.
     pub fn submit(&self, request: Request) -> Result<(), Full> {
+        if self.shared.remembers(&request.user, &request.password) {
+            (request.reply)(Verdict::Accepted);
+            return Ok(());
+        }
         let Some(queue) = &self.queue else {
             return Err(Full(request));
         };
-        queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) | TrySendError::Disconnected(request) => Full(request),
+        let place = match request.peer.filter(|peer| !peer.is_loopback()).map(network) {
+            None => None,
+            Some(address) => match self.place(address) {
+                None => return Err(Full(request)),
+                place => place,
+            },
+        };
+        queue.try_send(Waiting { request, place }).map_err(|error| match error {
+            TrySendError::Full(waiting) | TrySendError::Disconnected(waiting) => Full(waiting.request),
+        })
+    }
+
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        let mut waiting = self.shared.waiting();
+        let count = waiting.entry(address).or_default();
+        if *count >= WAITING_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            address,
+            shared: Arc::clone(&self.shared),
         })
     }
 
@@ -133,6 +196,7 @@ impl Verifier {
 
 impl Drop for Verifier {
     fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
         self.queue = None;
         for thread in self.threads.drain(..) {
             // A thread that panicked has printed why.
@@ -150,27 +214,56 @@ impl fmt::Debug for Verifier {
 }
 
 impl Shared {
-    fn answer(&self, request: Request) {
-        let Request { user, password, reply } = request;
-        let accepted = self.verify(&user, &password);
-        reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
+    fn answer(&self, waiting: Waiting) {
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let Waiting { request, place } = waiting;
+        let Request {
+            user, password, reply, ..
+        } = request;
+        // A fault in the check of one login must not cost all later ones their thread.
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            let accepted = self.verify(&user, &password);
+            drop(place);
+            reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
+        }));
+        if checked.is_err() {
+            tracing::error!(user = %user, "a fault of the broker in checking a login, survived");
+        }
+    }
+
+    /// Whether this very login was right before and its entry is the same still.
+    fn remembers(&self, user: &str, password: &[u8]) -> bool {
+        let users = self.users();
+        self.known(&users, user, password).is_some_and(|(_, known)| known)
+    }
+
+    /// The tag of a user of the file, and whether it is remembered.
+    fn known(&self, users: &Users, user: &str, password: &[u8]) -> Option<(Tag, bool)> {
+        let stored = users.get(user).filter(|_| password.len() <= PASSWORD_BYTES_MAX)?;
+        let tag = self.tag(stored, password);
+        let known = self.cache().get(user).is_some_and(|known| known.ct_eq(&tag).into());
+        Some((tag, known))
     }
 
     fn verify(&self, user: &str, password: &[u8]) -> bool {
-        let users = Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner));
-        let tag = users
-            .get(user)
-            .filter(|_| password.len() <= PASSWORD_BYTES_MAX)
-            .map(|stored| self.tag(stored, password));
-        if tag.is_some_and(|tag| self.cache().get(user).is_some_and(|known| known.ct_eq(&tag).into())) {
-            return true;
-        }
+        let users = self.users();
+        let tag = match self.known(&users, user, password) {
+            Some((_, true)) => return true,
+            Some((tag, false)) => Some(tag),
+            None => None,
+        };
         let accepted = users.verify(user, password);
         if let Some(tag) = tag.filter(|_| accepted) {
             // One tag a user, and only for users of the file: the map is bounded by the file.
             self.cache().insert(user.into(), tag);
         }
         accepted
+    }
+
+    fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn tag(&self, stored: &Stored, password: &[u8]) -> Tag {
@@ -183,8 +276,23 @@ impl Shared {
         digest.finalize().into()
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<Box<str>, Tag>> {
+    fn cache(&self) -> MutexGuard<'_, HashMap<Box<str>, Tag>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What counts as one address: of IPv6 the /64, which is one subscriber's to choose from.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        ip => ip,
     }
 }
 
@@ -209,6 +317,7 @@ mod tests {
             .submit(Request {
                 user: user.to_owned(),
                 password: password.to_vec(),
+                peer: None,
                 reply,
             })
             .unwrap();
@@ -272,6 +381,7 @@ mod tests {
         let request = |reply| Request {
             user: "u".to_owned(),
             password: b"p".to_vec(),
+            peer: None,
             reply,
         };
         verifier.submit(request(first)).unwrap();
@@ -289,6 +399,81 @@ mod tests {
         assert_eq!(receiver.recv().unwrap(), Verdict::Refused);
         (third.reply)(Verdict::Refused);
         assert_eq!(receiver.recv().unwrap(), Verdict::Refused);
+    }
+
+    /// Holds the only thread of a verifier until the sender is dropped.
+    fn hold(verifier: &Verifier) -> mpsc::Sender<()> {
+        let (hold, held) = mpsc::channel::<()>();
+        let (started, starts) = mpsc::channel();
+        let reply = Box::new(move |_| {
+            started.send(()).unwrap();
+            let _ = held.recv();
+        });
+        verifier.submit(from(None, "nobody", reply)).unwrap();
+        starts.recv().unwrap();
+        hold
+    }
+
+    fn from(peer: Option<&str>, user: &str, reply: Box<dyn FnOnce(Verdict) + Send>) -> Request {
+        Request {
+            user: user.to_owned(),
+            password: b"secret".to_vec(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            reply,
+        }
+    }
+
+    /// A login that was right before is answered at once, whatever waits: nobody locks the others out by guessing.
+    #[test]
+    fn a_remembered_login_does_not_wait() {
+        let verifier = Verifier::new(users(&[("ann", b"secret")]), 1, 1).unwrap();
+        assert_eq!(ask(&verifier, "ann", b"secret"), Verdict::Accepted);
+        let hold = hold(&verifier);
+        verifier.submit(from(None, "eve", Box::new(drop))).unwrap();
+        assert!(verifier.submit(from(None, "eve", Box::new(drop))).is_err(), "full");
+        let (sender, receiver) = mpsc::channel();
+        let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
+        verifier.submit(from(Some("192.0.2.1"), "ann", reply)).unwrap();
+        assert_eq!(receiver.try_recv(), Ok(Verdict::Accepted));
+        drop(hold);
+    }
+
+    /// One address has few places in the queue, gets them back, and takes none from another; a /64 is one address, and
+    /// the addresses of this machine are not counted.
+    #[test]
+    fn places_of_an_address() {
+        let verifier = Verifier::new(Users::none(), 1, 1024).unwrap();
+        let held = hold(&verifier);
+        let (sender, receiver) = mpsc::channel();
+        let submit = |peer: &str| {
+            let sender = sender.clone();
+            let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
+            verifier.submit(from(Some(peer), "eve", reply)).is_ok()
+        };
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            assert!((0..WAITING_PER_ADDRESS_MAX).all(|_| submit(address)), "{address}");
+            assert!(!submit(address), "{address}");
+        }
+        assert!(!submit("2001:db8::2") && !submit("::ffff:192.0.2.1"));
+        assert!(submit("192.0.2.2") && submit("2001:db8:0:1::1"));
+        assert!((0..2 * WAITING_PER_ADDRESS_MAX).all(|_| submit("127.0.0.1")));
+        drop(held);
+        for _ in 0..4 * WAITING_PER_ADDRESS_MAX + 2 {
+            assert_eq!(receiver.recv().unwrap(), Verdict::Refused);
+        }
+        assert!(submit("192.0.2.1"));
+        drop(sender);
+        assert_eq!(receiver.recv().unwrap(), Verdict::Refused);
+    }
+
+    /// A fault in one answer costs that login only: the thread goes on with the next.
+    #[test]
+    fn a_fault_is_survived() {
+        let verifier = Verifier::new(users(&[("ann", b"secret")]), 1, 8).unwrap();
+        let fault = Box::new(|_| std::panic::resume_unwind(Box::new("a fault")));
+        verifier.submit(from(Some("192.0.2.1"), "eve", fault)).unwrap();
+        assert_eq!(ask(&verifier, "ann", b"secret"), Verdict::Accepted);
+        assert!(verifier.shared.waiting().is_empty());
     }
 
     /// A broken file at reload keeps the old users in force.

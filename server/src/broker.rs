@@ -143,6 +143,7 @@ impl Observer for Watcher {
         let request = Request {
             user: username,
             password,
+            peer: peer.socket_addr().map(|address| address.ip()),
             reply: Box::new(move |verdict| {
                 answer(
                     &later,
