@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use sol_transport::Clock;
+
 use crate::auth::Verifier;
 use crate::banner::{Facts, banner};
 use crate::cli::Serve;
@@ -23,6 +25,8 @@ const VERIFIER_THREADS: usize = 2;
 /// Logins waiting for them; more are answered "Server busy".
 const VERIFIER_QUEUE_MAX: usize = 1024;
 
+/// How long a stop may take: the shards' own limit, and the last lines of the log.
+const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the start waits for its lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -90,6 +94,10 @@ pub type Launch = fn(&Startup, OnEnd) -> Result<Arc<dyn Broker>, String>;
 /// # Errors
 /// Why it could not start, or why it ended by itself.
 pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Launch) -> Result<(), Failure> {
+    let (sender, occurrences) = channel();
+    // First of all: what follows may take its time, and a signal without its handler ends the process.
+    let _watcher =
+        signals::watch(forward(sender.clone())).map_err(|error| format!("no signal handler: {}", reason(&error)))?;
     let (logger, log_fault) =
         Logger::start(&config.log).map_err(|error| format!("no log thread: {}", reason(&error)))?;
     logger.install();
@@ -101,9 +109,6 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     }
     let user_count = users.as_ref().map_or(0, Users::len);
     let verifier = start_verifier(users)?;
-    let (sender, occurrences) = channel();
-    let _watcher =
-        signals::watch(forward(sender.clone())).map_err(|error| format!("no signal handler: {}", reason(&error)))?;
     let startup = Startup {
         config: Arc::new(config),
         verifier,
@@ -160,6 +165,7 @@ fn run(
         // A signal in between only publishes early.
         match occurrences.recv_timeout(interval.unwrap_or(Duration::MAX)) {
             Ok(Occurrence::Signal(Signal::Reload)) => reload(startup, options, logger, broker),
+            Ok(Occurrence::Signal(Signal::User)) => tracing::info!("SIGUSR1 and SIGUSR2 are ignored"),
             Ok(Occurrence::Signal(Signal::Stop)) | Err(RecvTimeoutError::Disconnected) => return None,
             Ok(Occurrence::Ended(end)) => {
                 tracing::error!("{}", end.text);
@@ -240,12 +246,18 @@ fn start_verifier(users: Option<Users>) -> Result<Option<Arc<Verifier>>, String>
         .map_err(|error| format!("no verifier: {}", reason(&error)))
 }
 
-/// The first signal to stop goes to the main thread; a second one does not wait for it.
+/// The first signal to stop goes to the main thread, which ends in good order within the stop time: another one in that
+/// time asks for what is done already. One that comes later is for a broker that hangs.
 fn forward(sender: Sender<Occurrence>) -> impl FnMut(Signal) + Send {
-    let mut stopping = false;
+    let (clock, mut stopping) = (Clock::start(), None);
     move |signal| {
-        if signal == Signal::Stop && std::mem::replace(&mut stopping, true) {
-            std::process::exit(1);
+        if signal == Signal::Stop {
+            let now = clock.now().mono;
+            match stopping {
+                None => stopping = Some(now),
+                Some(since) if now.saturating_since(since) < STOP_TIME_MAX => return,
+                Some(_) => std::process::exit(1),
+            }
         }
         let _ = sender.send(Occurrence::Signal(signal));
     }

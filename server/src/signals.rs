@@ -3,7 +3,7 @@
 use std::io;
 use std::thread::JoinHandle;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 /// What the operator asks for. SIGPIPE needs no word: Rust's runtime ignores it.
@@ -11,8 +11,10 @@ use signal_hook::iterator::{Handle, Signals};
 pub enum Signal {
     /// SIGTERM or SIGINT: stop gracefully.
     Stop,
-    /// SIGHUP: read password files again, open log files anew.
+    /// SIGHUP: read the configuration and the password file again, open log files anew.
     Reload,
+    /// SIGUSR1 or SIGUSR2, which scripts send to Mosquitto: without a meaning here, but no reason to end.
+    User,
 }
 
 /// Signals are caught for as long as this lives.
@@ -27,13 +29,17 @@ pub struct Watcher {
 /// # Errors
 /// The system refuses the handlers or the thread.
 pub fn watch(mut on_signal: impl FnMut(Signal) + Send + 'static) -> io::Result<Watcher> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     let handle = signals.handle();
     let thread = std::thread::Builder::new()
         .name("sol-signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
-                on_signal(if signal == SIGHUP { Signal::Reload } else { Signal::Stop });
+                on_signal(match signal {
+                    SIGHUP => Signal::Reload,
+                    SIGUSR1 | SIGUSR2 => Signal::User,
+                    _ => Signal::Stop,
+                });
             }
         })?;
     Ok(Watcher {
@@ -57,7 +63,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    /// The three signals arrive as what they mean, in order.
+    /// The signals arrive as what they mean, in order.
     #[test]
     fn signals_arrive() {
         let (sender, receiver) = mpsc::channel();
@@ -66,6 +72,8 @@ mod tests {
             (SIGHUP, Signal::Reload),
             (SIGTERM, Signal::Stop),
             (SIGINT, Signal::Stop),
+            (SIGUSR1, Signal::User),
+            (SIGUSR2, Signal::User),
         ] {
             signal_hook::low_level::raise(number).unwrap();
             assert_eq!(receiver.recv_timeout(Duration::from_secs(30)), Ok(meaning));

@@ -278,6 +278,27 @@ def test_a_stop_tells_5_0_clients_and_exits_0(start_broker, number):
 
 
 @pytest.mark.sol
+def test_user_signals_are_ignored_and_said_to_be(start_broker):
+    """SIGUSR1 and SIGUSR2, which scripts send to mosquitto, end nothing."""
+    b = start_broker("log_level INFO")
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        b.process.send_signal(number)
+    wait_until(lambda: b.log().count("are ignored") == 2, "two lines")
+    b.client("x", V5).disconnect()
+
+
+@pytest.mark.sol
+def test_a_second_sigterm_does_not_cut_the_stop_short(start_broker):
+    """A supervisor that asks twice gets the same stop: DISCONNECT 0x8B and exit code 0."""
+    b = start_broker()
+    with b.client("x", V5) as w:
+        for _ in range(3):
+            b.process.send_signal(signal.SIGTERM)
+        w.expect_disconnect(0x8B)
+        assert b.process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.sol
 def test_the_daemon_detaches_and_keeps_a_pid_file(tmp_path):
     """`-d` returns when the broker is up; the pid file holds its number, and is gone after SIGTERM."""
     port, pid_file, log = free_port(), tmp_path / "sol.pid", tmp_path / "sol.log"
