@@ -107,8 +107,8 @@ pub(crate) trait Backend: Sized {
     fn close(&mut self, connection: ConnectionId);
     /// Waits until there is something to dispatch, `timeout` has passed since `now`, or somebody wakes it.
     fn wait(&mut self, now: Instant, timeout: Option<Duration>) -> io::Result<()>;
-    /// Tells the sink what has happened; a bounded amount for each connection. `true`: there is more, but the sink is
-    /// full; call again when it is not.
+    /// Tells the sink what has happened up to the last [`Backend::wait`]; a bounded amount for each connection. `true`:
+    /// there is more, but the sink is full; call again when it is not.
     fn dispatch<S: Sink>(&mut self, sink: &mut S) -> bool;
 }
 

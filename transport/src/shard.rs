@@ -168,7 +168,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         self.core.counters.turns += 1;
         self.core.take_mail(&mut self.backend);
         while self.backend.dispatch(&mut self.core) {
-            self.settle();
+            self.relieve();
         }
         self.core.expire();
         self.settle();
@@ -186,23 +186,29 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         waited
     }
 
-    /// Does what the engine said, and tells it what came of it.
-    fn settle(&mut self) {
+    /// Has output leave, so that more input can be taken, and tells the engine what came of it. Nobody is read for it:
+    /// afterwards there is room.
+    fn relieve(&mut self) {
         let Self { backend, core } = self;
-        for _ in 0..ROUNDS_MAX {
-            while !core.watch.is_poisoned() {
-                let applied = core.apply();
-                core.move_away(backend);
-                core.mailbox.send();
-                core.flush(backend);
-                if applied {
-                    break;
-                }
+        while !core.watch.is_poisoned() {
+            let applied = core.apply();
+            core.move_away(backend);
+            core.mailbox.send();
+            core.flush(backend);
+            if applied {
+                return core.tell_flushed();
             }
+        }
+    }
+
+    /// Does all that the engine said, at the end of a turn.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.relieve();
+            let Self { backend, core } = self;
             if core.watch.is_poisoned() {
                 return;
             }
-            core.tell_flushed();
             core.change_reading(backend);
             core.close_connections(backend);
             if core.effects.is_empty() {

@@ -32,6 +32,8 @@ const EVENTS_MAX: usize = 1_024;
 pub(crate) struct Epoll {
     poll: Poll,
     events: Events,
+    /// This turn's share of work was fixed: what becomes runnable from now on is the next turn's.
+    begun: bool,
     /// How many of the events were dispatched already.
     dispatched: usize,
     listeners: Vec<Listener>,
@@ -58,6 +60,7 @@ impl Backend for Epoll {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
+            begun: false,
             dispatched: 0,
             listeners: Vec::new(),
             sockets: Sockets {
@@ -165,6 +168,7 @@ impl Backend for Epoll {
         if !self.sockets.runnable.is_empty() || !self.sockets.closed.is_empty() {
             timeout = Some(Duration::ZERO);
         }
+        self.begun = false;
         self.dispatched = 0;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -174,9 +178,13 @@ impl Backend for Epoll {
 
     fn dispatch<S: Sink>(&mut self, sink: &mut S) -> bool {
         let registry = self.poll.registry();
-        if self.dispatched == 0 {
+        if !self.begun {
+            self.begun = true;
             self.sockets.report_closed(sink);
-            self.sockets.run(sink);
+            self.sockets.begin();
+        }
+        if !self.sockets.run(sink) {
+            return true;
         }
         for event in self.events.iter().skip(self.dispatched) {
             if sink.is_full() {
@@ -214,15 +222,29 @@ impl Sockets {
         }
     }
 
-    /// Reads those that were cut short in the turn before.
-    fn run<S: Sink>(&mut self, sink: &mut S) {
-        core::mem::swap(&mut self.runnable, &mut self.running);
-        while let Some(index) = self.running.pop() {
+    /// Fixes who is read before the events. Whoever is resumed later in the turn waits for the next one, or busy peers
+    /// that a full sink pauses and relief resumes would keep everybody else waiting for ever.
+    fn begin(&mut self) {
+        if self.running.is_empty() {
+            core::mem::swap(&mut self.runnable, &mut self.running);
+        } else {
+            self.running.append(&mut self.runnable);
+        }
+    }
+
+    /// Reads those that were cut short in the turn before; `false`: the sink is full.
+    fn run<S: Sink>(&mut self, sink: &mut S) -> bool {
+        while let Some(&index) = self.running.last() {
+            if sink.is_full() {
+                return false;
+            }
+            self.running.pop();
             if let Some(slot) = self.slots.at(index) {
                 slot.queued = false;
                 self.read(index, sink);
             }
         }
+        true
     }
 
     fn queue(&mut self, index: usize) {

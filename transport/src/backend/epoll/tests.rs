@@ -18,6 +18,8 @@ struct Notes {
     writable: Vec<ConnectionId>,
     closed: Vec<ConnectionId>,
     full: bool,
+    /// Every piece of data fills it.
+    fills: bool,
     pause: bool,
 }
 
@@ -33,6 +35,7 @@ impl Sink for Notes {
 
     fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) -> Reading {
         self.data.push((connection, bytes.to_vec()));
+        self.full |= self.fills;
         if self.pause { Reading::Pause } else { Reading::On }
     }
 
@@ -221,6 +224,42 @@ fn a_full_sink_is_given_no_more_until_it_has_room() {
     notes.full = false;
     assert!(!backend.dispatch(&mut notes));
     assert_eq!(notes.data.len(), 3);
+}
+
+#[test]
+fn those_who_fill_the_sink_again_and_again_keep_nobody_waiting() {
+    // Busy peers are paused while the sink is full and resumed when it was relieved; if that counted as new work of the
+    // same turn, the turn would never end, and nobody else would be read, accepted or told anything.
+    let mut backend = Epoll::new(LIMITS).unwrap();
+    let mut notes = Notes {
+        fills: true,
+        ..Notes::default()
+    };
+    let mut busy: Vec<_> = (0..3).map(|_| adopted(&mut backend)).collect();
+    let (quiet, mut theirs) = adopted(&mut backend);
+    backend.resume(quiet);
+    turn(&mut backend, &mut notes);
+    notes.full = false;
+    for (connection, theirs) in &mut busy {
+        theirs.write_all(&[7; 50_000]).unwrap();
+        backend.resume(*connection);
+    }
+    theirs.write_all(b"quiet").unwrap();
+    backend.wait(Instant::default(), None).unwrap();
+    let mut calls = 0;
+    while backend.dispatch(&mut notes) {
+        notes.full = false;
+        for (connection, _) in &busy {
+            backend.resume(*connection);
+        }
+        calls += 1;
+        assert!(calls < 20, "the turn does not end: {} reads", notes.data.len());
+    }
+    assert!(notes.data.contains(&(quiet, b"quiet".to_vec())));
+    for (connection, _) in &busy {
+        let reads = notes.data.iter().filter(|(from, _)| from == connection).count();
+        assert_eq!(reads, LIMITS.reads_max as usize, "everybody has one share of a turn");
+    }
 }
 
 #[test]
