@@ -269,6 +269,11 @@ impl Mailbox {
             .map(|batch| &mut **batch.get_or_insert_with(new))
     }
 
+    /// Whether something was posted and not sent.
+    pub(crate) fn has_outgoing(&self) -> bool {
+        self.outgoing.iter().any(Option::is_some)
+    }
+
     /// Sends the batches.
     pub(crate) fn send(&mut self) {
         for (to, outgoing) in self.exchange.shards().zip(&mut self.outgoing) {
@@ -337,8 +342,9 @@ mod tests {
         for n in 1..=3 {
             here.post(THERE, ShardMessage::Taken(n));
         }
-        assert!(there.take().is_none());
+        assert!(there.take().is_none() && here.has_outgoing());
         here.send();
+        assert!(!here.has_outgoing());
         here.post(THERE, ShardMessage::Taken(4));
         here.send();
         assert_eq!(there.len(), 2);

@@ -211,7 +211,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             }
             core.change_reading(backend);
             core.close_connections(backend);
-            if core.effects.is_empty() {
+            if !core.has_work() {
                 return;
             }
         }
@@ -219,9 +219,23 @@ impl<B: Backend, O: Observer> Shard<B, O> {
 }
 
 impl<O: Observer> Core<O> {
+    /// Whether something waits that another round would do. The tray may be empty and all that was in it still be here:
+    /// decoding what was kept empties it whenever it has grown.
+    fn has_work(&self) -> bool {
+        !self.effects.is_empty()
+            || !self.outboxes.dirty.is_empty()
+            || !self.reads.is_empty()
+            || !self.moves.is_empty()
+            || !self.closes.is_empty()
+            || !self.ends.is_empty()
+            || !self.congested.is_empty()
+            || !self.drained.is_empty()
+            || self.mailbox.has_outgoing()
+    }
+
     /// How long the next wait may last; `None`: for ever.
     fn timeout(&self) -> Option<Duration> {
-        if !self.effects.is_empty() || !self.held.is_empty() || !self.reads.is_empty() {
+        if self.has_work() || !self.held.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadlines = [

@@ -1,15 +1,19 @@
-//! Faults of ours, planted: what they take with them and what they leave alone.
+//! Faults of ours, planted: what they take with them and what they leave alone. And turns that end with everything done.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
-use sol_engine::{EngineConfig, Input, Query, ShardId};
+use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, Input, ListenerRules, Query, ShardId};
 
-use crate::{Clock, Counters, Exit, ListenAddr, ListenerConfig, Shards, TransportConfig};
+use crate::{
+    AuthReply, Clock, Counters, Exit, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
+    TransportConfig,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 const ENGINE_TRAP: &[u8] = b"panic in the engine";
 const DECODE_TRAP: &[u8] = b"panic in the codec";
 
@@ -25,43 +29,54 @@ pub(super) fn trap_decode(bytes: &[u8]) {
     assert!(!bytes.ends_with(DECODE_TRAP), "planted in the codec");
 }
 
+/// Lets everybody in at once.
+struct Doorman;
+
+impl Observer for Doorman {
+    fn event(&mut self, _: &Event, _: Option<Source>) {}
+
+    fn notice(&mut self, _: Notice<'_>) {}
+
+    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+        reply.answer(AuthOutcome::Accepted);
+    }
+}
+
 struct Broker {
     shards: Shards,
 }
 
 impl Broker {
     fn start() -> Self {
+        Self::start_with(|_, _| ())
+    }
+
+    fn start_with(change: impl FnOnce(&mut TransportConfig, &mut EngineConfig)) -> Self {
         let address = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
-        let config = TransportConfig {
+        let mut config = TransportConfig {
             listeners: vec![ListenerConfig::new(address)],
             ..TransportConfig::default()
         };
-        let engine = EngineConfig::default();
+        let mut engine = EngineConfig::default();
+        change(&mut config, &mut engine);
         Self {
-            shards: Shards::start(&config, &engine, [1; 4], Clock::start(), |_| ()).unwrap(),
+            shards: Shards::start(&config, &engine, [1; 4], Clock::start(), |_| Doorman).unwrap(),
         }
     }
 
-    fn connect(&self, client_id: &str) -> TcpStream {
+    fn open(&self) -> TcpStream {
         let ListenAddr::Tcp(address) = self.shards.addresses()[0] else {
             panic!("no TCP address")
         };
-        let mut stream = TcpStream::connect(address).unwrap();
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut bytes = Vec::new();
-        Connect {
-            version: ProtocolVersion::V311,
-            clean_start: true,
-            keep_alive: 0,
-            client_id,
-            will: None,
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        }
-        .encode(ProtocolVersion::V311, &mut bytes);
-        stream.write_all(&bytes).unwrap();
-        expect(&mut stream, &[0x20, 2, 0, 0]);
+        stream
+    }
+
+    fn connect(&self, client_id: &str) -> TcpStream {
+        let mut stream = self.open();
+        stream.write_all(&connect(client_id, None)).unwrap();
+        expect(&mut stream, CONNACK);
         stream
     }
 
@@ -81,6 +96,22 @@ fn expect(stream: &mut TcpStream, bytes: &[u8]) {
     let mut received = vec![0; bytes.len()];
     stream.read_exact(&mut received).unwrap();
     assert_eq!(received, bytes);
+}
+
+fn connect(client_id: &str, username: Option<&str>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Connect {
+        version: ProtocolVersion::V311,
+        clean_start: true,
+        keep_alive: 0,
+        client_id,
+        will: None,
+        username,
+        password: None,
+        properties: ConnectProperties::default(),
+    }
+    .encode(ProtocolVersion::V311, &mut bytes);
+    bytes
 }
 
 fn ping(stream: &mut TcpStream) {
@@ -141,4 +172,25 @@ fn a_second_panic_within_a_minute_ends_the_shard_as_poisoned() {
         matches!(&exit, Exit::Poisoned(text) if text.contains("planted in the engine")),
         "{exit:?}"
     );
+}
+
+#[test]
+fn a_turn_does_not_end_with_output_that_nobody_will_send() {
+    // What a client sent before it was let in is decoded at the end of a turn; with a small tray its answers are encoded
+    // there and then, the tray is empty, and nothing else would wake the shard.
+    let broker = Broker::start_with(|config, engine| {
+        config.tray_max = 0;
+        engine.listeners = vec![ListenerRules {
+            allow_anonymous: false,
+            ask: true,
+        }];
+    });
+    let mut stream = broker.open();
+    let mut bytes = connect("early", Some("somebody"));
+    bytes.extend([0xc0, 0]);
+    stream.write_all(&bytes).unwrap();
+    expect(&mut stream, CONNACK);
+    expect(&mut stream, &[0xd0, 0]);
+    drop(stream);
+    broker.stop();
 }
