@@ -167,11 +167,14 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         self.wait()?;
         self.core.counters.turns += 1;
         self.core.take_mail(&mut self.backend);
-        while self.backend.dispatch(&mut self.core) {
+        // A poisoned shard is never relieved, so its output may stay full.
+        while !self.core.watch.is_poisoned() && self.backend.dispatch(&mut self.core) {
             self.relieve();
         }
-        self.core.expire();
-        self.settle();
+        if !self.core.watch.is_poisoned() {
+            self.core.expire();
+            self.settle();
+        }
         Ok(self.core.exit())
     }
 

@@ -90,8 +90,12 @@ impl<O: Observer> Core<O> {
         });
     }
 
-    /// Does `work`, which is `about` a connection, and survives its panic if that is sound.
+    /// Does `work`, which is `about` a connection, and survives its panic if that is sound. Once poisoned, does nothing:
+    /// what cannot be trusted is asked nothing more.
     pub(super) fn contain<T>(&mut self, about: Option<ConnectionId>, work: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.watch.is_poisoned() {
+            return None;
+        }
         match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(value) => Some(value),
             Err(panic) => {
