@@ -1,8 +1,9 @@
 //! Faults of ours: what a panic may take with it, and when to give up.
 //!
-//! A panic while decoding costs the connection whose bytes were decoded. A panic inside the engine costs what this input
-//! had put into the tray, and its connection; then the engine checks itself. If that fails, or it happens again within a
-//! minute, or the panic was in the transport itself, no more is sent, and the shard ends as poisoned.
+//! A panic while decoding costs the connection whose bytes were decoded, however often: the codec keeps nothing that
+//! could be left broken. A panic inside the engine costs what this input had put into the tray, and its connection; then
+//! the engine checks itself. If that fails, or it happens again within a minute, or the panic was in the transport itself,
+//! no more is sent, and the shard ends as poisoned.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +23,7 @@ pub(super) struct Watch {
     step: Step,
     /// The tray before the input that the engine is handling.
     mark: Option<Mark>,
+    /// When the engine failed last.
     last_panic: Option<Instant>,
     poisoned: Option<String>,
 }
@@ -108,14 +110,8 @@ impl<O: Observer> Core<O> {
     #[cold]
     fn survive(&mut self, about: Option<ConnectionId>, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
-        let now = self.now.mono;
-        let again = self
-            .watch
-            .last_panic
-            .replace(now)
-            .is_some_and(|last| now.saturating_since(last) < PANIC_DISTANCE_MIN);
         self.counters.panics += 1;
-        if again || !self.is_sound() {
+        if !self.is_sound() {
             self.watch.poisoned.get_or_insert_with(|| text.to_owned());
             return;
         }
@@ -126,11 +122,21 @@ impl<O: Observer> Core<O> {
         }
     }
 
+    /// Whether the engine failed a short while ago already.
+    fn is_again(&mut self) -> bool {
+        let now = self.now.mono;
+        self.watch
+            .last_panic
+            .replace(now)
+            .is_some_and(|last| now.saturating_since(last) < PANIC_DISTANCE_MIN)
+    }
+
     /// Takes back what the failed step left behind, and looks whether the rest can be trusted.
     fn is_sound(&mut self) -> bool {
         match core::mem::replace(&mut self.watch.step, Step::Transport) {
             Step::Transport => false,
             Step::Decode => true,
+            Step::Engine if self.is_again() => false,
             Step::Engine => {
                 if let Some(mark) = &self.watch.mark {
                     self.effects.truncate(mark);

@@ -159,6 +159,22 @@ fn a_panic_costs_the_connection_that_caused_it_and_nobody_else() {
 }
 
 #[test]
+fn panics_while_decoding_cost_their_connections_however_many_there_are() {
+    // Or whoever finds one sequence of bytes ends the broker by sending it twice.
+    let broker = Broker::start();
+    let mut other = broker.connect("other");
+    for panics in 1..=3 {
+        let mut guilty = broker.connect("guilty");
+        guilty.write_all(&publish(DECODE_TRAP)).unwrap();
+        expect_cut(guilty);
+        assert_eq!(broker.counters().panics, panics);
+    }
+    ping(&mut other);
+    drop(other);
+    broker.stop();
+}
+
+#[test]
 fn a_second_panic_within_a_minute_ends_the_shard_as_poisoned() {
     // One may be bad luck; two mean that something is wrong that goes on being wrong.
     let broker = Broker::start();
