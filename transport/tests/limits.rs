@@ -88,6 +88,28 @@ fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
 }
 
 #[test]
+fn the_bytes_of_the_crowd_outside_are_bounded_and_who_waits_longest_goes() {
+    // Whoever came late is not made to pay for those who were there before.
+    let broker = Broker::start(1, |config, _| config.unauthenticated_bytes_max = 2_500);
+    let mut crowd: Vec<Client> = (0..4)
+        .map(|n| {
+            let mut client = Client::open(broker.address, ProtocolVersion::V5);
+            // The Fixed Header of a CONNECT of 12 KB, and 1,000 bytes of it.
+            client.send(&[0x10, 0xe0, 0x5d]);
+            client.send(&[0; 997]);
+            broker.wait_until("its bytes", |counters| counters.bytes_in == 1_000 * (n + 1));
+            client
+        })
+        .collect();
+    assert_eq!(broker.counters().evicted, 2);
+    crowd[0].expect_cut();
+    crowd[1].expect_cut();
+    assert_eq!(broker.counters().unauthenticated, 2);
+    Client::connect(broker.address, ProtocolVersion::V5, "inside").ping();
+    broker.stop();
+}
+
+#[test]
 fn the_reason_of_a_close_arrives_although_input_was_unread() {
     // [MQTT-4.13.1-1]: a DISCONNECT that a reset eats would have said nothing.
     let broker = Broker::start(1, |_, _| ());

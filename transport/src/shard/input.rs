@@ -78,16 +78,18 @@ impl<O: Observer> Core<O> {
     /// Sees to it that one more connection may be unauthenticated. Whoever has waited longest goes, so that a crowd of
     /// silent peers does not keep the others out.
     fn make_room(&mut self) -> bool {
-        while self.conns.unauthenticated >= self.config.unauthenticated_max {
-            let Some(id) = self.connecting.first() else {
-                return false;
-            };
+        self.conns.unauthenticated < self.config.unauthenticated_max || self.evict_longest_waiting()
+    }
+
+    /// Ends the connection that has waited longest for CONNECT; `false`: there is none.
+    fn evict_longest_waiting(&mut self) -> bool {
+        while let Some(id) = self.connecting.first() {
             if let Some(source) = self.waiting_for_connect(id) {
                 self.evict(id, source);
                 return true;
             }
         }
-        true
+        false
     }
 
     /// Where a connection comes from, if it still has to send CONNECT.
@@ -284,14 +286,19 @@ impl<O: Observer> Core<O> {
         Reading::Pause
     }
 
-    /// Keeps bytes for later, within the bound for those who were not let in.
+    /// Keeps bytes for later, within the bound for those who were not let in. Whoever has waited longest for CONNECT goes
+    /// when it is passed, so that a crowd of slow peers does not keep the others out.
     fn keep(&mut self, id: ConnectionId, bytes: Vec<u8>) -> Reading {
         self.conns.keep(id, bytes);
-        if self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max
-            && let Some(conn) = self.conns.get(id)
-            && conn.is_unauthenticated()
-        {
-            self.evict(id, conn.source());
+        while self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max {
+            if self.evict_longest_waiting() {
+                continue;
+            }
+            // All of it is pipelined behind CONNECT packets that are being checked.
+            if let Some(conn) = self.conns.get(id).filter(|conn| conn.is_unauthenticated()) {
+                self.evict(id, conn.source());
+            }
+            break;
         }
         self.reading(id)
     }
@@ -327,6 +334,8 @@ impl<O: Observer> Core<O> {
         }
         conn.ended = true;
         let is_closing = conn.phase == Phase::Closing;
+        // Nobody will decode it, and its memory may be why the connection ends.
+        drop(self.conns.take_kept(id));
         self.ends.push(id);
         if !is_closing {
             self.tell(Some(id), Input::Closed(id));
