@@ -11,7 +11,7 @@ use ahash::RandomState;
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::config::{EngineConfig, QueueFull};
-use crate::connection::{Connections, State};
+use crate::connection::{Connections, Marks, State};
 use crate::effects::{Delivery, Effects};
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, SessionKey, ShardId};
@@ -295,7 +295,9 @@ impl Clients {
 
     /// Marks a connection to be ended when the present input is done.
     pub(crate) fn doom(&mut self, id: ConnectionId, cause: Cause) {
-        if !self.doomed.iter().any(|(doomed, _)| *doomed == id) {
+        if let Some(connection) = self.connections.get_mut(id)
+            && !connection.marks.set(Marks::DOOMED)
+        {
             self.doomed.push((id, cause));
         }
     }

@@ -19,6 +19,7 @@ use crate::effects::ConnAckData;
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
 use crate::input::OwnedConnect;
 use crate::last_route::LastRoute;
+use crate::memory::Memory;
 use crate::message::Message;
 use crate::time::Instant;
 use crate::timer_wheel::TimerKey;
@@ -38,6 +39,35 @@ pub(crate) enum State {
     Active(SessionKey),
 }
 
+/// What is seldom true of a connection, a bit each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    /// A congested peer took some since its patience was last counted.
+    pub(crate) const DRAINING: u8 = 1;
+    /// The connection ends once the present input is done.
+    pub(crate) const DOOMED: u8 = 2;
+
+    pub(crate) const fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    /// Sets a mark, and returns whether it was set already.
+    pub(crate) const fn set(&mut self, mark: u8) -> bool {
+        let had = self.has(mark);
+        self.0 |= mark;
+        had
+    }
+
+    /// Clears a mark, and returns whether it was set.
+    pub(crate) const fn take(&mut self, mark: u8) -> bool {
+        let had = self.has(mark);
+        self.0 &= !mark;
+        had
+    }
+}
+
 /// One Network Connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -47,8 +77,7 @@ pub(crate) struct Connection {
     pub(crate) version: ProtocolVersion,
     /// The kernel did not take everything.
     pub(crate) congested: bool,
-    /// It took some since its patience was last counted.
-    pub(crate) draining: bool,
+    pub(crate) marks: Marks,
     /// Reading is paused for a cause of ours: the mailbox of another shard, or the line behind a fan-out.
     pub(crate) paused: bool,
     /// Keep Alive in force, in seconds.
@@ -65,8 +94,7 @@ pub(crate) struct Connection {
     pub(crate) last_heard: Instant,
     pub(crate) timer: Option<TimerKey>,
     pub(crate) congested_timer: Option<TimerKey>,
-    /// Topic Aliases of both directions, for the few that use them.
-    aliases: Option<Box<Aliases>>,
+    pub(crate) aliases: Option<Box<Aliases>>,
     pub(crate) parked: Option<Box<Parked>>,
     /// Where its latest PUBLISH went.
     pub(crate) last_route: Option<Box<LastRoute>>,
@@ -75,14 +103,17 @@ pub(crate) struct Connection {
 // The table of these is the largest part of an idle connection.
 const _: () = assert!(size_of::<Connection>() <= 96);
 
-/// What Topic Aliases stand for; both ends with the connection [MQTT-3.3.2-7].
+/// The Topic Aliases of both directions, on a connection that uses any.
 #[derive(Debug, Default)]
-struct Aliases {
-    /// The client's, by alias.
+pub(crate) struct Aliases {
     incoming: Vec<Option<Box<str>>>,
-    /// Ours, by topic.
     outgoing: BTreeMap<Box<[u8]>, TopicAlias>,
+    /// Bytes of both, which are charged.
+    pub(crate) bytes: usize,
 }
+
+/// Bytes charged for a Topic Alias beyond its topic.
+const ALIAS_BYTES: usize = 32;
 
 /// Publishes that wait unacknowledged under memory pressure.
 #[derive(Debug, Default)]
@@ -99,7 +130,7 @@ impl Connection {
             listener: ListenerId(0),
             version: ProtocolVersion::V311,
             congested: false,
-            draining: false,
+            marks: Marks(0),
             paused: false,
             keep_alive: 0,
             quota: 0,
@@ -151,53 +182,63 @@ impl Connection {
 
     /// The topic that a client's Topic Alias stands for.
     pub(crate) fn alias_in(&self, alias: TopicAlias) -> Option<&str> {
-        self.aliases
-            .as_ref()?
-            .incoming
-            .get(usize::from(alias.get()))?
-            .as_deref()
+        let aliases = self.aliases.as_ref()?;
+        aliases.incoming.get(usize::from(alias.get()))?.as_deref()
     }
 
     /// Lets a client's Topic Alias stand for a topic from now on; the alias is within the announced maximum.
-    pub(crate) fn set_alias_in(&mut self, alias: TopicAlias, topic: &str) {
+    pub(crate) fn set_alias_in(&mut self, alias: TopicAlias, topic: &str, memory: &mut Memory) {
         let at = usize::from(alias.get());
-        let aliases = &mut self.aliases.get_or_insert_default().incoming;
-        if aliases.len() <= at {
-            aliases.resize(at + 1, None);
+        let Aliases { incoming, bytes, .. } = &mut **self.aliases.get_or_insert_default();
+        if incoming.len() <= at {
+            incoming.resize(at + 1, None);
         }
-        if let Some(slot) = aliases.get_mut(at)
+        if let Some(slot) = incoming.get_mut(at)
             && slot.as_deref() != Some(topic)
         {
+            let (old, new) = (slot.as_deref().map_or(0, alias_charge), alias_charge(topic));
             *slot = Some(Box::from(topic));
+            *bytes = *bytes + new - old;
+            memory.charge(new);
+            memory.refund(old);
         }
     }
 
     /// The Topic Alias for a topic towards the client, and whether the client knows it already. The first topics get
-    /// one; they keep it as long as the connection lasts [MQTT-3.3.2-7].
-    pub(crate) fn alias_out(&mut self, topic: &[u8]) -> (Option<TopicAlias>, bool) {
+    /// one, as long as there is memory; they keep it as long as the connection lasts [MQTT-3.3.2-7].
+    pub(crate) fn alias_out(&mut self, topic: &str, memory: &mut Memory) -> (Option<TopicAlias>, bool) {
         if self.topic_alias_maximum == 0 {
             return (None, false);
         }
-        let aliases = &mut self.aliases.get_or_insert_default().outgoing;
-        if let Some(&alias) = aliases.get(topic) {
+        let Aliases { outgoing, bytes, .. } = &mut **self.aliases.get_or_insert_default();
+        if let Some(&alias) = outgoing.get(topic.as_bytes()) {
             return (Some(alias), true);
         }
-        if aliases.len() >= usize::from(self.topic_alias_maximum) {
+        if outgoing.len() >= usize::from(self.topic_alias_maximum) || memory.is_full() {
             return (None, false);
         }
-        let alias = TopicAlias::new(aliases.len() as u16 + 1);
+        let alias = TopicAlias::new(outgoing.len() as u16 + 1);
         if let Some(alias) = alias {
-            aliases.insert(topic.into(), alias);
+            outgoing.insert(topic.as_bytes().into(), alias);
+            *bytes += alias_charge(topic);
+            memory.charge(alias_charge(topic));
         }
         (alias, false)
     }
 
     /// Takes back the Topic Alias given out last: the packet with it was not sent.
-    pub(crate) fn forget_alias_out(&mut self, topic: &[u8]) {
-        if let Some(aliases) = &mut self.aliases {
-            aliases.outgoing.remove(topic);
+    pub(crate) fn forget_alias_out(&mut self, topic: &str, memory: &mut Memory) {
+        if let Some(aliases) = &mut self.aliases
+            && aliases.outgoing.remove(topic.as_bytes()).is_some()
+        {
+            aliases.bytes -= alias_charge(topic);
+            memory.refund(alias_charge(topic));
         }
     }
+}
+
+const fn alias_charge(topic: &str) -> usize {
+    ALIAS_BYTES + topic.len()
 }
 
 /// The connections of a shard, in the transport's slots.

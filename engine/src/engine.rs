@@ -8,6 +8,7 @@ use sol_codec::Packet;
 
 use crate::clients::Clients;
 use crate::config::EngineConfig;
+use crate::connection::Marks;
 use crate::effects::{Answer, Effects};
 use crate::event::Cause;
 use crate::fanout::Line;
@@ -48,8 +49,9 @@ pub struct Engine {
     /// Connections with parked publishes.
     pub(crate) parking: Vec<ConnectionId>,
     pub(crate) scratch: Scratch,
-    /// Counts up for assigned Client Identifiers.
+    /// Counts assigned Client Identifiers, and the key that makes names of the counts.
     pub(crate) assigned: u64,
+    pub(crate) assigner: RandomState,
     /// Somebody looks for expired retained messages, and where the last look ended.
     pub(crate) sweeping: bool,
     pub(crate) sweep_after: Option<alloc::string::String>,
@@ -81,7 +83,8 @@ impl Engine {
             replaying: Vec::new(),
             parking: Vec::new(),
             scratch: Scratch::default(),
-            assigned: seeds[0] ^ seeds[3].rotate_left(17),
+            assigned: 0,
+            assigner: assigner(&hasher),
             sweeping: false,
             sweep_after: None,
             stopping: false,
@@ -158,7 +161,13 @@ impl Engine {
             | Packet::UnsubAck(_)
             | Packet::PingResp => return self.on_out_of_place(now, id, packet, effects),
         }
-        if self.clients.doomed.iter().any(|(doomed, _)| *doomed == id) {
+        if !self.clients.doomed.is_empty()
+            && self
+                .clients
+                .connections
+                .get(id)
+                .is_none_or(|c| c.marks.has(Marks::DOOMED))
+        {
             Flow::Stop
         } else {
             Flow::Go
@@ -241,4 +250,10 @@ impl Engine {
         self.clients.stats.protocol_errors += 1;
         self.end_connection(now, id, Cause::Malformed(error), effects);
     }
+}
+
+/// The key of assigned Client Identifiers: their readers learn nothing of the one that tables are hashed with.
+fn assigner(hasher: &RandomState) -> RandomState {
+    let key = |n: u64| hasher.hash_one(("assigned Client Identifier", n));
+    RandomState::with_seeds(key(0), key(1), key(2), key(3))
 }

@@ -20,6 +20,7 @@ pub(crate) struct Link {
     heard: u64,
     confirmed_to: u64,
     /// Our forwards to it that want an answer: numbers, and whose acknowledgement waits for each.
+    /// The numbers follow each other: an entry is found by its distance from the first.
     sent: u64,
     awaiting: VecDeque<(u64, Option<(SessionRef, Place)>)>,
     /// Its forwards that want an answer: the latest, those not yet settled in order, and what we told last.
@@ -110,10 +111,8 @@ impl Links {
 
     /// Lets an acknowledgement wait for a forward's answer.
     pub(crate) fn await_answer(&mut self, to: ShardId, n: u64, who: (SessionRef, Place)) {
-        if let Some(link) = self.link_mut(to)
-            && let Some(entry) = link.awaiting.iter_mut().rev().find(|(number, _)| *number == n)
-        {
-            entry.1 = Some(who);
+        if let Some(entry) = self.awaiting(to, n) {
+            *entry = Some(who);
         }
     }
 
@@ -128,9 +127,14 @@ impl Links {
 
     /// The acknowledgement that one refused forward settles.
     pub(crate) fn on_refused(&mut self, from: ShardId, n: u64) -> Option<(SessionRef, Place)> {
-        let link = self.link_mut(from)?;
-        let at = link.awaiting.iter().position(|(number, _)| *number == n)?;
-        link.awaiting.remove(at)?.1
+        self.awaiting(from, n)?.take()
+    }
+
+    /// Who waits for a forward's answer, until the cumulative answer has passed it.
+    fn awaiting(&mut self, to: ShardId, n: u64) -> Option<&mut Option<(SessionRef, Place)>> {
+        let awaiting = &mut self.link_mut(to)?.awaiting;
+        let at = n.checked_sub(awaiting.front()?.0)?;
+        awaiting.get_mut(usize::try_from(at).ok()?).map(|(_, who)| who)
     }
 
     /// A forward came that wants an answer.

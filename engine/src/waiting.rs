@@ -23,7 +23,9 @@ use crate::topic_tree::FilterKey;
 #[derive(Debug, Default)]
 pub(crate) struct Confirmations {
     waiting: BTreeMap<u64, Vec<(SessionRef, Place)>>,
-    /// Filters whose announcement is not confirmed yet, in the order of their numbers.
+    /// The latest announcement of each filter that is not confirmed yet.
+    latest: BTreeMap<FilterKey, u64>,
+    /// The same in the order of their numbers, and with filters that were forgotten since.
     filters: VecDeque<(u64, FilterKey)>,
 }
 
@@ -35,25 +37,27 @@ impl Confirmations {
     /// Remembers that a filter was announced.
     pub(crate) fn remember(&mut self, filter: FilterKey, n: u64) {
         self.filters.push_back((n, filter));
+        self.latest.insert(filter, n);
     }
 
     /// The announcement that a filter still waits for; 0 when it is confirmed.
     pub(crate) fn number_of(&self, filter: FilterKey) -> u64 {
-        self.filters
-            .iter()
-            .rev()
-            .find(|(_, key)| *key == filter)
-            .map_or(0, |(n, _)| *n)
+        self.latest.get(&filter).copied().unwrap_or(0)
     }
 
     /// The filter has nobody left; its key may become another filter's.
     pub(crate) fn forget(&mut self, filter: FilterKey) {
-        self.filters.retain(|(_, key)| *key != filter);
+        self.latest.remove(&filter);
     }
 
     fn pop_upto(&mut self, confirmed: u64) -> Option<Vec<(SessionRef, Place)>> {
-        while self.filters.front().is_some_and(|(n, _)| *n <= confirmed) {
+        while let Some(&(n, filter)) = self.filters.front()
+            && n <= confirmed
+        {
             self.filters.pop_front();
+            if self.latest.get(&filter) == Some(&n) {
+                self.latest.remove(&filter);
+            }
         }
         let entry = self.waiting.first_entry()?;
         (*entry.key() <= confirmed).then(|| entry.remove())

@@ -22,7 +22,8 @@ impl Clients {
         };
         if connection.version == ProtocolVersion::V5 {
             delivery.set_message_expiry_interval(delivery.message.expiry_left(now));
-            (delivery.topic_alias, delivery.alias_only) = connection.alias_out(delivery.message.topic().as_bytes());
+            (delivery.topic_alias, delivery.alias_only) =
+                connection.alias_out(delivery.message.topic(), &mut self.memory);
         }
         let bytes = delivery.bytes_max();
         if bytes > connection.maximum_packet_size
@@ -30,7 +31,7 @@ impl Clients {
         {
             if !delivery.alias_only {
                 // The client will not see the packet that was to tell it.
-                connection.forget_alias_out(delivery.message.topic().as_bytes());
+                connection.forget_alias_out(delivery.message.topic(), &mut self.memory);
             }
             self.stats.publish_oversized += 1;
             return false;

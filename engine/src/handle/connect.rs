@@ -394,16 +394,15 @@ impl Engine {
         self.replay(now, key, effects);
     }
 
-    /// A Client Identifier that nobody has, at home on this shard: the connection need not move.
+    /// A Client Identifier that nobody has, at home on this shard: the connection need not move. Whoever got one cannot
+    /// tell the next.
     fn assign_client_id(&mut self) -> String {
         loop {
-            self.assigned = self
-                .assigned
-                .wrapping_mul(0x5851_F42D_4C95_7F2D)
-                .wrapping_add(0x1405_7B7E_F767_814F);
+            self.assigned += 1;
+            let name = self.assigner.hash_one((self.shard.0, self.assigned));
             let mut client_id = String::from(&*self.clients.config.assigned_client_id_prefix);
             // Writing to a String cannot fail.
-            let _ = write!(client_id, "{:04x}-{:016x}", self.shard.0, self.assigned);
+            let _ = write!(client_id, "{:04x}-{:016x}", self.shard.0, name);
             let at_home = self.placement.home_of(self.placement.origin(&client_id)) == self.shard;
             if at_home && self.clients.sessions.find(&client_id).is_none() {
                 return client_id;

@@ -284,6 +284,9 @@ impl crate::clients::Clients {
         {
             self.timers.cancel(timer);
         }
+        if let Some(aliases) = connection.aliases.take() {
+            self.memory.refund(aliases.bytes);
+        }
         if let Some(parked) = connection.parked.take() {
             for (message, _) in parked.waiting {
                 self.let_go(message, effects);

@@ -1,6 +1,7 @@
 //! What the transport says of a connection's bytes: congested, drained.
 
 use crate::clients::Reason;
+use crate::connection::Marks;
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::event::Cause;
@@ -17,7 +18,9 @@ impl Engine {
         let Some(connection) = self.clients.connections.get_mut(id) else {
             return;
         };
-        connection.draining |= connection.congested && unsent < connection.unsent;
+        if connection.congested && unsent < connection.unsent {
+            connection.marks.set(Marks::DRAINING);
+        }
         connection.congested = true;
         connection.unsent = unsent;
         if connection.congested_timer.is_none() {
@@ -36,7 +39,7 @@ impl Engine {
             return;
         };
         connection.congested_timer = None;
-        if core::mem::take(&mut connection.draining) {
+        if connection.marks.take(Marks::DRAINING) {
             let deadline = now.mono.saturating_add(patience);
             connection.congested_timer = Some(self.clients.timers.insert(deadline, Reason::Congested(id)));
         } else {
@@ -50,7 +53,7 @@ impl Engine {
             return;
         };
         connection.congested = false;
-        connection.draining = false;
+        connection.marks.take(Marks::DRAINING);
         connection.unsent = 0;
         if let Some(timer) = connection.congested_timer.take() {
             self.clients.timers.cancel(timer);

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::input::Flow;
 use crate::journal::Gate;
-use crate::memory::REFERENCE_BYTES;
+use crate::memory::{Memory, REFERENCE_BYTES};
 use crate::message::Message;
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, may};
@@ -58,12 +58,15 @@ impl Engine {
         }
         let ack = publish.packet_id.map(|packet_id| (lane_of(publish.qos), packet_id));
         let Clients {
-            sessions, connections, ..
+            sessions,
+            connections,
+            memory,
+            ..
         } = &mut self.clients;
         let Some(session) = sessions.get(from.key) else {
             return Flow::Stop;
         };
-        let Some(topic) = topic_of(connections, from.id, publish) else {
+        let Some(topic) = topic_of(connections, memory, from.id, publish) else {
             self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
             return Flow::Stop;
         };
@@ -361,6 +364,7 @@ const fn kind_of(lane: Lane) -> AckKind {
 /// The topic of a PUBLISH, its Topic Alias set or looked up. `None`: the alias stands for nothing.
 fn topic_of<'a>(
     connections: &'a mut Connections,
+    memory: &mut Memory,
     id: ConnectionId,
     publish: &sol_codec::Publish<'a>,
 ) -> Option<&'a str> {
@@ -368,7 +372,7 @@ fn topic_of<'a>(
         (Some(topic), None) => Some(topic),
         (Some(topic), Some(alias)) => {
             if let Some(connection) = connections.get_mut(id) {
-                connection.set_alias_in(alias, topic);
+                connection.set_alias_in(alias, topic, memory);
             }
             Some(topic)
         }

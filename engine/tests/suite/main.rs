@@ -1,6 +1,7 @@
 //! The engine as its caller sees it, in nodes of one, two and three shards. A file for each chapter of the specification.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod bounds;
 mod c3_10_unsubscribe;
 mod c3_14_disconnect;
 mod c3_1_connect;
