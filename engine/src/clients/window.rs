@@ -104,6 +104,30 @@ impl Clients {
         true
     }
 
+    /// Ends an exchange that expects just this, and lets go of what it held. Returns whether anything waits for the place
+    /// that has become free.
+    pub(crate) fn finish_expected(
+        &mut self,
+        key: SessionKey,
+        packet_id: PacketId,
+        flow: SenderFlow,
+        effects: &mut Effects,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let has_replays = session.replays.is_some();
+        let Some(sender) = session.sender.as_deref_mut() else {
+            return false;
+        };
+        let Some(owed) = sender.finish_if(packet_id, |owed| owed.flow == flow) else {
+            return false;
+        };
+        let has_waiting = has_replays || sender.has_waiting();
+        self.forget(owed, effects);
+        has_waiting
+    }
+
     /// PUBREC came: the message itself is no longer owed, its PUBREL is. `false` if no PUBLISH was under way.
     pub(crate) fn release(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) -> bool {
         let durable_on = self.journal.is_on();

@@ -13,9 +13,7 @@ use crate::time::Now;
 impl Engine {
     /// QoS 1 is done, whatever the Reason Code says [MQTT-4.4.0-2].
     pub(crate) fn on_puback(&mut self, now: Now, key: SessionKey, ack: &PubAck<'_>, effects: &mut Effects) {
-        if self.flow_of(key, ack.packet_id) == Some(SenderFlow::ExpectPuback) {
-            self.finish_and_go_on(now, key, ack.packet_id, effects);
-        }
+        self.finish_expected(now, key, ack.packet_id, SenderFlow::ExpectPuback, effects);
     }
 
     /// QoS 2, first half: PUBREL follows [MQTT-4.3.3-4], or nothing after a failure [MQTT-4.4.0-2].
@@ -28,9 +26,7 @@ impl Engine {
         effects: &mut Effects,
     ) {
         if ack.reason_code.is_error() {
-            if self.flow_of(key, ack.packet_id) == Some(SenderFlow::ExpectPubrec) {
-                self.finish_and_go_on(now, key, ack.packet_id, effects);
-            }
+            self.finish_expected(now, key, ack.packet_id, SenderFlow::ExpectPubrec, effects);
         } else if !self.clients.release(key, ack.packet_id, effects) {
             let reason = ReasonCode::PacketIdentifierNotFound;
             self.clients
@@ -63,20 +59,22 @@ impl Engine {
 
     /// QoS 2 is done.
     pub(crate) fn on_pubcomp(&mut self, now: Now, key: SessionKey, ack: &PubComp<'_>, effects: &mut Effects) {
-        if self.flow_of(key, ack.packet_id) == Some(SenderFlow::ExpectPubcomp) {
-            self.finish_and_go_on(now, key, ack.packet_id, effects);
+        self.finish_expected(now, key, ack.packet_id, SenderFlow::ExpectPubcomp, effects);
+    }
+
+    /// An exchange is over, if it stands where this acknowledgement belongs: its place in the window goes to whatever
+    /// waits for one.
+    fn finish_expected(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        packet_id: PacketId,
+        flow: SenderFlow,
+        effects: &mut Effects,
+    ) {
+        if self.clients.finish_expected(key, packet_id, flow, effects) {
+            self.go_on(now, key, effects);
         }
-    }
-
-    fn flow_of(&mut self, key: SessionKey, packet_id: PacketId) -> Option<SenderFlow> {
-        let sender = self.clients.sessions.get_mut(key)?.sender.as_deref_mut()?;
-        Some(sender.get_mut(packet_id)?.flow)
-    }
-
-    /// An exchange is over: its place in the window goes to the next message.
-    fn finish_and_go_on(&mut self, now: Now, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
-        self.clients.finish(key, packet_id, effects);
-        self.go_on(now, key, effects);
     }
 
     /// A place in a Session's window has become free.

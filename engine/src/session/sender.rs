@@ -105,6 +105,11 @@ impl Sender {
         self.window.is_empty() && self.queue.is_empty()
     }
 
+    /// Whether anything waits for a place in the window: in the queue, or to be taken up again.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || self.cursor < self.window.len()
+    }
+
     /// Whether a new message may be sent now, past an empty queue.
     pub(crate) fn has_room(&self, quota: u16) -> bool {
         self.outstanding < quota && self.cursor == self.window.len() && self.window.len() < SPAN_MAX
@@ -162,15 +167,25 @@ impl Sender {
 
     /// Ends an exchange, and with it the use of its identifier.
     pub(crate) fn finish(&mut self, packet_id: PacketId) -> Option<Owed> {
+        self.finish_if(packet_id, |_| true)
+    }
+
+    /// The same, if it is such an exchange.
+    #[inline]
+    pub(crate) fn finish_if(&mut self, packet_id: PacketId, is_such: impl FnOnce(&Owed) -> bool) -> Option<Owed> {
         let at = self.index_of(packet_id)?;
-        let owed = self.window.get_mut(at)?.take()?;
+        let owed = self.window.get_mut(at)?.take_if(|owed| is_such(owed))?;
         if at < self.cursor {
             self.outstanding -= 1;
         }
         while let Some(None) = self.window.front() {
             self.window.pop_front();
             self.cursor = self.cursor.saturating_sub(1);
-            self.front = (self.front + 1) % PACKET_IDS;
+            self.front = if self.front + 1 == PACKET_IDS {
+                0
+            } else {
+                self.front + 1
+            };
         }
         Some(owed)
     }
