@@ -132,8 +132,11 @@ fn write(
     out: &mut impl Sink,
 ) {
     out.put_u16(id.get());
+    if version < ProtocolVersion::V5 {
+        return;
+    }
     let bare = properties.is_empty();
-    if version < ProtocolVersion::V5 || (bare && code == ReasonCode::Success) {
+    if bare && code == ReasonCode::Success {
         return;
     }
     out.put_u8(code.value());

@@ -38,12 +38,22 @@ impl<'a> UserProperties<'a> {
     }
 
     /// Whether there is none.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        match self.0 {
+            // Most sections are empty, and then nobody need look for pairs among other Properties.
+            Source::Section([]) => true,
+            Source::Section(_) => self.iter().next().is_none(),
+            Source::Pairs(pairs) => pairs.is_empty(),
+        }
     }
 
+    #[inline]
     pub(crate) fn write(&self, out: &mut impl Sink) {
+        if self.is_empty() {
+            return;
+        }
         for (name, value) in self.iter() {
             out.put_u8(PropertyId::UserProperty.value());
             out.put_str(name);
