@@ -38,7 +38,7 @@ auto_id_prefix auto-
 max_packet_size 1MB
 max_connections -1
 max_inflight_messages 256
-max_queued_messages 1000
+max_queued_messages 10000
 max_queued_bytes 8MB
 queue_full refuse
 queue_qos0_messages false
