@@ -3,10 +3,12 @@
 //! Events come through `tracing`; this module is the subscriber, without spans or filters by target. A line is made on
 //! the thread that reports the event and written by a thread of its own behind a bounded queue, so that neither a full
 //! disk nor a pipe that nobody reads can stop a shard: what does not fit is dropped, counted, and the count is written.
+//! So is what peers cause too often: of each kind of line they get a few a second.
 //!
 //! Whatever a client may have chosen belongs into a field, not into the message: fields are bounded and escaped, so that
 //! no client forges a line or moves a terminal's cursor.
 
+mod limit;
 mod line;
 mod writer;
 
@@ -20,9 +22,11 @@ use tracing::span;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
+pub use self::limit::KIND_LINES_MAX;
 pub use self::line::{FIELD_BYTES_MAX, MESSAGE_BYTES_MAX, SOL_CHARS_MAX};
 pub use self::writer::QUEUE_LINES_MAX;
 
+use self::limit::{Admission, Limiter, is_limited};
 use self::line::{Bounded, Record};
 use self::writer::Writer;
 use crate::config::{Levels, Log, LogFormat};
@@ -43,11 +47,13 @@ impl Logger {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(config: &Log) -> io::Result<(Self, Option<String>)> {
-        let (writer, fault) = Writer::start(config)?;
+        let limiter = Arc::new(Limiter::default());
+        let (writer, fault) = Writer::start(config, Arc::clone(&limiter))?;
         let shared = Shared {
             levels: AtomicU8::new(config.levels.0),
             format: config.format,
             timestamp: config.timestamp,
+            limiter,
             writer,
         };
         Ok((
@@ -101,6 +107,7 @@ struct Shared {
     levels: AtomicU8,
     format: LogFormat,
     timestamp: bool,
+    limiter: Arc<Limiter>,
     writer: Writer,
 }
 
@@ -115,13 +122,24 @@ impl Subscriber for LogSubscriber {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut record = Record::new(level_name(*event.metadata().level()));
-        event.record(&mut record);
+        let (log, metadata) = (&*self.0, event.metadata());
         let time = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let time = (self.0.timestamp || self.0.format == LogFormat::Sol).then_some(time);
-        self.0.writer.write(record.line(self.0.format, time));
+        let kind = is_limited(metadata).then(|| metadata.callsite());
+        match kind.clone().map(|kind| log.limiter.admit(kind, time.as_secs())) {
+            None | Some(Admission::Written) => {}
+            Some(Admission::Counted) => return,
+            Some(Admission::FirstCounted) => return log.writer.wake(),
+        }
+        let level = level_name(*metadata.level());
+        let mut record = Record::new(level);
+        event.record(&mut record);
+        if let Some(kind) = kind {
+            log.limiter.name(&kind, level, &record);
+        }
+        let time = (log.timestamp || log.format == LogFormat::Sol).then_some(time);
+        log.writer.write(record.line(log.format, time));
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -217,6 +235,35 @@ mod tests {
             "WARNING login failed client=\"a\\nb\" port=7\nDEBUG written now\n"
         );
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// Of one kind of line that peers cause a few are written a second, and the number of the others; another kind, and
+    /// lines that no peer causes, are not held back.
+    #[test]
+    fn floods_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sol.log");
+        let (logger, _) = Logger::start(&config(&path, Levels::ALL)).unwrap();
+        tracing::subscriber::with_default(logger.subscriber(), || {
+            for number in 0..1000 {
+                tracing::warn!(target: "sol_server::events", number, "closed");
+                tracing::info!("ours");
+            }
+            tracing::warn!(target: "sol_server::events", "another");
+        });
+        let text = written(&logger, &path);
+        assert_eq!(text.matches("INFO ours\n").count(), 1000);
+        assert!(text.contains("WARNING another\n"));
+        let more = text.lines().filter_map(|line| {
+            let (count, kind) = line.strip_prefix("WARNING ")?.split_once(" more: ")?;
+            assert_eq!(kind, "closed");
+            count.parse::<usize>().ok()
+        });
+        assert_eq!(
+            more.sum::<usize>() + text.matches("WARNING closed number=").count(),
+            1000
+        );
+        assert!(text.matches("WARNING closed number=").count() < 1000);
     }
 
     /// A rotated file is let go and a new one begun.

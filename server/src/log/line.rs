@@ -62,6 +62,10 @@ impl Record {
         }
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn push(&mut self, name: &'static str, text: String) {
         if name == "message" {
             self.message = text;

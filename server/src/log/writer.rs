@@ -6,18 +6,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
+use super::limit::Limiter;
 use super::line::Record;
 use crate::config::{Log, LogFormat, LogStream, reason};
 
+/// How often the numbers of lines held back are written.
+const COUNTS_INTERVAL: Duration = Duration::from_secs(1);
 /// Lines waiting to be written; more are dropped and counted.
 pub const QUEUE_LINES_MAX: usize = 4096;
 
 enum Item {
     Line(String),
     Flush(SyncSender<()>),
+    Wake,
 }
 
 /// The sending side. The thread ends when it is dropped.
@@ -35,7 +39,7 @@ struct Flags {
 
 impl Writer {
     /// Opens the destinations; a file that cannot be opened is told as a sentence and left out until it is reopened.
-    pub(super) fn start(config: &Log) -> io::Result<(Self, Option<String>)> {
+    pub(super) fn start(config: &Log, limiter: Arc<Limiter>) -> io::Result<(Self, Option<String>)> {
         let (file, fault) = match config.file.as_deref().map(open) {
             Some(Ok(file)) => (Some(file), None),
             Some(Err(fault)) => (None, Some(fault)),
@@ -45,10 +49,14 @@ impl Writer {
         let (queue, items) = sync_channel(QUEUE_LINES_MAX);
         let thread = Thread {
             format: config.format,
-            stream: config.stream,
+            timestamp: config.timestamp || config.format == LogFormat::Sol,
+            stream: Stream(config.stream),
+            stream_lost: 0,
             path: config.file.clone(),
             file,
+            file_lost: 0,
             flags: Arc::clone(&flags),
+            limiter,
         };
         std::thread::Builder::new()
             .name("sol-log".to_owned())
@@ -61,6 +69,12 @@ impl Writer {
         if self.queue.try_send(Item::Line(line)).is_err() {
             self.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Lets the thread see that there are counts to write.
+    pub(super) fn wake(&self) {
+        // A thread whose queue is full is awake.
+        let _ = self.queue.try_send(Item::Wake);
     }
 
     /// Lets the thread open its file anew before the next line.
@@ -80,21 +94,45 @@ impl Writer {
 
 struct Thread {
     format: LogFormat,
-    stream: LogStream,
+    timestamp: bool,
+    stream: Stream,
+    /// Lines that this destination alone has not got.
+    stream_lost: u64,
     path: Option<PathBuf>,
     file: Option<File>,
+    file_lost: u64,
     flags: Arc<Flags>,
+    limiter: Arc<Limiter>,
 }
 
 impl Thread {
     fn run(mut self, items: &Receiver<Item>) {
-        for item in items {
+        loop {
+            let item = if self.limiter.is_pending() {
+                items.recv_timeout(COUNTS_INTERVAL)
+            } else {
+                items.recv().map_err(RecvTimeoutError::from)
+            };
             match item {
-                Item::Line(line) => self.write(&line),
-                Item::Flush(done) => {
+                Ok(Item::Line(line)) => self.write(&line),
+                Ok(Item::Flush(done)) => {
+                    self.write_counts(None);
                     let _ = done.send(());
                 }
+                Ok(Item::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
+            if self.limiter.is_pending() {
+                self.write_counts(Some(since_epoch().as_secs()));
+            }
+        }
+    }
+
+    /// Writes how many lines were held back in the seconds before `second`.
+    fn write_counts(&mut self, second: Option<u64>) {
+        for record in self.limiter.take(second) {
+            let line = record.line(self.format, self.timestamp.then(since_epoch));
+            self.write(&line);
         }
     }
 
@@ -105,45 +143,103 @@ impl Thread {
             match open(path) {
                 Ok(file) => self.file = Some(file),
                 Err(fault) => {
-                    self.write_own(&format!("{fault}; the old one stays open"));
+                    let text = self.own(&format!("{fault}; the old one stays open"));
+                    self.write_out(&text);
                 }
             }
         }
         let lost = self.flags.lost.swap(0, Ordering::Relaxed);
-        let told = lost == 0 || self.write_own(&format!("{lost} log lines were lost here"));
-        if !told {
-            self.flags.lost.fetch_add(lost, Ordering::Relaxed);
+        self.stream_lost += lost;
+        self.file_lost += lost;
+        self.write_out(line);
+    }
+
+    /// Writes a line to each destination, behind the number of those that it has not got. A stream that nobody will ever
+    /// read again is given up.
+    fn write_out(&mut self, line: &str) {
+        let format = self.format;
+        if let Err(error) = deliver(&mut self.stream, &mut self.stream_lost, line, format)
+            && is_gone(&error)
+        {
+            let name = if self.stream.0 == LogStream::Stdout {
+                "output"
+            } else {
+                "error"
+            };
+            self.stream = Stream(LogStream::None);
+            self.stream_lost = 0;
+            let text = self.own(&format!("standard {name} is gone, nothing is written to it any more"));
+            self.write_file(&text);
         }
-        if !self.write_out(line) {
-            self.flags.lost.fetch_add(1, Ordering::Relaxed);
+        self.write_file(line);
+    }
+
+    fn write_file(&mut self, line: &str) {
+        if let Some(file) = &mut self.file {
+            // There is nobody to tell before it can be written again.
+            let _ = deliver(file, &mut self.file_lost, line, self.format);
         }
     }
 
-    /// Writes a line about the log itself.
-    fn write_own(&mut self, text: &str) -> bool {
-        let mut record = Record::new("WARNING");
-        record.push("message", text.to_owned());
-        let time = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.write_out(&record.line(self.format, Some(time)))
+    /// A line about the log itself.
+    fn own(&self, text: &str) -> String {
+        own_line(self.format, text)
+    }
+}
+
+fn own_line(format: LogFormat, text: &str) -> String {
+    let mut record = Record::new("WARNING");
+    record.push("message", text.to_owned());
+    record.line(format, Some(since_epoch()))
+}
+
+fn deliver(to: &mut impl Write, lost: &mut u64, line: &str, format: LogFormat) -> io::Result<()> {
+    let mut write = || {
+        if *lost > 0 {
+            let text = own_line(format, &format!("{lost} log lines were lost here"));
+            to.write_all(text.as_bytes())?;
+            *lost = 0;
+        }
+        to.write_all(line.as_bytes())?;
+        to.flush()
+    };
+    let written = write();
+    if written.is_err() {
+        *lost += 1;
+    }
+    written
+}
+
+/// Whether a stream fails for ever: its reader has ended, its terminal has been closed, or it was closed from the start.
+fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::PIPE | Errno::IO | Errno::BADF))
+}
+
+/// A standard stream.
+struct Stream(LogStream);
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0 {
+            LogStream::None => Ok(bytes.len()),
+            LogStream::Stdout => io::stdout().write(bytes),
+            LogStream::Stderr => io::stderr().write(bytes),
+        }
     }
 
-    /// Whether the line reached every destination there is. There is nobody to tell if it did not.
-    fn write_out(&mut self, line: &str) -> bool {
-        let stream = match self.stream {
-            LogStream::None => Ok(()),
-            LogStream::Stdout => io::stdout()
-                .write_all(line.as_bytes())
-                .and_then(|()| io::stdout().flush()),
-            LogStream::Stderr => io::stderr().write_all(line.as_bytes()),
-        };
-        let file = self
-            .file
-            .as_mut()
-            .map_or(Ok(()), |file| file.write_all(line.as_bytes()));
-        stream.is_ok() && file.is_ok()
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0 {
+            LogStream::None | LogStream::Stderr => Ok(()),
+            LogStream::Stdout => io::stdout().flush(),
+        }
     }
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 fn open(path: &Path) -> Result<File, String> {
