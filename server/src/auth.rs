@@ -11,7 +11,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -20,7 +19,6 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sha2::{Digest, Sha512_256};
 use subtle::ConstantTimeEq;
 
-use crate::config::Diagnostic;
 use crate::password_file::{PASSWORD_BYTES_MAX, Stored, Users};
 
 /// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
@@ -174,16 +172,6 @@ impl Verifier {
     /// Requests waiting for a thread.
     pub fn queued(&self) -> usize {
         self.queue.as_ref().map_or(0, Sender::len)
-    }
-
-    /// Reads the password file anew. What is wrong with it leaves the old users in force.
-    ///
-    /// # Errors
-    /// As [`Users::load`].
-    pub fn reload(&self, path: &Path) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
-        let (users, warnings) = Users::load(path)?;
-        self.replace(users);
-        Ok(warnings)
     }
 
     /// Puts other users in force.
@@ -474,20 +462,5 @@ mod tests {
         verifier.submit(from(Some("192.0.2.1"), "eve", fault)).unwrap();
         assert_eq!(ask(&verifier, "ann", b"secret"), Verdict::Accepted);
         assert!(verifier.shared.waiting().is_empty());
-    }
-
-    /// A broken file at reload keeps the old users in force.
-    #[test]
-    fn reload_keeps_old_users_on_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("passwd");
-        let verifier = Verifier::new(users(&[("ann", b"old")]), 1, 8).unwrap();
-        std::fs::write(&path, "ann\n").unwrap();
-        assert!(verifier.reload(&path).is_err());
-        assert!(verifier.reload(&dir.path().join("absent")).is_err());
-        assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Accepted);
-        std::fs::write(&path, format!("ann:{}\n", hash_password(b"new").unwrap())).unwrap();
-        assert!(verifier.reload(&path).is_ok());
-        assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Refused);
     }
 }

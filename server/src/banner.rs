@@ -42,7 +42,7 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         Some(bytes) => format!("memory limit: {}", units::show_size(bytes)),
         None => "memory limit: none".to_owned(),
     });
-    lines.extend(advice(config, facts));
+    lines.extend(advice(facts));
     lines
 }
 
@@ -56,29 +56,34 @@ fn authentication(config: &Config, facts: &Facts) -> String {
     }
 }
 
-/// The exact commands that open a local broker to the network, or a warning that it is open without a password.
-fn advice(config: &Config, facts: &Facts) -> Vec<String> {
-    let local = facts.listening.iter().all(Address::is_local);
+/// The exact commands that open a local broker to the network.
+fn advice(facts: &Facts) -> Vec<String> {
+    if !is_local(facts) {
+        return Vec::new();
+    }
     let port = facts.listening.iter().find_map(|address| match address {
         Address::Tcp { port, .. } => Some(*port),
         Address::Unix(_) => None,
     });
-    match (local, config.auth.allow_anonymous) {
-        (true, _) => {
-            let port = port.unwrap_or(1883);
-            let file = format!("'listener {port}' 'allow_anonymous false' \"password_file $PWD/sol.passwd\"");
-            vec![
-                "only this machine can connect; to open it to the network with a password:".to_owned(),
-                format!("  sol passwd sol.passwd USER && printf '%s\\n' {file} > sol.conf && sol -c sol.conf"),
-            ]
-        }
-        (false, true) => vec![
-            "WARNING: everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
-             password_file (`sol passwd FILE USER`)"
-                .to_owned(),
-        ],
-        (false, false) => Vec::new(),
-    }
+    let port = port.unwrap_or(1883);
+    let file = format!("'listener {port}' 'allow_anonymous false' \"password_file $PWD/sol.passwd\"");
+    vec![
+        "only this machine can connect; to open it to the network with a password:".to_owned(),
+        format!("  sol passwd sol.passwd USER && printf '%s\\n' {file} > sol.conf && sol -c sol.conf"),
+    ]
+}
+
+/// What must be known of a broker that anybody on the network can use.
+pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
+    (config.auth.allow_anonymous && !is_local(facts)).then(|| {
+        "everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
+         password_file (`sol passwd FILE USER`)"
+            .to_owned()
+    })
+}
+
+fn is_local(facts: &Facts) -> bool {
+    facts.listening.iter().all(Address::is_local)
 }
 
 #[cfg(test)]
@@ -87,6 +92,13 @@ mod tests {
     use crate::config::Host;
 
     fn show(text: &str) -> Vec<String> {
+        let (config, facts) = parse(text);
+        let mut lines = banner(&config, &facts);
+        lines.extend(open_warning(&config, &facts));
+        lines
+    }
+
+    fn parse(text: &str) -> (Config, Facts) {
         let config = Config::parse(
             "/etc/sol.conf".as_ref(),
             text.as_bytes(),
@@ -104,7 +116,7 @@ mod tests {
             shards: 1,
             users: 2,
         };
-        banner(&config, &facts)
+        (config, facts)
     }
 
     /// Everything that decides who can reach what is said, and how to open a local broker.
@@ -131,7 +143,7 @@ mod tests {
     fn open_to_the_network() {
         let open = show("ip_address 0.0.0.0\npassword_file /p");
         assert_eq!(open[2], "listening on 0.0.0.0:1883 (tcp, no encryption): anyone");
-        assert!(open[5].starts_with("WARNING: everybody"));
+        assert!(open[5].starts_with("everybody who reaches"));
         let closed = show("listener 1883\nlistener 0 /s\npassword_file /p");
         assert_eq!(
             closed[2],

@@ -39,7 +39,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     let listeners = transport.listeners.len();
     let engine = engine_config(config, listeners);
     let observer = |_: ShardId| Watcher {
-        verifier: startup.verifier.clone(),
+        verifier: Arc::clone(&startup.verifier),
     };
     let shards = Shards::start(&transport, &engine, seeds, clock, observer)
         .map_err(|error| reason(&io::Error::other(error.to_string())))?;
@@ -114,7 +114,7 @@ impl Broker for Running {
 
 /// One shard's observer: writes the log and hands logins to the verifier.
 struct Watcher {
-    verifier: Option<Arc<Verifier>>,
+    verifier: Arc<Verifier>,
 }
 
 impl Observer for Watcher {
@@ -130,7 +130,7 @@ impl Observer for Watcher {
         use sol_codec::ReasonCode::{BadUserNameOrPassword, ServerBusy};
         let AuthRequest { username, password, .. } = request;
         // Dropping the reply refuses the login.
-        let (Some(verifier), Some(password)) = (&self.verifier, password) else {
+        let Some(password) = password else {
             return reply.answer(AuthOutcome::Refused(BadUserNameOrPassword));
         };
         let reply = Arc::new(Mutex::new(Some(reply)));
@@ -154,7 +154,7 @@ impl Observer for Watcher {
                 );
             }),
         };
-        if let Err(Full(request)) = verifier.submit(request) {
+        if let Err(Full(request)) = self.verifier.submit(request) {
             tracing::warn!(%peer, user = %request.user, "login not checked: too many are waiting");
             answer(&reply, AuthOutcome::Refused(ServerBusy));
         }

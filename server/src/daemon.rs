@@ -9,8 +9,9 @@
 //! may already have threads, and no line of this is unsafe. Until the broker is ready its standard error is the
 //! terminal, so that whoever started it reads why it could not; afterwards all three streams are `/dev/null`.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -36,7 +37,7 @@ impl Role {
     pub fn of_this_process() -> Self {
         match std::env::var_os(STAGE) {
             Some(stage) if stage == "1" => Self::Between,
-            Some(stage) if stage == "2" => Self::Broker(Ready(())),
+            Some(stage) if stage == "2" => Self::Broker(Ready::take()),
             _ => Self::Terminal,
         }
     }
@@ -73,18 +74,31 @@ fn next(stage: &str) -> io::Result<Command> {
     Ok(command)
 }
 
-/// The broker's word to the terminal.
+/// The broker's word to the terminal: the pipe that the terminal waits at, if there is one.
 #[derive(Debug)]
-pub struct Ready(());
+pub struct Ready(Option<File>);
 
 impl Ready {
+    /// Takes the pipe away from standard output, where a log that goes there would spoil the word.
+    fn take() -> Self {
+        let pipe = io::stdout().as_fd().try_clone_to_owned();
+        let taken = pipe.and_then(|pipe| {
+            let null = OpenOptions::new().write(true).open("/dev/null")?;
+            rustix::stdio::dup2_stdout(&null)?;
+            Ok(File::from(pipe))
+        });
+        Self(taken.ok())
+    }
+
     /// Says that clients are served, and lets the terminal and the current directory go.
     ///
     /// # Errors
     /// There is no `/dev/null`.
     pub fn announce(self) -> io::Result<()> {
-        // Nobody waits any more if this fails.
-        let _ = io::stdout().write_all(READY).and_then(|()| io::stdout().flush());
+        if let Some(mut pipe) = self.0 {
+            // Nobody waits any more if this fails.
+            let _ = pipe.write_all(READY);
+        }
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;

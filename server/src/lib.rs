@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod passwd;
 pub mod password_file;
+mod reload;
 pub mod serve;
 pub mod signals;
 pub mod stats;
@@ -32,7 +33,6 @@ use self::cli::{Cli, Command, Passwd, Serve};
 use self::config::{Config, Diagnostic, Host, Refused, reason};
 use self::daemon::Role;
 use self::passwd::Change;
-use self::password_file::Users;
 use self::serve::{Failure, Launch};
 
 /// Exit code of a command line that makes no sense; clap uses it too.
@@ -99,15 +99,7 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
     };
     print_all("warning", &config.warnings);
     let _ = std::io::stdout().write_all(config.to_directives().as_bytes());
-    let Some(path) = config
-        .auth
-        .password_file
-        .as_deref()
-        .filter(|_| config.auth.checks_passwords(config.dialect))
-    else {
-        return ExitCode::SUCCESS;
-    };
-    match Users::load(path) {
+    match reload::users(&config) {
         Ok((_, warnings)) => {
             print_all("warning", &warnings);
             ExitCode::SUCCESS

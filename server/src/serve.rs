@@ -9,13 +9,14 @@ use std::time::Duration;
 use sol_transport::Clock;
 
 use crate::auth::Verifier;
-use crate::banner::{Facts, banner};
+use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
-use crate::config::{Config, Diagnostic, Host, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
+use crate::config::{Config, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
 use crate::daemon::{PidFile, Ready};
 use crate::log::Logger;
 use crate::metrics::MetricsServer;
 use crate::password_file::Users;
+use crate::reload::{self, Parts};
 use crate::signals::{self, Signal};
 use crate::stats::Stats;
 use crate::sys_topics::{Loads, sys_topics};
@@ -38,7 +39,7 @@ pub trait Broker: Send + Sync {
     fn stats(&self) -> Option<Stats>;
     /// Publishes retained messages of its own.
     fn publish(&self, messages: Vec<(String, String)>);
-    /// Puts other limits in force; listeners and who may connect stay as they are.
+    /// Puts other limits and rules of who may connect in force; listeners stay as they are.
     fn reload(&self, config: &Config);
     /// Ends every connection gracefully and returns when all is done.
     fn stop(&self);
@@ -82,8 +83,8 @@ enum Occurrence {
 pub struct Startup {
     /// The configuration in force.
     pub config: Arc<Config>,
-    /// Checks passwords, if any are to be checked.
-    pub verifier: Option<Arc<Verifier>>,
+    /// Checks passwords, if any are to be checked now or after a reload.
+    pub verifier: Arc<Verifier>,
 }
 
 /// Starts the broker; returns when every listener is bound, or a sentence that says why not.
@@ -107,64 +108,88 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     if ready.is_some() && config.log.file.is_none() {
         warnings.push("in the background and without a log file nothing is logged".to_owned());
     }
-    let user_count = users.as_ref().map_or(0, Users::len);
-    let verifier = start_verifier(users)?;
+    let user_count = users.len();
+    let verifier = Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX)
+        .map_err(|error| format!("no verifier: {}", reason(&error)))?;
     let startup = Startup {
         config: Arc::new(config),
-        verifier,
+        verifier: Arc::new(verifier),
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;
     // Before anybody can connect: whoever started the broker reads first what it thinks of the file.
-    warnings.drain(..).for_each(|warning| warn(config, &warning));
-    logger.flush(FLUSH_TIMEOUT);
-    let broker = launch(&startup, on_end)?;
-    let _metrics = start_metrics(config.metrics, &broker, &mut warnings)?;
-    let _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     warnings.iter().for_each(|warning| warn(config, warning));
+    logger.flush(FLUSH_TIMEOUT);
+    // Dropped after the broker has stopped, whichever way this ends.
+    let (_metrics, _pid_file);
+    let broker = launch(&startup, on_end)?;
+    let _stop = StopBroker(broker.as_ref());
+    _metrics = start_metrics(config, &broker)?;
+    _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let facts = Facts {
         users: user_count,
         ..broker.facts()
     };
-    banner(config, &facts).iter().for_each(|line| tracing::info!("{line}"));
+    greet(config, &facts, ready.is_some());
     if let Some(ready) = ready {
         logger.flush(FLUSH_TIMEOUT);
         ready
             .announce()
             .map_err(|error| format!("cannot leave the terminal: {}", reason(&error)))?;
     }
-    let end = run(&startup, options, &logger, broker.as_ref(), &occurrences);
-    tracing::info!("sol stops");
-    broker.stop();
-    match end {
+    let parts = Parts {
+        overrides: options.overrides(),
+        logger: &logger,
+        verifier: &startup.verifier,
+        broker: broker.as_ref(),
+    };
+    match run(Config::clone(config), &parts, &occurrences) {
         Some(End { code, text }) => Err(Failure { code, text }),
         None => Ok(()),
     }
 }
 
+/// Stops the broker when dropped, so that no failure of what surrounds it leaves clients or a socket's file behind.
+struct StopBroker<'a>(&'a dyn Broker);
+
+impl Drop for StopBroker<'_> {
+    fn drop(&mut self) {
+        tracing::info!("sol stops");
+        self.0.stop();
+    }
+}
+
+/// Says where the broker listens and for whom. The log's level may hide it from the log, never from who starts it.
+fn greet(config: &Config, facts: &Facts, in_background: bool) {
+    let hidden = config.log.stream == LogStream::None || !config.log.levels.has(Levels::INFO);
+    for line in banner(config, facts) {
+        tracing::info!("{line}");
+        if hidden && !in_background {
+            crate::print_error(&line);
+        }
+    }
+    if let Some(warning) = open_warning(config, facts) {
+        warn(config, &warning);
+    }
+}
+
 /// The loop of the main thread: statistics when they are due, signals when they come. Ends by a signal or with the
 /// broker.
-fn run(
-    startup: &Startup,
-    options: &Serve,
-    logger: &Logger,
-    broker: &dyn Broker,
-    occurrences: &Receiver<Occurrence>,
-) -> Option<End> {
+fn run(mut config: Config, parts: &Parts<'_>, occurrences: &Receiver<Occurrence>) -> Option<End> {
     let mut loads = Loads::default();
-    let interval = startup.config.sys_interval;
     loop {
+        let interval = config.sys_interval;
         if interval.is_some()
-            && let Some(stats) = broker.stats()
+            && let Some(stats) = parts.broker.stats()
         {
             loads.update(&stats);
             let mut messages = Vec::new();
             sys_topics(&stats, &loads, &mut messages);
-            broker.publish(messages);
+            parts.broker.publish(messages);
         }
         // A signal in between only publishes early.
         match occurrences.recv_timeout(interval.unwrap_or(Duration::MAX)) {
-            Ok(Occurrence::Signal(Signal::Reload)) => reload(startup, options, logger, broker),
+            Ok(Occurrence::Signal(Signal::Reload)) => reload::reload(&mut config, parts),
             Ok(Occurrence::Signal(Signal::User)) => tracing::info!("SIGUSR1 and SIGUSR2 are ignored"),
             Ok(Occurrence::Signal(Signal::Stop)) | Err(RecvTimeoutError::Disconnected) => return None,
             Ok(Occurrence::Ended(end)) => {
@@ -176,74 +201,19 @@ fn run(
     }
 }
 
-/// Reopens the log, reads the password file, the limits and the log levels again. What is wrong stays as it was.
-fn reload(startup: &Startup, options: &Serve, logger: &Logger, broker: &dyn Broker) {
-    logger.reopen();
-    tracing::info!("reloading");
-    match Config::load(
-        startup.config.source.as_deref().or(options.config.as_deref()),
-        &Host::detect(),
-    ) {
-        Ok(mut config) => match config.apply(&options.overrides()) {
-            Ok(()) => {
-                logger.set_levels(config.log.levels);
-                config.listeners.clone_from(&startup.config.listeners);
-                config.auth.clone_from(&startup.config.auth);
-                broker.reload(&config);
-            }
-            Err(refused) => report(&refused.errors),
-        },
-        Err(refused) => report(&refused.errors),
-    }
-    let path = startup.config.auth.password_file.as_deref();
-    if let (Some(verifier), Some(path)) = (&startup.verifier, path) {
-        match verifier.reload(path) {
-            Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-            Err(errors) => report(&errors),
-        }
-    }
-}
-
-fn report(errors: &[Diagnostic]) {
-    errors
-        .iter()
-        .for_each(|error| tracing::error!("not reloaded, the old stays in force: {error}"));
-}
-
-fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Users>, String> {
-    let Some(path) = config
-        .auth
-        .password_file
-        .as_deref()
-        .filter(|_| config.auth.checks_passwords(config.dialect))
-    else {
-        return Ok(None);
-    };
+/// The users to start with: nobody, where passwords are not checked.
+fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<Users, String> {
     let from = config
         .source
         .as_ref()
         .map(|source| format!("{}: ", source.display()))
         .unwrap_or_default();
-    match Users::load(path) {
-        Ok((users, told)) => {
-            warnings.extend(told.iter().map(ToString::to_string));
-            Ok(Some(users))
-        }
-        Err(errors) => Err(errors
-            .iter()
-            .map(|error| format!("{from}{error}"))
-            .collect::<Vec<_>>()
-            .join("\n")),
-    }
-}
-
-fn start_verifier(users: Option<Users>) -> Result<Option<Arc<Verifier>>, String> {
-    let verifier = users
-        .map(|users| Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX))
-        .transpose();
-    verifier
-        .map(|verifier| verifier.map(Arc::new))
-        .map_err(|error| format!("no verifier: {}", reason(&error)))
+    let (users, told) = reload::users(config).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(|error| format!("{from}{error}")).collect();
+        lines.join("\n")
+    })?;
+    warnings.extend(told.iter().map(ToString::to_string));
+    Ok(users.unwrap_or_else(Users::none))
 }
 
 /// The first signal to stop goes to the main thread, which ends in good order within the stop time: another one in that
@@ -264,12 +234,8 @@ fn forward(sender: Sender<Occurrence>) -> impl FnMut(Signal) + Send {
 }
 
 /// Metrics that nobody asked for give way when their port is taken; those that somebody did are owed.
-fn start_metrics(
-    metrics: Metrics,
-    broker: &Arc<dyn Broker>,
-    warnings: &mut Vec<String>,
-) -> Result<Option<MetricsServer>, String> {
-    let address = match metrics {
+fn start_metrics(config: &Config, broker: &Arc<dyn Broker>) -> Result<Option<MetricsServer>, String> {
+    let address = match config.metrics {
         Metrics::Off => return Ok(None),
         Metrics::At(address) => address,
         Metrics::Default => match METRICS_DEFAULT.parse() {
@@ -283,8 +249,9 @@ fn start_metrics(
             tracing::info!("metrics on http://{}/metrics", server.address());
             Ok(Some(server))
         }
-        Err(error) if metrics == Metrics::Default => {
-            warnings.push(format!("no metrics: {address} cannot be bound: {}", reason(&error)));
+        Err(error) if config.metrics == Metrics::Default => {
+            let warning = format!("no metrics: {address} cannot be bound: {}", reason(&error));
+            warn(config, &warning);
             Ok(None)
         }
         Err(error) => Err(format!("metrics cannot be served on {address}: {}", reason(&error))),

@@ -256,6 +256,33 @@ def test_check_prints_what_would_run(tmp_path):
     assert run_sol("-c", str(path), "--check").returncode in (1, 2)
 
 
+@pytest.mark.sol
+def test_who_can_connect_is_said_whatever_the_log_level(start_broker):
+    """Listeners, authentication and the way to open the broker are printed at log_level ERROR too."""
+    b = start_broker("log_level ERROR")
+    wait_until(lambda: "only this machine can connect" in b.log(), "banner")
+    assert f"listening on 127.0.0.1:{b.port} (tcp, no encryption): anyone" in b.log()
+
+
+@pytest.mark.sol
+def test_an_open_broker_warns(start_broker):
+    """A broker that the network reaches without a password says so as a WARNING."""
+    port = free_port()
+    b = start_broker_with(start_broker, port, f"ip_address 0.0.0.0\nip_port {port}\nmetrics off\n")
+    wait_until(lambda: re.search("WARNING everybody who reaches this machine can connect", b.log()), "warning")
+
+
+@pytest.mark.sol
+@pytest.mark.parametrize("line", ["pid_file /no/such/sol.pid", "metrics 203.0.113.1:9883"])
+def test_a_start_that_fails_late_leaves_nothing_behind(tmp_path, line):
+    """A pid file or metrics that cannot be had end the start, and the Unix socket's file goes with it."""
+    path, sock = tmp_path / "sol.conf", tmp_path / "sol.sock"
+    path.write_text(f"unix_socket {sock}\n{line}\n" + ("" if "metrics" in line else "metrics off\n"))
+    done = run_sol("-c", str(path))
+    assert done.returncode == 1 and line.split()[1] in done.stderr
+    assert not sock.exists()
+
+
 # --- Signals and daemon -----------------------------------------------------------------------------------------------
 
 
@@ -319,6 +346,23 @@ def test_the_daemon_detaches_and_keeps_a_pid_file(tmp_path):
     wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists() or state(pid) == "Z", "end of the daemon")
     assert not pid_file.exists()
     assert log.stat().st_size > 0
+
+
+@pytest.mark.sol
+def test_a_daemon_whose_log_goes_to_standard_output_is_ready(tmp_path):
+    """`-d` exits 0 although log lines are written to the stream that its readiness is told through."""
+    port, pid_file = free_port(), tmp_path / "sol.pid"
+    config = tmp_path / "sol.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest stdout\nlog_type all\nmetrics off\npid_file {pid_file}\n"
+    )
+    done = run_sol("-d", "-c", str(config))
+    pid = int(pid_file.read_text())
+    try:
+        assert done.returncode == 0, done.stderr
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists() or state(pid) == "Z", "end of the daemon")
 
 
 @pytest.mark.sol
@@ -448,6 +492,105 @@ def test_log_formats(start_broker, tmp_path, form):
             assert isinstance(json.loads(line), dict)
         elif form == "sol":
             assert re.match(r"\d{10} .", line) and len(line) <= 11 + 120 + 3
+
+
+@pytest.mark.sol
+def test_a_dead_standard_error_loses_no_line_of_the_file(tmp_path):
+    """Nobody reads standard error any more: the file gets every line, and none is said to be lost."""
+    port, log = free_port(), tmp_path / "sol.log"
+    config = tmp_path / "sol.conf"
+    config.write_text(f"ip_address 127.0.0.1\nip_port {port}\nlog_level DEBUG\nlog_path {log}\nmetrics off\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen([sol_bin(), "-c", str(config)], stderr=writing, stdin=subprocess.DEVNULL)
+    os.close(writing)
+    try:
+        for name in ("first", "second"):
+            with wait_until(lambda: try_connect(port), "listener") as w:
+                w.connect(name)
+            wait_until(lambda: f"client={name}" in log.read_text(), f"line of {name}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+    assert "lost here" not in log.read_text()
+    assert log.read_text().count("standard error is gone") == 1
+
+
+@pytest.mark.sol
+def test_a_flood_of_bad_peers_does_not_flood_the_log(start_broker, tmp_path):
+    """A kind of line that peers cause is written 20 times a second; how many more there were is written too."""
+    log = tmp_path / "sol.log"
+    b = start_broker(f"log_path {log}\nlog_level WARNING")
+    for _ in range(300):
+        with b.wire() as w:
+            w.send(b"GET / HTTP/1.1\r\n\r\n")
+            w.expect_closed()
+    b.terminate()
+    lines = [line for line in log.read_text().splitlines() if "not MQTT" in line]
+    more = [int(m[1]) for line in lines if (m := re.search(r"(\d+) more: ", line))]
+    assert more and len(lines) - len(more) + sum(more) == 300
+    assert len(lines) < 200
+
+
+# --- Reload -----------------------------------------------------------------------------------------------------------
+
+
+def reload_with(b, before: str, after: str) -> None:
+    """Changes the file and sends SIGHUP; returns when the broker has taken it."""
+    count = b.log().count("INFO reloaded")
+    b.config_file.write_text(b.config_file.read_text().replace(before, after))
+    b.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: b.log().count("INFO reloaded") > count, "reload")
+
+
+@pytest.mark.sol
+def test_sighup_changes_who_may_connect(start_broker, tmp_path):
+    """allow_anonymous and password_file take effect on SIGHUP, in both directions; who is connected stays."""
+    (tmp_path / "passwords").write_text(f"alice:{HASH}\n")
+    b = start_broker("log_level INFO\nallow_anonymous true")
+    with b.client("before", V5) as before:
+        reload_with(b, "allow_anonymous true", f"allow_anonymous false\npassword_file {tmp_path}/passwords")
+        with b.wire(V5) as w:
+            w.connect("x", expect=0x87)
+        with b.wire(V5) as w:
+            w.connect("x", username="alice", password="wrong", expect=0x86)
+        b.client("x", V5, username="alice", password="open sesame").disconnect()
+        before.ping()
+    reload_with(b, "allow_anonymous false", "allow_anonymous true")
+    b.client("x", V5).disconnect()
+
+
+@pytest.mark.sol
+def test_sighup_says_what_needs_a_restart(start_broker, tmp_path):
+    """A directive that cannot change at run time is named; warnings of the file are told again."""
+    b = start_broker("log_level INFO\nlog_format text")
+    reload_with(b, "log_format text", f"log_format json\nlog_path {tmp_path}/other.log\nunheard_of 1")
+    for name in ("log_format", "log_path"):
+        assert f"needs a restart: {name}" in b.log()
+    assert "unheard_of" in b.log() and "needs a restart: ip_port" not in b.log()
+
+
+@pytest.mark.sol
+def test_a_file_that_does_not_parse_changes_nothing(start_broker):
+    """On SIGHUP a broken file, or a password file that is not there, is an ERROR and leaves the old rules in force."""
+    b = start_broker("log_level INFO\nallow_anonymous true")
+    reload_with(b, "allow_anonymous true", "allow_anonymous false\nmax_memory lots")
+    assert re.search("ERROR not reloaded, the old stays in force: .*lots", b.log())
+    b.client("x", V5).disconnect()
+    reload_with(b, "max_memory lots", "password_file /no/such/passwords")
+    assert re.search("ERROR not reloaded, the old stays in force: .*/no/such/passwords", b.log())
+    b.client("x", V5).disconnect()
+
+
+@pytest.mark.sol
+def test_a_longer_keep_alive_than_granted_is_answered_with_server_keep_alive(start_broker):
+    """max_keepalive: CONNACK carries Server Keep Alive where the client asked for more or for none [MQTT-3.1.2-21]."""
+    port = free_port()
+    text = f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_keepalive 30\nmetrics off\n"
+    b = start_broker_with(start_broker, port, text)
+    for asked, told in ((600, 30), (0, 30), (20, None), (30, None)):
+        with b.client("x", V5, keep_alive=asked) as w:
+            assert w.connack.properties.get("server_keep_alive") == told, asked
 
 
 # --- Statistics -------------------------------------------------------------------------------------------------------

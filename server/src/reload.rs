@@ -1,0 +1,198 @@
+//! What SIGHUP changes: everything that can change while clients are served, and a word about the rest.
+//!
+//! What is wrong leaves the old in force: a configuration that does not parse as a whole, a password file that cannot be
+//! read together with the rules of who may connect.
+
+use crate::auth::Verifier;
+use crate::banner::open_warning;
+use crate::config::{Config, Diagnostic, Host, Overrides, directives};
+use crate::log::Logger;
+use crate::password_file::Users;
+use crate::serve::Broker;
+
+/// Directives that hold from the start to the end of the process.
+const NEED_RESTART: [&str; 14] = [
+    "unix_socket",
+    "ip_address",
+    "ip_port",
+    "listener",
+    "tcp_backlog",
+    "set_tcp_nodelay",
+    "max_connect_size",
+    "connect_timeout",
+    "log_path",
+    "log_dest",
+    "log_format",
+    "log_timestamp",
+    "metrics",
+    "pid_file",
+];
+
+/// Who hears of the new configuration.
+pub(crate) struct Parts<'a> {
+    pub(crate) overrides: Overrides,
+    pub(crate) logger: &'a Logger,
+    pub(crate) verifier: &'a Verifier,
+    pub(crate) broker: &'a dyn Broker,
+}
+
+/// Reopens the log and reads the file of `current` again, with its password file; `current` is what is in force.
+pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
+    parts.logger.reopen();
+    tracing::info!("reloading");
+    let mut next = match read(current, &parts.overrides) {
+        Ok(next) => next,
+        Err(errors) => {
+            report(&errors);
+            current.clone()
+        }
+    };
+    for name in keep_fixed(current, &mut next) {
+        tracing::warn!("needs a restart: {name}");
+    }
+    match users(&next) {
+        Ok((users, warnings)) => {
+            tell(&warnings);
+            if let Some(users) = users {
+                // Before the rules: nobody is asked about before there is somebody to ask.
+                parts.verifier.replace(users);
+            }
+        }
+        Err(errors) => {
+            report(&errors);
+            (next.auth, next.dialect) = (current.auth.clone(), current.dialect);
+        }
+    }
+    parts.logger.set_levels(next.log.levels);
+    parts.broker.reload(&next);
+    if next.auth.allow_anonymous && !current.auth.allow_anonymous {
+        open_warning(&next, &parts.broker.facts())
+            .iter()
+            .for_each(|warning| tracing::warn!("{warning}"));
+    }
+    *current = next;
+    tracing::info!("reloaded");
+}
+
+/// Users of the password file, if it is to be read at all, and warnings about it.
+///
+/// # Errors
+/// As [`Users::load`].
+pub(crate) fn users(config: &Config) -> Result<(Option<Users>, Vec<Diagnostic>), Vec<Diagnostic>> {
+    match &config.auth.password_file {
+        Some(path) if config.auth.checks_passwords(config.dialect) => {
+            Users::load(path).map(|(users, warnings)| (Some(users), warnings))
+        }
+        _ => Ok((None, Vec::new())),
+    }
+}
+
+fn read(current: &Config, overrides: &Overrides) -> Result<Config, Vec<Diagnostic>> {
+    let mut next = Config::load(current.source.as_deref(), &Host::detect()).map_err(|refused| refused.errors)?;
+    next.apply(overrides).map_err(|refused| refused.errors)?;
+    tell(&next.warnings);
+    Ok(next)
+}
+
+/// Gives `next` what cannot change from `current`, and names the directives that were to.
+fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
+    let differ = directives()
+        .filter(|row| row.is_in(next.dialect) && NEED_RESTART.contains(&row.name))
+        .filter(|row| (row.show)(current) != (row.show)(next))
+        .map(|row| row.name)
+        .collect();
+    next.listeners.clone_from(&current.listeners);
+    (next.tcp_backlog, next.tcp_nodelay) = (current.tcp_backlog, current.tcp_nodelay);
+    next.limits.connect_bytes_max = current.limits.connect_bytes_max;
+    next.limits.connect_timeout = current.limits.connect_timeout;
+    let levels = next.log.levels;
+    next.log.clone_from(&current.log);
+    next.log.levels = levels;
+    next.metrics = current.metrics;
+    next.pid_file.clone_from(&current.pid_file);
+    differ
+}
+
+fn tell(warnings: &[Diagnostic]) {
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
+fn report(errors: &[Diagnostic]) {
+    errors
+        .iter()
+        .for_each(|error| tracing::error!("not reloaded, the old stays in force: {error}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Directives that a reload puts in force, and those without an effect of their own.
+    const RELOADED: [&str; 28] = [
+        "log_level",
+        "max_memory",
+        "max_request_size",
+        "stats_publish_interval",
+        "keepalive",
+        "cafile",
+        "certfile",
+        "keyfile",
+        "allow_anonymous",
+        "password_file",
+        "tls_protocols",
+        // Shown as `listener`.
+        "port",
+        "bind_address",
+        "allow_zero_length_clientid",
+        "auto_id_prefix",
+        "max_packet_size",
+        "memory_limit",
+        "max_connections",
+        "max_inflight_messages",
+        "max_queued_messages",
+        "max_queued_bytes",
+        "queue_full",
+        "queue_qos0_messages",
+        "max_keepalive",
+        "max_qos",
+        "max_topic_alias",
+        "retain_available",
+        "persistent_client_expiration",
+    ];
+    const ALSO_RELOADED: [&str; 3] = ["persistence", "sys_interval", "log_type"];
+
+    fn parse(text: &str) -> Config {
+        Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host::default()).unwrap()
+    }
+
+    /// Every directive either takes effect at a reload or is said to need a restart; none is forgotten.
+    #[test]
+    fn every_directive_is_one_or_the_other() {
+        let reloaded = |name: &str| RELOADED.contains(&name) || ALSO_RELOADED.contains(&name);
+        for row in directives() {
+            assert_ne!(reloaded(row.name), NEED_RESTART.contains(&row.name), "{}", row.name);
+        }
+    }
+
+    /// What cannot change is named and stays; what can is let through, and nothing is named twice.
+    #[test]
+    fn what_stays() {
+        let current = parse("ip_port 1884\nlog_path /a\nmax_memory 1GB\nconnect_timeout 5\n");
+        let mut next = parse(
+            "ip_port 1885\nlog_path /b\nlog_format json\nmetrics off\nmax_connect_size 1KB\nmax_memory 512MB\n\
+             allow_anonymous false\nlog_level ERROR\n",
+        );
+        assert_eq!(
+            keep_fixed(&current, &mut next),
+            ["log_path", "ip_port", "max_connect_size", "log_format", "metrics"]
+        );
+        assert_eq!((&next.listeners, next.metrics), (&current.listeners, current.metrics));
+        assert_eq!(next.limits.memory_bytes_max, Some(512 << 20));
+        assert!(!next.auth.allow_anonymous && next.log.levels != current.log.levels);
+        assert_eq!(
+            keep_fixed(&current, &mut next),
+            [""; 0],
+            "what is in force differs no more"
+        );
+    }
+}
