@@ -48,6 +48,8 @@ impl Marks {
     pub(crate) const DRAINING: u8 = 1;
     /// The connection ends once the present input is done.
     pub(crate) const DOOMED: u8 = 2;
+    /// Its Session's queue or replay goes on in a later tick, and is in the list for it.
+    pub(crate) const GOES_ON: u8 = 4;
 
     pub(crate) const fn has(self, mark: u8) -> bool {
         self.0 & mark != 0

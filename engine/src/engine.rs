@@ -1,6 +1,6 @@
 //! The engine: what it holds, and the way of an input to its handler.
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
 
 use ahash::RandomState;
 use hashbrown::HashMap;
@@ -45,10 +45,12 @@ pub struct Engine {
     pub(crate) queries: HashMap<u64, SessionRef, RandomState>,
     pub(crate) last_query: u64,
     /// Sessions whose replay or queue goes on in the next tick.
-    pub(crate) replaying: Vec<SessionRef>,
+    pub(crate) replaying: VecDeque<SessionRef>,
     /// Connections with parked publishes.
     pub(crate) parking: Vec<ConnectionId>,
     pub(crate) scratch: Scratch,
+    /// Steps of the present call: targets, members, topics looked at. A call does no more than `tray_max`, and one.
+    pub(crate) work: usize,
     /// Counts assigned Client Identifiers, and the key that makes names of the counts.
     pub(crate) assigned: u64,
     pub(crate) assigner: RandomState,
@@ -80,9 +82,10 @@ impl Engine {
             confirmations: Confirmations::default(),
             queries: HashMap::with_hasher(hasher.clone()),
             last_query: 0,
-            replaying: Vec::new(),
+            replaying: VecDeque::new(),
             parking: Vec::new(),
             scratch: Scratch::default(),
+            work: 0,
             assigned: 0,
             assigner: assigner(&hasher),
             sweeping: false,
@@ -100,6 +103,7 @@ impl Engine {
     /// `tray_max` and by one page of a replay. The [`Flow`] matters for packets only.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) -> Flow {
         self.clients.memory.refund(effects.take_refunds());
+        self.work = 0;
         let flow = self.dispatch(now, input, effects);
         self.bury_doomed(now, effects);
         self.clients.journal.end_of_call();
@@ -116,7 +120,7 @@ impl Engine {
             Input::Drained(connection) => self.on_drained(now, connection, effects),
             Input::Flushed => {
                 self.clients.epoch = self.clients.epoch.wrapping_add(1);
-                self.replaying.append(&mut self.clients.after_flush);
+                self.replaying.extend(self.clients.after_flush.drain(..));
             }
             Input::Closed(connection) => self.on_closed(now, connection, effects),
             Input::Authenticated(connection, outcome) => self.on_authenticated(now, connection, outcome, effects),
@@ -178,6 +182,7 @@ impl Engine {
     /// turn. Bounded work: what is left makes [`Engine::next_deadline`] immediate. Early calls are harmless.
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
         self.clients.memory.refund(effects.take_refunds());
+        self.work = 0;
         self.continue_line(now, effects);
         self.continue_replays(now, effects);
         self.expire(now, effects);
@@ -194,6 +199,12 @@ impl Engine {
             return Some(Instant::from_nanos(0));
         }
         self.clients.timers.next_deadline()
+    }
+
+    /// Whether the present call should leave what is left to the next tick.
+    #[inline]
+    pub(crate) fn has_done_enough(&self, effects: &Effects) -> bool {
+        effects.transmits.len().max(self.work) >= self.clients.config.tray_max
     }
 
     /// Whether retained messages of this Topic Name live here: which engine a retained record is restored into.

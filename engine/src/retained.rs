@@ -101,9 +101,22 @@ impl<M> Retained<M> {
         filter: &str,
         after: Option<&str>,
         entries: usize,
-        steps: usize,
+        mut steps: usize,
+        each: impl FnMut(&str, &M),
+    ) -> Page {
+        self.page_within(filter, after, entries, &mut steps, each)
+    }
+
+    /// Like [`page`](Self::page), and takes what it looked at off `steps`: at least one, whatever there was.
+    pub fn page_within(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        entries: usize,
+        steps: &mut usize,
         mut each: impl FnMut(&str, &M),
     ) -> Page {
+        *steps = steps.saturating_sub(1);
         let mut target = String::new();
         let mut verdict = match after {
             Some(topic) => seek::judge(filter, topic, &mut target),
@@ -113,7 +126,7 @@ impl<M> Retained<M> {
             Some(topic) => self.entries.range::<str, _>((Bound::Excluded(topic), Bound::Unbounded)),
             None => self.entries.range::<str, _>(from(&target)),
         };
-        let (mut given, mut looked) = (0, 0);
+        let (mut given, mut first) = (0, true);
         loop {
             let found = match verdict {
                 Verdict::Never => return Page::Done,
@@ -128,13 +141,16 @@ impl<M> Retained<M> {
                 },
             };
             let Some((topic, value)) = found else { return Page::Done };
-            looked += 1;
+            // The first look is paid for.
+            if !core::mem::take(&mut first) {
+                *steps = steps.saturating_sub(1);
+            }
             verdict = seek::judge(filter, topic, &mut target);
             if matches!(verdict, Verdict::Match) {
                 each(topic, value);
                 given += 1;
             }
-            let full = given >= entries.max(1) || looked >= steps.max(1);
+            let full = given >= entries.max(1) || *steps == 0;
             if full && verdict != Verdict::Never {
                 return Page::More(topic.as_ref().into());
             }

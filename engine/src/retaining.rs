@@ -1,12 +1,13 @@
 //! Retained messages: kept on the home shard of their topic, replayed page by page.
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{rc::Rc, string::ToString as _, vec::Vec};
 
 use sol_codec::{PacketId, QoS};
 
+use crate::connection::Marks;
 use crate::effects::{Delivery, Effects};
 use crate::engine::Engine;
-use crate::ids::{SessionKey, ShardId};
+use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::message::Message;
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
@@ -15,10 +16,16 @@ use crate::session::sender::{Owed, SenderFlow};
 use crate::shard_message::ShardMessage;
 use crate::time::{Now, UnixMillis};
 
-/// Topics that one page may look at.
+/// Topics that one Session's replay may look at before others have their turn, and one answer to another shard.
 const PAGE_STEPS: usize = 4_096;
 /// Bytes of messages after which a page for another shard ends.
 const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// What one Session's replay may still do before others have their turn.
+struct Budget {
+    messages: usize,
+    steps: usize,
+}
 
 /// A retained message and its record.
 #[derive(Clone, Debug)]
@@ -85,9 +92,13 @@ impl Engine {
         }
     }
 
-    /// Goes on with a Session's replay, as far as its flow control and one page of work allow.
+    /// Goes on with a Session's replay, as far as its flow control and one page's worth of work allow, in one page of a
+    /// wildcard or in many of exact filters.
     pub(crate) fn replay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
-        let mut pages = 0;
+        let mut budget = Budget {
+            messages: self.clients.config.retained_page_max.max(1),
+            steps: PAGE_STEPS,
+        };
         while let Some((id, quota)) = self.clients.sendable(key) {
             let Some(session) = self.clients.sessions.get_mut(key) else {
                 return;
@@ -119,21 +130,26 @@ impl Engine {
                 self.end_replay(now, key, effects);
                 continue;
             }
-            if pages > 0 {
-                let session = self.clients.sessions.reference(key);
-                if !self.replaying.contains(&session) {
-                    self.replaying.push(session);
-                }
-                return;
+            if budget.messages == 0 || budget.steps == 0 {
+                return self.go_on_next_tick(key, id);
             }
-            pages += 1;
-            self.next_page(now, key, effects);
+            self.next_page(now, key, &mut budget, effects);
         }
         self.clients.go_on_after_flush(key);
     }
 
+    /// A Session's replay goes on in the next tick, after those that wait already.
+    fn go_on_next_tick(&mut self, key: SessionKey, id: ConnectionId) {
+        if let Some(connection) = self.clients.connections.get_mut(id)
+            && !connection.marks.set(Marks::GOES_ON)
+        {
+            let session = self.clients.sessions.reference(key);
+            self.replaying.push_back(session);
+        }
+    }
+
     /// Sends the first message of the page at hand, unless it is stale, expired or not for this Session.
-    fn replay_one(&mut self, now: Now, key: SessionKey, id: crate::ids::ConnectionId, qos: QoS, effects: &mut Effects) {
+    fn replay_one(&mut self, now: Now, key: SessionKey, id: ConnectionId, qos: QoS, effects: &mut Effects) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
@@ -168,14 +184,18 @@ impl Engine {
     }
 
     /// Fetches the next page: from here at once, from another shard by a question.
-    fn next_page(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+    fn next_page(&mut self, now: Now, key: SessionKey, budget: &mut Budget, effects: &mut Effects) {
         let reference = self.clients.sessions.reference(key);
-        let Some(session) = self.clients.sessions.get_mut(key) else {
+        let Some(replays) = self
+            .clients
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.replays.as_mut())
+        else {
             return;
         };
-        let Some(replay) = session.replays.as_mut().and_then(|replays| replays.active()) else {
-            return;
-        };
+        replays.begin();
+        let Some(replay) = replays.active() else { return };
         let Some(&shard) = replay.shards.last() else { return };
         if shard != self.shard {
             self.last_query += 1;
@@ -183,21 +203,28 @@ impl Engine {
             self.queries.insert(self.last_query, reference);
             let query = ShardMessage::RetainedQuery {
                 id: self.last_query,
-                filter: replay.filter.clone(),
+                filter: replay.filter.to_string(),
                 after: replay.after.clone(),
             };
             effects.forwards.push((shard, query));
             return;
         }
-        let max = self.clients.config.retained_page_max;
-        let page = &mut replay.page;
-        let end = self
-            .retained
-            .page(&replay.filter, replay.after.as_deref(), max, PAGE_STEPS, |_, kept| {
+        let (steps, page) = (budget.steps, &mut replay.page);
+        let mut given = 0;
+        let end = self.retained.page_within(
+            &replay.filter,
+            replay.after.as_deref(),
+            budget.messages,
+            &mut budget.steps,
+            |_, kept| {
+                given += 1;
                 if !kept.message.is_expired(now) {
                     page.push_back(Rc::clone(&kept.message));
                 }
-            });
+            },
+        );
+        budget.messages -= given.min(budget.messages);
+        self.work += steps - budget.steps;
         replay.turn_page(end);
     }
 
@@ -213,20 +240,22 @@ impl Engine {
     ) {
         let mut messages = Vec::new();
         let mut after = after.map(alloc::string::String::from);
-        let mut bytes = 0;
-        // Small steps, so that a page of large messages ends by its bytes.
+        let (mut bytes, mut steps) = (0, PAGE_STEPS);
+        // A few messages at a time, so that a page of large ones ends by its bytes. All share the steps.
         for _ in 0..self.clients.config.retained_page_max.div_ceil(16) {
-            let end = self.retained.page(filter, after.as_deref(), 16, PAGE_STEPS, |_, kept| {
-                if !kept.message.is_expired(now) {
-                    bytes += kept.message.charge();
-                    messages.push(kept.message.clone_for_shard());
-                }
-            });
+            let end = self
+                .retained
+                .page_within(filter, after.as_deref(), 16, &mut steps, |_, kept| {
+                    if !kept.message.is_expired(now) {
+                        bytes += kept.message.charge();
+                        messages.push(kept.message.clone_for_shard());
+                    }
+                });
             after = match end {
                 Page::Done => None,
                 Page::More(after) => Some(after),
             };
-            if after.is_none() || bytes > PAGE_BYTES_MAX {
+            if after.is_none() || bytes > PAGE_BYTES_MAX || steps == 0 {
                 break;
             }
         }
@@ -281,12 +310,18 @@ impl Engine {
         }
     }
 
-    /// Replays that used up their page of work in an earlier call.
+    /// Replays that used up their work in an earlier call, in turn, as far as this call's work goes.
     pub(crate) fn continue_replays(&mut self, now: Now, effects: &mut Effects) {
-        for session in core::mem::take(&mut self.replaying) {
-            if effects.transmits.len() >= self.clients.config.tray_max {
-                self.replaying.push(session);
-            } else if let Some(key) = self.clients.sessions.resolve(session) {
+        for _ in 0..self.replaying.len() {
+            if self.has_done_enough(effects) {
+                return;
+            }
+            let Some(session) = self.replaying.pop_front() else {
+                return;
+            };
+            self.work += 1;
+            if let Some(key) = self.clients.sessions.resolve(session) {
+                self.clients.clear_goes_on(key);
                 self.clients.pump(now, key, effects);
                 self.replay(now, key, effects);
             }

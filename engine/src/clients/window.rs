@@ -3,7 +3,7 @@
 use sol_codec::{PacketId, QoS, ReasonCode};
 
 use crate::clients::Clients;
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Marks, State};
 use crate::effects::{AckKind, Delivery, Effects};
 use crate::ids::{ConnectionId, SessionKey};
 use crate::journal::Gate;
@@ -265,13 +265,27 @@ impl Clients {
     /// A Session that could be sent to, but for what this turn has already put into its connection: it goes on after
     /// the flush.
     pub(crate) fn go_on_after_flush(&mut self, key: SessionKey) {
-        let connection = self.sessions.get(key).and_then(|session| session.connection);
-        let full = connection
-            .and_then(|id| self.connections.get(id))
+        let Some(id) = self.sessions.get(key).and_then(|session| session.connection) else {
+            return;
+        };
+        let full = self
+            .connections
+            .get(id)
             .is_some_and(|connection| !connection.congested && !self.has_unsent_room(connection));
-        let session = self.sessions.reference(key);
-        if full && !self.after_flush.contains(&session) {
-            self.after_flush.push(session);
+        if full
+            && let Some(connection) = self.connections.get_mut(id)
+            && !connection.marks.set(Marks::GOES_ON)
+        {
+            self.after_flush.push(self.sessions.reference(key));
+        }
+    }
+
+    /// A Session was taken off the list of those that go on.
+    pub(crate) fn clear_goes_on(&mut self, key: SessionKey) {
+        if let Some(id) = self.sessions.get(key).and_then(|session| session.connection)
+            && let Some(connection) = self.connections.get_mut(id)
+        {
+            connection.marks.take(Marks::GOES_ON);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! SUBSCRIBE (section 3.8): grant, store, tell the other shards, replay what is retained.
 
-use alloc::{boxed::Box, collections::VecDeque, string::String, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 
 use sol_codec::{PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions, TopicFilter};
 
@@ -230,17 +230,17 @@ impl Engine {
             return;
         }
         let replay = Replay {
-            filter: String::from(filter),
+            filter: Rc::from(filter),
             options,
             subscription_id: wish.subscription_id,
             shards,
             after: None,
             page: VecDeque::new(),
             asked: None,
-            before_suback: Some(wish.packet_id),
+            packet_id: wish.packet_id,
         };
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            session.replays.get_or_insert_default().open.push_back(replay);
+            session.replays.get_or_insert_default().push(replay);
         }
     }
 

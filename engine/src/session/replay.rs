@@ -2,7 +2,7 @@
 
 use alloc::{
     boxed::Box,
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     string::String,
     vec::Vec,
@@ -18,7 +18,7 @@ use crate::subscription::Options;
 /// One Subscription's replay.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    pub(crate) filter: String,
+    pub(crate) filter: Rc<str>,
     pub(crate) options: Options,
     pub(crate) subscription_id: Option<SubscriptionId>,
     /// Shards still to be asked; the last is being asked.
@@ -29,8 +29,8 @@ pub(crate) struct Replay {
     pub(crate) page: VecDeque<Rc<Message>>,
     /// The outstanding question to another shard.
     pub(crate) asked: Option<u64>,
-    /// The SUBSCRIBE it belongs to, while that one's SUBACK has not left.
-    pub(crate) before_suback: Option<PacketId>,
+    /// The SUBSCRIBE it belongs to: it begins when that one's SUBACK has left.
+    pub(crate) packet_id: PacketId,
 }
 
 impl Replay {
@@ -47,10 +47,18 @@ impl Replay {
 }
 
 /// A Session's open replays, the first at work, and what they must not overtake.
+///
+/// A filter has at most one that has not begun: there are never more than the Session has Subscriptions, and one.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
-    /// Replays in the order of their filters. Those at the end may not have begun: their SUBACK has not left.
-    pub(crate) open: VecDeque<Replay>,
+    /// Replays by their number, in the order of their SUBSCRIBEs.
+    open: BTreeMap<u64, Replay>,
+    /// The replay of each filter that has not begun.
+    ahead: BTreeMap<Rc<str>, u64>,
+    /// The number of the next replay.
+    next: u64,
+    /// The SUBACKs of all replays below this number have left.
+    ready: u64,
     /// Topics whose live retained update passed to the Session since: a page's entry for one is older and is skipped.
     seen: BTreeSet<Box<[u8]>>,
     /// `seen` is full: live messages wait until the replays have ended.
@@ -58,46 +66,68 @@ pub(crate) struct Replays {
 }
 
 impl Replays {
-    /// A SUBACK has left: the replays of its SUBSCRIBE may run.
+    /// Lines up a replay. One of the same filter that has not begun would say the same, and goes.
+    pub(crate) fn push(&mut self, replay: Replay) {
+        let n = self.next;
+        self.next += 1;
+        if let Some(old) = self.ahead.insert(Rc::clone(&replay.filter), n) {
+            self.open.remove(&old);
+        }
+        self.open.insert(n, replay);
+    }
+
+    /// A SUBACK has left: the replays of its SUBSCRIBE, which are the next, may run.
     pub(crate) fn start(&mut self, packet_id: PacketId) {
-        for replay in &mut self.open {
-            if replay.before_suback == Some(packet_id) {
-                replay.before_suback = None;
-            }
+        while let Some((&n, replay)) = self.open.range(self.ready..).next()
+            && replay.packet_id == packet_id
+        {
+            self.ready = n + 1;
         }
     }
 
     /// The replay at work, if its SUBACK has left: interest is confirmed by then.
     pub(crate) fn active(&mut self) -> Option<&mut Replay> {
-        self.open.front_mut().filter(|replay| replay.before_suback.is_none())
+        let entry = self.open.first_entry()?;
+        (*entry.key() < self.ready).then(|| entry.into_mut())
     }
 
-    /// The replay that asked another shard this question.
+    /// The first replay begins: what is retained from now on may be missing in it.
+    pub(crate) fn begin(&mut self) {
+        if let Some((n, replay)) = self.open.first_key_value()
+            && self.ahead.get(&replay.filter) == Some(n)
+        {
+            self.ahead.remove(&replay.filter);
+        }
+    }
+
+    /// The replay that asked another shard this question: only the first asks.
     pub(crate) fn asked(&mut self, id: u64) -> Option<&mut Replay> {
-        self.open.iter_mut().find(|replay| replay.asked == Some(id))
+        let first = self.open.first_entry()?.into_mut();
+        (first.asked == Some(id)).then_some(first)
     }
 
     /// The first replay is done. Returns whether it was the last.
     pub(crate) fn finish(&mut self) -> bool {
-        self.open.pop_front();
+        self.open.pop_first();
         self.open.is_empty()
     }
 
     /// The messages at hand, when the Session ends.
     pub(crate) fn into_messages(self) -> impl Iterator<Item = Rc<Message>> {
-        self.open.into_iter().flat_map(|replay| replay.page)
+        self.open.into_values().flat_map(|replay| replay.page)
     }
 
     /// A Subscription ended: its replays end with it. Gives `each` the messages at hand, and returns whether none is
     /// left.
     pub(crate) fn remove(&mut self, filter: &str, mut each: impl FnMut(Rc<Message>)) -> bool {
-        self.open.retain_mut(|replay| {
-            let stays = replay.filter != filter;
-            if !stays {
-                replay.page.drain(..).for_each(&mut each);
-            }
-            stays
-        });
+        if let Some(n) = self.ahead.remove(filter) {
+            self.open.remove(&n);
+        }
+        if let Some(first) = self.open.first_entry()
+            && *first.get().filter == *filter
+        {
+            first.remove().page.into_iter().for_each(&mut each);
+        }
         self.open.is_empty()
     }
 
