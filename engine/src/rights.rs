@@ -33,7 +33,8 @@ pub(crate) fn may(_session: &Session, action: Action, topic: &str) -> bool {
     }
 }
 
-/// Topics that only the broker publishes to.
+/// Topics that only the broker publishes to, and such that nobody could subscribe to.
 fn is_reserved(topic: &str) -> bool {
-    topic.starts_with('$') && ["$SYS", "$SOL"].contains(&topic.split('/').next().unwrap_or_default())
+    topic.starts_with('$')
+        && ["$SYS", "$SOL", "$CONTROL", "$share"].contains(&topic.split('/').next().unwrap_or_default())
 }
