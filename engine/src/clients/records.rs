@@ -19,16 +19,18 @@ impl Clients {
         }
         if self.sessions.get(key).is_some_and(|session| session.is_durable()) {
             owed.record = self.journal.next_id();
-            self.write_reference(key, owed, None, effects);
+            self.write_reference(key, owed, None, true, effects);
         }
     }
 
-    /// Puts the reference of an owed message as it stands now.
+    /// Puts the reference of an owed message as it stands now; the first one brings the body along, which lives as long
+    /// as references follow each other.
     pub(super) fn write_reference(
         &mut self,
         key: SessionKey,
         owed: &Owed,
         packet_id: Option<PacketId>,
+        is_first: bool,
         effects: &mut Effects,
     ) {
         let Some(session) = self.sessions.get(key) else { return };
@@ -37,7 +39,7 @@ impl Clients {
             (SenderFlow::Queued, _) | (_, None) => ReferenceState::Queued,
             (_, Some(id)) => ReferenceState::Sent(id),
         };
-        if let Some(message) = &owed.message {
+        if let Some(message) = owed.message.as_ref().filter(|_| is_first) {
             self.journal.body(message, effects);
         }
         let more = owed.extra.as_ref().and_then(|extra| extra.subscription_ids.as_ref());

@@ -30,7 +30,8 @@ impl Clients {
             (false, _) => SenderFlow::ExpectPuback,
         };
         let held = owed.flow == SenderFlow::ExpectDurable;
-        if durable && owed.record == RecordId(0) {
+        let is_first = owed.record == RecordId(0);
+        if durable && is_first {
             owed.record = self.journal.next_id();
         }
         let delivery = if held { None } else { owed.delivery(None) };
@@ -39,7 +40,7 @@ impl Clients {
         self.memory.charge(REFERENCE_BYTES);
         self.stats.stored_messages += 1;
         if let Some(written) = written {
-            self.write_reference(key, &written, Some(packet_id), effects);
+            self.write_reference(key, &written, Some(packet_id), is_first, effects);
         }
         if held {
             self.journal.hold(Gate::Send(self.sessions.reference(key), packet_id));
@@ -161,7 +162,7 @@ impl Clients {
             self.let_go(message, effects);
         }
         if let Some(written) = written {
-            self.write_reference(key, &written, Some(packet_id), effects);
+            self.write_reference(key, &written, Some(packet_id), false, effects);
             self.journal.hold(Gate::Send(self.sessions.reference(key), packet_id));
         } else if let Some(id) = connection {
             self.send_ack(id, AckKind::PubRel, packet_id, ReasonCode::Success, effects);
