@@ -34,6 +34,8 @@ pub(crate) struct Restoring {
     bodies: BTreeMap<RecordId, Rc<Message>>,
     away_since: Vec<(SessionKey, Option<UnixMillis>)>,
     announcements: Vec<(ShardId, ShardMessage)>,
+    /// A retained message can expire.
+    expires: bool,
 }
 
 impl Engine {
@@ -70,9 +72,18 @@ impl Engine {
         let Restoring {
             away_since,
             mut announcements,
+            bodies,
+            expires,
             ..
         } = core::mem::take(&mut self.restoring);
         effects.forwards.append(&mut announcements);
+        for body in bodies.into_values() {
+            self.clients.let_go(body, effects);
+        }
+        if expires {
+            self.sweeping = true;
+            self.start_sweeping(now);
+        }
         for (key, since) in away_since {
             self.restore_deadlines(now, key, since, effects);
         }
@@ -192,7 +203,10 @@ impl Engine {
             message: Rc::clone(&message),
             record: id,
         };
-        self.retained.set(message.topic(), kept);
+        self.restoring.expires |= message.expires_at != UnixMillis::NEVER;
+        if let Some(old) = self.retained.set(message.topic(), kept) {
+            self.clients.let_go(old.message, &mut Effects::default());
+        }
         Ok(())
     }
 
