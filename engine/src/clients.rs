@@ -53,6 +53,8 @@ pub(crate) struct Clients {
     pub(crate) journal: Journal,
     /// Connections that must end once the present input is done.
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
+    /// Sessions with a connection, those included whose CONNACK waits for the journal.
+    pub(crate) settled: usize,
     /// Number of the present flush.
     pub(crate) epoch: u32,
     /// Sessions with more to send than one turn may take.
@@ -67,6 +69,8 @@ pub(crate) struct How {
     pub(crate) extra: Option<Rc<Extra>>,
     /// The publisher is told if a queue is full.
     pub(crate) may_refuse: bool,
+    /// Another Session gets it if this one does not: what is not taken is not counted.
+    pub(crate) tries_others: bool,
     /// The right that this delivery needs.
     pub(crate) action: Action,
 }
@@ -92,6 +96,7 @@ impl Clients {
             memory: Memory::new(config.memory_bytes_max),
             journal: Journal::new(config.journal, shard),
             doomed: Vec::new(),
+            settled: 0,
             epoch: 1,
             after_flush: Vec::new(),
             config,
@@ -113,17 +118,41 @@ impl Clients {
         if !may(session, how.action, message.topic()) {
             return Delivered::Dropped;
         }
-        let mut holds = false;
-        if let Some(replays) = &mut session.replays {
-            if message.retain {
-                replays.saw(message.topic().as_bytes(), self.config.replay_seen_max);
-            }
-            holds = replays.holds_live;
+        let Some(replays) = &mut session.replays else {
+            return self.hand_over(now, key, message, how, false, effects);
+        };
+        if message.retain {
+            replays.expect_to_see(message.topic().as_bytes(), self.config.replay_seen_max);
         }
+        let holds = replays.holds_live;
+        let delivered = self.hand_over(now, key, message, how, holds, effects);
+        // An update that was dropped leaves the replay's entry to be sent, and one that is held comes after it anyway.
+        if message.retain
+            && !holds
+            && delivered == Delivered::Taken
+            && let Some(replays) = self.sessions.get_mut(key).and_then(|session| session.replays.as_mut())
+        {
+            replays.saw(message.topic().as_bytes());
+        }
+        delivered
+    }
+
+    fn hand_over(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        message: &Rc<Message>,
+        how: &How,
+        holds: bool,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let Some(session) = self.sessions.get(key) else {
+            return Delivered::Dropped;
+        };
         let qos = message.qos.min(how.options.qos());
         let retain = message.retain && how.options.retain_as_published();
-        if qos == QoS::AtMostOnce && !holds {
-            let waits = session.sender.as_ref().is_some_and(|sender| sender.queues_qos0());
+        if qos == QoS::AtMostOnce {
+            let waits = holds || session.sender.as_ref().is_some_and(|sender| sender.queues_qos0());
             match session.connection {
                 Some(connection) if !waits => return self.send_qos0(now, connection, message, how, retain, effects),
                 None if !self.config.queue_qos0 => return Delivered::Dropped,
@@ -140,7 +169,7 @@ impl Clients {
             flow: SenderFlow::Queued,
             dup: false,
         };
-        self.owe(now, key, owed, holds, how.may_refuse, effects)
+        self.owe(now, key, owed, holds, how, effects)
     }
 
     #[inline]
@@ -157,7 +186,8 @@ impl Clients {
             return Delivered::Dropped;
         };
         if !matches!(state.state, State::Active(_)) || state.is_clogged(self.config.unsent_bytes_high) {
-            self.stats.publish_dropped += 1;
+            // Another member of the group is tried, and who tries counts.
+            self.stats.publish_dropped += u64::from(!how.tries_others);
             return Delivered::Dropped;
         }
         let mut delivery = Delivery::new(Rc::clone(message), QoS::AtMostOnce, retain);
@@ -177,7 +207,7 @@ impl Clients {
         key: SessionKey,
         mut owed: Owed,
         holds: bool,
-        may_refuse: bool,
+        how: &How,
         effects: &mut Effects,
     ) -> Delivered {
         let Some(session) = self.sessions.get_mut(key) else {
@@ -196,7 +226,7 @@ impl Clients {
                 return Delivered::Taken;
             }
         }
-        if let Some(verdict) = self.make_room(key, &owed, may_refuse, effects) {
+        if let Some(verdict) = self.make_room(now, key, &owed, how, effects) {
             return verdict;
         }
         self.keep(key, &mut owed, effects);
@@ -212,28 +242,23 @@ impl Clients {
     /// Applies the queue's limits. `None`: there is room.
     fn make_room(
         &mut self,
+        now: Now,
         key: SessionKey,
         owed: &Owed,
-        may_refuse: bool,
+        how: &How,
         effects: &mut Effects,
     ) -> Option<Delivered> {
-        let full = self.memory.is_full();
-        let (queue_max, bytes_max, policy) = (
-            self.config.queue_max,
-            self.config.queue_bytes_max,
-            self.config.queue_full,
-        );
-        let sender = self.sessions.get_mut(key)?.sender_mut();
-        let over = |queued: usize, bytes: usize| queued >= queue_max || bytes + owed.charge() > bytes_max;
-        if !full && !over(sender.queue.len(), sender.queue_bytes) {
+        if !self.memory.is_full() && !self.is_over(key, owed) {
             return None;
         }
+        self.drop_expired(now, key, effects);
+        let full = self.memory.is_full();
+        if !full && !self.is_over(key, owed) {
+            return None;
+        }
+        let policy = self.config.queue_full;
         if policy == QueueFull::DropOldest && !full {
-            while let Some(sender) = self
-                .sessions
-                .get_mut(key)
-                .and_then(|session| session.sender.as_deref_mut())
-                && over(sender.queue.len(), sender.queue_bytes)
+            while self.is_over(key, owed)
                 && let Some(oldest) = self.pop_queue(key)
             {
                 self.count_drop(key, effects);
@@ -241,11 +266,31 @@ impl Clients {
             }
             return None;
         }
-        if policy == QueueFull::Refuse && may_refuse {
+        if how.may_refuse && (policy == QueueFull::Refuse || how.tries_others) {
             return Some(Delivered::Refused);
         }
         self.count_drop(key, effects);
         Some(Delivered::Dropped)
+    }
+
+    /// Whether a message is too much for a Session's queue as it stands.
+    fn is_over(&self, key: SessionKey, owed: &Owed) -> bool {
+        let sender = self.sessions.get(key).and_then(|session| session.sender.as_deref());
+        let (queued, bytes) = sender.map_or((0, 0), |sender| (sender.queue.len(), sender.queue_bytes));
+        queued >= self.config.queue_max || bytes + owed.charge() > self.config.queue_bytes_max
+    }
+
+    /// Drops what has expired at the front of a queue and among the oldest behind it [MQTT-3.3.2-5]: it must not keep
+    /// others out.
+    fn drop_expired(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let sender = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.sender.as_deref_mut());
+        for owed in sender.map(|sender| sender.take_expired(now)).unwrap_or_default() {
+            self.stats.publish_expired += 1;
+            self.forget(owed, effects);
+        }
     }
 
     /// Counts a message that a Session did not get, and tells it at the first and at doubling counts.

@@ -57,6 +57,8 @@ pub struct Engine {
     /// Somebody looks for expired retained messages, and where the last look ended.
     pub(crate) sweeping: bool,
     pub(crate) sweep_after: Option<alloc::string::String>,
+    /// Retained messages that were not kept, and whose publishers could not be told.
+    pub(crate) unkept: u64,
     pub(crate) stopping: bool,
     pub(crate) restoring: Restoring,
     pub(crate) overdue: Overdue,
@@ -90,6 +92,7 @@ impl Engine {
             assigner: assigner(&hasher),
             sweeping: false,
             sweep_after: None,
+            unkept: 0,
             stopping: false,
             restoring: Restoring::default(),
             overdue: Overdue::default(),

@@ -54,6 +54,14 @@ pub enum Event {
         /// Messages dropped for this Session so far.
         count: u64,
     },
+    /// A retained message was not kept for want of memory, and its publisher cannot be told; told when it begins, then at
+    /// doubling counts.
+    NotRetained {
+        /// Topic Name.
+        topic: Box<str>,
+        /// Retained messages not kept by this shard so far.
+        count: u64,
+    },
     /// A caller's effect or answer came for something that is gone or never was: a fault of ours, survived.
     Odd(&'static str),
 }

@@ -4,29 +4,28 @@
 //! later publish waits in line, and its acknowledgement with it, so that order holds [MQTT-4.6.0-5]. There is never more
 //! than one open fan-out.
 
-use alloc::{collections::VecDeque, rc::Rc, string::String, vec::Vec};
+use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
 
-use sol_codec::{SubscriptionId, TopicFilter, TopicName};
+use sol_codec::SubscriptionId;
 
 use crate::clients::{Delivered, How};
 use crate::effects::{Effects, Read};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, ShardId};
 use crate::journal::Gate;
+use crate::message::Message;
 use crate::rights::Action;
-use crate::route::{Publish, Source};
+use crate::route::{Publish, Source, is_own};
 use crate::session::sender::Extra;
 use crate::session::sessions::SessionRef;
 use crate::subscription::Options;
 use crate::time::Now;
-use crate::topic_tree::FilterKey;
+use crate::topic_tree::Matches;
 
 /// One Session that a message goes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) session: SessionRef,
-    /// One filter that matched, to see later whether the Subscription still stands.
-    pub(crate) filter: FilterKey,
     pub(crate) options: Options,
     pub(crate) subscription_id: Option<SubscriptionId>,
     pub(crate) extra: Option<Rc<Extra>>,
@@ -111,16 +110,13 @@ impl Engine {
             fanout.publish.source,
             Source::Client { may_refuse: true, .. } | Source::Shard { may_refuse: true, .. }
         );
-        let changed = self.tree.generation() != fanout.generation;
+        self.review_targets(fanout);
         while let Some(target) = fanout.targets.get(fanout.next) {
             if effects.transmits.len() >= self.clients.config.tray_max {
                 fanout.wrote |= self.clients.journal.is_dirty();
                 return false;
             }
             fanout.next += 1;
-            if changed && !self.still_stands(target, fanout.publish.message.topic()) {
-                continue;
-            }
             let Some(key) = self.clients.sessions.resolve(target.session) else {
                 continue;
             };
@@ -129,6 +125,7 @@ impl Engine {
                 subscription_id: target.subscription_id,
                 extra: target.extra.clone(),
                 may_refuse,
+                tries_others: false,
                 action: Action::Deliver,
             };
             let delivered = self.clients.deliver(now, key, &fanout.publish.message, &how, effects);
@@ -138,16 +135,59 @@ impl Engine {
         true
     }
 
-    /// Whether a target's Subscription is still there: its filter's slot may belong to another filter by now.
-    fn still_stands(&self, target: &Target, topic: &str) -> bool {
-        let subscribers = self.tree.subscribers(target.filter);
-        let mut filter = String::new();
-        self.tree.filter_of(target.filter, &mut filter);
-        subscribers
-            .binary_search_by_key(&target.session.key, |subscription| subscription.session)
-            .is_ok()
-            && TopicFilter::new(&filter)
-                .is_ok_and(|filter| TopicName::new(topic).is_ok_and(|name| filter.matches(name)))
+    /// Subscriptions have changed since the targets were found: those whose every matching Subscription has ended are no
+    /// targets any more [MQTT-3.10.4-1], and the others get what is left of theirs.
+    fn review_targets(&mut self, fanout: &mut FanOut) {
+        if self.tree.generation() == fanout.generation {
+            return;
+        }
+        let message = &fanout.publish.message;
+        let mut matches = self.scratch.matches.take().unwrap_or_default();
+        matches.clear();
+        let hash = self.tree.topic_hash(message.topic());
+        self.tree.matches(message.topic(), hash, &mut matches);
+        fanout.targets.drain(..fanout.next);
+        fanout.next = 0;
+        fanout
+            .targets
+            .retain_mut(|target| match self.as_it_stands(target, &matches, message) {
+                Some(standing) => {
+                    *target = standing;
+                    true
+                }
+                None => false,
+            });
+        fanout.generation = self.tree.generation();
+        self.scratch.matches = Some(matches);
+    }
+
+    /// A target by those of its Subscriptions that are there now.
+    fn as_it_stands(&self, target: &Target, matches: &Matches, message: &Message) -> Option<Target> {
+        let mut standing: Option<Target> = None;
+        for &filter in &matches.filters {
+            let subscribers = self.tree.subscribers(filter);
+            let at = subscribers.binary_search_by_key(&target.session.key, |subscription| subscription.session);
+            let Some(subscription) = at.ok().and_then(|at| subscribers.get(at)) else {
+                continue;
+            };
+            let options = Options(subscription.options);
+            if options.no_local() && is_own(&self.clients, subscription, message) {
+                continue;
+            }
+            let id = SubscriptionId::new(subscription.sub_id);
+            match &mut standing {
+                Some(standing) => standing.merge(options, id),
+                None => {
+                    standing = Some(Target {
+                        session: target.session,
+                        options,
+                        subscription_id: id,
+                        extra: None,
+                    });
+                }
+            }
+        }
+        standing
     }
 
     /// Goes on with the open fan-out, then with the line behind it, as far as the tray has room.

@@ -7,6 +7,7 @@ use sol_codec::{PacketId, QoS};
 use crate::connection::Marks;
 use crate::effects::{Delivery, Effects};
 use crate::engine::Engine;
+use crate::event::Event;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::message::Message;
 use crate::record::{Record, RecordId};
@@ -35,18 +36,18 @@ pub(crate) struct Kept {
 }
 
 impl Engine {
-    /// Keeps or clears the retained message of a topic that is at home here [MQTT-3.3.1-5, -6, -7].
-    pub(crate) fn store_retained(&mut self, now: Now, message: &Rc<Message>, effects: &mut Effects) {
+    /// Keeps or clears the retained message of a topic that is at home here [MQTT-3.3.1-5, -6, -7]. `false`: there is
+    /// no memory for it.
+    pub(crate) fn store_retained(&mut self, now: Now, message: &Rc<Message>, effects: &mut Effects) -> bool {
         if message.payload().is_empty() || message.is_expired(now) {
             if let Some(old) = self.retained.remove(message.topic()) {
                 self.clients.journal.delete(old.record, effects);
                 self.clients.let_go(old.message, effects);
             }
-            return;
+            return true;
         }
         if self.clients.memory.is_full() && self.retained.get(message.topic()).is_none() {
-            self.clients.stats.publish_dropped += 1;
-            return;
+            return false;
         }
         let message = if message.is_exact() && message.charged > 0 {
             Rc::clone(message)
@@ -80,6 +81,20 @@ impl Engine {
         if let Some(old) = self.retained.set(message.topic(), kept) {
             self.clients.let_go(old.message, effects);
         }
+        true
+    }
+
+    /// A retained message was not kept and its publisher cannot be told: it is counted, and told to the log at the first
+    /// and at doubling counts.
+    pub(crate) fn count_unkept(&mut self, topic: &str, effects: &mut Effects) {
+        self.clients.stats.publish_dropped += 1;
+        self.unkept += 1;
+        if self.unkept.is_power_of_two() {
+            effects.events.push(Event::NotRetained {
+                topic: topic.into(),
+                count: self.unkept,
+            });
+        }
     }
 
     /// The SUBACK of a SUBSCRIBE has left: its replays may begin.
@@ -106,7 +121,7 @@ impl Engine {
             let Some(replays) = session.replays.as_mut() else {
                 return;
             };
-            let holds = replays.holds_live;
+            let first = replays.holds_live || replays.favoured;
             let Some(replay) = replays.active() else {
                 return;
             };
@@ -116,9 +131,12 @@ impl Engine {
                 let free = session
                     .sender
                     .as_ref()
-                    .is_none_or(|s| (holds || s.queue.is_empty()) && s.has_room(quota));
-                if qos > QoS::AtMostOnce && !free {
-                    return;
+                    .is_none_or(|s| (first || s.queue.is_empty()) && s.has_room(quota));
+                if qos > QoS::AtMostOnce {
+                    if !free {
+                        return;
+                    }
+                    replays.favoured = false;
                 }
                 self.replay_one(now, key, id, qos, effects);
                 continue;

@@ -76,7 +76,7 @@ pub(crate) struct Outcome {
 /// Buffers that routing reuses.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    matches: Option<Box<Matches>>,
+    pub(crate) matches: Option<Box<Matches>>,
     targets: Vec<Target>,
     posts: Vec<Post>,
     /// Forwards of the latest publish that are answered.
@@ -117,7 +117,11 @@ impl Engine {
         if retain {
             let home = self.placement.home_of_hash(hash);
             if home == self.shard {
-                self.store_retained(now, &publish.message, effects);
+                let unkept = !self.store_retained(now, &publish.message, effects);
+                if unkept && !publish.source.may_refuse() {
+                    self.count_unkept(publish.message.topic(), effects);
+                }
+                outcome.refused |= unkept && publish.source.may_refuse();
             } else {
                 self.post(home).retain = true;
             }
@@ -234,6 +238,7 @@ impl Engine {
                         subscription_id: SubscriptionId::new(subscription.sub_id),
                         extra: None,
                         may_refuse,
+                        tries_others: false,
                         action: Action::Deliver,
                     };
                     let delivered = clients.deliver(now, subscription.session, &publish.message, &how, effects);
@@ -287,6 +292,7 @@ impl Engine {
                 let id = SubscriptionId::new(subscription.sub_id);
                 if session.mark == scratch.number
                     && let Some(target) = targets.get_mut(session.mark_target as usize)
+                    && target.session.key == subscription.session
                 {
                     target.merge(options, id);
                     continue;
@@ -299,7 +305,6 @@ impl Engine {
                 };
                 targets.push(Target {
                     session,
-                    filter,
                     options,
                     subscription_id: id,
                     extra: None,
@@ -310,7 +315,7 @@ impl Engine {
 }
 
 impl Target {
-    fn merge(&mut self, options: Options, id: Option<SubscriptionId>) {
+    pub(crate) fn merge(&mut self, options: Options, id: Option<SubscriptionId>) {
         self.options = self.options.merged(options);
         match (self.subscription_id, id) {
             (None, _) => self.subscription_id = id,
@@ -324,7 +329,7 @@ impl Target {
 }
 
 /// Whether a Subscription is the publisher's own [MQTT-3.8.3-3].
-fn is_own(clients: &crate::clients::Clients, subscription: &Subscription, message: &Message) -> bool {
+pub(crate) fn is_own(clients: &crate::clients::Clients, subscription: &Subscription, message: &Message) -> bool {
     clients
         .sessions
         .get(subscription.session)

@@ -5,6 +5,7 @@ use alloc::{rc::Rc, string::String, vec::Vec};
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::clients::{Delivered, How};
+use crate::config::QueueFull;
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{SessionKey, ShardId};
@@ -38,7 +39,8 @@ impl Engine {
             match self.pick_shard(group, None) {
                 Picked::Here => {
                     let may_refuse = matches!(publish.source, Source::Client { may_refuse: true, .. });
-                    let delivered = self.give_to_member(now, group, &publish.message, may_refuse, effects);
+                    let delivered = self.give_to_member(now, group, None, &publish.message, effects);
+                    let delivered = self.count_given(delivered, may_refuse);
                     outcome.refused |= delivered == Some(Delivered::Refused);
                 }
                 Picked::There(shard) => {
@@ -71,8 +73,9 @@ impl Engine {
             self.clients.stats.publish_dropped += 1;
             return false;
         };
-        if let Some(delivered) = self.give_to_member(now, group, message, may_refuse, effects) {
-            return delivered == Delivered::Refused;
+        let delivered = self.give_to_member(now, group, None, message, effects);
+        if delivered.is_some() {
+            return self.count_given(delivered, may_refuse) == Some(Delivered::Refused);
         }
         // Its members left while the message was on its way: it is passed on once.
         if let Picked::There(shard) = self.pick_shard(group, Some(self.shard))
@@ -135,13 +138,13 @@ impl Engine {
     }
 
     /// Gives a message to a member on this shard: the next one in turn that is online with room, else any online, else a
-    /// durable one. `None`: there is no member here.
+    /// durable one, but never `except`. Counts nothing; `None`: there is no member here.
     fn give_to_member(
         &mut self,
         now: Now,
         group: GroupKey,
+        except: Option<SessionKey>,
         message: &Rc<Message>,
-        may_refuse: bool,
         effects: &mut Effects,
     ) -> Option<Delivered> {
         let members: Vec<_> = {
@@ -155,34 +158,42 @@ impl Engine {
         let mut ranked: Vec<(u8, usize)> = members
             .iter()
             .enumerate()
+            .filter(|(_, member)| Some(member.session) != except)
             .map(|(at, member)| (self.rank(member.session), at))
             .collect();
         ranked.sort_unstable();
-        let mut tried = false;
+        let mut best = None;
         for (_, at) in ranked {
             let Some(member) = members.get(at) else { continue };
             let how = How {
                 options: Options(member.options),
                 subscription_id: SubscriptionId::new(member.sub_id),
                 extra: (message.qos > QoS::AtMostOnce).then(|| share_extra(&share, &filter)),
-                // A member that cannot take it lets the next one try.
                 may_refuse: true,
+                tries_others: true,
                 action: Action::Share,
             };
             let delivered = self.clients.deliver(now, member.session, message, &how, effects);
-            if delivered == Delivered::Taken {
-                return Some(delivered);
+            match delivered {
+                Delivered::Taken => return Some(delivered),
+                Delivered::Refused => best = Some(delivered),
+                Delivered::Dropped => best = best.or(Some(delivered)),
             }
-            tried = true;
         }
-        if !tried {
-            return None;
+        best
+    }
+
+    /// Counts a message that no member took, unless its publisher is told.
+    fn count_given(&mut self, delivered: Option<Delivered>, may_refuse: bool) -> Option<Delivered> {
+        let tells = may_refuse && self.clients.config.queue_full == QueueFull::Refuse;
+        match delivered {
+            Some(Delivered::Taken) => delivered,
+            Some(Delivered::Refused) if tells => delivered,
+            _ => {
+                self.clients.stats.publish_dropped += 1;
+                Some(Delivered::Dropped)
+            }
         }
-        if may_refuse {
-            return Some(Delivered::Refused);
-        }
-        self.clients.stats.publish_dropped += 1;
-        Some(Delivered::Dropped)
     }
 
     /// How well a Session can take a message now; lower is better.
@@ -274,6 +285,81 @@ impl Engine {
         }
     }
 
+    /// A member is away and may come back: what it holds of a group that has another member online goes there if that one
+    /// takes it. The rest stays as it is, with its Packet Identifier.
+    pub(crate) fn lend(&mut self, now: Now, key: SessionKey, groups: &[GroupKey], effects: &mut Effects) {
+        let Some(sender) = self.clients.sessions.get_mut(key).and_then(|s| s.sender.as_deref_mut()) else {
+            return;
+        };
+        let (begun, queued) = (sender.begun_shared(), sender.queue.len());
+        for id in begun {
+            let owed = self
+                .clients
+                .sessions
+                .get_mut(key)
+                .and_then(|s| s.sender_mut().finish(id));
+            if let Some(owed) = owed.and_then(|owed| self.lend_one(now, key, groups, owed, effects))
+                && let Some(session) = self.clients.sessions.get_mut(key)
+            {
+                session.sender_mut().restore(id, owed);
+            }
+        }
+        for _ in 0..queued {
+            let Some(owed) = self.clients.pop_queue(key) else {
+                return;
+            };
+            if let Some(owed) = self.lend_one(now, key, groups, owed, effects)
+                && let Some(session) = self.clients.sessions.get_mut(key)
+            {
+                session.sender_mut().push_queue(owed);
+            }
+        }
+    }
+
+    /// Gives one message to another member of its group, or back to the caller.
+    fn lend_one(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        groups: &[GroupKey],
+        owed: Owed,
+        effects: &mut Effects,
+    ) -> Option<Owed> {
+        let Some(((share, filter), message)) = owed.share().zip(owed.message.as_ref()) else {
+            return Some(owed);
+        };
+        let Some(group) = self
+            .tree
+            .find_group(filter, share)
+            .filter(|group| groups.contains(group))
+        else {
+            return Some(owed);
+        };
+        let taken = match self.pick_shard(group, None) {
+            Picked::Here => self.give_to_member(now, group, Some(key), message, effects) == Some(Delivered::Taken),
+            Picked::There(shard) => {
+                let pick = GroupPick {
+                    share: share.clone(),
+                    filter: filter.clone(),
+                    passed_on: false,
+                };
+                self.post_pick(shard, pick);
+                let publish = Publish {
+                    message: Rc::clone(message),
+                    source: Source::Broker,
+                };
+                self.send_posts(&publish, effects);
+                true
+            }
+            Picked::Nobody => false,
+        };
+        if !taken {
+            return Some(owed);
+        }
+        self.clients.forget(owed, effects);
+        None
+    }
+
     fn share_again(&mut self, now: Now, message: Rc<Message>, share: String, filter: String, effects: &mut Effects) {
         let picked = self
             .tree
@@ -281,7 +367,8 @@ impl Engine {
             .map(|group| (group, self.pick_shard(group, None)));
         match picked {
             Some((group, Picked::Here)) => {
-                self.give_to_member(now, group, &message, false, effects);
+                let delivered = self.give_to_member(now, group, None, &message, effects);
+                self.count_given(delivered, false);
             }
             Some((_, Picked::There(shard))) => {
                 self.post_pick(

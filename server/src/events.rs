@@ -36,6 +36,7 @@ pub(crate) fn event(event: &Event, source: Option<Source>) {
         }
         Event::Disconnected { client_id, cause, .. } => disconnected(peer, client_id, cause),
         Event::Dropped { client_id, count } => warn!(client = %client_id, count, "messages dropped for a session"),
+        Event::NotRetained { topic, count } => warn!(%topic, count, "retained messages not kept: memory is full"),
         Event::Odd(what) => error!("survived: {what}"),
     }
 }

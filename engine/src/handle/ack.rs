@@ -77,16 +77,18 @@ impl Engine {
         }
     }
 
-    /// A place in a Session's window has become free.
+    /// A place in a Session's window has become free. While a replay is open every second one is its own: the queue may
+    /// never be empty.
     pub(crate) fn go_on(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
-        self.clients.pump(now, key, effects);
-        if self
-            .clients
-            .sessions
-            .get(key)
-            .is_some_and(|session| session.replays.is_some())
-        {
+        let session = self.clients.sessions.get_mut(key);
+        let Some(replays) = session.and_then(|session| session.replays.as_mut()) else {
+            return self.clients.pump(now, key, effects);
+        };
+        replays.favoured = !replays.favoured;
+        if replays.favoured {
             self.replay(now, key, effects);
         }
+        self.clients.pump(now, key, effects);
+        self.replay(now, key, effects);
     }
 }

@@ -143,7 +143,7 @@ impl Engine {
         let connected = known
             .and_then(|key| self.clients.sessions.get(key))
             .is_some_and(|session| session.connection.is_some());
-        let full = self.clients.stats.clients_connected as usize >= self.clients.config.connections_max;
+        let full = self.clients.settled >= self.clients.config.connections_max;
         let durable = connect.session_expiry_interval > 0;
         full && !connected || durable && known.is_none() && self.clients.memory.is_full()
     }
@@ -281,6 +281,7 @@ impl Engine {
         let connack = self.agree(id, &connect, session_present);
         self.clients.cancel_away_timers(key);
         if let Some(session) = self.clients.sessions.get_mut(key) {
+            self.clients.settled += 1;
             session.connection = Some(id);
             session.username = connect.username.map(String::into_boxed_str);
             session.expiry_interval = connect

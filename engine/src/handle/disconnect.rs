@@ -1,6 +1,6 @@
 //! DISCONNECT (section 3.14), and every other end of a Network Connection; then, perhaps, the end of its Session.
 
-use alloc::rc::Rc;
+use alloc::{rc::Rc, vec::Vec};
 
 use sol_codec::{ApplicationProperties, DecodeErrorKind, Disconnect, ProtocolVersion, QoS, ReasonCode};
 
@@ -125,6 +125,7 @@ impl Engine {
             return;
         };
         session.connection = None;
+        self.clients.settled -= 1;
         if let Some(sender) = &mut session.sender {
             sender.rewind();
         }
@@ -259,13 +260,15 @@ impl Engine {
             .as_ref()
             .map(|subscriptions| subscriptions.groups.clone())
             .unwrap_or_default();
-        if !ends && !groups.iter().any(|&group| self.has_other_member(group, key)) {
+        if !ends {
+            let shared_by_others: Vec<_> = groups.into_iter().filter(|&g| self.has_other_member(g, key)).collect();
+            if !shared_by_others.is_empty() {
+                self.lend(now, key, &shared_by_others, effects);
+            }
             return;
         }
-        if ends {
-            for &group in &groups {
-                self.leave_group(key, group, effects);
-            }
+        for group in groups {
+            self.leave_group(key, group, effects);
         }
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;

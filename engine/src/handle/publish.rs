@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
 use crate::clients::Clients;
-use crate::connection::{Connection, Connections};
+use crate::connection::{Connection, Connections, State};
 use crate::effects::{AckKind, Effects};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
@@ -30,10 +30,12 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// The client of a connection, if it has its Session.
+    /// The client of a connection whose CONNACK has left: nothing that comes before is handled.
     #[inline]
     pub(crate) fn of(id: ConnectionId, connection: &Connection) -> Option<Self> {
-        let key = connection.session()?;
+        let State::Active(key) = connection.state else {
+            return None;
+        };
         Some(Self {
             id,
             key,
@@ -240,10 +242,17 @@ impl Engine {
         if lane == Lane::PubRec && !reason.is_error() {
             self.note_inbound(key, packet_id, effects);
         }
-        if self.clients.lane_is_free(key, lane) {
+        let dirty = self.clients.journal.is_dirty();
+        if !dirty && self.clients.lane_is_free(key, lane) {
             self.acknowledge(id, kind_of(lane), packet_id, reason, effects);
-        } else {
-            self.clients.open_ack(key, lane, Waiting::new(packet_id, reason, 0));
+            return Flow::Go;
+        }
+        let waiting = Waiting::new(packet_id, reason, u32::from(dirty));
+        if let Some(place) = self.clients.open_ack(key, lane, waiting) {
+            if dirty {
+                let session = self.clients.sessions.reference(key);
+                self.clients.journal.hold(Gate::Ack(session, place));
+            }
             self.leave(now, key, lane, effects);
         }
         Flow::Go

@@ -63,6 +63,8 @@ pub(crate) struct Replays {
     seen: BTreeSet<Box<[u8]>>,
     /// `seen` is full: live messages wait until the replays have ended.
     pub(crate) holds_live: bool,
+    /// The next free place in the window goes to a replay, though messages are queued.
+    pub(crate) favoured: bool,
 }
 
 impl Replays {
@@ -131,11 +133,15 @@ impl Replays {
         self.open.is_empty()
     }
 
-    /// Notes that a live retained update passed; at most `max` are remembered.
-    pub(crate) fn saw(&mut self, topic: &[u8], max: usize) {
-        if self.seen.len() >= max {
-            self.holds_live = true;
-        } else if !self.seen.contains(topic) {
+    /// A live retained update is about to pass. When more than `max` are remembered it has to wait, and so has
+    /// everything after it.
+    pub(crate) fn expect_to_see(&mut self, topic: &[u8], max: usize) {
+        self.holds_live |= self.seen.len() >= max && !self.seen.contains(topic);
+    }
+
+    /// Notes that a live retained update passed.
+    pub(crate) fn saw(&mut self, topic: &[u8]) {
+        if !self.seen.contains(topic) {
             self.seen.insert(topic.into());
         }
     }

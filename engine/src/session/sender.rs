@@ -14,6 +14,7 @@ use sol_codec::{PacketId, QoS, SubscriptionId};
 use crate::effects::Delivery;
 use crate::message::Message;
 use crate::record::RecordId;
+use crate::time::Now;
 
 /// Packet Identifiers run from 1 to 65,535.
 const PACKET_IDS: u16 = u16::MAX;
@@ -21,6 +22,8 @@ const PACKET_IDS: u16 = u16::MAX;
 const FIRST: PacketId = PacketId::new(1).unwrap();
 /// How far the newest identifier may be ahead of the oldest unfinished one.
 const SPAN_MAX: usize = 16_384;
+/// How many unexpired messages are looked past for expired ones when a queue is full.
+const EXPIRED_LOOK_MAX: usize = 16;
 
 /// Where an exchange stands, by what it expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +65,9 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    fn is_shared(&self) -> bool {
-        self.extra.as_ref().is_some_and(|extra| extra.share.is_some())
+    /// The Shared Subscription that it was picked for.
+    pub(crate) fn share(&self) -> Option<&(String, String)> {
+        self.extra.as_ref()?.share.as_ref()
     }
 
     pub(crate) fn charge(&self) -> usize {
@@ -117,9 +121,13 @@ impl Sender {
 
     /// Puts a message at the end of the queue.
     pub(crate) fn push_queue(&mut self, owed: Owed) {
+        self.count_queued(&owed);
+        self.queue.push_back(owed);
+    }
+
+    fn count_queued(&mut self, owed: &Owed) {
         self.queue_bytes += owed.charge();
         self.queued_qos0 += usize::from(owed.qos == QoS::AtMostOnce);
-        self.queue.push_back(owed);
     }
 
     /// Takes the oldest message off the queue.
@@ -128,6 +136,26 @@ impl Sender {
         self.queue_bytes -= owed.charge();
         self.queued_qos0 -= usize::from(owed.qos == QoS::AtMostOnce);
         Some(owed)
+    }
+
+    /// Takes out what has expired at the front of the queue, and among the few that come next.
+    pub(crate) fn take_expired(&mut self, now: Now) -> Vec<Owed> {
+        let mut expired = Vec::new();
+        let mut kept = Vec::new();
+        while kept.len() < EXPIRED_LOOK_MAX
+            && let Some(owed) = self.pop_queue()
+        {
+            if owed.message.as_ref().is_some_and(|message| message.is_expired(now)) {
+                expired.push(owed);
+            } else {
+                kept.push(owed);
+            }
+        }
+        while let Some(owed) = kept.pop() {
+            self.count_queued(&owed);
+            self.queue.push_front(owed);
+        }
+        expired
     }
 
     /// Whether a QoS 0 message that could be sent now would overtake another [MQTT-4.6.0-5].
@@ -214,24 +242,31 @@ impl Sender {
 
     /// Whether anything owed came through a Shared Subscription.
     pub(crate) fn has_shared(&self) -> bool {
-        self.window.iter().flatten().chain(&self.queue).any(Owed::is_shared)
+        self.window
+            .iter()
+            .flatten()
+            .chain(&self.queue)
+            .any(|owed| owed.share().is_some())
+    }
+
+    /// The exchanges that a Shared Subscription may give to another member: QoS 1 that was not acknowledged.
+    pub(crate) fn begun_shared(&self) -> Vec<PacketId> {
+        self.unfinished()
+            .filter(|(_, owed)| owed.share().is_some() && owed.flow == SenderFlow::ExpectPuback)
+            .map(|(id, _)| id)
+            .collect()
     }
 
     /// Takes out what a Shared Subscription may give to another member: what has not begun, and QoS 1 that was not
     /// acknowledged.
     pub(crate) fn take_shared(&mut self) -> Vec<Owed> {
         let mut taken = Vec::new();
-        let begun: Vec<_> = self
-            .unfinished()
-            .filter(|(_, owed)| owed.is_shared() && owed.flow == SenderFlow::ExpectPuback)
-            .map(|(id, _)| id)
-            .collect();
-        for id in begun {
+        for id in self.begun_shared() {
             taken.extend(self.finish(id));
         }
         for _ in 0..self.queue.len() {
             let Some(owed) = self.pop_queue() else { break };
-            if owed.is_shared() {
+            if owed.share().is_some() {
                 taken.push(owed);
             } else {
                 self.push_queue(owed);
