@@ -55,6 +55,8 @@ pub(crate) struct Clients {
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
     /// Sessions with a connection, those included whose CONNACK waits for the journal.
     pub(crate) settled: usize,
+    /// The present packet's acknowledgement waits behind as many as may wait.
+    pub(crate) lane_is_long: bool,
     /// Number of the present flush.
     pub(crate) epoch: u32,
     /// Sessions with more to send than one turn may take.
@@ -97,6 +99,7 @@ impl Clients {
             journal: Journal::new(config.journal, shard),
             doomed: Vec::new(),
             settled: 0,
+            lane_is_long: false,
             epoch: 1,
             after_flush: Vec::new(),
             config,
@@ -185,7 +188,7 @@ impl Clients {
         let Some(state) = self.connections.get(connection) else {
             return Delivered::Dropped;
         };
-        if !matches!(state.state, State::Active(_)) || state.is_clogged(self.config.unsent_bytes_high) {
+        if !matches!(state.state, State::Active(..)) || state.is_clogged(self.config.unsent_bytes_high) {
             // Another member of the group is tried, and who tries counts.
             self.stats.publish_dropped += u64::from(!how.tries_others);
             return Delivered::Dropped;
@@ -216,7 +219,7 @@ impl Clients {
         if !holds
             && let Some(id) = session.connection
             && let Some(connection) = self.connections.get(id)
-            && matches!(connection.state, State::Active(_))
+            && matches!(connection.state, State::Active(..))
             && !connection.is_clogged(self.config.unsent_bytes_high)
         {
             let quota = connection.quota;

@@ -96,6 +96,8 @@ pub struct EngineConfig {
     pub tray_max: usize,
     /// Publishes that wait behind an open fan-out before their connections are paused.
     pub fanout_waiting_max: usize,
+    /// Acknowledgements of one kind that wait in one Session before its connection is paused.
+    pub acks_waiting_max: usize,
     /// Retained messages in one page of a replay.
     pub retained_page_max: usize,
     /// Topics of live updates that a replay remembers; beyond it live messages wait for the replay's end.
@@ -136,6 +138,7 @@ impl Default for EngineConfig {
             parked_bytes_max: 64 << 10,
             tray_max: 8_192,
             fanout_waiting_max: 1_024,
+            acks_waiting_max: 1_024,
             retained_page_max: 256,
             replay_seen_max: 1_024,
             subscriptions_max: 1 << 20,

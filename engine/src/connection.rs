@@ -13,7 +13,7 @@ use alloc::{
     vec::Vec,
 };
 
-use sol_codec::{PacketId, ProtocolVersion, TopicAlias};
+use sol_codec::{PacketId, ProtocolVersion, QoS, TopicAlias};
 
 use crate::effects::ConnAckData;
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
@@ -36,7 +36,27 @@ pub(crate) enum State {
     /// Its Session's record on stable storage; CONNACK leaves then.
     ExpectDurable(SessionKey, Box<ConnAckData>),
     /// Packets of a client whose Session is this one.
-    Active(SessionKey),
+    Active(SessionKey, Terms),
+}
+
+/// What a CONNACK allowed its client, which holds for as long as the connection does, whatever a reload changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) receive_maximum: u16,
+    pub(crate) topic_alias_maximum: u16,
+    pub(crate) maximum_qos: QoS,
+    pub(crate) retain_available: bool,
+}
+
+impl Terms {
+    pub(crate) fn of(connack: &ConnAckData) -> Self {
+        Self {
+            receive_maximum: connack.receive_maximum.unwrap_or(u16::MAX),
+            topic_alias_maximum: connack.topic_alias_maximum.unwrap_or(0),
+            maximum_qos: connack.maximum_qos.unwrap_or(QoS::ExactlyOnce),
+            retain_available: connack.retain_available.unwrap_or(true),
+        }
+    }
 }
 
 /// What is seldom true of a connection, a bit each.
@@ -80,7 +100,7 @@ pub(crate) struct Connection {
     /// The kernel did not take everything.
     pub(crate) congested: bool,
     pub(crate) marks: Marks,
-    /// Reading is paused for a cause of ours: the mailbox of another shard, or the line behind a fan-out.
+    /// Reading is paused for a cause of ours, which is a [`crate::fanout::Hold`].
     pub(crate) paused: bool,
     /// Keep Alive in force, in seconds.
     pub(crate) keep_alive: u16,
@@ -177,7 +197,7 @@ impl Connection {
 
     pub(crate) const fn session(&self) -> Option<SessionKey> {
         match self.state {
-            State::Active(key) | State::ExpectDurable(key, _) => Some(key),
+            State::Active(key, _) | State::ExpectDurable(key, _) => Some(key),
             _ => None,
         }
     }
@@ -283,7 +303,7 @@ impl Connections {
     /// Whether a connection's CONNACK has left: only then may anything else [MQTT-3.2.0-1].
     pub(crate) fn is_active(&self, id: ConnectionId) -> bool {
         self.get(id)
-            .is_some_and(|connection| matches!(connection.state, State::Active(_)))
+            .is_some_and(|connection| matches!(connection.state, State::Active(..)))
     }
 
     /// Takes the slot back and returns what its tenant was.

@@ -13,7 +13,7 @@ use crate::effects::{Answer, Effects};
 use crate::event::Cause;
 use crate::fanout::Line;
 use crate::handle::publish::Publisher;
-use crate::ids::{ConnectionId, ShardId};
+use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::input::{Flow, Input, Level, Query};
 use crate::links::Links;
 use crate::placement::Placement;
@@ -152,7 +152,10 @@ impl Engine {
         };
         let session = from.key;
         match packet {
-            Packet::Publish(publish) => return self.on_publish(now, from, publish, effects),
+            Packet::Publish(publish) => {
+                let flow = self.on_publish(now, from, publish, effects);
+                return self.stop_for_acks(id, session, flow);
+            }
             Packet::PubAck(ack) => self.on_puback(now, session, ack, effects),
             Packet::PubRec(ack) => self.on_pubrec(now, id, session, ack, effects),
             Packet::PubRel(ack) => self.on_pubrel(id, session, ack, effects),
@@ -175,9 +178,17 @@ impl Engine {
                 .get(id)
                 .is_none_or(|c| c.marks.has(Marks::DOOMED))
         {
+            return Flow::Stop;
+        }
+        self.stop_for_acks(id, session, Flow::Go)
+    }
+
+    /// Stops a client of which so many acknowledgements wait that it has to wait too.
+    fn stop_for_acks(&mut self, id: ConnectionId, session: SessionKey, flow: Flow) -> Flow {
+        if flow == Flow::Go && self.pause_for_acks(id, session) {
             Flow::Stop
         } else {
-            Flow::Go
+            flow
         }
     }
 

@@ -11,7 +11,7 @@ use sol_codec::SubscriptionId;
 use crate::clients::{Delivered, How};
 use crate::effects::{Effects, Read};
 use crate::engine::Engine;
-use crate::ids::{ConnectionId, ShardId};
+use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::message::Message;
 use crate::rights::Action;
@@ -50,7 +50,18 @@ pub(crate) struct FanOut {
 pub(crate) struct Line {
     open: Option<FanOut>,
     waiting: VecDeque<Publish>,
-    paused: Vec<(Option<ShardId>, ConnectionId)>,
+    paused: Vec<(Hold, ConnectionId)>,
+}
+
+/// Why a connection is not read for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// The line is long.
+    Line,
+    /// A shard's mailbox is full.
+    Shard(ShardId),
+    /// Too many of its own acknowledgements wait.
+    Acks,
 }
 
 impl Line {
@@ -74,11 +85,16 @@ impl Line {
         self.waiting.push_back(publish);
         self.waiting.len()
     }
+
+    /// A paused connection has ended.
+    pub(crate) fn forget_paused(&mut self, id: ConnectionId) {
+        self.paused.retain(|&(_, paused)| paused != id);
+    }
 }
 
 impl Engine {
-    /// Pauses a connection until the line is short again, or until another shard's mailbox is.
-    pub(crate) fn pause(&mut self, id: ConnectionId, because_of: Option<ShardId>) {
+    /// Pauses a connection until its cause is gone.
+    pub(crate) fn pause(&mut self, id: ConnectionId, because_of: Hold) {
         if let Some(connection) = self.clients.connections.get_mut(id)
             && !connection.paused
         {
@@ -88,10 +104,14 @@ impl Engine {
     }
 
     /// Resumes the connections that were paused for one cause.
-    pub(crate) fn resume(&mut self, now: Now, because_of: Option<ShardId>, effects: &mut Effects) {
+    pub(crate) fn resume(&mut self, now: Now, because_of: Hold, effects: &mut Effects) {
+        self.resume_if(now, |cause, _| cause == because_of, effects);
+    }
+
+    fn resume_if(&mut self, now: Now, is_free: impl Fn(Hold, ConnectionId) -> bool, effects: &mut Effects) {
         let Self { line, clients, .. } = self;
         line.paused.retain(|&(cause, id)| {
-            if cause != because_of {
+            if !is_free(cause, id) {
                 return true;
             }
             if let Some(connection) = clients.connections.get_mut(id) {
@@ -102,6 +122,40 @@ impl Engine {
             }
             false
         });
+    }
+
+    /// Whether so many acknowledgements of a client wait that it has to wait too: it is paused then.
+    pub(crate) fn pause_for_acks(&mut self, id: ConnectionId, key: SessionKey) -> bool {
+        // Most packets open no acknowledgement that waits.
+        if !core::mem::take(&mut self.clients.lane_is_long)
+            || self.longest_lane(key) < self.clients.config.acks_waiting_max
+        {
+            return false;
+        }
+        self.pause(id, Hold::Acks);
+        true
+    }
+
+    /// Acknowledgements of a Session have left: its client goes on once half of them are gone.
+    pub(crate) fn resume_for_acks(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
+        let connection = self.clients.sessions.get(key).and_then(|session| session.connection);
+        if let Some(id) = connection
+            && self
+                .clients
+                .connections
+                .get(id)
+                .is_some_and(|connection| connection.paused)
+            && self.longest_lane(key) <= self.clients.config.acks_waiting_max / 2
+        {
+            self.resume_if(now, |cause, paused| cause == Hold::Acks && paused == id, effects);
+        }
+    }
+
+    fn longest_lane(&self, key: SessionKey) -> usize {
+        let session = self.clients.sessions.get(key);
+        session
+            .and_then(|session| session.acks.as_ref())
+            .map_or(0, |acks| acks.longest())
     }
 
     /// Hands out what fits the tray. `true`: all targets have it.
@@ -208,7 +262,7 @@ impl Engine {
             self.route_waiting(now, effects);
         }
         if self.line.waiting.len() <= self.clients.config.fanout_waiting_max / 2 && !self.line.paused.is_empty() {
-            self.resume(now, None, effects);
+            self.resume(now, Hold::Line, effects);
         }
     }
 

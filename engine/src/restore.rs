@@ -57,7 +57,7 @@ impl Engine {
             Record::Inbound { id, session, packet_id } => {
                 let key = self.restored_session(session)?;
                 if let Some(session) = self.clients.sessions.get_mut(key) {
-                    session.inbound.insert(packet_id, id);
+                    session.inbound.restore(packet_id, id);
                     self.clients.memory.charge(REFERENCE_BYTES);
                 }
             }

@@ -74,13 +74,10 @@ impl Clients {
 
     /// Puts an acknowledgement in its lane, to leave when its count is down to zero.
     pub(crate) fn open_ack(&mut self, key: SessionKey, lane: Lane, waiting: Waiting) -> Option<Place> {
-        Some(
-            self.sessions
-                .get_mut(key)?
-                .acks
-                .get_or_insert_default()
-                .push(lane, waiting),
-        )
+        let acks = self.sessions.get_mut(key)?.acks.get_or_insert_default();
+        let place = acks.push(lane, waiting);
+        self.lane_is_long |= acks.longest() >= self.config.acks_waiting_max;
+        Some(place)
     }
 
     pub(crate) fn ack_mut(&mut self, key: SessionKey, place: Place) -> Option<&mut Waiting> {
@@ -127,7 +124,7 @@ impl Engine {
                 if acks.is_empty() {
                     session.acks = None;
                 }
-                return;
+                return self.resume_for_acks(now, key, effects);
             };
             self.send_ready(now, key, lane, ready, effects);
         }

@@ -254,7 +254,7 @@ impl Clients {
         let id = self.sessions.get(key)?.connection?;
         let connection = self.connections.get(id)?;
         let ready =
-            matches!(connection.state, State::Active(_)) && !connection.is_clogged(self.config.unsent_bytes_high);
+            matches!(connection.state, State::Active(..)) && !connection.is_clogged(self.config.unsent_bytes_high);
         // What is not flushed yet is bounded too, so that one Session's replay cannot fill the tray.
         (ready && self.has_unsent_room(connection)).then_some((id, connection.quota))
     }

@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 
-use crate::connection::State;
+use crate::connection::{State, Terms};
 use crate::effects::{AuthRequest, Close, ConnAckData, Effects, Move, Outgoing, Read};
 use crate::engine::Engine;
 use crate::event::{Cause, Event};
@@ -369,7 +369,7 @@ impl Engine {
                 return;
             }
         };
-        connection.state = State::Active(key);
+        connection.state = State::Active(key, Terms::of(&connack));
         connection.last_heard = now.mono;
         let (version, keep_alive) = (connection.version, connection.keep_alive);
         let session_present = connack.session_present;

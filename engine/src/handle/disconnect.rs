@@ -52,12 +52,15 @@ impl Engine {
             return;
         };
         let session = connection.session();
-        let active = matches!(connection.state, State::Active(_));
+        let active = matches!(connection.state, State::Active(..));
         self.say_goodbye(id, &cause, effects);
         let Some(mut connection) = self.clients.connections.remove(id) else {
             return;
         };
         self.clients.drop_connection_parts(&mut connection, effects);
+        if connection.paused {
+            self.line.forget_paused(id);
+        }
         if !matches!(cause, Cause::Lost) {
             effects.closes.push(Close {
                 connection: id,
@@ -103,7 +106,7 @@ impl Engine {
                         .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
                 }
             }
-            (State::Active(_), _) if v5 => {
+            (State::Active(..), _) if v5 => {
                 let reason = match cause {
                     Cause::Malformed(error) => error.reason_code(),
                     Cause::Violation(violation) => violation.reason_code(),
@@ -132,6 +135,7 @@ impl Engine {
         if let Some(acks) = &mut session.acks {
             acks.mute();
         }
+        session.inbound.leave();
         if clean {
             session.will = None;
         }

@@ -5,6 +5,7 @@ use crate::connection::Marks;
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::event::Cause;
+use crate::fanout::Hold;
 use crate::ids::{ConnectionId, ShardId};
 use crate::time::Now;
 
@@ -70,7 +71,7 @@ impl Engine {
             link.full = full;
         }
         if !full {
-            self.resume(now, Some(shard), effects);
+            self.resume(now, Hold::Shard(shard), effects);
         }
     }
 

@@ -29,7 +29,7 @@ impl Engine {
         ack: Option<(Lane, PacketId)>,
         effects: &mut Effects,
     ) -> Flow {
-        let Publisher { id, key, v5 } = from;
+        let Publisher { id, key, v5, .. } = from;
         if let Some((Lane::PubRec, packet_id)) = ack
             && self.has_inbound(key, packet_id)
         {

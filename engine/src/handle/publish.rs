@@ -5,9 +5,10 @@ use alloc::rc::Rc;
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
 use crate::clients::Clients;
-use crate::connection::{Connection, Connections, State};
+use crate::connection::{Connection, Connections, State, Terms};
 use crate::effects::{AckKind, Effects};
 use crate::engine::Engine;
+use crate::fanout::Hold;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::input::Flow;
 use crate::journal::Gate;
@@ -16,7 +17,7 @@ use crate::message::Message;
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source};
-use crate::session::acks::{Lane, Waiting};
+use crate::session::acks::{Acks, Lane, Waiting};
 use crate::time::{Now, UnixMillis};
 use crate::violation::Violation;
 
@@ -27,19 +28,21 @@ pub(crate) struct Publisher {
     pub(crate) key: SessionKey,
     /// It speaks 5.0: its acknowledgements can say what went wrong.
     pub(crate) v5: bool,
+    pub(crate) terms: Terms,
 }
 
 impl Publisher {
     /// The client of a connection whose CONNACK has left: nothing that comes before is handled.
     #[inline]
     pub(crate) fn of(id: ConnectionId, connection: &Connection) -> Option<Self> {
-        let State::Active(key) = connection.state else {
+        let State::Active(key, terms) = connection.state else {
             return None;
         };
         Some(Self {
             id,
             key,
             v5: connection.version == ProtocolVersion::V5,
+            terms,
         })
     }
 }
@@ -105,32 +108,37 @@ impl Engine {
 
     /// What a well-formed PUBLISH can still do wrong.
     fn publish_violation(&self, from: Publisher, publish: &sol_codec::Publish<'_>) -> Option<Violation> {
-        let config = &self.clients.config;
-        let Publisher { key, v5, .. } = from;
+        let Publisher { key, v5, terms, .. } = from;
         if v5 && !publish.properties.subscription_ids.is_empty() {
             return Some(Violation::SubscriptionIdInPublish);
         }
-        if publish.qos > config.maximum_qos {
+        if publish.qos > terms.maximum_qos {
             return Some(Violation::QosNotSupported);
         }
-        if v5 && publish.retain && !config.retain_available {
+        if v5 && publish.retain && !terms.retain_available {
             return Some(Violation::RetainNotSupported);
         }
         if publish
             .properties
             .topic_alias
-            .is_some_and(|alias| alias.get() > config.topic_alias_maximum)
+            .is_some_and(|alias| alias.get() > terms.topic_alias_maximum)
         {
             return Some(Violation::TopicAliasTooLarge);
         }
         if publish.qos > QoS::AtMostOnce && v5 {
             // 3.x clients were never told a Receive Maximum; their identifiers bound them.
             let session = self.clients.sessions.get(key)?;
-            let unfinished = session.inbound.len() + session.acks.as_ref().map_or(0, |acks| acks.len(Lane::PubAck));
-            let repeated = publish
-                .packet_id
-                .is_some_and(|packet_id| session.inbound.contains_key(&packet_id));
-            if unfinished >= usize::from(config.receive_maximum.get()) && !repeated {
+            let (quota, fresh) = (usize::from(terms.receive_maximum), session.inbound.fresh());
+            let acks = session.acks.as_deref();
+            let repeated = || {
+                publish
+                    .packet_id
+                    .is_some_and(|packet_id| session.inbound.contains_key(&packet_id))
+            };
+            if fresh + acks.map_or(0, Acks::unfinished_max) >= quota
+                && fresh + acks.map_or(0, Acks::unfinished) >= quota
+                && !repeated()
+            {
                 return Some(Violation::ReceiveMaximumExceeded);
             }
         }
@@ -146,7 +154,7 @@ impl Engine {
         ack: Option<(Lane, PacketId)>,
         effects: &mut Effects,
     ) -> Flow {
-        let Publisher { id, key, v5 } = from;
+        let Publisher { id, key, v5, .. } = from;
         if let Some((Lane::PubRec, packet_id)) = ack
             && !self.note_inbound(key, packet_id, effects)
         {
@@ -174,7 +182,7 @@ impl Engine {
                 };
             }
             if self.line.wait(publish) >= self.clients.config.fanout_waiting_max {
-                self.pause(id, None);
+                self.pause(id, Hold::Line);
                 return Flow::Stop;
             }
             return Flow::Go;
@@ -347,7 +355,7 @@ impl Engine {
         let full: Option<ShardId> = self.scratch.posted_to().find(|&shard| self.links.is_full(shard));
         match full {
             Some(shard) => {
-                self.pause(id, Some(shard));
+                self.pause(id, Hold::Shard(shard));
                 Flow::Stop
             }
             None => Flow::Go,

@@ -62,9 +62,29 @@ impl Acks {
         self.lanes.iter().all(|queue| queue.waiting.is_empty())
     }
 
-    /// How many acknowledgements of a kind wait.
-    pub(crate) fn len(&self, lane: Lane) -> usize {
-        self.lanes[lane as usize].waiting.len()
+    /// How many acknowledgements wait in the longest lane.
+    pub(crate) fn longest(&self) -> usize {
+        self.lanes.iter().map(|queue| queue.waiting.len()).max().unwrap_or(0)
+    }
+
+    /// How many messages of the present connection wait for a PUBACK, or for a PUBREC that refuses them.
+    pub(crate) fn unfinished(&self) -> usize {
+        let told = |lane: Lane| {
+            self.lanes[lane as usize]
+                .waiting
+                .iter()
+                .filter(|waiting| !waiting.muted)
+        };
+        let refused = told(Lane::PubRec).filter(|waiting| waiting.reason_code.is_error());
+        told(Lane::PubAck).count() + refused.count()
+    }
+
+    /// An upper bound of [`Acks::unfinished`], found without looking at each.
+    pub(crate) fn unfinished_max(&self) -> usize {
+        [Lane::PubAck, Lane::PubRec]
+            .map(|lane| self.lanes[lane as usize].waiting.len())
+            .iter()
+            .sum()
     }
 
     pub(crate) fn push(&mut self, lane: Lane, waiting: Waiting) -> Place {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sol_codec::{
-    Connect, Filters, Packet, PubAck, ReasonCode, Subscribe, SubscriptionRequest, Subscriptions, TopicFilter,
-    Unsubscribe,
+    Connect, Filters, Packet, PubAck, ReasonCode, Subscribe, SubscriptionRequest, Subscriptions, TopicAlias,
+    TopicFilter, Unsubscribe,
 };
 use sol_engine::{
     ConnectionId, Effects, Engine, EngineConfig, Event, Input, Level, ListenerId, Now, Outgoing, QueueFull, Record,
@@ -601,5 +601,83 @@ fn a_dropped_update_does_not_replace_a_replayed_one() {
             rest.len() == 1 && rest[0].starts_with(&format!("PUBLISH {other} ")),
             "{rest:?}"
         );
+    });
+}
+
+/// [MQTT-3.3.4-7]: only what a client began on this connection counts against its Receive Maximum; acknowledgements that
+/// wait for it since an earlier one, and identifiers it used there, do not.
+#[test]
+fn each_connection_has_its_whole_receive_maximum() {
+    let config = EngineConfig {
+        receive_maximum: NonZeroU16::MIN.saturating_add(2),
+        ..Default::default()
+    };
+    let mut node = Node::new(2, config);
+    let subscriber = node.connect(V5, &node.name_on(1, "s"));
+    node.subscribed(subscriber, &["t"], 1);
+    let name = node.name_on(0, "p");
+    let publisher = node.connect_durable(V5, &name);
+    for level in [1, 2] {
+        node.hold_mail();
+        for n in 1..=3 {
+            node.publish(publisher, "t", level, n, "x");
+        }
+        node.lose(publisher);
+        let publisher = node.resume(V5, &name, 1_000);
+        for n in 4..=6 {
+            node.publish(publisher, "t", level, n, "x");
+        }
+        node.expect(publisher, &["CONNACK 00 present"]);
+        node.publish(publisher, "t", level, 7, "x");
+        node.expect(publisher, &["DISCONNECT 93", "CLOSE"]);
+        node.release_mail();
+    }
+}
+
+/// A 3.1.1 client that uses one identifier again and again while nothing is acknowledged is read no further than
+/// `acks_waiting_max`, and goes on when acknowledgements have left.
+#[test]
+fn waiting_acknowledgements_are_limited() {
+    let config = EngineConfig {
+        acks_waiting_max: 4,
+        ..Default::default()
+    };
+    let mut node = Node::new(2, config);
+    let subscriber = node.connect(V5, &node.name_on(1, "s"));
+    node.subscribed(subscriber, &["t"], 0);
+    let publisher = node.connect(V311, &node.name_on(0, "p"));
+    node.hold_mail();
+    for _ in 0..20 {
+        node.publish(publisher, "t", 1, 1, "x");
+    }
+    assert_eq!(node.stats().publish_received, 4);
+    node.release_mail();
+    assert_eq!(node.take(publisher).len(), 20);
+    assert_eq!(node.take(subscriber).len(), 20);
+}
+
+/// A reload disconnects nobody who keeps to what its CONNACK announced; who connects later is held to the new limits.
+#[test]
+fn a_reload_keeps_what_was_announced() {
+    in_every_node(|node| {
+        let before = node.connect(V5, "before");
+        node.reload(EngineConfig {
+            topic_alias_maximum: 2,
+            maximum_qos: qos(0),
+            retain_available: false,
+            receive_maximum: NonZeroU16::MIN,
+            ..Default::default()
+        });
+        node.publish_with(before, "t", 0, 0, "x", |publish| {
+            publish.properties.topic_alias = TopicAlias::new(10)
+        });
+        for n in 1..=2 {
+            node.publish(before, "t", 2, n, "x");
+        }
+        node.retain(before, "t", 1, 3, "x");
+        node.expect(before, &["PUBREC #1 10", "PUBREC #2 10", "PUBACK #3 10"]);
+        let after = node.connect(V5, "after");
+        node.publish(after, "t", 1, 1, "x");
+        node.expect(after, &["DISCONNECT 9b", "CLOSE"]);
     });
 }
