@@ -61,6 +61,10 @@ pub(crate) fn notice(notice: &Notice<'_>) {
         Notice::ConnectTimeout(source) => info!(peer = %source.peer, "closed: no CONNECT in time"),
         Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
         Notice::Evicted(source) => warn!(peer = %source.peer, "closed: too many connections that are not logged in"),
+        Notice::FrameTimeout(source) => warn!(peer = %source.peer, "closed: a packet did not arrive whole in time"),
+        Notice::Shed(source) => {
+            warn!(peer = %source.peer, "closed: unfinished packets and unsent output fill the memory, and it held the most");
+        }
         Notice::AcceptFailed {
             error, paused: true, ..
         } => {

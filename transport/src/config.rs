@@ -13,6 +13,8 @@ pub struct TransportConfig {
     pub connect_bytes_max: u32,
     /// How long a peer may take to send its CONNECT.
     pub connect_time_max: Duration,
+    /// How long a packet may take to arrive whole once a part of it has come; a large one has as long for each 256 KiB.
+    pub frame_time_max: Duration,
     /// Connections that have not been let in yet; when there are more, the one that has waited longest goes.
     pub unauthenticated_max: usize,
     /// Bytes held for all connections that have not been let in yet, together.
@@ -52,6 +54,7 @@ impl Default for TransportConfig {
             listeners: Vec::new(),
             connect_bytes_max: 16 << 10,
             connect_time_max: Duration::from_secs(5),
+            frame_time_max: Duration::from_secs(30),
             unauthenticated_max: 8_192,
             unauthenticated_bytes_max: 16 << 20,
             read_bytes: 64 << 10,

@@ -1,7 +1,7 @@
 //! The table of connections: what a shard keeps for each of them beside what the engine and the backend keep.
 
 use sol_codec::ProtocolVersion;
-use sol_engine::{ConnectionId, ListenerId};
+use sol_engine::{ConnectionId, Instant, ListenerId};
 
 use crate::backend::Output;
 use crate::observer::Source;
@@ -48,13 +48,21 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// The kernel takes no more of it for now, and the engine was told.
     pub(crate) congested: bool,
+    /// Among those that are looked at for a packet that does not arrive whole.
+    pub(crate) watched: bool,
     /// While closing: bytes of it that were discarded.
     pub(crate) discarded: u32,
-    /// Bytes received and not decoded: a part of a packet, or what came while it was stopped.
-    #[expect(clippy::box_collection, reason = "an idle connection pays for a pointer only")]
-    kept: Option<Box<Vec<u8>>>,
+    /// An idle connection pays for a pointer only.
+    kept: Option<Box<Kept>>,
     /// Bytes not sent yet.
     pub(crate) output: Option<Box<Output>>,
+}
+
+/// Bytes received and not decoded: a part of a packet, or what came while the connection was stopped.
+#[derive(Debug)]
+struct Kept {
+    bytes: Vec<u8>,
+    since: Instant,
 }
 
 impl Conn {
@@ -70,10 +78,15 @@ impl Conn {
             ended: false,
             dirty: false,
             congested: false,
+            watched: false,
             discarded: 0,
             kept: None,
             output: None,
         }
+    }
+
+    pub(crate) const fn id(&self) -> ConnectionId {
+        self.id
     }
 
     pub(crate) const fn source(&self) -> Source {
@@ -90,11 +103,29 @@ impl Conn {
 
     /// What is kept of it, for whoever takes the connection over.
     pub(crate) fn into_kept(self) -> Vec<u8> {
-        self.kept.map(|kept| *kept).unwrap_or_default()
+        self.kept.map(|kept| kept.bytes).unwrap_or_default()
+    }
+
+    /// How long something has been kept of it.
+    pub(crate) fn kept_since(&self) -> Option<Instant> {
+        self.kept.as_ref().map(|kept| kept.since)
     }
 
     fn kept_len(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.len())
+        self.kept.as_ref().map_or(0, |kept| kept.bytes.len())
+    }
+
+    /// Memory that what is kept takes.
+    pub(crate) fn kept_capacity(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
+    }
+
+    /// Bytes that the kernel does not take for now.
+    pub(crate) fn blocked_bytes(&self) -> usize {
+        match &self.output {
+            Some(output) if self.congested => output.unsent().len(),
+            _ => 0,
+        }
     }
 
     /// Whether it has not been let in.
@@ -111,6 +142,8 @@ pub(crate) struct Conns {
     /// Connections that have not been let in, and the bytes kept for them.
     pub(crate) unauthenticated: usize,
     pub(crate) unauthenticated_bytes: usize,
+    /// Memory that is taken by what is kept, for all.
+    pub(crate) kept_bytes: usize,
 }
 
 impl Conns {
@@ -136,6 +169,10 @@ impl Conns {
         }
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Conn> {
+        self.slots.iter().flatten()
+    }
+
     #[inline]
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Conn> {
         self.slots.get(id.slot())?.as_ref().filter(|conn| conn.id == id)
@@ -150,6 +187,7 @@ impl Conns {
         self.get(id)?;
         let conn = self.slots.get_mut(id.slot())?.take()?;
         self.len -= 1;
+        self.kept_bytes -= conn.kept_capacity();
         if conn.is_unauthenticated() {
             self.unauthenticated -= 1;
             self.unauthenticated_bytes -= conn.kept_len();
@@ -177,21 +215,26 @@ impl Conns {
         let Some(kept) = conn.kept.take() else {
             return Vec::new();
         };
-        if conn.is_unauthenticated() {
-            self.unauthenticated_bytes -= kept.len();
+        let is_unauthenticated = conn.is_unauthenticated();
+        let Kept { bytes, .. } = *kept;
+        self.kept_bytes -= bytes.capacity();
+        if is_unauthenticated {
+            self.unauthenticated_bytes -= bytes.len();
         }
-        *kept
+        bytes
     }
 
-    /// Keeps input of a connection of which nothing is kept now.
-    pub(crate) fn keep(&mut self, id: ConnectionId, bytes: Vec<u8>) {
+    /// Keeps input of a connection of which nothing is kept now; `since` says how long a part of it has waited.
+    pub(crate) fn keep(&mut self, id: ConnectionId, bytes: Vec<u8>, since: Instant) {
         let Some(conn) = self.get_mut(id) else { return };
-        let len = bytes.len();
+        let (len, capacity) = (bytes.len(), bytes.capacity());
         if len == 0 {
             return;
         }
-        conn.kept = Some(Box::new(bytes));
-        if conn.is_unauthenticated() {
+        conn.kept = Some(Box::new(Kept { bytes, since }));
+        let is_unauthenticated = conn.is_unauthenticated();
+        self.kept_bytes += capacity;
+        if is_unauthenticated {
             self.unauthenticated_bytes += len;
         }
     }
@@ -243,16 +286,20 @@ mod tests {
         let mut conns = Conns::default();
         for slot in 0..3 {
             conns.insert(conn(id(slot, 1)));
-            conns.keep(id(slot, 1), vec![0; 10]);
+            conns.keep(id(slot, 1), vec![0; 10], Instant::default());
         }
         assert_eq!((conns.unauthenticated, conns.unauthenticated_bytes), (3, 30));
+        assert_eq!(conns.kept_bytes, 30);
         conns.set_phase(id(0, 1), Phase::ExpectLogin);
         conns.set_phase(id(0, 1), Phase::Open);
+        assert_eq!(conns.kept_bytes, 30, "it takes memory whoever it is");
         assert_eq!(conns.take_kept(id(0, 1)).len(), 10);
         assert_eq!(conns.take_kept(id(1, 1)).len(), 10);
+        assert_eq!(conns.kept_bytes, 10);
         assert_eq!((conns.unauthenticated, conns.unauthenticated_bytes), (2, 10));
         conns.remove(id(1, 1));
         conns.remove(id(2, 1));
         assert_eq!((conns.unauthenticated, conns.unauthenticated_bytes), (0, 0));
+        assert_eq!(conns.kept_bytes, 0);
     }
 }

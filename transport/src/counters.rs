@@ -28,12 +28,18 @@ counters! {
     connections,
     /// Connections that exist now and have not been let in yet.
     unauthenticated,
+    /// Bytes held for connections now: parts of packets, and what congested connections do not take.
+    held_bytes,
     /// Connections closed because they did not send CONNECT in time.
     connect_timeouts,
     /// Connections closed because what they sent first is not MQTT.
     not_mqtt,
     /// Unauthenticated connections closed because there were too many, or they held too much.
     evicted,
+    /// Connections closed because a packet of theirs did not arrive whole in time.
+    frame_timeouts,
+    /// Connections closed because too many bytes were held for all of them, and the most for these.
+    shed,
     /// Connections that moved here from another shard.
     adopted,
     /// Bytes received.

@@ -27,6 +27,10 @@ pub enum Notice<'a> {
     NotMqtt(Source),
     /// There were too many unauthenticated connections, or they held too much, and this one was closed for it.
     Evicted(Source),
+    /// A packet of a connection did not arrive whole in time, and it was closed.
+    FrameTimeout(Source),
+    /// Too many bytes were held for all connections, and this one, which held the most, was closed for it.
+    Shed(Source),
     /// A connection could not be accepted.
     AcceptFailed {
         /// Where.

@@ -24,6 +24,8 @@ pub(crate) struct Outboxes {
     /// Bytes encoded since the last flush, and the most of them before one is due.
     pending: usize,
     pending_max: usize,
+    /// Bytes that the kernel does not take for now, of all congested connections.
+    pub(crate) blocked_bytes: usize,
     /// A connection has more to send than `output_max`.
     has_large: bool,
     output_max: usize,
@@ -41,6 +43,7 @@ impl Outboxes {
             spare_bytes_max,
             pending: 0,
             pending_max,
+            blocked_bytes: 0,
             has_large: false,
             output_max,
         }
@@ -77,7 +80,11 @@ impl Outboxes {
     /// there is no use in sending early.
     pub(crate) const fn count(&mut self, bytes: usize, unsent: usize, blocked: bool) {
         self.pending += bytes;
-        self.has_large |= !blocked && unsent > self.output_max;
+        if blocked {
+            self.blocked_bytes += bytes;
+        } else {
+            self.has_large |= unsent > self.output_max;
+        }
     }
 
     /// Everything that could be sent was.

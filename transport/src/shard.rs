@@ -5,6 +5,7 @@ mod commands;
 mod contain;
 mod input;
 mod mail;
+mod memory;
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use sol_codec::{DecodeLimits, Decoder, Direction};
-use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Move, Now, Read};
+use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Level, Move, Now, Read};
 
 use self::contain::Watch;
 pub(crate) use self::contain::panic_text;
+use self::memory::{FRAME_LOOKS, Marks};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::TransportConfig;
@@ -62,6 +64,10 @@ struct Core<O> {
     asks: VecDeque<Sender<ShardAnswer>>,
     /// Connections that have to send CONNECT.
     connecting: Waiting,
+    /// Connections of which a part of a packet may be kept, to be looked at again.
+    partial: Waiting,
+    /// How scarce memory is, as the engine was told.
+    pressure: Level,
     /// Connections that are being closed and have to read what was sent to them.
     flushing: Waiting,
     /// Connections whose end was announced.
@@ -81,10 +87,11 @@ struct Core<O> {
     stops_at: Option<Instant>,
 }
 
-/// What packets may be, before and after a connection was let in.
+/// What packets may be, before and after a connection was let in, and how much may be held of them.
 struct Rules {
     connect: DecodeLimits,
     open: DecodeLimits,
+    memory: Marks,
 }
 
 impl Rules {
@@ -101,6 +108,7 @@ impl Rules {
                 ..open
             },
             open,
+            memory: Marks::new(engine),
         }
     }
 }
@@ -137,6 +145,8 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             watch: Watch::default(),
             asks: VecDeque::new(),
             connecting: Waiting::new(config.connect_time_max),
+            partial: Waiting::new((config.frame_time_max / FRAME_LOOKS).max(Duration::from_millis(1))),
+            pressure: Level::Normal,
             flushing: Waiting::new(config.flush_time_max),
             lingering: Waiting::new(config.linger_time_max),
             moves: Vec::new(),
@@ -174,6 +184,9 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         if !self.core.watch.is_poisoned() {
             self.core.expire();
             self.settle();
+            if self.core.weigh() {
+                self.settle();
+            }
         }
         Ok(self.core.exit())
     }
@@ -244,6 +257,7 @@ impl<O: Observer> Core<O> {
         let deadlines = [
             self.engine.next_deadline(),
             self.connecting.next_deadline(),
+            self.partial.next_deadline(),
             self.flushing.next_deadline(),
             self.lingering.next_deadline(),
             self.stops_at,

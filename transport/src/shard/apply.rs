@@ -71,6 +71,7 @@ impl<O: Observer> Core<O> {
     fn apply_answers(&mut self) {
         let mut counters = self.counters;
         counters.connections = self.conns.len() as u64;
+        counters.held_bytes = self.held_bytes() as u64;
         counters.unauthenticated = self.conns.unauthenticated as u64;
         for answer in self.effects.answers.drain(..) {
             if let Some(reply) = self.asks.pop_front() {
@@ -97,10 +98,10 @@ impl<O: Observer> Core<O> {
         let dirty = mem::take(&mut self.outboxes.dirty);
         for ids in dirty.chunks(SENDS_MAX) {
             for &connection in ids {
-                if let Some(conn) = self.conns.get_mut(connection)
-                    && let Some(output) = conn.output.take()
-                {
+                if let Some(conn) = self.conns.get_mut(connection) {
+                    self.outboxes.blocked_bytes -= conn.blocked_bytes();
                     conn.dirty = false;
+                    let Some(output) = conn.output.take() else { continue };
                     let unsent = output.unsent().len() as u64;
                     self.counters.bytes_out += unsent;
                     operations.push(SendOp {
@@ -141,6 +142,7 @@ impl<O: Observer> Core<O> {
             output.compact();
             conn.output = Some(output);
             conn.congested = true;
+            self.outboxes.blocked_bytes += unsent;
             self.counters.short_sends += 1;
             self.congested
                 .push((connection, u32::try_from(unsent).unwrap_or(u32::MAX)));

@@ -22,6 +22,7 @@ impl<O: Observer> Core<O> {
             let Some(conn) = self.conns.remove(connection) else {
                 continue;
             };
+            self.outboxes.blocked_bytes -= conn.blocked_bytes();
             let Some(socket) = backend.release(connection) else {
                 continue;
             };
@@ -58,7 +59,7 @@ impl<O: Observer> Core<O> {
         self.counters.adopted += 1;
         self.conns
             .insert(Conn::new(id, source, Phase::Open, handover.version()));
-        self.conns.keep(id, kept);
+        self.conns.keep(id, kept, self.now.mono);
         match self.tell(Some(id), Input::Adopted(id, handover)) {
             Some(Flow::Go) => self.read_on(backend, id),
             _ => self.stop(id),
@@ -146,6 +147,7 @@ impl<O: Observer> Core<O> {
                 self.lose(id);
             }
         }
+        self.expire_frames();
         while let Some(id) = self.flushing.expired(now) {
             if self.conns.get(id).is_some_and(|conn| conn.output.is_some()) {
                 self.ends.push(id);

@@ -4,10 +4,11 @@ use std::io;
 use std::mem;
 
 use sol_codec::{Decoded, Packet, ProtocolVersion};
-use sol_engine::{ConnectionId, Flow, Input, ListenerId};
+use sol_engine::{ConnectionId, Flow, Input, Instant, ListenerId};
 
 use super::Core;
 use super::contain::Step;
+use super::memory::is_progress;
 use crate::backend::{Reading, Sink};
 use crate::conns::{Conn, Phase};
 use crate::observer::{Notice, Observer, Source};
@@ -58,7 +59,11 @@ impl<O: Observer> Sink for Core<O> {
     }
 
     fn on_closed(&mut self, connection: ConnectionId) {
-        if let Some(output) = self.conns.remove(connection).and_then(|conn| conn.output) {
+        let Some(conn) = self.conns.remove(connection) else {
+            return;
+        };
+        self.outboxes.blocked_bytes -= conn.blocked_bytes();
+        if let Some(output) = conn.output {
             self.outboxes.take_back(output);
         }
     }
@@ -150,6 +155,8 @@ impl<O: Observer> Core<O> {
     /// Completes the packet of which a part is kept, and gives the engine that packet. The bytes behind it are returned;
     /// `None`: there are none to be decoded now.
     fn complete<'b>(&mut self, id: ConnectionId, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let began = self.conns.get(id).and_then(Conn::kept_since);
+        let mut since = began.unwrap_or(self.now.mono);
         let mut kept = self.conns.take_kept(id);
         let mut rest = bytes;
         loop {
@@ -157,8 +164,11 @@ impl<O: Observer> Core<O> {
                 Outcome::NeedMore(total) => {
                     let (more, behind) = rest.split_at(total.saturating_sub(kept.len()).min(rest.len()));
                     if more.is_empty() {
-                        self.keep(id, kept);
+                        self.keep_since(id, kept, since);
                         return None;
+                    }
+                    if is_progress(kept.len(), more.len()) {
+                        since = self.now.mono;
                     }
                     append(&mut kept, more, total);
                     rest = behind;
@@ -289,7 +299,13 @@ impl<O: Observer> Core<O> {
     /// Keeps bytes for later, within the bound for those who were not let in. Whoever has waited longest for CONNECT goes
     /// when it is passed, so that a crowd of slow peers does not keep the others out.
     fn keep(&mut self, id: ConnectionId, bytes: Vec<u8>) -> Reading {
-        self.conns.keep(id, bytes);
+        self.keep_since(id, bytes, self.now.mono)
+    }
+
+    fn keep_since(&mut self, id: ConnectionId, bytes: Vec<u8>, since: Instant) -> Reading {
+        self.conns.keep(id, bytes, since);
+        self.watch_frame(id);
+        self.shed_input();
         while self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max {
             if self.evict_longest_waiting() {
                 continue;

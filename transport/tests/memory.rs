@@ -1,0 +1,129 @@
+//! What connections hold in memory: bounded for all of them together, and in time.
+
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+
+mod support;
+
+use std::io::Write;
+use std::time::Duration;
+
+use sol_codec::{Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName};
+
+use self::support::{Broker, Client, publish};
+
+/// A PUBLISH of 900 KB.
+fn large() -> Vec<u8> {
+    publish(ProtocolVersion::V5, "large", &vec![b'x'; 900_000])
+}
+
+/// Publishes a retained message at QoS 1, and gives the Reason Code of its PUBACK.
+fn publish_retained(client: &mut Client) -> ReasonCode {
+    let mut bytes = Vec::new();
+    Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        topic: Some(TopicName::new("retained").unwrap()),
+        packet_id: PacketId::new(1),
+        properties: PublishProperties::default(),
+        payload: b"x",
+    }
+    .encode(ProtocolVersion::V5, &mut bytes);
+    client.send(&bytes);
+    client.with_packet(|packet| match packet {
+        Packet::PubAck(ack) => ack.reason_code,
+        other => panic!("no PUBACK: {other:?}"),
+    })
+}
+
+#[test]
+fn parts_of_packets_are_bounded_for_all_together_and_the_largest_goes() {
+    // With 1 MiB for everything, the marks are at 512 KiB and 1 MiB.
+    let broker = Broker::start(1, |_, engine| engine.memory_bytes_max = 1 << 20);
+    let version = ProtocolVersion::V5;
+    let mut other = Client::connect(broker.address, version, "other");
+    assert_eq!(publish_retained(&mut other), ReasonCode::NoMatchingSubscribers);
+    let packet = large();
+    let part = |name: &str, len: usize| {
+        let mut client = Client::connect(broker.address, version, name);
+        let before = broker.counters().bytes_in;
+        client.send(&packet[..len]);
+        broker.wait_until("its part", |counters| counters.bytes_in >= before + len as u64);
+        client
+    };
+    let mut largest = part("largest", 600_000);
+    assert_eq!(broker.counters().shed, 0);
+    // Above the first mark nothing more is taken in to be kept (0x97, section 3.4.2.1).
+    assert_eq!(publish_retained(&mut other), ReasonCode::QuotaExceeded);
+    let small: Vec<Client> = (0..8).map(|n| part(&format!("small{n}"), 150_000)).collect();
+    let counters = broker.counters();
+    assert!(counters.shed >= 1 && counters.held_bytes <= 1 << 20, "{counters:?}");
+    largest.expect_cut();
+    other.ping();
+    // And back again, when they have gone.
+    drop(small);
+    broker.wait_until("relief", |counters| counters.held_bytes == 0);
+    assert_eq!(publish_retained(&mut other), ReasonCode::NoMatchingSubscribers);
+    broker.stop();
+}
+
+#[test]
+fn output_that_is_not_taken_is_bounded_for_all_together() {
+    // Each of them is within what one connection may have unsent; together they are not.
+    let broker = Broker::start(1, |_, engine| {
+        engine.memory_bytes_max = 4 << 20;
+        engine.maximum_packet_size = 100_000;
+        engine.unsent_bytes_high = 1 << 20;
+        engine.unsent_bytes_max = 4 << 20;
+    });
+    let version = ProtocolVersion::V5;
+    let mut slow: Vec<Client> = (0..4)
+        .map(|n| {
+            let mut client = Client::connect(broker.address, version, &format!("slow{n}"));
+            client.subscribe("flood");
+            client
+        })
+        .collect();
+    let mut publisher = Client::connect(broker.address, version, "publisher");
+    let message = publish(version, "flood", &vec![b'x'; 60_000]);
+    let mut sent = 0;
+    while broker.counters().shed == 0 {
+        publisher.send(&message);
+        publisher.ping();
+        sent += 1;
+        assert!(sent < 2_000, "nobody was closed: {:?}", broker.counters());
+    }
+    broker.wait_until("room", |counters| counters.held_bytes <= 2 << 20);
+    for client in &mut slow {
+        let _ = client.stream.shutdown(std::net::Shutdown::Both);
+    }
+    broker.wait_until("relief", |counters| counters.held_bytes == 0);
+    publisher.ping();
+    broker.stop();
+}
+
+#[test]
+fn a_packet_that_does_not_arrive_whole_in_time_ends_its_connection() {
+    let broker = Broker::start(1, |config, _| config.frame_time_max = Duration::from_millis(300));
+    let version = ProtocolVersion::V5;
+    let mut idle = Client::connect(broker.address, version, "idle");
+    idle.subscribe("large");
+    let mut half = Client::connect(broker.address, version, "half");
+    let packet = large();
+    half.send(&packet[..100]);
+    half.expect_cut();
+    assert_eq!(broker.counters().frame_timeouts, 1);
+    // One that trickles is no better.
+    let mut trickle = Client::connect(broker.address, version, "trickle");
+    trickle.send(&packet[..100]);
+    while trickle.stream.write_all(b"x").is_ok() {
+        idle.ping();
+    }
+    assert_eq!(broker.counters().frame_timeouts, 2);
+    // Between two packets a client may be silent for as long as it likes.
+    let mut whole = Client::connect(broker.address, version, "whole");
+    whole.send(&packet);
+    idle.expect_publish("large", &vec![b'x'; 900_000]);
+    idle.ping();
+    broker.stop();
+}
