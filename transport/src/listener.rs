@@ -6,8 +6,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+/// A TCP connection on which nothing is heard for so long is probed: MQTT's Keep Alive may be off.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// Between two probes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// Unanswered probes after which the peer is gone.
+const PROBES_MAX: u32 = 3;
+/// How long what was sent may stay unacknowledged by the peer's system. Not less than all probes take: Linux ends the
+/// probing by it as well, so that a single lost probe would end a connection, and it cuts a peer that lives and does not
+/// read, which is the engine's business.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
+/// How long a connection is held back for its first bytes. Linux rounds it to its own retries, of which this is the
+/// shortest: a peer that stays silent comes in after a second, and has the rest of its time then.
+#[cfg(target_os = "linux")]
+const DEFER_SECONDS: libc::c_int = 1;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +55,7 @@ pub struct ListenerConfig {
     /// Small packets leave at once (TCP_NODELAY).
     pub nodelay: bool,
     /// Where the system can, a TCP connection is accepted only when its first bytes are there. A peer that stays silent
-    /// is accepted after `connect_time_max` and timed out then.
+    /// is accepted after about a second, and `connect_time_max` begins then.
     pub defer_accept: bool,
 }
 
@@ -115,9 +132,9 @@ impl Drop for SocketFile {
 }
 
 /// Binds a listener for `shards` shards.
-pub(crate) fn bind(config: &ListenerConfig, defer_seconds: u32, shards: usize) -> Result<Bound, ListenError> {
+pub(crate) fn bind(config: &ListenerConfig, shards: usize) -> Result<Bound, ListenError> {
     let bound = match &config.address {
-        ListenAddr::Tcp(address) => bind_tcp(config, *address, defer_seconds, shards),
+        ListenAddr::Tcp(address) => bind_tcp(config, *address, shards),
         ListenAddr::Unix(path) => bind_unix(config, path, shards),
     };
     bound.map_err(|source| ListenError {
@@ -126,7 +143,7 @@ pub(crate) fn bind(config: &ListenerConfig, defer_seconds: u32, shards: usize) -
     })
 }
 
-fn bind_tcp(config: &ListenerConfig, address: SocketAddr, defer_seconds: u32, shards: usize) -> io::Result<Bound> {
+fn bind_tcp(config: &ListenerConfig, address: SocketAddr, shards: usize) -> io::Result<Bound> {
     // Alone first: with SO_REUSEPORT a second broker would be given a share of the connections instead of an error.
     let first = tcp_socket(config, address, false)?;
     let address = first.local_addr()?.as_socket().unwrap_or(address);
@@ -142,7 +159,7 @@ fn bind_tcp(config: &ListenerConfig, address: SocketAddr, defer_seconds: u32, sh
     for socket in &sockets {
         socket.listen(backlog(config))?;
         if config.defer_accept {
-            defer_accept(socket, defer_seconds)?;
+            defer_accept(socket)?;
         }
     }
     Ok(Bound {
@@ -163,10 +180,22 @@ fn tcp_socket(config: &ListenerConfig, address: SocketAddr, reuse_port: bool) ->
     if reuse_port {
         socket.set_reuse_port(true)?;
     }
-    // Accepted sockets inherit it, which saves a system call for each.
+    // Accepted sockets inherit these, which saves system calls for each.
     socket.set_tcp_nodelay(config.nodelay)?;
+    notice_dead_peers(&socket)?;
     socket.bind(&SockAddr::from(address))?;
     Ok(socket)
+}
+
+/// Has the system find out that a peer is gone that cannot say so.
+fn notice_dead_peers(socket: &Socket) -> io::Result<()> {
+    let probes = TcpKeepalive::new().with_time(PROBE_AFTER);
+    #[cfg(not(target_os = "openbsd"))]
+    let probes = probes.with_interval(PROBE_INTERVAL).with_retries(PROBES_MAX);
+    socket.set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    Ok(())
 }
 
 fn bind_unix(config: &ListenerConfig, path: &Path, shards: usize) -> io::Result<Bound> {
@@ -217,13 +246,13 @@ fn backlog(config: &ListenerConfig) -> i32 {
     i32::try_from(config.backlog).unwrap_or(i32::MAX)
 }
 
-/// Lets the system hold a connection back until it has something to read, for `seconds` at most.
+/// Lets the system hold a connection back for a while, until it has something to read.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no safe crate of ours has this socket option")]
-fn defer_accept(socket: &Socket, seconds: u32) -> io::Result<()> {
+fn defer_accept(socket: &Socket) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    let seconds = libc::c_int::try_from(seconds.max(1)).unwrap_or(libc::c_int::MAX);
+    let seconds = DEFER_SECONDS;
     // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the kernel reads exactly the given number
     // of bytes from a value that outlives the call.
     let result = unsafe {
@@ -243,7 +272,7 @@ fn defer_accept(socket: &Socket, seconds: u32) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn defer_accept(_: &Socket, _: u32) -> io::Result<()> {
+fn defer_accept(_: &Socket) -> io::Result<()> {
     Ok(())
 }
 
@@ -266,10 +295,10 @@ mod tests {
     #[test]
     fn a_second_broker_on_the_same_port_is_refused_even_where_shards_share_it() {
         for shards in [1, 3] {
-            let first = bind(&local(), 5, shards).unwrap();
+            let first = bind(&local(), shards).unwrap();
             assert_eq!(first.sockets.len(), shards);
             for others in [1, 2] {
-                let error = bind(&ListenerConfig::new(first.address.clone()), 5, others).unwrap_err();
+                let error = bind(&ListenerConfig::new(first.address.clone()), others).unwrap_err();
                 assert_eq!(
                     error.to_string(),
                     format!(
@@ -282,9 +311,30 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_dead_peer_is_noticed_on_every_accepted_connection() {
+        // A client without a Keep Alive that loses its network would stay for ever. Accepted sockets inherit all of it.
+        let bound = bind(&local(), 1).unwrap();
+        let ListenAddr::Tcp(address) = bound.address else {
+            panic!("not TCP")
+        };
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        io::Write::write_all(&mut client, b"x").unwrap();
+        let socket = &bound.sockets[0];
+        socket.set_nonblocking(false).unwrap();
+        let (accepted, _) = socket.accept().unwrap();
+        assert!(accepted.keepalive().unwrap() && accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), PROBE_INTERVAL);
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), PROBES_MAX);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+        assert!(UNACKNOWLEDGED_MAX >= PROBE_AFTER + PROBE_INTERVAL * PROBES_MAX);
+    }
+
+    #[test]
     fn an_address_that_the_machine_lacks_is_told_in_one_sentence() {
         let config = ListenerConfig::new(ListenAddr::Tcp("203.0.113.7:1883".parse().unwrap()));
-        let error = bind(&config, 5, 1).unwrap_err();
+        let error = bind(&config, 1).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot listen on 203.0.113.7:1883: this machine does not have that address"
@@ -298,7 +348,7 @@ mod tests {
         // Dropping a listener leaves its file, as a killed process does.
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let bound = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 5, 2).unwrap();
+        let bound = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 2).unwrap();
         assert_eq!(bound.sockets.len(), 2);
         UnixStream::connect(&path).unwrap();
         drop(bound);
@@ -310,7 +360,7 @@ mod tests {
         let path = scratch("alive");
         let _ = fs::remove_file(&path);
         let _alive = UnixListener::bind(&path).unwrap();
-        let error = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 5, 1).unwrap_err();
+        let error = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 1).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -324,7 +374,7 @@ mod tests {
     fn a_file_that_is_no_socket_is_never_removed() {
         let path = scratch("file");
         fs::write(&path, "precious").unwrap();
-        let error = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 5, 1).unwrap_err();
+        let error = bind(&ListenerConfig::new(ListenAddr::Unix(path.clone())), 1).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -337,7 +387,7 @@ mod tests {
     #[test]
     fn a_directory_that_does_not_exist_is_named_as_such() {
         let config = ListenerConfig::new(ListenAddr::Unix("/nonexistent/directory/socket".into()));
-        let error = bind(&config, 5, 1).unwrap_err();
+        let error = bind(&config, 1).unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot listen on /nonexistent/directory/socket: its directory does not exist"

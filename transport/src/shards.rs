@@ -154,9 +154,8 @@ impl Shards {
     /// Binds everything, before any thread starts. Gives each shard's sockets, the last shard's first.
     fn bind(&mut self, config: &TransportConfig, shards: usize) -> Result<Vec<Vec<Socket>>, ListenError> {
         let mut sockets: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
-        let seconds = u32::try_from(config.connect_time_max.as_secs()).unwrap_or(u32::MAX);
         for listener in &config.listeners {
-            let bound = bind(listener, seconds, shards)?;
+            let bound = bind(listener, shards)?;
             for (own, socket) in sockets.iter_mut().zip(bound.sockets) {
                 own.push(socket);
             }
