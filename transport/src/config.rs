@@ -15,7 +15,8 @@ pub struct TransportConfig {
     pub connect_time_max: Duration,
     /// How long a packet may take to arrive whole once a part of it has come; a large one has as long for each 256 KiB.
     pub frame_time_max: Duration,
-    /// Connections that have not been let in yet; when there are more, the one that has waited longest goes.
+    /// Connections that have not been let in yet; when there are more, the one that has waited longest goes. Lowered to a
+    /// shard's part of a quarter of the process's descriptors.
     pub unauthenticated_max: usize,
     /// Bytes held for all connections that have not been let in yet, together.
     pub unauthenticated_bytes_max: usize,

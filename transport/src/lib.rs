@@ -50,4 +50,4 @@ pub use handle::{Handle, ShardAnswer};
 pub use listener::{ListenAddr, ListenError, ListenerConfig};
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
-pub use shards::{Exit, Shards, StartError};
+pub use shards::{Exit, Shards, StartError, backend_name};

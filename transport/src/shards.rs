@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, bounded};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::Socket;
 use sol_engine::{EngineConfig, ListenerId, ShardId};
 
@@ -71,6 +72,16 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// What waits for sockets here.
+#[must_use]
+pub const fn backend_name() -> &'static str {
+    if cfg!(any(target_os = "linux", target_os = "android")) {
+        "epoll"
+    } else {
+        "kqueue"
+    }
+}
+
 /// The running shards.
 #[derive(Debug)]
 pub struct Shards {
@@ -93,7 +104,8 @@ struct Start<O> {
 }
 
 impl Shards {
-    /// Binds the listeners and starts `engine.shards` shards. `seeds` must be unpredictable: they key the hashes of what
+    /// Binds the listeners and starts `engine.shards` shards. The process may have as many descriptors as the system
+    /// grants it then, and peers that were not let in at most a quarter of them. `seeds` must be unpredictable: they key the hashes of what
     /// clients choose. `observer` makes each shard's own.
     ///
     /// # Errors
@@ -105,6 +117,10 @@ impl Shards {
         clock: Clock,
         mut observer: impl FnMut(ShardId) -> O,
     ) -> Result<Self, StartError> {
+        let config = &TransportConfig {
+            unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
+            ..config.clone()
+        };
         let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high);
         let (exit, exits) = bounded(mailboxes.len());
         let (ready, readies) = bounded(mailboxes.len());
@@ -231,6 +247,27 @@ impl<O: Observer> Start<O> {
     }
 }
 
+/// Raises the limit of descriptors as far as the process may, and gives it; `None`: there is none. The soft limit is low
+/// by default for the sake of programs that use `select`.
+fn descriptors_max() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Some systems have another limit below the hard one; then it stays as it is.
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    }
+}
+
+/// How many connections of one shard may be unauthenticated: the crowd outside must leave descriptors to those inside.
+fn unauthenticated_max(config: &TransportConfig, descriptors: Option<u64>, shards: u16) -> usize {
+    let share = descriptors.map(|max| usize::try_from(max / 4 / u64::from(shards.max(1))).unwrap_or(usize::MAX));
+    config.unauthenticated_max.min(share.unwrap_or(usize::MAX).max(1))
+}
+
 fn run<B: Backend, O: Observer>(shard: Shard<B, O>) -> Exit {
     // What the turn itself does not contain, nothing can be said about.
     catch_unwind(AssertUnwindSafe(|| shard.run()))
@@ -242,3 +279,26 @@ const _: fn() = || {
     is_send_and_sync::<Handle>();
     is_send_and_sync::<Arc<Exchange>>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crowd_outside_gets_a_quarter_of_the_descriptors_at_most() {
+        let config = TransportConfig::default();
+        assert_eq!(unauthenticated_max(&config, None, 2), 8_192);
+        assert_eq!(unauthenticated_max(&config, Some(1 << 20), 2), 8_192);
+        assert_eq!(unauthenticated_max(&config, Some(1_024), 2), 128);
+        assert_eq!(unauthenticated_max(&config, Some(1), 2), 1);
+    }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_becomes_the_hard_one() {
+        let before = getrlimit(Resource::Nofile);
+        let max = descriptors_max();
+        let after = getrlimit(Resource::Nofile);
+        assert_eq!((after.current, after.maximum), (max, before.maximum));
+        assert_eq!(max, before.maximum);
+    }
+}

@@ -91,10 +91,13 @@ fn out_of_descriptors_the_listener_rests_and_those_inside_are_served() {
     let version = ProtocolVersion::V311;
     let mut inside = Client::connect(address, version, "inside");
     // More than it has descriptors for; the system completes their handshakes and they wait.
-    let mut crowd: Vec<Client> = (0..60).map(|_| Client::open(address, version)).collect();
-    for (n, client) in crowd.iter_mut().enumerate() {
-        client.send(&support::connect(version, &format!("crowd{n}")));
-    }
+    let crowd: Vec<Client> = (0..60)
+        .map(|n| {
+            let mut client = Client::open(address, version);
+            client.send(&support::connect(version, &format!("crowd{n}")));
+            client
+        })
+        .collect();
     for _ in 0..50 {
         inside.ping();
     }
@@ -107,6 +110,34 @@ fn out_of_descriptors_the_listener_rests_and_those_inside_are_served() {
     assert_eq!(served, 60);
     inside.ping();
     drop(inside);
+    let (pauses, turns) = starved.finish();
+    assert!(pauses > 0, "the descriptors never ran out");
+    assert!(turns < 5_000, "{turns} turns: it span");
+}
+
+#[test]
+fn out_of_descriptors_those_who_say_nothing_make_room() {
+    // Or silent peers would keep everybody out for as long as they may be silent, and come back then.
+    let (starved, address) = Starved::start();
+    let version = ProtocolVersion::V311;
+    let mut inside: Vec<Client> = (0..30)
+        .map(|n| Client::connect(address, version, &format!("inside{n}")))
+        .collect();
+    // They are fewer than may be unauthenticated, and with those inside they take all descriptors.
+    let silent: Vec<Client> = (0..11)
+        .map(|_| {
+            let mut client = Client::open(address, version);
+            client.send(&[0x10]);
+            client
+        })
+        .collect();
+    for n in 0..5 {
+        inside.push(Client::connect(address, version, &format!("late{n}")));
+    }
+    for client in &mut inside {
+        client.ping();
+    }
+    drop((inside, silent));
     let (pauses, turns) = starved.finish();
     assert!(pauses > 0, "the descriptors never ran out");
     assert!(turns < 5_000, "{turns} turns: it span");

@@ -76,6 +76,10 @@ impl<O: Observer> Sink for Core<O> {
             error: &error,
             paused,
         });
+        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            // Its descriptor is the next one's, who may say more.
+            self.evict_longest_waiting();
+        }
     }
 }
 
