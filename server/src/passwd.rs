@@ -1,11 +1,11 @@
 //! `sol passwd`: adds, changes and deletes users, and turns `user:password` lines into hashes.
 //!
 //! The file is replaced as a whole: a new one is written beside it with mode 0600, synced and renamed over it, so that
-//! a broker that reads it sees the old users or the new ones. Lines that are not meant stay byte for byte.
+//! a broker that reads it sees the old users or the new ones. What the old one let its group read, the new one does too. Lines that are not meant stay byte for byte.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -13,6 +13,10 @@ use sha_crypt::{PasswordHasher, ShaCrypt};
 
 use crate::config::reason;
 use crate::password_file::{self, PASSWORD_BYTES_MAX, Stored, check_user};
+use crate::signals;
+
+/// Exit code after an interrupt, as a shell has it.
+const INTERRUPTED: i32 = 130;
 
 /// What to do with a password file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -80,6 +84,13 @@ fn ask(prompt: &str) -> Result<Vec<u8>, String> {
     let mut terminal = io::stderr();
     let _ = terminal.write_all(prompt.as_bytes()).and_then(|()| terminal.flush());
     let before = tcgetattr(io::stdin()).map_err(|error| error.to_string())?;
+    let echo = before.clone();
+    let interrupted = signals::watch(move |_| {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &echo);
+        let _ = io::stderr().write_all(b"\n");
+        std::process::exit(INTERRUPTED);
+    });
+    let _interrupted = interrupted.map_err(|error| reason(&error))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     tcsetattr(io::stdin(), OptionalActions::Flush, &silent).map_err(|error| error.to_string())?;
@@ -232,6 +243,8 @@ fn write_over(mut file: &File, bytes: &[u8], mut beside: Leftover, path: &Path) 
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
             fchown(file, Some(old.uid()), Some(old.gid()))?;
         }
+        // The broker often reads it as a member of its group.
+        file.set_permissions(Permissions::from_mode(old.mode() & 0o640 | 0o600))?;
     }
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -257,7 +270,6 @@ impl Drop for Leftover {
 mod tests {
     use super::*;
     use crate::password_file::Users;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A new hash looks as the old tool's did and is read back; two hashes of one password differ.
     #[test]
@@ -318,18 +330,20 @@ mod tests {
         assert!(apply(b"ann:\n", &Change::HashAll).is_err());
     }
 
-    /// The file is replaced as a whole with mode 0600, through a link, and nothing stays beside it.
+    /// The file is replaced as a whole, through a link, and nothing stays beside it. A new one is for its owner alone; of
+    /// an old one's mode its group keeps reading, and nothing else is kept.
     #[test]
     fn replaces_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, link) = (dir.path().join("passwd"), dir.path().join("link"));
         let set = |user: &str| Change::Set(user.to_owned(), "H".to_owned());
         assert_eq!(change_file(&path, &set("ann"), false), Ok("ann: added".to_owned()));
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o664)).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
         change_file(&link, &set("bob"), false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "ann:H\nbob:H\n");
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         assert!(link.is_symlink());
         change_file(&path, &set("new"), true).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "new:H\n");
