@@ -155,6 +155,8 @@ impl fmt::Display for QueueFull {
 pub struct Log {
     /// The levels written.
     pub levels: Levels,
+    /// The line of the file that says so, 0 if none does.
+    pub levels_line: usize,
     /// The form of a line.
     pub format: LogFormat,
     /// Whether lines carry the time (the `sol` form always does).
@@ -328,6 +330,13 @@ impl Config {
     pub fn apply(&mut self, overrides: &Overrides) -> Result<(), Refused> {
         self.override_listener(overrides)?;
         if overrides.verbose {
+            if let Some(source) = self.source.clone().filter(|_| self.log.levels_line > 0)
+                && self.log.levels != Levels::ALL
+            {
+                let text = "the command line wins: -v logs everything";
+                self.warnings
+                    .push(Diagnostic::at(&source, self.log.levels_line, 0, text));
+            }
             self.log.levels = Levels::ALL;
         }
         if let Some(path) = &overrides.pid_file {
@@ -365,6 +374,11 @@ impl Config {
                 port: overrides.port.unwrap_or(1883),
             },
         };
+        if self.dialect == Dialect::Sol
+            && let Address::Tcp { host: Some(host), port } = &listener.address
+        {
+            listener.address = Address::of_sol(host.clone(), *port);
+        }
         let new = listener.address.clone();
         if let Some(source) = self.source.clone().filter(|_| listener.line > 0 && old != new) {
             let text = format!("the command line wins: listening on {new}, not on {old}");

@@ -205,6 +205,7 @@ mod tests {
     fn config(path: &Path, levels: Levels) -> Log {
         Log {
             levels,
+            levels_line: 0,
             format: LogFormat::Text,
             timestamp: false,
             stream: LogStream::None,

@@ -5,12 +5,16 @@
     reason = "a test fails where it unwraps; its tables are data"
 )]
 
-use sol_server::config::{Config, Dialect, Host, Levels, Refused, directives};
+use sol_server::config::{Config, Dialect, Host, Levels, Overrides, Refused, directives};
 
 const OLD_SAMPLE: &str = include_str!("data/old-sample.conf");
 
 fn parse(text: &str) -> Result<Config, Refused> {
-    Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host::default())
+    parse_on(text, 8 << 30)
+}
+
+fn parse_on(text: &str, memory_bytes: u64) -> Result<Config, Refused> {
+    Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host { memory_bytes })
 }
 
 /// Accepted, with exactly these warnings.
@@ -272,9 +276,62 @@ fn printed_configuration_reads_back() {
         for config in [&mut first, &mut second] {
             config.warnings.clear();
             config.listeners[0].line = 0;
+            config.log.levels_line = 0;
         }
         assert_eq!(first, second);
     }
+}
+
+/// The old 2 GB are the limit where the machine has them; on a small one its own share, and more than it has is warned
+/// about.
+#[test]
+fn memory_of_the_machine() {
+    let limit = |text: &str, memory_bytes| parse_on(text, memory_bytes).unwrap().limits.memory_bytes_max;
+    assert_eq!(limit("ip_port 1", 8 << 30), Some(2 << 30));
+    assert_eq!(limit("ip_port 1", 1 << 30), Some(716 << 20));
+    let config = parse_on("ip_port 1\nmax_memory 2GB", 1 << 30).unwrap();
+    assert_eq!(config.limits.memory_bytes_max, Some(2 << 30), "the file wins");
+    assert_eq!(
+        config.warnings[0].to_string(),
+        "/etc/sol.conf:2: 2GB are more than this process can have (1GB)"
+    );
+}
+
+/// `::` is every interface, IPv4 too, as it was; the command line says the same with it.
+#[test]
+fn every_interface() {
+    let mut config = parse("ip_address ::\nip_port 1884").unwrap();
+    assert_eq!(config.listeners[0].to_string(), "*:1884");
+    assert!(config.to_directives().contains("ip_address ::\n"));
+    let overrides = |address: &str| Overrides {
+        address: Some(address.to_owned()),
+        ..Overrides::default()
+    };
+    config.apply(&overrides("::1")).unwrap();
+    assert_eq!(config.listeners[0].to_string(), "[::1]:1884");
+    config.apply(&overrides("::")).unwrap();
+    assert_eq!(config.listeners[0].to_string(), "*:1884");
+}
+
+/// `-v` wins over a level of the file and says so; where the file names none, or everything, there is nothing to say.
+#[test]
+fn verbose_wins() {
+    let warnings = |text: &str| {
+        let mut config = parse(text).unwrap();
+        let verbose = Overrides {
+            verbose: true,
+            ..Overrides::default()
+        };
+        config.apply(&verbose).unwrap();
+        assert_eq!(config.log.levels, Levels::ALL);
+        config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        warnings("ip_port 1\nlog_level ERROR"),
+        ["/etc/sol.conf:2: the command line wins: -v logs everything"]
+    );
+    assert_eq!(warnings("ip_port 1\nlog_level DEBUG"), [""; 0]);
+    assert_eq!(warnings("ip_port 1"), [""; 0]);
 }
 
 const SHIPPED: &str = include_str!("../../conf/sol.conf");

@@ -22,6 +22,7 @@ const LISTENERS_MAX: usize = 256;
 /// A configuration in the making, with what must be remembered until the last line.
 pub(crate) struct Draft {
     pub(crate) config: Config,
+    pub(crate) host: Host,
     pub(crate) allow_anonymous: Option<bool>,
     pub(crate) port: Option<(u16, usize)>,
     pub(crate) bind_address: Option<(String, usize)>,
@@ -69,6 +70,7 @@ impl Draft {
     pub(crate) fn new(dialect: Dialect, host: &Host) -> Self {
         Self {
             config: defaults(dialect, host),
+            host: *host,
             allow_anonymous: None,
             port: None,
             bind_address: None,
@@ -255,6 +257,7 @@ impl Draft {
             self.config.log.levels
         };
         self.config.log.levels = before.with(levels);
+        self.config.log.levels_line = reader.line_number();
         Ok(())
     }
 
@@ -278,7 +281,7 @@ impl Draft {
                 let host = host.map_or_else(|| LOOPBACK.to_owned(), |(host, _)| host);
                 let port = self.sol_port.map_or(PORT, |(port, _)| port);
                 Listener {
-                    address: Address::Tcp { host: Some(host), port },
+                    address: Address::of_sol(host, port),
                     line,
                 }
             }
@@ -399,7 +402,11 @@ fn defaults(dialect: Dialect, host: &Host) -> Config {
         },
         limits: Limits {
             packet_bytes_max: if sol { 512 << 10 } else { 1 << 20 },
-            memory_bytes_max: Some(if sol { 2 << 30 } else { host.memory_default() }),
+            memory_bytes_max: Some(if sol {
+                host.memory_default().min(sol::MEMORY_BYTES_DEFAULT)
+            } else {
+                host.memory_default()
+            }),
             connections_max: None,
             inflight_max: 256,
             queued_messages_max: Some(10_000),
@@ -416,6 +423,7 @@ fn defaults(dialect: Dialect, host: &Host) -> Config {
         },
         log: Log {
             levels: if sol { Levels::UP_TO_WARNING } else { Levels::UP_TO_INFO },
+            levels_line: 0,
             format: LogFormat::Text,
             timestamp: true,
             stream: LogStream::Stderr,

@@ -36,7 +36,7 @@ impl Host {
         Self { memory_bytes }
     }
 
-    /// The default of `max_memory` where the dialect has none of its own.
+    /// The most that `max_memory` is by default.
     pub fn memory_default(&self) -> u64 {
         // Whole mebibytes print as such.
         let bytes = self.memory_bytes / 100 * MEMORY_PERCENT;

@@ -34,6 +34,12 @@ pub enum Address {
 }
 
 impl Address {
+    /// The address that a sol file means by `host`: the old broker's `::` took IPv4 too.
+    pub(crate) fn of_sol(host: String, port: u16) -> Self {
+        let host = (host != "::").then_some(host);
+        Self::Tcp { host, port }
+    }
+
     /// Whether only this machine can reach it. A host name counts only if it is `localhost`.
     pub fn is_local(&self) -> bool {
         match self {

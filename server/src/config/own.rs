@@ -22,7 +22,7 @@ pub(crate) const MAX_MEMORY: Directive = Directive {
     name: "max_memory",
     only_in: None,
     values: "SIZE",
-    default: "2GB in a sol file, else 70 % of the machine's or control group's memory",
+    default: "70 % of the machine's or control group's memory, in a sol file 2GB at most",
     help: "Memory for messages, Sessions and buffers; at the limit publishes are refused. 0 is no limit.",
     repeats: false,
     apply: memory,
@@ -494,6 +494,11 @@ fn memory(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
             MEMORY_BYTES_FLOOR,
             "the limit is enforced, unlike in the old broker",
         ));
+    }
+    if bytes > draft.host.memory_bytes {
+        let has = show_size(draft.host.memory_bytes >> 20 << 20);
+        let text = format!("{} are more than this process can have ({has})", show_size(bytes));
+        reader.warnings.push((0, text));
     }
     draft.config.limits.memory_bytes_max = (bytes > 0).then_some(bytes);
     Ok(())

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// The longest queue the old broker asked for (`SOMAXCONN` of its C library).
 pub(crate) const TCP_BACKLOG_MAX: u32 = 4096;
+/// What the old broker took for its limit of memory, on machines that have as much, in bytes.
+pub(crate) const MEMORY_BYTES_DEFAULT: u64 = 2 << 30;
 
 /// In the order in which the old broker compared them: a prefix means the first that fits.
 pub(crate) const ROWS: &[Directive] = &[
@@ -55,12 +57,12 @@ pub(crate) const ROWS: &[Directive] = &[
         only_in: Some(Dialect::Sol),
         values: "ADDRESS",
         default: "127.0.0.1",
-        help: "The address or host name to listen on; 0.0.0.0 is every IPv4 interface.",
+        help: "The address or host name to listen on; 0.0.0.0 is every IPv4 interface, :: every interface.",
         repeats: false,
         apply: ip_address,
         show: |config| {
             tcp(config)
-                .map(|(host, _)| host.unwrap_or("0.0.0.0").to_owned())
+                .map(|(host, _)| host.unwrap_or("::").to_owned())
                 .into_iter()
                 .collect()
         },
@@ -216,6 +218,7 @@ fn log_level(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
             .push((token.column, format!("`{}` is read as {name}", token.text)));
     }
     draft.config.log.levels = *levels;
+    draft.config.log.levels_line = reader.line_number();
     Ok(())
 }
 
