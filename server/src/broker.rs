@@ -1,10 +1,13 @@
 //! The broker that `sol` runs: the shards of the transport, configured, observed and asked.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use sol_engine::{Answer, AuthOutcome, AuthRequest, Message, Query, ShardId};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
@@ -21,6 +24,8 @@ use crate::stats::Stats;
 
 /// How long the shards may take to tell their counters.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Ports tried where several addresses are to have the same.
+const PORT_ATTEMPTS_MAX: usize = 16;
 /// Exit code after a fault of ours: a supervisor restarts the process.
 const EXIT_POISONED: u8 = 70;
 
@@ -59,6 +64,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         handle,
         clock,
         facts,
+        clients_maximum: AtomicU64::new(0),
         joiner: Mutex::new(Some(joiner)),
     }))
 }
@@ -67,6 +73,7 @@ struct Running {
     handle: Handle,
     clock: Clock,
     facts: Facts,
+    clients_maximum: AtomicU64,
     joiner: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -83,12 +90,15 @@ impl Broker for Running {
         let uptime = Duration::from_nanos(self.clock.now().mono.as_nanos());
         let mut sum = Stats {
             uptime,
+            backend: self.facts.backend,
             ..Stats::default()
         };
         for answer in answers {
             let Answer::Stats(engine) = &answer.answer;
             sum.add(engine, &answer.counters);
         }
+        let total = sum.clients_total().max(sum.clients_connected_maximum);
+        sum.clients_maximum = self.clients_maximum.fetch_max(total, Ordering::Relaxed).max(total);
         Some(sum)
     }
 
@@ -180,7 +190,8 @@ fn transport_config(config: &Config) -> Result<TransportConfig, String> {
     })
 }
 
-/// What one listener of the configuration binds: a host name may have several addresses.
+/// What one listener of the configuration binds: a host name may have several addresses, and every one of them gets the
+/// same port.
 fn addresses(listener: &Listener) -> Result<Vec<ListenAddr>, String> {
     match &listener.address {
         Address::Unix(path) => Ok(vec![ListenAddr::Unix(path.clone())]),
@@ -188,9 +199,52 @@ fn addresses(listener: &Listener) -> Result<Vec<ListenAddr>, String> {
             let found = tcp
                 .resolve()
                 .map_err(|error| format!("cannot listen on {tcp}: {}", reason(&error)))?;
+            let found = available(tcp, found);
+            let found = one_port(found).map_err(|error| format!("cannot listen on {tcp}: {}", reason(&error)))?;
             Ok(found.into_iter().map(ListenAddr::Tcp).collect())
         }
     }
+}
+
+/// Leaves out, with a warning, those of several addresses that this machine does not have: `localhost` is `::1` too,
+/// where there is no IPv6. If it has none of them, all stay, to be refused by name.
+fn available(listener: &Address, found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let is_missing = |error: io::Error| {
+        matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)
+        )
+    };
+    let (missing, there): (Vec<_>, Vec<_>) = found
+        .iter()
+        .partition(|address| UdpSocket::bind((address.ip(), 0)).is_err_and(is_missing));
+    if there.is_empty() {
+        return found;
+    }
+    for address in missing {
+        tracing::warn!("not listening on {address}, one of the addresses of {listener}: this machine does not have it");
+    }
+    there
+}
+
+/// Gives several addresses without a port one that is free on all of them.
+fn one_port(mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    if addresses.len() < 2 || addresses.iter().any(|address| address.port() != 0) {
+        return Ok(addresses);
+    }
+    let mut result = Ok(());
+    for _ in 0..PORT_ATTEMPTS_MAX {
+        let first = TcpListener::bind(addresses[0])?;
+        let port = first.local_addr()?.port();
+        result = addresses[1..]
+            .iter()
+            .try_for_each(|address| TcpListener::bind((address.ip(), port)).map(drop));
+        if result.is_ok() {
+            addresses.iter_mut().for_each(|address| address.set_port(port));
+            return Ok(addresses);
+        }
+    }
+    result.map(|()| addresses)
 }
 
 fn address(listening: &ListenAddr) -> Address {
@@ -217,5 +271,33 @@ fn end(exit: Exit) -> End {
             code: 1,
             text: format!("the system fails the broker: {}", reason(&error)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of several addresses those that the machine lacks are left out; a machine that has none of them is told so.
+    #[test]
+    fn addresses_that_are_not_there() {
+        let name = Address::Tcp {
+            host: Some("name".to_owned()),
+            port: 1883,
+        };
+        let (here, gone): (SocketAddr, SocketAddr) =
+            ("127.0.0.1:1883".parse().unwrap(), "203.0.113.1:1883".parse().unwrap());
+        assert_eq!(available(&name, vec![gone, here]), [here]);
+        assert_eq!(available(&name, vec![gone]), [gone]);
+    }
+
+    /// A port that the system chooses is one for all addresses of a name.
+    #[test]
+    fn one_port_for_all() {
+        let free = |ip: &str| format!("{ip}:0").parse().unwrap();
+        let found = one_port(vec![free("127.0.0.1"), free("127.0.0.2")]).unwrap();
+        assert_ne!(found[0].port(), 0);
+        assert_eq!(found[0].port(), found[1].port());
+        assert_eq!(one_port(vec![free("127.0.0.1")]).unwrap(), [free("127.0.0.1")]);
     }
 }

@@ -1,7 +1,8 @@
 //! Metrics for Prometheus and a health check, over a small HTTP server.
 //!
-//! One thread answers one request at a time, with a limit on its size and on its time; it asks for the counters only
-//! when somebody scrapes, so nothing on the data path counts for it.
+//! Each request has a thread and a second, and only so many may come at a time: a peer that connects and stays silent
+//! delays the next by a second at most. The broker is asked for its counters only when somebody scrapes, so nothing on
+//! the data path counts for it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,21 +11,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, bounded};
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use sol_transport::Clock;
 
 use crate::stats::Stats;
 
 /// Longest request head, in bytes.
 const REQUEST_BYTES_MAX: usize = 4096;
-/// How long one read may take, and how many there may be: together the longest that one peer holds the thread.
-const READ_TIMEOUT: Duration = Duration::from_millis(500);
-const READS_MAX: usize = 8;
+/// How long the peer may take to send its request.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long the peer may take to accept its answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Requests at a time; more wait to be accepted.
+const REQUESTS_MAX: usize = 64;
+/// Stack of the thread that answers, in bytes.
+const STACK_BYTES: usize = 256 << 10;
 
 /// Asks the broker for its counters; `None` if it does not answer, which makes it unhealthy.
-pub type Ask = Box<dyn Fn() -> Option<Stats> + Send>;
+pub type Ask = Box<dyn Fn() -> Option<Stats> + Send + Sync>;
 
 /// The server; it ends when dropped.
 #[derive(Debug)]
@@ -49,17 +55,7 @@ impl MetricsServer {
             .spawn(move || {
                 let recorder = PrometheusBuilder::new().build_recorder();
                 describe(&recorder);
-                for stream in listener.incoming() {
-                    if seen.load(Ordering::Acquire) {
-                        break;
-                    }
-                    match stream {
-                        // A scraper that breaks off is its own affair.
-                        Ok(stream) => drop(answer(stream, &recorder, &ask)),
-                        // Out of descriptors: accepting again at once would only spin.
-                        Err(_) => std::thread::sleep(Duration::from_millis(100)),
-                    }
-                }
+                accept(&listener, &Arc::new((recorder, ask)), &seen);
             })?;
         Ok(Self {
             address,
@@ -86,6 +82,41 @@ impl Drop for MetricsServer {
     }
 }
 
+/// Starts a thread for each request until `stopping`.
+fn accept(listener: &TcpListener, service: &Arc<(PrometheusRecorder, Ask)>, stopping: &AtomicBool) {
+    let (take, give_back) = bounded::<()>(REQUESTS_MAX);
+    for stream in listener.incoming() {
+        if stopping.load(Ordering::Acquire) {
+            break;
+        }
+        let Ok(stream) = stream else {
+            // Out of descriptors: accepting again at once would only spin.
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        // Waits while as many as may are being answered. Cannot fail: this thread holds the other end.
+        let _ = take.send(());
+        let (service, place) = (Arc::clone(service), Place(give_back.clone()));
+        let thread = std::thread::Builder::new()
+            .name("sol-scrape".to_owned())
+            .stack_size(STACK_BYTES);
+        // Without a thread the place is given back and the connection closed. A scraper that breaks off is its own affair.
+        let _ = thread.spawn(move || {
+            let _place = place;
+            answer(stream, &service.0, &service.1)
+        });
+    }
+}
+
+/// One of the requests at a time; given back when dropped.
+struct Place(Receiver<()>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
+
 fn answer(mut stream: TcpStream, recorder: &PrometheusRecorder, ask: &Ask) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let head = read_head(&mut stream)?;
@@ -103,10 +134,16 @@ fn answer(mut stream: TcpStream, recorder: &PrometheusRecorder, ask: &Ask) -> io
 
 /// Reads up to the blank line. Whatever stays unread is discarded with the connection.
 fn read_head(stream: &mut TcpStream) -> io::Result<String> {
-    stream.set_read_timeout(Some(READ_TIMEOUT))?;
     let (mut head, mut length) = ([0; REQUEST_BYTES_MAX], 0);
-    // The number of reads is bounded too: a peer that sends a byte at a time must not hold the thread.
-    for _ in 0..READS_MAX {
+    let clock = Clock::start();
+    // All reads share one time: a peer that sends a byte now and then gets no more of it.
+    while length < REQUEST_BYTES_MAX {
+        let elapsed = Duration::from_nanos(clock.now().mono.as_nanos());
+        let left = REQUEST_TIME_MAX.saturating_sub(elapsed);
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
         match stream.read(&mut head[length..])? {
             0 => break,
             read => length += read,
@@ -150,7 +187,7 @@ fn respond(head: &str, recorder: &PrometheusRecorder, ask: &Ask) -> (&'static st
 type Row = (&'static str, &'static str, fn(&Stats) -> u64);
 
 /// What only grows.
-const COUNTERS: [Row; 15] = [
+const COUNTERS: [Row; 28] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -191,20 +228,94 @@ const COUNTERS: [Row; 15] = [
         "Connections closed for a broken protocol",
         |s| s.protocol_errors,
     ),
+    (
+        "sol_accept_errors_total",
+        "Connections that could not be accepted",
+        |s| s.accept_errors,
+    ),
+    (
+        "sol_accept_pauses_total",
+        "Times that a listener rested because descriptors or memory had run out",
+        |s| s.accept_pauses,
+    ),
+    (
+        "sol_connect_timeouts_total",
+        "Connections closed because no CONNECT came in time",
+        |s| s.connect_timeouts,
+    ),
+    (
+        "sol_evicted_total",
+        "Connections closed because too many had not been let in yet",
+        |s| s.evicted,
+    ),
+    (
+        "sol_short_sends_total",
+        "Sends that the kernel took only in part",
+        |s| s.short_sends,
+    ),
+    ("sol_panics_total", "Faults of the broker that were survived", |s| {
+        s.panics
+    }),
+    (
+        "sol_slow_closed_total",
+        "Connections closed because the peer did not read",
+        |s| s.slow_closed,
+    ),
+    (
+        "sol_parked_closed_total",
+        "Connections closed because they held too much under memory pressure",
+        |s| s.parked_closed,
+    ),
+    (
+        "sol_publish_refused_total",
+        "PUBLISH packets refused for a full queue or memory",
+        |s| s.publish_refused,
+    ),
+    (
+        "sol_publish_unauthorized_total",
+        "PUBLISH packets without the right to publish",
+        |s| s.publish_unauthorized,
+    ),
+    (
+        "sol_publish_expired_total",
+        "Messages that expired before they were sent, a part of the dropped",
+        |s| s.publish_expired,
+    ),
+    (
+        "sol_publish_oversized_total",
+        "Messages larger than their receiver takes, a part of the dropped",
+        |s| s.publish_oversized,
+    ),
+    ("sol_takeovers_total", "Sessions taken over by a new connection", |s| {
+        s.takeovers
+    }),
     ("sol_uptime_seconds_total", "Seconds since the start", |s| {
         s.uptime.as_secs()
     }),
 ];
 
 /// What rises and falls.
-const GAUGES: [Row; 9] = [
+const GAUGES: [Row; 12] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
     }),
-    ("sol_clients_maximum", "The most clients at any moment", |s| {
-        s.clients_maximum
-    }),
+    (
+        "sol_clients_connected_maximum",
+        "The most clients connected at any moment",
+        |s| s.clients_connected_maximum,
+    ),
+    (
+        "sol_clients_maximum",
+        "The most Sessions, connected or not, whenever somebody looked",
+        |s| s.clients_maximum,
+    ),
+    ("sol_connections", "Network Connections", |s| s.connections),
+    (
+        "sol_connections_unauthenticated",
+        "Network Connections that have not been let in yet",
+        |s| s.unauthenticated,
+    ),
     (
         "sol_messages_stored",
         "Messages retained, queued and on their way",
@@ -223,6 +334,9 @@ const GAUGES: [Row; 9] = [
     }),
 ];
 
+/// The gauge whose labels say what runs.
+const INFO: &str = "sol_info";
+
 fn describe(recorder: &PrometheusRecorder) {
     metrics::with_local_recorder(recorder, || {
         for (name, sentence, _) in COUNTERS {
@@ -231,6 +345,7 @@ fn describe(recorder: &PrometheusRecorder) {
         for (name, sentence, _) in GAUGES {
             metrics::describe_gauge!(name, sentence);
         }
+        metrics::describe_gauge!(INFO, "What runs; always 1");
     });
 }
 
@@ -243,6 +358,7 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
         for (name, _, value) in GAUGES {
             gauge!(name).set(value(stats) as f64);
         }
+        gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "backend" => stats.backend).set(1.0);
     });
     recorder.handle().render()
 }
@@ -270,6 +386,7 @@ mod tests {
         let stats = Stats {
             publish_received: 41,
             clients_connected: 3,
+            backend: "epoll",
             ..Stats::default()
         };
         let server = start(Some(stats));
@@ -283,6 +400,11 @@ mod tests {
             "sol_publish_received_total 41",
             "# HELP sol_clients_connected Clients connected",
             "sol_clients_connected 3",
+            concat!(
+                "sol_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\",backend=\"epoll\"} 1"
+            ),
         ] {
             assert!(answer.lines().any(|found| found == line), "{line} in {answer}");
         }
@@ -328,5 +450,22 @@ mod tests {
         let mut endless = TcpStream::connect(server.address()).unwrap();
         endless.write_all(&[b'a'; REQUEST_BYTES_MAX]).unwrap();
         assert!(ask(&server, "GET /healthz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+    }
+
+    /// Peers that connect and say nothing, or a byte now and then, hold nobody up for longer than their one second: with
+    /// all places taken twice over the answer comes, and each of them is closed.
+    #[test]
+    fn silent_peers() {
+        let server = start(Some(Stats::default()));
+        let mut silent: Vec<_> = (0..2 * REQUESTS_MAX)
+            .map(|_| TcpStream::connect(server.address()).unwrap())
+            .collect();
+        let clock = Clock::start();
+        assert!(ask(&server, "GET /healthz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+        assert!(Duration::from_nanos(clock.now().mono.as_nanos()) < 10 * REQUEST_TIME_MAX);
+        for stream in &mut silent {
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        }
     }
 }

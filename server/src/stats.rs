@@ -7,11 +7,15 @@ use std::time::Duration;
 pub struct Stats {
     /// Since the start.
     pub uptime: Duration,
+    /// The backend that waits for sockets.
+    pub backend: &'static str,
     /// Network Connections that have sent a CONNECT and are served.
     pub clients_connected: u64,
     /// Sessions that wait for their client.
     pub clients_disconnected: u64,
-    /// The most clients connected and disconnected at any moment.
+    /// The most clients connected at any moment.
+    pub clients_connected_maximum: u64,
+    /// The most Sessions, with and without a connection, whenever somebody looked.
     pub clients_maximum: u64,
     /// Sessions that ended because their expiry came.
     pub clients_expired: u64,
@@ -53,6 +57,36 @@ pub struct Stats {
     pub connects_refused: u64,
     /// Connections closed because the peer broke the protocol.
     pub protocol_errors: u64,
+    /// Network Connections that exist now, those that are being closed included.
+    pub connections: u64,
+    /// Of these, the ones that have not been let in yet.
+    pub unauthenticated: u64,
+    /// Connections that could not be accepted.
+    pub accept_errors: u64,
+    /// Times that a listener rested because descriptors or memory had run out.
+    pub accept_pauses: u64,
+    /// Connections closed because no CONNECT came in time.
+    pub connect_timeouts: u64,
+    /// Connections closed because too many had not been let in yet.
+    pub evicted: u64,
+    /// Sends that the kernel took only in part.
+    pub short_sends: u64,
+    /// Faults of ours that were survived.
+    pub panics: u64,
+    /// Connections closed because the peer did not read.
+    pub slow_closed: u64,
+    /// Connections closed because they held too much under memory pressure.
+    pub parked_closed: u64,
+    /// PUBLISH packets refused for a full queue or memory (0x97).
+    pub publish_refused: u64,
+    /// PUBLISH packets that the publisher had no right to.
+    pub publish_unauthorized: u64,
+    /// Messages that expired before they were sent; they count as dropped too.
+    pub publish_expired: u64,
+    /// Messages larger than their receiver takes; they count as dropped too.
+    pub publish_oversized: u64,
+    /// Sessions taken over by a new connection.
+    pub takeovers: u64,
 }
 
 impl Stats {
@@ -60,7 +94,7 @@ impl Stats {
     pub(crate) fn add(&mut self, engine: &sol_engine::Stats, transport: &sol_transport::Counters) {
         self.clients_connected += engine.clients_connected;
         self.clients_disconnected += engine.clients_disconnected;
-        self.clients_maximum += engine.clients_maximum;
+        self.clients_connected_maximum += engine.clients_maximum;
         self.clients_expired += engine.clients_expired;
         self.sockets_opened += transport.accepted;
         self.connects_received += engine.connects_accepted + engine.connects_refused;
@@ -81,6 +115,21 @@ impl Stats {
         self.memory_bytes_maximum += engine.memory_bytes_maximum;
         self.connects_refused += engine.connects_refused;
         self.protocol_errors += engine.protocol_errors + transport.not_mqtt;
+        self.connections += transport.connections;
+        self.unauthenticated += transport.unauthenticated;
+        self.accept_errors += transport.accept_errors;
+        self.accept_pauses += transport.accept_pauses;
+        self.connect_timeouts += transport.connect_timeouts;
+        self.evicted += transport.evicted;
+        self.short_sends += transport.short_sends;
+        self.panics += transport.panics;
+        self.slow_closed += engine.slow_closed;
+        self.parked_closed += engine.parked_closed;
+        self.publish_refused += engine.publish_refused;
+        self.publish_unauthorized += engine.publish_unauthorized;
+        self.publish_expired += engine.publish_expired;
+        self.publish_oversized += engine.publish_oversized;
+        self.takeovers += engine.takeovers;
     }
 
     /// Sessions with and without a connection.
