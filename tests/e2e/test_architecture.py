@@ -39,6 +39,33 @@ def dependencies(crate: str) -> set[str]:
     return {name for table in tables for name in table.get("dependencies", {})}
 
 
+def test_every_dependency_has_its_row():
+    """ARCHITECTURE.md's table names each dependency with the crates that have it, and nothing else."""
+    text = (ROOT / "ARCHITECTURE.md").read_text().split("## Dependencies")[1]
+    told = {}
+    for names, where, why in re.findall(r"^\| ([a-z0-9, -]+) \| ([a-z, ()]+) \| (.+) \|$", text, re.M):
+        for name in names.split(", "):
+            if name != "crate":
+                assert name not in told and why, name
+                told[name] = where
+    workspace = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]
+    there: dict = {}
+    for crate in workspace["members"]:
+        manifest = tomllib.loads((ROOT / crate / "Cargo.toml").read_text())
+        for table in (manifest, *manifest.get("target", {}).values()):
+            for kind, mark in (("dependencies", ""), ("build-dependencies", ""), ("dev-dependencies", " (tests)")):
+                for name in table.get(kind, {}):
+                    if not name.startswith("sol-"):
+                        there.setdefault((name, mark), set()).add(crate)
+    wanted = {}
+    for (name, mark), crates in there.items():
+        row = ", ".join(crate for crate in workspace["members"] if crate in crates) + mark
+        wanted[name] = f"{wanted[name]}, {row}" if name in wanted else row
+    assert told == wanted
+    declared = {name for name in workspace["dependencies"] if not name.startswith("sol-")}
+    assert declared == set(wanted), "Cargo.toml declares what nobody uses, or a manifest does not share its version"
+
+
 @pytest.mark.parametrize("crate", ["codec", "engine"])
 def test_codec_and_engine_cannot_reach_the_world(crate):
     """`#![no_std]` and `#![forbid(unsafe_code)]`: they cannot open, read, wait, log or ask the time."""
