@@ -56,7 +56,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         .map_err(|error| format!("no thread: {}", reason(&error)))?;
     let facts = Facts {
         listening,
-        backend: "epoll",
+        backend: sol_transport::backend_name(),
         shards: usize::from(engine.shards),
         users: 0,
     };
