@@ -34,6 +34,10 @@ pub(crate) enum Reason {
     KeepAlive(ConnectionId),
     /// A connection has been congested for too long.
     Congested(ConnectionId),
+    /// A connection has been paused for too long.
+    Paused(ConnectionId),
+    /// A connection has held messages under memory pressure for too long.
+    Parked(ConnectionId),
     /// A Will's delay is over.
     WillDelay(SessionRef),
     /// A Session's expiry.
@@ -333,6 +337,21 @@ impl Clients {
         self.memory.charge(message.charged as usize);
         if self.journal.is_on() && message.body == 0 {
             message.body = self.journal.next_id().0;
+        }
+    }
+
+    /// Readies a message that only the caller holds for waiting: in a buffer of its own size, and charged.
+    pub(crate) fn keep_message(&mut self, message: &mut Rc<Message>, effects: &mut Effects) {
+        if !message.is_exact() {
+            let mut exact = message.exact();
+            exact.body = message.body;
+            let passing = core::mem::replace(message, Rc::new(exact));
+            self.let_go(passing, effects);
+        }
+        if let Some(alone) = Rc::get_mut(message)
+            && alone.charged == 0
+        {
+            self.charge_message(alone);
         }
     }
 

@@ -92,9 +92,14 @@ pub struct EngineConfig {
     pub congested_time_max: Duration,
     /// Bytes of PUBLISH packets of a 3.1.1 client that wait unacknowledged under memory pressure.
     pub parked_bytes_max: usize,
-    /// Effects of one kind after which a fan-out is cut and goes on in the next [`crate::Engine::tick`].
+    /// How long a connection may stay paused, or hold such packets, before it is closed.
+    pub pause_time_max: Duration,
+    /// Packets in the tray, and steps of one call, after which a fan-out, the line behind it and replays go on in the
+    /// next [`crate::Engine::tick`]. A step is a Session or Shared Subscription that a message goes to, or a topic that
+    /// a replay looks at.
     pub tray_max: usize,
-    /// Publishes that wait behind an open fan-out before their connections are paused.
+    /// Publishes that wait behind an open fan-out before their connections are paused, and QoS 0 of other shards and of
+    /// the broker itself is dropped.
     pub fanout_waiting_max: usize,
     /// Acknowledgements of one kind that wait in one Session before its connection is paused.
     pub acks_waiting_max: usize,
@@ -136,6 +141,7 @@ impl Default for EngineConfig {
             unsent_bytes_max: 4 << 20,
             congested_time_max: Duration::from_secs(60),
             parked_bytes_max: 64 << 10,
+            pause_time_max: Duration::from_secs(30),
             tray_max: 8_192,
             fanout_waiting_max: 1_024,
             acks_waiting_max: 1_024,

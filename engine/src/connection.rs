@@ -138,8 +138,12 @@ pub(crate) struct Aliases {
 const ALIAS_BYTES: usize = 32;
 
 /// Publishes that wait unacknowledged under memory pressure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parked {
+    /// Its place among those that wait.
+    pub(crate) n: u64,
+    /// When our patience ends.
+    pub(crate) timer: TimerKey,
     pub(crate) waiting: VecDeque<(Rc<Message>, Option<PacketId>)>,
     pub(crate) bytes: usize,
 }

@@ -1,6 +1,9 @@
 //! The engine: what it holds, and the way of an input to its handler.
 
-use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
 use ahash::RandomState;
 use hashbrown::HashMap;
@@ -46,8 +49,9 @@ pub struct Engine {
     pub(crate) last_query: u64,
     /// Sessions whose replay or queue goes on in the next tick.
     pub(crate) replaying: VecDeque<SessionRef>,
-    /// Connections with parked publishes.
-    pub(crate) parking: Vec<ConnectionId>,
+    /// Connections with parked publishes, in the order in which they began to park.
+    pub(crate) parking: BTreeMap<u64, ConnectionId>,
+    pub(crate) last_parked: u64,
     pub(crate) scratch: Scratch,
     /// Steps of the present call: targets, members, topics looked at. A call does no more than `tray_max`, and one.
     pub(crate) work: usize,
@@ -85,7 +89,8 @@ impl Engine {
             queries: HashMap::with_hasher(hasher.clone()),
             last_query: 0,
             replaying: VecDeque::new(),
-            parking: Vec::new(),
+            parking: BTreeMap::new(),
+            last_parked: 0,
             scratch: Scratch::default(),
             work: 0,
             assigned: 0,
@@ -102,8 +107,8 @@ impl Engine {
 
     /// Takes one input and appends all that follows from it to `effects`. Call it as often as you like: that is a batch.
     ///
-    /// It never fails: a peer's fault is an effect (DISCONNECT, [`crate::Close`]). Its work is bounded by the input, by
-    /// `tray_max` and by one page of a replay. The [`Flow`] matters for packets only.
+    /// It never fails: a peer's fault is an effect (DISCONNECT, [`crate::Close`]). Its work is bounded by the input and by
+    /// `tray_max` steps, beside listing the Subscriptions that match a message. The [`Flow`] matters for packets only.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) -> Flow {
         self.clients.memory.refund(effects.take_refunds());
         self.work = 0;
@@ -154,7 +159,7 @@ impl Engine {
         match packet {
             Packet::Publish(publish) => {
                 let flow = self.on_publish(now, from, publish, effects);
-                return self.stop_for_acks(id, session, flow);
+                return self.stop_for_acks(now, id, session, flow);
             }
             Packet::PubAck(ack) => self.on_puback(now, session, ack, effects),
             Packet::PubRec(ack) => self.on_pubrec(now, id, session, ack, effects),
@@ -180,12 +185,12 @@ impl Engine {
         {
             return Flow::Stop;
         }
-        self.stop_for_acks(id, session, Flow::Go)
+        self.stop_for_acks(now, id, session, Flow::Go)
     }
 
     /// Stops a client of which so many acknowledgements wait that it has to wait too.
-    fn stop_for_acks(&mut self, id: ConnectionId, session: SessionKey, flow: Flow) -> Flow {
-        if flow == Flow::Go && self.pause_for_acks(id, session) {
+    fn stop_for_acks(&mut self, now: Now, id: ConnectionId, session: SessionKey, flow: Flow) -> Flow {
+        if flow == Flow::Go && self.pause_for_acks(now, id, session) {
             Flow::Stop
         } else {
             flow
@@ -209,7 +214,8 @@ impl Engine {
     /// When [`Engine::tick`] has something to do next: in the past if it has something to do now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.line.is_busy() || !self.replaying.is_empty() || self.links.owes_answer() {
+        let parked = !self.parking.is_empty() && !self.clients.memory.would_be_full();
+        if self.line.is_busy() || !self.replaying.is_empty() || parked || self.links.owes_answer() {
             return Some(Instant::from_nanos(0));
         }
         self.clients.timers.next_deadline()

@@ -83,8 +83,10 @@ pub enum Cause {
     Violation(Violation),
     /// It did not read what was sent to it.
     Slow,
-    /// It held messages under memory pressure for longer than there was room for.
+    /// It held more messages under memory pressure than there was room for, or for too long.
     Parked,
+    /// It published to where nothing could be taken for too long.
+    Paused,
     /// The broker stops.
     Shutdown,
 }

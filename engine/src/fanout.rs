@@ -1,26 +1,32 @@
 //! The open fan-out, and the line behind it.
 //!
-//! A fan-out that does not fit the tray is cut: its targets are kept and the next ticks go on. Until it is done every
+//! A fan-out that does not fit the tray, or takes more steps than one call should, is cut: its targets are kept and the next ticks go on. Until it is done every
 //! later publish waits in line, and its acknowledgement with it, so that order holds [MQTT-4.6.0-5]. There is never more
 //! than one open fan-out.
 
-use alloc::{collections::VecDeque, rc::Rc, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    vec::Vec,
+};
 
-use sol_codec::SubscriptionId;
+use sol_codec::{QoS, SubscriptionId};
 
-use crate::clients::{Delivered, How};
+use crate::clients::{Delivered, How, Reason};
 use crate::effects::{Effects, Read};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::message::Message;
 use crate::rights::Action;
-use crate::route::{Publish, Source, is_own};
+use crate::route::{Outcome, Publish, Source, is_own};
+use crate::session::acks::Place;
 use crate::session::sender::Extra;
 use crate::session::sessions::SessionRef;
 use crate::subscription::Options;
 use crate::time::Now;
-use crate::topic_tree::Matches;
+use crate::timer_wheel::TimerKey;
+use crate::topic_tree::{GroupKey, Matches};
 
 /// One Session that a message goes to.
 #[derive(Clone, Debug)]
@@ -38,6 +44,8 @@ pub(crate) struct FanOut {
     pub(crate) targets: Vec<Target>,
     /// The first target that has not had it.
     pub(crate) next: usize,
+    /// Shared Subscriptions of which no member has had it.
+    pub(crate) groups: Vec<GroupKey>,
     /// The tree's generation when the targets were found.
     pub(crate) generation: u64,
     pub(crate) refused: bool,
@@ -50,7 +58,8 @@ pub(crate) struct FanOut {
 pub(crate) struct Line {
     open: Option<FanOut>,
     waiting: VecDeque<Publish>,
-    paused: Vec<(Hold, ConnectionId)>,
+    /// Why each is, and when our patience ends.
+    paused: BTreeMap<ConnectionId, (Hold, TimerKey)>,
 }
 
 /// Why a connection is not read for a while.
@@ -66,8 +75,13 @@ pub(crate) enum Hold {
 
 impl Line {
     /// Whether a publish must wait.
-    pub(crate) const fn is_busy(&self) -> bool {
-        self.open.is_some()
+    pub(crate) fn is_busy(&self) -> bool {
+        self.open.is_some() || !self.waiting.is_empty()
+    }
+
+    /// How many publishes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     pub(crate) fn open(&mut self, fanout: FanOut) {
@@ -79,27 +93,36 @@ impl Line {
     pub(crate) fn open_source(&mut self) -> Option<&mut Source> {
         self.open.as_mut().map(|fanout| &mut fanout.publish.source)
     }
-
-    /// Puts a publish in line and returns how many wait.
-    pub(crate) fn wait(&mut self, publish: Publish) -> usize {
-        self.waiting.push_back(publish);
-        self.waiting.len()
-    }
-
-    /// A paused connection has ended.
-    pub(crate) fn forget_paused(&mut self, id: ConnectionId) {
-        self.paused.retain(|&(_, paused)| paused != id);
-    }
 }
 
 impl Engine {
+    /// Puts a publish in line, charged while it is there, and returns how many wait.
+    pub(crate) fn wait_in_line(&mut self, mut publish: Publish, effects: &mut Effects) -> usize {
+        self.clients.keep_message(&mut publish.message, effects);
+        self.line.waiting.push_back(publish);
+        self.line.waiting.len()
+    }
+
+    /// Puts a publish in line whose origin cannot be paused: where too many wait, QoS 0 is dropped and counted.
+    pub(crate) fn wait_in_line_or_drop(&mut self, publish: Publish, effects: &mut Effects) {
+        let full = self.line.waiting.len() >= self.clients.config.fanout_waiting_max;
+        if full && publish.message.qos == QoS::AtMostOnce {
+            self.clients.stats.publish_dropped += 1;
+            self.clients.let_go(publish.message, effects);
+        } else {
+            self.wait_in_line(publish, effects);
+        }
+    }
+
     /// Pauses a connection until its cause is gone.
-    pub(crate) fn pause(&mut self, id: ConnectionId, because_of: Hold) {
+    pub(crate) fn pause(&mut self, now: Now, id: ConnectionId, because_of: Hold) {
+        let deadline = now.mono.saturating_add(self.clients.config.pause_time_max);
         if let Some(connection) = self.clients.connections.get_mut(id)
             && !connection.paused
         {
             connection.paused = true;
-            self.line.paused.push((because_of, id));
+            let timer = self.clients.timers.insert(deadline, Reason::Paused(id));
+            self.line.paused.insert(id, (because_of, timer));
         }
     }
 
@@ -110,10 +133,11 @@ impl Engine {
 
     fn resume_if(&mut self, now: Now, is_free: impl Fn(Hold, ConnectionId) -> bool, effects: &mut Effects) {
         let Self { line, clients, .. } = self;
-        line.paused.retain(|&(cause, id)| {
+        line.paused.retain(|&id, &mut (cause, timer)| {
             if !is_free(cause, id) {
                 return true;
             }
+            clients.timers.cancel(timer);
             if let Some(connection) = clients.connections.get_mut(id) {
                 connection.paused = false;
                 // Its Keep Alive did not run while we would not listen.
@@ -124,15 +148,22 @@ impl Engine {
         });
     }
 
+    /// A connection that is paused ends.
+    pub(crate) fn forget_paused(&mut self, id: ConnectionId) {
+        if let Some((_, timer)) = self.line.paused.remove(&id) {
+            self.clients.timers.cancel(timer);
+        }
+    }
+
     /// Whether so many acknowledgements of a client wait that it has to wait too: it is paused then.
-    pub(crate) fn pause_for_acks(&mut self, id: ConnectionId, key: SessionKey) -> bool {
+    pub(crate) fn pause_for_acks(&mut self, now: Now, id: ConnectionId, key: SessionKey) -> bool {
         // Most packets open no acknowledgement that waits.
         if !core::mem::take(&mut self.clients.lane_is_long)
             || self.longest_lane(key) < self.clients.config.acks_waiting_max
         {
             return false;
         }
-        self.pause(id, Hold::Acks);
+        self.pause(now, id, Hold::Acks);
         true
     }
 
@@ -160,16 +191,14 @@ impl Engine {
 
     /// Hands out what fits the tray. `true`: all targets have it.
     pub(crate) fn continue_fanout(&mut self, now: Now, fanout: &mut FanOut, effects: &mut Effects) -> bool {
-        let may_refuse = matches!(
-            fanout.publish.source,
-            Source::Client { may_refuse: true, .. } | Source::Shard { may_refuse: true, .. }
-        );
+        let may_refuse = fanout.publish.source.may_refuse();
         self.review_targets(fanout);
         while let Some(target) = fanout.targets.get(fanout.next) {
-            if effects.transmits.len() >= self.clients.config.tray_max {
+            if self.has_done_enough(effects) {
                 fanout.wrote |= self.clients.journal.is_dirty();
                 return false;
             }
+            self.work += 1;
             fanout.next += 1;
             let Some(key) = self.clients.sessions.resolve(target.session) else {
                 continue;
@@ -185,8 +214,28 @@ impl Engine {
             let delivered = self.clients.deliver(now, key, &fanout.publish.message, &how, effects);
             fanout.refused |= delivered == Delivered::Refused;
         }
+        let all = self.continue_shared(now, fanout, effects);
         fanout.wrote |= self.clients.journal.is_dirty();
-        true
+        all
+    }
+
+    /// Goes on with the Shared Subscriptions of a fan-out. `true`: all have it.
+    fn continue_shared(&mut self, now: Now, fanout: &mut FanOut, effects: &mut Effects) -> bool {
+        let mut outcome = Outcome::default();
+        while !self.has_done_enough(effects)
+            && let Some(group) = fanout.groups.pop()
+        {
+            self.share_one(now, &fanout.publish, group, &mut outcome, effects);
+        }
+        fanout.refused |= outcome.refused;
+        if self.has_posts() {
+            self.forget_posted();
+            self.send_posts(&fanout.publish, effects);
+            if let Source::Client { ack: Some(who), .. } = fanout.publish.source {
+                self.wait_for_posted(who);
+            }
+        }
+        fanout.groups.is_empty()
     }
 
     /// Subscriptions have changed since the targets were found: those whose every matching Subscription has ended are no
@@ -211,6 +260,10 @@ impl Engine {
                 }
                 None => false,
             });
+        matches.groups.sort_unstable();
+        fanout
+            .groups
+            .retain(|group| matches.groups.binary_search(group).is_ok());
         fanout.generation = self.tree.generation();
         self.scratch.matches = Some(matches);
     }
@@ -244,48 +297,52 @@ impl Engine {
         standing
     }
 
-    /// Goes on with the open fan-out, then with the line behind it, as far as the tray has room.
+    /// Goes on with the open fan-out, then with the line behind it, as far as this call's work goes.
     pub(crate) fn continue_line(&mut self, now: Now, effects: &mut Effects) {
-        while let Some(mut fanout) = self.line.open.take() {
-            if !self.continue_fanout(now, &mut fanout, effects) {
-                self.line.open = Some(fanout);
+        loop {
+            if let Some(mut fanout) = self.line.open.take() {
+                if !self.continue_fanout(now, &mut fanout, effects) {
+                    self.line.open = Some(fanout);
+                    break;
+                }
+                let FanOut {
+                    publish,
+                    refused,
+                    wrote,
+                    ..
+                } = fanout;
+                self.clients.let_go(publish.message, effects);
+                self.settle(now, publish.source, refused, wrote, effects);
+            }
+            if self.has_done_enough(effects) {
                 break;
             }
-            let FanOut {
-                publish,
-                refused,
-                wrote,
-                ..
-            } = fanout;
-            self.clients.let_go(publish.message, effects);
-            self.settle(now, publish.source, refused, wrote, effects);
-            self.route_waiting(now, effects);
+            let Some(publish) = self.line.waiting.pop_front() else {
+                break;
+            };
+            self.work += 1;
+            self.route_and_settle(now, publish, effects);
         }
         if self.line.waiting.len() <= self.clients.config.fanout_waiting_max / 2 && !self.line.paused.is_empty() {
             self.resume(now, Hold::Line, effects);
         }
     }
 
-    /// Routes what waits, up to the next fan-out that is cut.
-    fn route_waiting(&mut self, now: Now, effects: &mut Effects) {
-        while !self.line.is_busy()
-            && let Some(publish) = self.line.waiting.pop_front()
-        {
-            let source = publish.source.without_groups();
-            let dirty_before = self.clients.journal.is_dirty();
-            let outcome = self.route(now, publish, effects);
-            if let Source::Client { ack: Some(who), .. } = source {
-                self.wait_for_posted(who, effects);
-            }
-            if !outcome.cut {
-                let wrote = dirty_before || self.clients.journal.is_dirty();
-                self.settle(now, source, outcome.refused, wrote, effects);
-            }
+    /// Routes a publish whose acknowledgement, if there is one, waits already; and settles it unless its fan-out is cut.
+    pub(crate) fn route_and_settle(&mut self, now: Now, publish: Publish, effects: &mut Effects) {
+        let source = publish.source.without_groups();
+        let outcome = self.route(now, publish, effects);
+        if let Source::Client { ack: Some(who), .. } = source {
+            self.wait_for_posted(who);
+        }
+        if !outcome.cut {
+            let wrote = self.clients.journal.is_dirty();
+            self.settle(now, source, outcome.refused, wrote, effects);
         }
     }
 
     /// Lets a waiting acknowledgement wait for the forwards of the latest publish too.
-    pub(crate) fn wait_for_posted(&mut self, who: (SessionRef, crate::session::acks::Place), _effects: &mut Effects) {
+    pub(crate) fn wait_for_posted(&mut self, who: (SessionRef, Place)) {
         let posted = core::mem::take(&mut self.scratch.posted);
         if let Some(key) = self.clients.sessions.resolve(who.0)
             && let Some(waiting) = self.clients.ack_mut(key, who.1)

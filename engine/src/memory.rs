@@ -57,10 +57,17 @@ impl Memory {
     }
 
     /// Whether nothing more may be kept. Once full, it stays so until a twentieth is free, so that it does not flutter.
-    pub(crate) fn is_full(&mut self) -> bool {
-        if self.full && self.used < self.max - self.max / 20 {
-            self.full = false;
-        }
-        self.full || self.outside == Level::Full
+    pub(crate) const fn is_full(&mut self) -> bool {
+        self.full &= !self.has_room();
+        self.full || matches!(self.outside, Level::Full)
+    }
+
+    /// What [`is_full`](Self::is_full) would say.
+    pub(crate) const fn would_be_full(&self) -> bool {
+        self.full && !self.has_room() || matches!(self.outside, Level::Full)
+    }
+
+    const fn has_room(&self) -> bool {
+        self.used < self.max - self.max / 20
     }
 }

@@ -22,7 +22,7 @@ use crate::session::sessions::SessionRef;
 use crate::shard_message::{Forward, GroupPick, ShardMessage};
 use crate::subscription::Options;
 use crate::time::Now;
-use crate::topic_tree::{Matches, Subscription};
+use crate::topic_tree::{FilterKey, GroupKey, Matches, Subscription};
 
 /// A message on its way, and who waits for what becomes of it.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    const fn may_refuse(&self) -> bool {
+    pub(crate) const fn may_refuse(&self) -> bool {
         match self {
             Self::Client { may_refuse, .. } | Self::Shard { may_refuse, .. } => *may_refuse,
             Self::Broker => false,
@@ -106,8 +106,7 @@ impl Engine {
     /// Routes a message: nothing may be before it in the line. Forwards that will be answered are in `scratch.posted`.
     pub(crate) fn route(&mut self, now: Now, publish: Publish, effects: &mut Effects) -> Outcome {
         let mut outcome = Outcome::default();
-        self.scratch.posted.clear();
-        self.scratch.posted_to.clear();
+        self.forget_posted();
         let mut matches = self.scratch.matches.take().unwrap_or_default();
         let hash = self.find_matches(&publish, &mut matches);
         let (route, retain) = match publish.source {
@@ -126,13 +125,15 @@ impl Engine {
                 self.post(home).retain = true;
             }
         }
+        // Groups up to here have it.
+        let mut shared = matches.groups.len();
         if route {
             outcome.matched = !matches.filters.is_empty() || !matches.groups.is_empty() || matches.shards != 0;
             if !matches!(publish.source, Source::Shard { .. }) {
                 for shard in shards_in(matches.shards) {
                     self.post(shard).route = true;
                 }
-                self.share(now, &publish, &matches, &mut outcome, effects);
+                shared = self.share(now, &publish, &matches.groups, &mut outcome, effects);
             }
         }
         if let Source::Shard { groups, may_refuse, .. } = &publish.source {
@@ -143,7 +144,8 @@ impl Engine {
         if !self.scratch.posts.is_empty() {
             self.send_posts(&publish, effects);
         }
-        self.deliver_here(now, publish, &matches, &mut outcome, effects);
+        let left = matches.groups.get(shared..).unwrap_or_default();
+        self.deliver_here(now, publish, &matches.filters, left, &mut outcome, effects);
         self.scratch.matches = Some(matches);
         outcome
     }
@@ -184,6 +186,17 @@ impl Engine {
         self.post(to).groups.push(pick);
     }
 
+    /// Whether forwards have been put together and not sent.
+    pub(crate) fn has_posts(&self) -> bool {
+        !self.scratch.posts.is_empty()
+    }
+
+    /// Nobody asks any more where the latest publish was forwarded to.
+    pub(crate) fn forget_posted(&mut self) {
+        self.scratch.posted.clear();
+        self.scratch.posted_to.clear();
+    }
+
     /// Sends the forwards that were put together.
     pub(crate) fn send_posts(&mut self, publish: &Publish, effects: &mut Effects) {
         let mut posts = take(&mut self.scratch.posts);
@@ -218,15 +231,20 @@ impl Engine {
         &mut self,
         now: Now,
         publish: Publish,
-        matches: &Matches,
+        filters: &[FilterKey],
+        groups: &[GroupKey],
         outcome: &mut Outcome,
         effects: &mut Effects,
     ) {
-        let room = self.clients.config.tray_max.saturating_sub(effects.transmits.len());
-        if let [only] = matches.filters.as_slice() {
-            let Self { tree, clients, .. } = self;
+        let done = effects.transmits.len().max(self.work);
+        let room = self.clients.config.tray_max.saturating_sub(done);
+        if let ([only], []) = (filters, groups) {
+            let Self {
+                tree, clients, work, ..
+            } = self;
             let subscribers = tree.subscribers(*only);
             if subscribers.len() <= room {
+                *work += subscribers.len();
                 let may_refuse = publish.source.may_refuse();
                 for subscription in subscribers {
                     let options = Options(subscription.options);
@@ -247,16 +265,17 @@ impl Engine {
                 return self.clients.let_go(publish.message, effects);
             }
         }
-        if matches.filters.is_empty() {
+        if filters.is_empty() && groups.is_empty() {
             return self.clients.let_go(publish.message, effects);
         }
         let mut targets = take(&mut self.scratch.targets);
-        self.find_targets(&publish.message, matches, &mut targets);
+        self.find_targets(&publish.message, filters, &mut targets);
         let generation = self.tree.generation();
         let mut fanout = FanOut {
             publish,
             targets,
             next: 0,
+            groups: groups.to_vec(),
             generation,
             refused: false,
             wrote: false,
@@ -275,12 +294,12 @@ impl Engine {
 
     /// One target for each Session, however many of its Subscriptions match: it gets one copy, with the highest QoS and
     /// the identifiers of all of them [MQTT-3.3.4-2, -3, -4].
-    fn find_targets(&mut self, message: &Message, matches: &Matches, targets: &mut Vec<Target>) {
+    fn find_targets(&mut self, message: &Message, filters: &[FilterKey], targets: &mut Vec<Target>) {
         let Self {
             tree, clients, scratch, ..
         } = self;
         scratch.number = scratch.number.wrapping_add(1);
-        for &filter in &matches.filters {
+        for &filter in filters {
             for subscription in tree.subscribers(filter) {
                 let options = Options(subscription.options);
                 if options.no_local() && is_own(clients, subscription, message) {

@@ -16,7 +16,7 @@ use crate::session::sender::Owed;
 use crate::shard_message::{GroupPick, ShardMessage};
 use crate::subscription::Options;
 use crate::time::Now;
-use crate::topic_tree::{GroupKey, Matches, RemoteWeight};
+use crate::topic_tree::{GroupKey, RemoteWeight};
 
 /// Where a Shared Subscription's message goes.
 enum Picked {
@@ -26,37 +26,56 @@ enum Picked {
 }
 
 impl Engine {
-    /// Hands a client's message to one member of every Shared Subscription that matches.
+    /// Hands a client's message to one member of every Shared Subscription that matches, as far as this call's work
+    /// goes. Returns how many have it.
     pub(crate) fn share(
         &mut self,
         now: Now,
         publish: &Publish,
-        matches: &Matches,
+        groups: &[GroupKey],
+        outcome: &mut Outcome,
+        effects: &mut Effects,
+    ) -> usize {
+        for (done, &group) in groups.iter().enumerate() {
+            if self.has_done_enough(effects) {
+                return done;
+            }
+            self.share_one(now, publish, group, outcome, effects);
+        }
+        groups.len()
+    }
+
+    /// Hands a message to one member of a Shared Subscription.
+    pub(crate) fn share_one(
+        &mut self,
+        now: Now,
+        publish: &Publish,
+        group: GroupKey,
         outcome: &mut Outcome,
         effects: &mut Effects,
     ) {
-        for &group in &matches.groups {
-            match self.pick_shard(group, None) {
-                Picked::Here => {
-                    let may_refuse = matches!(publish.source, Source::Client { may_refuse: true, .. });
-                    let delivered = self.give_to_member(now, group, None, &publish.message, effects);
-                    let delivered = self.count_given(delivered, may_refuse);
-                    outcome.refused |= delivered == Some(Delivered::Refused);
-                }
-                Picked::There(shard) => {
-                    if let Some((share, filter)) = self.group_names(group) {
-                        self.post_pick(
-                            shard,
-                            GroupPick {
-                                share,
-                                filter,
-                                passed_on: false,
-                            },
-                        );
-                    }
-                }
-                Picked::Nobody => self.clients.stats.publish_dropped += 1,
+        self.work += 1;
+        match self.pick_shard(group, None) {
+            Picked::Here => {
+                let may_refuse = publish.source.may_refuse();
+                let delivered = self.give_to_member(now, group, None, &publish.message, effects);
+                let delivered = self.count_given(delivered, may_refuse);
+                outcome.refused |= delivered == Some(Delivered::Refused);
             }
+            Picked::There(shard) => {
+                if let Some((share, filter)) = self.group_names(group) {
+                    let passed_on = false;
+                    self.post_pick(
+                        shard,
+                        GroupPick {
+                            share,
+                            filter,
+                            passed_on,
+                        },
+                    );
+                }
+            }
+            Picked::Nobody => self.clients.stats.publish_dropped += 1,
         }
     }
 

@@ -41,8 +41,10 @@ pub struct Stats {
     pub protocol_errors: u64,
     /// Connections closed because the peer did not read.
     pub slow_closed: u64,
-    /// Connections closed because they held too much under memory pressure.
+    /// Connections closed because they held too much under memory pressure, or for too long.
     pub parked_closed: u64,
+    /// Connections closed because they had to be paused for too long.
+    pub paused_closed: u64,
     /// Takeovers of a Session by a new connection.
     pub takeovers: u64,
     /// Publishes forwarded to other shards.
@@ -72,7 +74,7 @@ impl Stats {
         add!(clients_connected clients_disconnected clients_maximum clients_expired packets_received packets_sent
              publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
              publish_refused publish_oversized publish_unauthorized connects_accepted connects_refused protocol_errors
-             slow_closed parked_closed takeovers forwards_sent forwards_received subscriptions shared_subscriptions
+             slow_closed parked_closed paused_closed takeovers forwards_sent forwards_received subscriptions shared_subscriptions
              retained_messages stored_messages memory_bytes memory_bytes_maximum);
     }
 }

@@ -51,6 +51,7 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Violation(violation) => warn!(%peer, %client, reason = %violation, "closed: protocol error"),
         Cause::Slow => warn!(%peer, %client, "closed: it does not read what it is sent"),
         Cause::Parked => warn!(%peer, %client, "closed: it published more than memory allows"),
+        Cause::Paused => warn!(%peer, %client, "closed: it had to be paused for too long"),
         Cause::Shutdown => debug!(%peer, %client, "closed: the broker stops"),
     }
 }

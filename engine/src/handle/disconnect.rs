@@ -57,9 +57,12 @@ impl Engine {
         let Some(mut connection) = self.clients.connections.remove(id) else {
             return;
         };
+        if let Some(parked) = &connection.parked {
+            self.parking.remove(&parked.n);
+        }
         self.clients.drop_connection_parts(&mut connection, effects);
         if connection.paused {
-            self.line.forget_paused(id);
+            self.forget_paused(id);
         }
         if !matches!(cause, Cause::Lost) {
             effects.closes.push(Close {
@@ -75,6 +78,7 @@ impl Engine {
         stats.clients_connected -= u64::from(active);
         stats.slow_closed += u64::from(cause == Cause::Slow);
         stats.parked_closed += u64::from(cause == Cause::Parked);
+        stats.paused_closed += u64::from(cause == Cause::Paused);
         let clean = matches!(cause, Cause::Client(ReasonCode::Success));
         effects.events.push(Event::Disconnected {
             connection: id,
@@ -114,6 +118,7 @@ impl Engine {
                     Cause::TakenOver => ReasonCode::SessionTakenOver,
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
                     Cause::Parked => ReasonCode::QuotaExceeded,
+                    Cause::Paused => ReasonCode::ServerBusy,
                     Cause::Client(_) | Cause::Lost | Cause::Slow => return,
                 };
                 self.clients.send(id, Outgoing::Disconnect(reason), 4, effects);
@@ -211,7 +216,7 @@ impl Engine {
             source: Source::Broker,
         };
         if self.line.is_busy() {
-            self.line.wait(publish);
+            self.wait_in_line_or_drop(publish, effects);
         } else {
             self.route(now, publish, effects);
         }
@@ -295,6 +300,7 @@ impl crate::clients::Clients {
             self.memory.refund(aliases.bytes);
         }
         if let Some(parked) = connection.parked.take() {
+            self.timers.cancel(parked.timer);
             for (message, _) in parked.waiting {
                 self.let_go(message, effects);
             }

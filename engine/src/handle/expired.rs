@@ -27,6 +27,8 @@ impl Engine {
             match reason {
                 Reason::KeepAlive(id) => self.on_keep_alive(now, id, effects),
                 Reason::Congested(id) => self.on_congested_for_long(now, id),
+                Reason::Paused(id) => self.end_connection(now, id, Cause::Paused, effects),
+                Reason::Parked(id) => self.end_connection(now, id, Cause::Parked, effects),
                 Reason::WillDelay(session) => {
                     if let Some(key) = self.away(session, |timers| timers.will = None) {
                         self.on_will_delay(now, key, effects);

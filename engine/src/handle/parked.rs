@@ -1,10 +1,12 @@
 //! Publishes under memory or disk pressure: a 5.0 publisher is told 0x97, an older one waits for its acknowledgement.
 
-use alloc::rc::Rc;
+use alloc::{boxed::Box, collections::VecDeque, rc::Rc};
 
 use sol_codec::{PacketId, ReasonCode};
 
-use crate::effects::Effects;
+use crate::clients::{Clients, Reason};
+use crate::connection::Parked;
+use crate::effects::{Effects, Read};
 use crate::engine::Engine;
 use crate::event::Cause;
 use crate::handle::publish::{Publisher, lane_of};
@@ -45,47 +47,74 @@ impl Engine {
             // QoS 0 with RETAIN: it goes to those who are there, and is not kept.
             return self.take_publish(now, from, message, ack, effects);
         }
-        let max = self.clients.config.parked_bytes_max;
-        let Some(connection) = self.clients.connections.get_mut(id) else {
+        self.park(now, id, message, ack, effects)
+    }
+
+    fn park(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        mut message: Rc<Message>,
+        ack: Option<(Lane, PacketId)>,
+        effects: &mut Effects,
+    ) -> Flow {
+        self.clients.keep_message(&mut message, effects);
+        let (max, patience) = (self.clients.config.parked_bytes_max, self.clients.config.pause_time_max);
+        let Clients {
+            connections, timers, ..
+        } = &mut self.clients;
+        let Some(connection) = connections.get_mut(id) else {
+            self.clients.let_go(message, effects);
             return Flow::Stop;
         };
-        let parked = connection.parked.get_or_insert_default();
+        let parked = connection.parked.get_or_insert_with(|| {
+            self.last_parked += 1;
+            self.parking.insert(self.last_parked, id);
+            Box::new(Parked {
+                n: self.last_parked,
+                timer: timers.insert(now.mono.saturating_add(patience), Reason::Parked(id)),
+                waiting: VecDeque::new(),
+                bytes: 0,
+            })
+        });
         let bytes = message.charge();
         if parked.bytes + bytes > max {
+            self.clients.let_go(message, effects);
             self.end_connection(now, id, Cause::Parked, effects);
             return Flow::Stop;
         }
         parked.bytes += bytes;
         parked.waiting.push_back((message, ack.map(|(_, packet_id)| packet_id)));
-        if parked.waiting.len() == 1 {
-            self.parking.push(id);
-        }
         Flow::Go
     }
 
-    /// The pressure is gone: parked publishes go their way, in order.
+    /// The pressure is gone: parked publishes go their way, in order, as far as this call's work and the line behind a
+    /// fan-out go. The next tick goes on.
     pub(crate) fn release_parked(&mut self, now: Now, effects: &mut Effects) {
         while !self.clients.memory.is_full()
-            && let Some(&id) = self.parking.first()
+            && !self.has_done_enough(effects)
+            && self.line.len() < self.clients.config.fanout_waiting_max
+            && let Some((&n, &id)) = self.parking.first_key_value()
         {
+            self.work += 1;
             let next = self.clients.connections.get_mut(id).and_then(|connection| {
                 let from = Publisher::of(id, connection)?;
                 let (message, packet_id) = connection.parked.as_mut()?.waiting.pop_front()?;
                 Some((from, message, packet_id))
             });
-            let Some((from, mut message, packet_id)) = next else {
-                self.parking.remove(0);
-                if let Some(connection) = self.clients.connections.get_mut(id) {
-                    connection.parked = None;
+            let Some((from, message, packet_id)) = next else {
+                self.parking.remove(&n);
+                let parked = self.clients.connections.get_mut(id).and_then(|c| c.parked.take());
+                if let Some(parked) = parked {
+                    self.clients.timers.cancel(parked.timer);
                 }
                 continue;
             };
-            if let Some(alone) = Rc::get_mut(&mut message) {
-                self.clients.charge_message(alone);
-            }
             let lane = lane_of(message.qos);
             let ack = packet_id.map(|packet_id| (lane, packet_id));
-            let _ = self.take_publish(now, from, message, ack, effects);
+            if self.take_publish(now, from, message, ack, effects) == Flow::Stop {
+                effects.reads.push(Read::Pause(id));
+            }
         }
     }
 }

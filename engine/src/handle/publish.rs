@@ -181,8 +181,8 @@ impl Engine {
                     ack: place.map(|place| (session, place)),
                 };
             }
-            if self.line.wait(publish) >= self.clients.config.fanout_waiting_max {
-                self.pause(id, Hold::Line);
+            if self.wait_in_line(publish, effects) >= self.clients.config.fanout_waiting_max {
+                self.pause(now, id, Hold::Line);
                 return Flow::Stop;
             }
             return Flow::Go;
@@ -191,7 +191,7 @@ impl Engine {
         if let Some((lane, packet_id)) = ack {
             self.acknowledge_routed(now, from, (lane, packet_id), outcome, effects);
         }
-        self.pause_for_full_shard(id)
+        self.pause_for_full_shard(now, id)
     }
 
     /// Acknowledges what was routed just now: at once, or when all that it waits for has come.
@@ -221,7 +221,7 @@ impl Engine {
             return;
         };
         let who = (self.clients.sessions.reference(key), place);
-        self.wait_for_posted(who, effects);
+        self.wait_for_posted(who);
         if dirty
             && self.clients.journal.hold(Gate::Ack(who.0, place))
             && let Some(waiting) = self.clients.ack_mut(key, place)
@@ -348,14 +348,14 @@ impl Engine {
     }
 
     /// A publisher whose messages go to a shard that cannot keep up is not read until it can.
-    fn pause_for_full_shard(&mut self, id: ConnectionId) -> Flow {
+    fn pause_for_full_shard(&mut self, now: Now, id: ConnectionId) -> Flow {
         if self.links.is_alone() {
             return Flow::Go;
         }
         let full: Option<ShardId> = self.scratch.posted_to().find(|&shard| self.links.is_full(shard));
         match full {
             Some(shard) => {
-                self.pause(id, Hold::Shard(shard));
+                self.pause(now, id, Hold::Shard(shard));
                 Flow::Stop
             }
             None => Flow::Go,

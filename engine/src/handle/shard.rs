@@ -91,21 +91,9 @@ impl Engine {
             },
         };
         if self.line.is_busy() {
-            self.line.wait(publish);
-            return;
-        }
-        let outcome = self.route(now, publish, effects);
-        if !outcome.cut {
-            let wrote = self.clients.journal.is_dirty();
-            let source = Source::Shard {
-                from,
-                n,
-                route,
-                retain,
-                groups: alloc::vec::Vec::new(),
-                may_refuse,
-            };
-            self.settle(now, source, outcome.refused, wrote, effects);
+            self.wait_in_line_or_drop(publish, effects);
+        } else {
+            self.route_and_settle(now, publish, effects);
         }
     }
 }

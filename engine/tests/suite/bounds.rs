@@ -3,11 +3,12 @@
 
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sol_codec::{Packet, Subscribe, Subscriptions, TopicFilter};
 use sol_engine::{
-    ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Message, Now, Outgoing, ShardId, ShardMessage,
-    Transmit,
+    ConnectionId, Effects, Engine, EngineConfig, Input, Level, ListenerId, Message, Now, Outgoing, ShardId,
+    ShardMessage, Transmit,
 };
 
 use crate::support::*;
@@ -256,4 +257,178 @@ fn a_retained_query_has_one_budget() {
         after = Some(more);
     }
     assert!(questions >= topics.len() / 4_096);
+}
+
+fn bounded(tray_max: usize) -> Bare {
+    Bare::new(EngineConfig {
+        tray_max,
+        fanout_waiting_max: 3,
+        ..Default::default()
+    })
+}
+
+/// A fan-out to Sessions that are away sends nothing, and is cut by its steps.
+#[test]
+fn a_fanout_to_away_sessions_is_cut() {
+    let mut bare = bounded(10);
+    for n in 0..100 {
+        bare.connect(n);
+        bare.subscribe(n, &["t".into(), "t/#".into()], 1);
+        if n > 0 {
+            bare.input(Input::Closed(Bare::connection(n)));
+        }
+    }
+    bare.effects.clear();
+    let stored = |bare: &mut Bare| {
+        bare.effects.clear();
+        bare.engine.stats().stored_messages as usize
+    };
+    bare.send(0, &Packet::Publish(publish("t", 1, 1, b"x")));
+    let first = stored(&mut bare);
+    let mut counts = vec![0, first];
+    counts.extend(bare.ticks(stored));
+    assert!(counts.windows(2).all(|pair| pair[1] - pair[0] <= 10), "{counts:?}");
+    assert_eq!(counts.last(), Some(&100));
+}
+
+/// So is one to many Shared Subscriptions; each of them gets it once, and the acknowledgement waits for the last.
+#[test]
+fn a_message_to_many_shared_subscriptions_is_cut() {
+    let mut bare = bounded(10);
+    bare.connect(0);
+    let filters: Vec<String> = (0..100).map(|n| format!("$share/g{n}/t")).collect();
+    bare.subscribe(0, &filters, 0);
+    bare.effects.clear();
+    bare.send(0, &Packet::Publish(publish("t", 1, 1, b"x")));
+    let mut counts = vec![bare.sent()];
+    let mut acked_at = None;
+    counts.extend(bare.ticks(|bare| {
+        let acked = bare
+            .effects
+            .transmits
+            .iter()
+            .any(|t| matches!(t.packet, Outgoing::Ack { .. }));
+        acked_at = acked.then_some(()).or(acked_at);
+        assert!(!acked || !bare.is_busy(), "acknowledged with the last");
+        bare.sent()
+    }));
+    assert!(counts.iter().all(|&sent| sent <= 10), "{counts:?}");
+    assert_eq!((counts.iter().sum::<usize>(), acked_at), (100, Some(())));
+}
+
+/// The same with members on other shards: every group's message is forwarded, and the acknowledgement waits for all.
+#[test]
+fn a_cut_message_reaches_shared_subscriptions_elsewhere() {
+    let config = EngineConfig {
+        tray_max: 7,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let filters: Vec<String> = (0..60).map(|n| format!("$share/g{n}/t")).collect();
+        let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+        let members: Vec<_> = ["a", "b", "c"].map(|name| node.connect(V5, name)).into();
+        for &member in &members {
+            node.subscribed(member, &filters, 1);
+        }
+        let publisher = node.connect(V5, "publisher");
+        node.publish(publisher, "t", 1, 1, "x");
+        node.expect(publisher, &["PUBACK #1"]);
+        let got: usize = members.iter().map(|&member| node.drink(member).len()).sum();
+        assert_eq!(got, 60);
+    });
+}
+
+/// What waits behind a fan-out is charged and routed a bounded number at a time; QoS 0 of the broker itself, which cannot
+/// be paused, is dropped and counted where too much waits.
+#[test]
+fn the_line_behind_a_fanout_is_charged_and_bounded() {
+    let mut bare = bounded(4);
+    for n in 0..10 {
+        bare.connect(n);
+        bare.subscribe(n, &["t".into()], 0);
+    }
+    bare.connect(10);
+    bare.subscribe(10, &["u".into()], 0);
+    bare.effects.clear();
+    let idle = bare.engine.stats().memory_bytes;
+    bare.input(Input::Publish(Box::new(Message::new("t", b"x", false))));
+    assert_eq!(bare.sent(), 4);
+    for _ in 0..10 {
+        bare.input(Input::Publish(Box::new(Message::new("u", &[b'x'; 100], false))));
+    }
+    let stats = bare.engine.stats();
+    assert_eq!(stats.publish_dropped, 7);
+    assert!(stats.memory_bytes - idle >= 300);
+    let sent = bare.ticks(Bare::sent);
+    assert!(sent.iter().all(|&sent| sent <= 4), "{sent:?}");
+    assert_eq!(sent.iter().sum::<usize>(), 6 + 3);
+    bare.engine.tick(bare.now, &mut bare.effects);
+    assert_eq!(bare.engine.stats().memory_bytes, idle);
+}
+
+/// Messages that waited under pressure go their way a bounded number at a time; of connections that ended meanwhile
+/// nothing is left.
+#[test]
+fn parked_messages_are_released_in_steps() {
+    let mut bare = bounded(5);
+    bare.connect(1);
+    bare.subscribe(1, &["t".into()], 0);
+    bare.input(Input::Pressure(Level::Full));
+    for n in 2..30 {
+        bare.input(Input::Opened {
+            connection: Bare::connection(n),
+            listener: ListenerId(0),
+        });
+        bare.send(n, &Packet::Connect(connect(V311, &format!("old{n}"))));
+        bare.send(n, &Packet::Publish(publish("t", 1, 1, b"x")));
+        if n < 20 {
+            bare.input(Input::Closed(Bare::connection(n)));
+        }
+    }
+    assert_eq!(bare.sent(), 0);
+    assert!(!bare.is_busy());
+    bare.input(Input::Pressure(Level::Normal));
+    let mut sent = vec![bare.sent()];
+    sent.extend(bare.ticks(Bare::sent));
+    assert!(sent.iter().all(|&sent| sent <= 5), "{sent:?}");
+    assert_eq!(sent.iter().sum::<usize>(), 10);
+}
+
+/// A connection that held messages under pressure, or was paused, for `pause_time_max` is closed and counted.
+#[test]
+fn patience_ends() {
+    let mut node = Node::new(1, EngineConfig::default());
+    let publisher = node.connect(V311, "publisher");
+    node.input_all(|| Input::Pressure(Level::Full));
+    node.publish(publisher, "t", 1, 1, "x");
+    node.pass(Duration::from_secs(29));
+    node.expect(publisher, &[]);
+    node.pass(Duration::from_secs(2));
+    node.expect(publisher, &["CLOSE"]);
+    assert_eq!((node.stats().parked_closed, node.stats().memory_bytes), (1, 0));
+
+    let mut node = Node::new(2, EngineConfig::default());
+    let (here, there) = (node.name_on(0, "here"), node.name_on(1, "there"));
+    let subscriber = node.connect(V5, &there);
+    node.subscribed(subscriber, &["t"], 0);
+    let full = |node: &mut Node, full| {
+        let shard = ShardId(1);
+        node.input(0, Input::Peer { shard, full });
+    };
+    for (patient, lines) in [(true, &[][..]), (false, &["DISCONNECT 89", "CLOSE"][..])] {
+        let publisher = node.connect(V5, &here);
+        full(&mut node, true);
+        node.publish(publisher, "t", 0, 0, "x");
+        node.pass(Duration::from_secs(29));
+        if patient {
+            full(&mut node, false);
+        }
+        node.pass(Duration::from_secs(2));
+        node.expect(publisher, lines);
+        if patient {
+            node.disconnect(publisher);
+        }
+        full(&mut node, false);
+    }
+    assert_eq!(node.stats().paused_closed, 1);
 }
