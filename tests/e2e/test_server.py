@@ -3,10 +3,12 @@
 import json
 import os
 import pathlib
+import pty
 import re
 import signal
 import socket
 import subprocess
+import termios
 import urllib.request
 
 import pytest
@@ -732,3 +734,22 @@ def test_passwd_adds_changes_and_deletes_a_user(start_broker, tmp_path):
     for user, password in (("carol", "first"), ("dave", "other")):
         with b.wire(V5) as w:
             w.connect("c", username=user, password=password, expect=0x86)
+
+
+@pytest.mark.sol
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_at_the_password_prompt_gives_the_echo_back(tmp_path, number):
+    """Whoever presses Ctrl-C instead of a password can see what they type next, and no file is written."""
+    leader, terminal = pty.openpty()
+    process = subprocess.Popen([sol_bin(), "passwd", str(tmp_path / "passwords"), "carol"], stdin=terminal, stderr=terminal)
+    try:
+        wait_until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO, "prompt without echo")
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == 130
+        assert termios.tcgetattr(terminal)[3] & termios.ECHO
+        assert not list(tmp_path.iterdir())
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+        os.close(terminal)
