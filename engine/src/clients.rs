@@ -5,7 +5,7 @@ mod records;
 mod sending;
 mod window;
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, vec::Vec};
 
 use ahash::RandomState;
 use sol_codec::{QoS, SubscriptionId};
@@ -15,8 +15,9 @@ use crate::connection::{Connections, Marks, State};
 use crate::effects::{Delivery, Effects};
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::input::OwnedWill;
 use crate::journal::Journal;
-use crate::memory::{Memory, REFERENCE_BYTES};
+use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
 use crate::message::Message;
 use crate::record::RecordId;
 use crate::rights::{Action, may};
@@ -61,6 +62,8 @@ pub(crate) struct Clients {
     pub(crate) settled: usize,
     /// The present packet's acknowledgement waits behind as many as may wait.
     pub(crate) lane_is_long: bool,
+    /// The message that was copied for queues last in this call, and its copy.
+    copied: Option<(Rc<Message>, Rc<Message>)>,
     /// Number of the present flush.
     pub(crate) epoch: u32,
     /// Sessions with more to send than one turn may take.
@@ -104,6 +107,7 @@ impl Clients {
             doomed: Vec::new(),
             settled: 0,
             lane_is_long: false,
+            copied: None,
             epoch: 1,
             after_flush: Vec::new(),
             config,
@@ -236,6 +240,9 @@ impl Clients {
         if let Some(verdict) = self.make_room(now, key, &owed, how, effects) {
             return verdict;
         }
+        if let Some(message) = &mut owed.message {
+            self.share_exact(message, effects);
+        }
         self.keep(key, &mut owed, effects);
         if let Some(session) = self.sessions.get_mut(key) {
             let sender = session.sender.get_or_insert_default();
@@ -340,6 +347,38 @@ impl Clients {
         }
     }
 
+    /// Replaces a message that may live in a recycled, larger buffer by a copy of its own size, before it is queued. All
+    /// Sessions that one call queues a message for share one copy.
+    fn share_exact(&mut self, message: &mut Rc<Message>, effects: &mut Effects) {
+        if message.is_exact() {
+            return;
+        }
+        if !self
+            .copied
+            .as_ref()
+            .is_some_and(|(passing, _)| Rc::ptr_eq(passing, message))
+        {
+            self.forget_copy(effects);
+            let mut exact = message.exact();
+            exact.body = message.body;
+            self.charge_message(&mut exact);
+            self.copied = Some((Rc::clone(message), Rc::new(exact)));
+        }
+        if let Some((_, exact)) = &self.copied {
+            let passing = core::mem::replace(message, Rc::clone(exact));
+            self.let_go(passing, effects);
+        }
+    }
+
+    /// The present call ends: nobody else will share the copy.
+    #[inline]
+    pub(crate) fn forget_copy(&mut self, effects: &mut Effects) {
+        if let Some((passing, exact)) = self.copied.take() {
+            self.let_go(passing, effects);
+            self.let_go(exact, effects);
+        }
+    }
+
     /// Readies a message that only the caller holds for waiting: in a buffer of its own size, and charged.
     pub(crate) fn keep_message(&mut self, message: &mut Rc<Message>, effects: &mut Effects) {
         if !message.is_exact() {
@@ -353,6 +392,21 @@ impl Clients {
         {
             self.charge_message(alone);
         }
+    }
+
+    /// Gives a Session its Will, or takes it, and returns the one it had.
+    pub(crate) fn set_will(&mut self, key: SessionKey, will: Option<Box<OwnedWill>>) -> Option<Box<OwnedWill>> {
+        let session = self.sessions.get_mut(key)?;
+        self.memory.charge(will.as_deref().map_or(0, OwnedWill::charge));
+        let old = core::mem::replace(&mut session.will, will);
+        self.memory.refund(old.as_deref().map_or(0, OwnedWill::charge));
+        old
+    }
+
+    /// Bytes to charge for a Subscription whose texts have this length: the tree holds them, and with a journal the
+    /// Session does, too.
+    pub(crate) fn subscription_charge(&self, text: usize) -> usize {
+        SUBSCRIPTION_BYTES + text * if self.journal.is_on() { 2 } else { 1 }
     }
 
     /// Gives up one hold of a message; the last one refunds its charge and may recycle its buffer.

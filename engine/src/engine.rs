@@ -114,6 +114,7 @@ impl Engine {
         self.work = 0;
         let flow = self.dispatch(now, input, effects);
         self.bury_doomed(now, effects);
+        self.clients.forget_copy(effects);
         self.clients.journal.end_of_call();
         flow
     }
@@ -208,6 +209,7 @@ impl Engine {
         self.release_parked(now, effects);
         self.bury_doomed(now, effects);
         self.links.answer(effects);
+        self.clients.forget_copy(effects);
         self.clients.journal.end_of_call();
     }
 

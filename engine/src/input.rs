@@ -6,6 +6,7 @@ use sol_codec::{DecodeError, Packet, ProtocolVersion, QoS, ReasonCode};
 
 use crate::config::EngineConfig;
 use crate::ids::{ConnectionId, ListenerId, ShardId};
+use crate::memory::WILL_BYTES;
 use crate::message::Message;
 use crate::shard_message::ShardMessage;
 
@@ -151,4 +152,11 @@ pub(crate) struct OwnedWill {
     pub(crate) retain: bool,
     pub(crate) delay: u32,
     pub(crate) message_expiry_interval: Option<u32>,
+}
+
+impl OwnedWill {
+    /// Bytes that it is charged for.
+    pub(crate) const fn charge(&self) -> usize {
+        WILL_BYTES + self.topic.len() + self.properties.len() + self.payload.len()
+    }
 }

@@ -10,6 +10,8 @@ use crate::topic_tree::{FilterKey, Matches, TopicTree};
 
 /// Filters that are worth remembering; a topic that matches more pays for the walk.
 const FILTERS_MAX: usize = 4;
+/// Bytes of a topic that are worth remembering: every connection may hold as many.
+const TOPIC_BYTES_MAX: usize = 256;
 
 /// A publisher's latest topic.
 #[derive(Debug, Default)]
@@ -42,7 +44,7 @@ pub(crate) fn find(tree: &TopicTree, last: &mut Option<Box<LastRoute>>, topic: &
     if last.hash != hash {
         last.hash = hash;
         last.topic.clear();
-    } else if matches.groups.is_empty() && matches.filters.len() <= FILTERS_MAX {
+    } else if topic.len() <= TOPIC_BYTES_MAX && matches.groups.is_empty() && matches.filters.len() <= FILTERS_MAX {
         last.topic.clear();
         last.topic.push_str(topic);
         last.generation = tree.generation();

@@ -6,6 +6,10 @@ use crate::input::Level;
 pub(crate) const SESSION_BYTES: usize = 256;
 /// Bytes charged for a Subscription beyond its filter's text.
 pub(crate) const SUBSCRIPTION_BYTES: usize = 96;
+/// Bytes charged for a retained message beyond itself and its topic as a key.
+pub(crate) const RETAINED_BYTES: usize = 64;
+/// Bytes charged for a Will beyond what it says.
+pub(crate) const WILL_BYTES: usize = 96;
 /// Bytes charged for a reference to a message.
 pub(crate) const REFERENCE_BYTES: usize = 64;
 

@@ -8,7 +8,7 @@ use crate::clients::Reason;
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{SessionKey, ShardId};
-use crate::memory::{REFERENCE_BYTES, SESSION_BYTES};
+use crate::memory::{REFERENCE_BYTES, RETAINED_BYTES, SESSION_BYTES};
 use crate::message::Message;
 use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 use crate::retaining::Kept;
@@ -166,12 +166,13 @@ impl Engine {
             acks: None,
             replays: None,
             subscriptions: None,
-            will: record.will.map(alloc::boxed::Box::new),
+            will: None,
             timers: None,
             record: id,
             mark: 0,
             mark_target: 0,
         });
+        self.clients.set_will(key, record.will.map(alloc::boxed::Box::new));
         self.restoring.sessions.insert(id, key);
         self.restoring.away_since.push((key, record.disconnected_at));
     }
@@ -206,6 +207,8 @@ impl Engine {
         self.restoring.expires |= message.expires_at != UnixMillis::NEVER;
         if let Some(old) = self.retained.set(message.topic(), kept) {
             self.clients.let_go(old.message, &mut Effects::default());
+        } else {
+            self.clients.memory.charge(RETAINED_BYTES + message.topic().len());
         }
         Ok(())
     }

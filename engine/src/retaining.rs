@@ -4,11 +4,13 @@ use alloc::{rc::Rc, string::ToString as _, vec::Vec};
 
 use sol_codec::{PacketId, QoS};
 
+use crate::clients::Clients;
 use crate::connection::Marks;
 use crate::effects::{Delivery, Effects};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::memory::RETAINED_BYTES;
 use crate::message::Message;
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
@@ -41,8 +43,7 @@ impl Engine {
     pub(crate) fn store_retained(&mut self, now: Now, message: &Rc<Message>, effects: &mut Effects) -> bool {
         if message.payload().is_empty() || message.is_expired(now) {
             if let Some(old) = self.retained.remove(message.topic()) {
-                self.clients.journal.delete(old.record, effects);
-                self.clients.let_go(old.message, effects);
+                self.forget_retained(old, effects);
             }
             return true;
         }
@@ -80,8 +81,17 @@ impl Engine {
         };
         if let Some(old) = self.retained.set(message.topic(), kept) {
             self.clients.let_go(old.message, effects);
+        } else {
+            self.clients.memory.charge(RETAINED_BYTES + message.topic().len());
         }
         true
+    }
+
+    /// A retained message was removed.
+    fn forget_retained(&mut self, old: Kept, effects: &mut Effects) {
+        self.clients.memory.refund(RETAINED_BYTES + old.message.topic().len());
+        self.clients.journal.delete(old.record, effects);
+        self.clients.let_go(old.message, effects);
     }
 
     /// A retained message was not kept and its publisher cannot be told: it is counted, and told to the log at the first
@@ -302,16 +312,16 @@ impl Engine {
         let Some(key) = self.clients.sessions.resolve(session) else {
             return;
         };
-        let Some(replays) = self
-            .clients
-            .sessions
-            .get_mut(key)
-            .and_then(|session| session.replays.as_mut())
-        else {
+        let Clients { sessions, memory, .. } = &mut self.clients;
+        let Some(replays) = sessions.get_mut(key).and_then(|session| session.replays.as_mut()) else {
             return;
         };
         let Some(replay) = replays.asked(id) else { return };
-        replay.page.extend(messages.into_iter().map(Rc::new));
+        replay.page.extend(messages.into_iter().map(|mut message| {
+            message.charged = u32::try_from(message.charge()).unwrap_or(u32::MAX);
+            memory.charge(message.charged as usize);
+            Rc::new(message)
+        }));
         replay.asked = None;
         replay.turn_page(more.map_or(Page::Done, Page::More));
         self.replay(now, key, effects);
@@ -363,8 +373,7 @@ impl Engine {
         for message in expired {
             if let Some(old) = self.retained.remove(message.topic()) {
                 self.clients.stats.publish_expired += 1;
-                self.clients.journal.delete(old.record, effects);
-                self.clients.let_go(old.message, effects);
+                self.forget_retained(old, effects);
             }
             self.clients.let_go(message, effects);
         }

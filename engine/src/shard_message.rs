@@ -80,8 +80,7 @@ pub struct Forward {
     pub route: bool,
     /// The receiver is the home of this topic's retained message and stores or clears it.
     pub retain: bool,
-    /// The receiver's Subscriptions with No Local cannot be meant: the publisher's Session is not there.
-    /// Shared Subscriptions that the receiver was picked for, as `(ShareName, Topic Filter)`.
+    /// Shared Subscriptions that the receiver was picked for.
     pub groups: Vec<GroupPick>,
     /// A 5.0 publisher waits for the outcome, so that a full queue refuses.
     pub may_refuse: bool,

@@ -35,8 +35,8 @@ impl Instant {
     }
 }
 
-/// A point of the wall clock, in milliseconds since the Unix epoch. Message and Session expiry live on it, because they
-/// go on while the broker is down.
+/// A point of the wall clock, in milliseconds since the Unix epoch. Message expiry lives on it, and so does the moment
+/// since which a Session has been away as it is recorded, because they go on while the broker is down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(u64);
 
@@ -69,8 +69,9 @@ impl UnixMillis {
     }
 }
 
-/// What time it is, on both clocks: [`Instant`] for what must not jump (Keep Alive, retries), [`UnixMillis`] for what
-/// must outlive the process (expiry).
+/// What time it is, on both clocks: [`Instant`] for what must not jump (Keep Alive, and Session expiry and Will Delay
+/// while the process lives), [`UnixMillis`] for what must outlive it (message expiry, and for how long a Session has been
+/// away when it is restored).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// The monotonic clock.

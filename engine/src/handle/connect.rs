@@ -287,9 +287,9 @@ impl Engine {
             session.expiry_interval = connect
                 .session_expiry_interval
                 .min(self.clients.config.session_expiry_max);
-            // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
-            session.will = connect.will;
         }
+        // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
+        self.clients.set_will(key, connect.will);
         self.clients.write_session(now, key, effects);
         if let Some(connection) = self.clients.connections.get_mut(id) {
             connection.state = State::ExpectDurable(key, Box::new(connack));

@@ -142,8 +142,11 @@ impl Engine {
         }
         session.inbound.leave();
         if clean {
-            session.will = None;
+            self.clients.set_will(key, None);
         }
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
         let expiry = session.expiry_interval;
         let delay = session.will.as_ref().map(|will| will.delay.min(expiry));
         self.announce_groups_of(key, effects);
@@ -174,10 +177,12 @@ impl Engine {
 
     /// Publishes a Session's Will and forgets it [MQTT-3.1.2-8, -10].
     pub(crate) fn fire_will(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
-        let Some(session) = self.clients.sessions.get_mut(key) else {
+        let Some(will) = self.clients.set_will(key, None) else {
             return;
         };
-        let Some(will) = session.will.take() else { return };
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
         let (origin, allowed) = (session.origin, may(session, Action::Will, &will.topic));
         if !allowed {
             self.clients.stats.publish_unauthorized += 1;

@@ -8,7 +8,6 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
-use crate::memory::SUBSCRIPTION_BYTES;
 use crate::record::{Record, RecordId, SubscriptionRecord};
 use crate::rights::{Action, may};
 use crate::session::acks::{Lane, Waiting};
@@ -142,7 +141,8 @@ impl Engine {
         let is_new = done.replaced.is_none();
         if is_new {
             self.clients.stats.subscriptions += 1;
-            self.clients.memory.charge(SUBSCRIPTION_BYTES);
+            let charge = self.clients.subscription_charge(filter.len());
+            self.clients.memory.charge(charge);
             if let Some(session) = self.clients.sessions.get_mut(key) {
                 insert_sorted(&mut session.subscriptions_mut().filters, done.key);
             }
@@ -198,7 +198,8 @@ impl Engine {
         if done.replaced.is_none() {
             self.clients.stats.subscriptions += 1;
             self.clients.stats.shared_subscriptions += 1;
-            self.clients.memory.charge(SUBSCRIPTION_BYTES);
+            let charge = self.clients.subscription_charge(share.len() + filter.len());
+            self.clients.memory.charge(charge);
             if let Some(session) = self.clients.sessions.get_mut(key) {
                 insert_sorted(&mut session.subscriptions_mut().groups, done.group);
             }

@@ -8,7 +8,6 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::journal::Gate;
-use crate::memory::SUBSCRIPTION_BYTES;
 use crate::session::acks::{Lane, Waiting};
 use crate::shard_message::{Interest, ShardMessage};
 use crate::time::Now;
@@ -100,7 +99,9 @@ impl Engine {
         effects: &mut Effects,
     ) {
         self.clients.stats.subscriptions -= 1;
-        self.clients.memory.refund(SUBSCRIPTION_BYTES);
+        self.clients
+            .memory
+            .refund(self.clients.subscription_charge(filter.len()));
         if let Some(session) = self.clients.sessions.get_mut(key) {
             remove_sorted(&mut session.subscriptions_mut().filters, filter_key);
         }
@@ -130,7 +131,8 @@ impl Engine {
         };
         self.clients.stats.subscriptions -= 1;
         self.clients.stats.shared_subscriptions -= 1;
-        self.clients.memory.refund(SUBSCRIPTION_BYTES);
+        let text = names.as_ref().map_or(0, |(share, filter)| share.len() + filter.len());
+        self.clients.memory.refund(self.clients.subscription_charge(text));
         if let Some(session) = self.clients.sessions.get_mut(key) {
             remove_sorted(&mut session.subscriptions_mut().groups, group);
         }

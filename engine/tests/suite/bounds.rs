@@ -432,3 +432,63 @@ fn patience_ends() {
     }
     assert_eq!(node.stats().paused_closed, 1);
 }
+
+/// Texts are charged where they are kept and refunded when they go: filters, Wills, and retained topics as keys.
+#[test]
+fn texts_are_charged() {
+    for journal in [false, true] {
+        let config = EngineConfig {
+            journal,
+            ..Default::default()
+        };
+        in_each_node(config, |node| {
+            let long = "long/".repeat(1_000);
+            let text: &'static str = Box::leak(long.clone().into_boxed_str());
+            let client = node.connect_with(V5, "client", move |c| {
+                c.will = Some(sol_codec::Will {
+                    payload: text.as_bytes(),
+                    ..will("w", b"", 0)
+                });
+            });
+            node.take(client);
+            let with_will = node.stats().memory_bytes;
+            assert!(with_will > 5_000);
+            node.subscribed(client, &[&long, &format!("{long}#"), &format!("$share/g/{long}")], 1);
+            let with_filters = node.stats().memory_bytes;
+            assert!(with_filters - with_will > 15_000);
+            node.retain(client, &long, 1, 1, "x");
+            node.drink(client);
+            assert!(node.stats().memory_bytes - with_filters > 10_000, "topic and key");
+            node.retain(client, &long, 0, 0, "");
+            node.drink(client);
+            assert_eq!(node.stats().memory_bytes, with_filters);
+            node.unsubscribe(client, &[&long, &format!("$share/g/{long}")]);
+            assert!(with_filters - node.stats().memory_bytes > 10_000);
+            node.disconnect(client);
+            assert_eq!(node.stats().memory_bytes, 0);
+        });
+    }
+}
+
+/// A queued message does not keep the large buffer that it came in, and all Sessions share its copy.
+#[test]
+fn queued_messages_have_their_own_size() {
+    let mut bare = Bare::new(EngineConfig::default());
+    bare.connect(0);
+    for n in 1..=50 {
+        bare.connect(n);
+        bare.subscribe(n, &["t".into()], 1);
+        bare.input(Input::Closed(Bare::connection(n)));
+    }
+    bare.effects.clear();
+    // A large message leaves its buffer behind.
+    bare.send(0, &Packet::Publish(publish("nobody", 0, 0, &[0; 3_000])));
+    bare.effects.clear();
+    let before = bare.engine.stats().memory_bytes;
+    bare.send(0, &Packet::Publish(publish("t", 1, 1, b"x")));
+    bare.effects.clear();
+    bare.engine.tick(bare.now, &mut bare.effects);
+    let each = (bare.engine.stats().memory_bytes - before) / 50;
+    assert!(each < 100, "{each}");
+    bare.engine.tick(bare.now, &mut bare.effects);
+}
