@@ -373,6 +373,13 @@ impl Clients {
     /// The present call ends: nobody else will share the copy.
     #[inline]
     pub(crate) fn forget_copy(&mut self, effects: &mut Effects) {
+        if self.copied.is_some() {
+            self.drop_copy(effects);
+        }
+    }
+
+    #[cold]
+    fn drop_copy(&mut self, effects: &mut Effects) {
         if let Some((passing, exact)) = self.copied.take() {
             self.let_go(passing, effects);
             self.let_go(exact, effects);
