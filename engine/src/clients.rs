@@ -80,8 +80,6 @@ pub(crate) struct How {
     pub(crate) may_refuse: bool,
     /// Another Session gets it if this one does not: what is not taken is not counted.
     pub(crate) tries_others: bool,
-    /// The right that this delivery needs.
-    pub(crate) action: Action,
 }
 
 /// What became of a message at one Session.
@@ -126,7 +124,8 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return Delivered::Dropped;
         };
-        if !may(session, how.action, message.topic()) {
+        // Members of a Shared Subscription have been asked about before they were picked.
+        if !how.tries_others && !may(session, Action::Deliver, message.topic()) {
             return Delivered::Dropped;
         }
         let Some(replays) = &mut session.replays else {

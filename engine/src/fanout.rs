@@ -18,7 +18,6 @@ use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::message::Message;
-use crate::rights::Action;
 use crate::route::{Outcome, Publish, Source, is_own};
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
@@ -209,7 +208,6 @@ impl Engine {
                 extra: target.extra.clone(),
                 may_refuse,
                 tries_others: false,
-                action: Action::Deliver,
             };
             let delivered = self.clients.deliver(now, key, &fanout.publish.message, &how, effects);
             fanout.refused |= delivered == Delivered::Refused;

@@ -15,7 +15,6 @@ use crate::fanout::{FanOut, Target};
 use crate::ids::{ConnectionId, ShardId};
 use crate::last_route;
 use crate::message::Message;
-use crate::rights::Action;
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
 use crate::session::sessions::SessionRef;
@@ -257,7 +256,6 @@ impl Engine {
                         extra: None,
                         may_refuse,
                         tries_others: false,
-                        action: Action::Deliver,
                     };
                     let delivered = clients.deliver(now, subscription.session, &publish.message, &how, effects);
                     outcome.refused |= delivered == Delivered::Refused;

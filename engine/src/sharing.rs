@@ -4,14 +4,15 @@ use alloc::{rc::Rc, string::String, vec::Vec};
 
 use sol_codec::{QoS, SubscriptionId};
 
-use crate::clients::{Delivered, How};
+use crate::clients::{Clients, Delivered, How};
 use crate::config::QueueFull;
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{SessionKey, ShardId};
 use crate::message::Message;
-use crate::rights::Action;
+use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source, share_extra};
+use crate::session::Session;
 use crate::session::sender::Owed;
 use crate::shard_message::{GroupPick, ShardMessage};
 use crate::subscription::Options;
@@ -166,37 +167,37 @@ impl Engine {
         message: &Rc<Message>,
         effects: &mut Effects,
     ) -> Option<Delivered> {
-        let members: Vec<_> = {
-            let group = self.tree.group_mut(group)?;
-            group.member_turn = group.member_turn.wrapping_add(1);
-            let first = group.member_turn as usize % group.members.len().max(1);
-            let (tail, head) = group.members.split_at_checked(first)?;
-            head.iter().chain(tail).copied().collect()
+        let extra = if message.qos > QoS::AtMostOnce {
+            let (share, filter) = self.group_names(group)?;
+            Some(share_extra(&share, &filter))
+        } else {
+            None
         };
-        let (share, filter) = self.group_names(group)?;
-        let mut ranked: Vec<(u8, usize)> = members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| Some(member.session) != except)
-            .map(|(at, member)| (self.rank(member.session), at))
-            .collect();
-        ranked.sort_unstable();
+        let Self { tree, clients, .. } = self;
+        let group = tree.group_mut(group)?;
+        group.member_turn = group.member_turn.wrapping_add(1);
+        let first = group.member_turn as usize % group.members.len().max(1);
+        let (tail, head) = group.members.split_at_checked(first)?;
         let mut best = None;
-        for (_, at) in ranked {
-            let Some(member) = members.get(at) else { continue };
-            let how = How {
-                options: Options(member.options),
-                subscription_id: SubscriptionId::new(member.sub_id),
-                extra: (message.qos > QoS::AtMostOnce).then(|| share_extra(&share, &filter)),
-                may_refuse: true,
-                tries_others: true,
-                action: Action::Share,
-            };
-            let delivered = self.clients.deliver(now, member.session, message, &how, effects);
-            match delivered {
-                Delivered::Taken => return Some(delivered),
-                Delivered::Refused => best = Some(delivered),
-                Delivered::Dropped => best = best.or(Some(delivered)),
+        for readiness in [Readiness::Room, Readiness::Online, Readiness::Away] {
+            for member in head.iter().chain(tail) {
+                let key = member.session;
+                let may_share = |session: &Session| Some(key) != except && may(session, Action::Share, message.topic());
+                if clients.readiness(key) != Some(readiness) || !clients.sessions.get(key).is_some_and(may_share) {
+                    continue;
+                }
+                let how = How {
+                    options: Options(member.options),
+                    subscription_id: SubscriptionId::new(member.sub_id),
+                    extra: extra.clone(),
+                    may_refuse: true,
+                    tries_others: true,
+                };
+                match clients.deliver(now, key, message, &how, effects) {
+                    Delivered::Taken => return Some(Delivered::Taken),
+                    Delivered::Refused => best = Some(Delivered::Refused),
+                    Delivered::Dropped => best = best.or(Some(Delivered::Dropped)),
+                }
             }
         }
         best
@@ -212,24 +213,6 @@ impl Engine {
                 self.clients.stats.publish_dropped += 1;
                 Some(Delivered::Dropped)
             }
-        }
-    }
-
-    /// How well a Session can take a message now; lower is better.
-    fn rank(&self, key: SessionKey) -> u8 {
-        let Some(session) = self.clients.sessions.get(key) else {
-            return 3;
-        };
-        match (self.clients.sendable(key), session.connection) {
-            (Some((_, quota)), _) => {
-                let room = session
-                    .sender
-                    .as_ref()
-                    .is_none_or(|s| s.queue.is_empty() && s.has_room(quota));
-                u8::from(!room)
-            }
-            (None, Some(_)) => 1,
-            (None, None) => 2,
         }
     }
 
@@ -407,5 +390,29 @@ impl Engine {
         };
         self.send_posts(&publish, effects);
         self.clients.let_go(publish.message, effects);
+    }
+}
+
+/// How well a member can take a message now; the better ones are asked first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    /// Its window has room.
+    Room,
+    /// It is there, and a message would wait.
+    Online,
+    /// It is away, and its Session keeps messages for it.
+    Away,
+}
+
+impl Clients {
+    fn readiness(&self, key: SessionKey) -> Option<Readiness> {
+        let session = self.sessions.get(key)?;
+        Some(match (self.sendable(key), session.connection) {
+            (Some((_, quota)), _) if session.sender.as_ref().is_none_or(|sender| sender.has_room_now(quota)) => {
+                Readiness::Room
+            }
+            (_, Some(_)) => Readiness::Online,
+            (_, None) => Readiness::Away,
+        })
     }
 }

@@ -163,6 +163,11 @@ impl Sender {
         self.queued_qos0 > 0
     }
 
+    /// The same, with nothing before it in the queue.
+    pub(crate) fn has_room_now(&self, quota: u16) -> bool {
+        self.queue.is_empty() && self.has_room(quota)
+    }
+
     /// Takes a message into the window; it is sent from now on. Check [`Sender::has_room`] first.
     pub(crate) fn begin(&mut self, owed: Owed) -> PacketId {
         let packet_id = self.id_at(self.window.len());
