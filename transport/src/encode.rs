@@ -147,32 +147,11 @@ impl Encoder {
 }
 
 fn ack(kind: AckKind, packet_id: PacketId, reason_code: ReasonCode, version: ProtocolVersion, out: &mut Vec<u8>) {
-    let properties = AckProperties::default();
     match kind {
-        AckKind::PubAck => PubAck {
-            packet_id,
-            reason_code,
-            properties,
-        }
-        .encode(version, out),
-        AckKind::PubRec => PubRec {
-            packet_id,
-            reason_code,
-            properties,
-        }
-        .encode(version, out),
-        AckKind::PubRel => PubRel {
-            packet_id,
-            reason_code,
-            properties,
-        }
-        .encode(version, out),
-        AckKind::PubComp => PubComp {
-            packet_id,
-            reason_code,
-            properties,
-        }
-        .encode(version, out),
+        AckKind::PubAck => PubAck::new(packet_id, reason_code).encode(version, out),
+        AckKind::PubRec => PubRec::new(packet_id, reason_code).encode(version, out),
+        AckKind::PubRel => PubRel::new(packet_id, reason_code).encode(version, out),
+        AckKind::PubComp => PubComp::new(packet_id, reason_code).encode(version, out),
     }
 }
 
