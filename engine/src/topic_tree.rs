@@ -13,6 +13,7 @@
 //! Both kinds are [`FilterKey`]s, and both have [`Listeners`]. Each table gives its slots to later entries, so a key is
 //! good until its filter loses its last listener; [`TopicTree::generation`] tells that something changed.
 
+mod filter_text;
 mod index;
 mod interest;
 mod listeners;
@@ -26,7 +27,6 @@ mod trie;
 #[cfg(test)]
 mod tests;
 
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
@@ -35,6 +35,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::ids::SessionKey;
+use filter_text::FilterText;
 use index::Index;
 use interest::ExactInterest;
 use listeners::Listeners;
@@ -140,7 +141,7 @@ pub struct TopicTree {
 
 struct ExactFilter {
     listeners: Listeners,
-    text: Box<str>,
+    text: FilterText,
 }
 
 struct WildFilter {
@@ -221,7 +222,7 @@ impl TopicTree {
     /// Appends the text of the filter; nothing if it is gone.
     pub fn filter_of(&self, key: FilterKey, out: &mut String) {
         if !key.is_wildcard() {
-            out.push_str(self.exact.get(key.slot()).map_or("", |filter| &filter.text));
+            out.push_str(self.exact.get(key.slot()).map_or("", |filter| filter.text.as_str()));
         } else if let Some(filter) = self.wild.get(key.slot()) {
             self.trie.write(filter.place, out);
         }
@@ -236,7 +237,7 @@ impl TopicTree {
     /// Adds to `out` where `topic`, whose [`topic_hash`](Self::topic_hash) is `hash`, leads to: one lookup of the
     /// hash, one more if other shards listen to exact filters, and a walk through the trie along the topic.
     pub fn matches(&self, topic: &str, hash: u64, out: &mut Matches) {
-        if let Some(slot) = self.exact_index.find(hash, |slot| *self.exact[slot].text == *topic) {
+        if let Some(slot) = self.exact_index.find(hash, |slot| self.exact[slot].text.is(topic)) {
             out.add(FilterKey::new(slot, false), &self.exact[slot].listeners);
         }
         if !self.exact_interest.is_empty() {
@@ -264,7 +265,7 @@ impl TopicTree {
         }
         let slot = self
             .exact_index
-            .find(self.topic_hash(filter), |slot| *self.exact[slot].text == *filter)?;
+            .find(self.topic_hash(filter), |slot| self.exact[slot].text.is(filter))?;
         Some(FilterKey::new(slot, false))
     }
 
@@ -282,7 +283,7 @@ impl TopicTree {
         }
         let slot = self.exact.insert(ExactFilter {
             listeners,
-            text: filter.into(),
+            text: FilterText::new(filter),
         });
         self.exact_index.insert(self.topic_hash(filter), slot);
         FilterKey::new(slot, false)
@@ -312,7 +313,7 @@ impl TopicTree {
                 self.trie.clear(filter.place);
             }
         } else if let Some(filter) = self.exact.remove(slot) {
-            self.exact_index.remove(self.topic_hash(&filter.text), slot);
+            self.exact_index.remove(self.topic_hash(filter.text.as_str()), slot);
         }
     }
 }

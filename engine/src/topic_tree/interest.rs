@@ -64,7 +64,7 @@ impl TopicTree {
         self.exact_index.find(hash, |slot| {
             let filter = &self.exact[slot];
             let listened = !filter.listeners.subscriptions().is_empty();
-            count += usize::from(listened && self.topic_hash(&filter.text) == hash);
+            count += usize::from(listened && self.topic_hash(filter.text.as_str()) == hash);
             false
         });
         count
