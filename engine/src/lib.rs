@@ -69,7 +69,12 @@ mod subscription;
 mod tight;
 mod time;
 mod timer_wheel;
-#[allow(dead_code, unreachable_pub, unused_imports, reason = "opened to the benchmarks")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "opened to the benchmarks; some of it only tests look at"
+)]
 mod topic_tree;
 mod violation;
 mod waiting;

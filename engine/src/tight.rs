@@ -14,6 +14,21 @@ pub(crate) fn insert<T>(vec: &mut Vec<T>, index: usize, value: T) {
     vec.insert(index, value);
 }
 
+/// Inserts a key into a sorted list that does not have it.
+pub(crate) fn insert_sorted<K: Ord>(list: &mut Vec<K>, key: K) {
+    if let Err(at) = list.binary_search(&key) {
+        insert(list, at, key);
+    }
+}
+
+/// Removes a key from a sorted list.
+pub(crate) fn remove_sorted<K: Ord>(list: &mut Vec<K>, key: &K) {
+    if let Ok(at) = list.binary_search(key) {
+        list.remove(at);
+        settle(list);
+    }
+}
+
 /// Gives memory back once less than a quarter of it is in use, so that removing one by one stays cheap.
 pub(crate) fn settle<T>(vec: &mut Vec<T>) {
     if vec.len() < vec.capacity() / 4 {

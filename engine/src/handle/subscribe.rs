@@ -14,6 +14,7 @@ use crate::session::acks::{Lane, Waiting};
 use crate::session::replay::Replay;
 use crate::shard_message::{Interest, ShardMessage};
 use crate::subscription::Options;
+use crate::tight;
 use crate::time::Now;
 use crate::topic_tree::{FilterKey, GroupKey, Subscription};
 
@@ -144,7 +145,7 @@ impl Engine {
             let charge = self.clients.subscription_charge(filter.len());
             self.clients.memory.charge(charge);
             if let Some(session) = self.clients.sessions.get_mut(key) {
-                insert_sorted(&mut session.subscriptions_mut().filters, done.key);
+                tight::insert_sorted(&mut session.subscriptions_mut().filters, done.key);
             }
         }
         (self.announce_interest(filter, done.key, done.first, effects), is_new)
@@ -201,7 +202,7 @@ impl Engine {
             let charge = self.clients.subscription_charge(share.len() + filter.len());
             self.clients.memory.charge(charge);
             if let Some(session) = self.clients.sessions.get_mut(key) {
-                insert_sorted(&mut session.subscriptions_mut().groups, done.group);
+                tight::insert_sorted(&mut session.subscriptions_mut().groups, done.group);
             }
         }
         self.announce_members(done.group, effects)
@@ -321,15 +322,5 @@ impl Engine {
         for group in groups.unwrap_or_default() {
             self.announce_members(group, effects);
         }
-    }
-}
-
-/// Inserts a key that is not there, by a quarter and not by doubling.
-pub(crate) fn insert_sorted<K: Ord>(list: &mut Vec<K>, key: K) {
-    if let Err(at) = list.binary_search(&key) {
-        if list.len() == list.capacity() {
-            list.reserve_exact((list.len() / 4).max(1));
-        }
-        list.insert(at, key);
     }
 }

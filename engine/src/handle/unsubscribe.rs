@@ -10,6 +10,7 @@ use crate::ids::{ConnectionId, SessionKey};
 use crate::journal::Gate;
 use crate::session::acks::{Lane, Waiting};
 use crate::shard_message::{Interest, ShardMessage};
+use crate::tight;
 use crate::time::Now;
 use crate::topic_tree::{FilterKey, GroupKey};
 
@@ -103,7 +104,7 @@ impl Engine {
             .memory
             .refund(self.clients.subscription_charge(filter.len()));
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            remove_sorted(&mut session.subscriptions_mut().filters, filter_key);
+            tight::remove_sorted(&mut session.subscriptions_mut().filters, &filter_key);
         }
         if !last || self.links.is_alone() {
             return;
@@ -134,7 +135,7 @@ impl Engine {
         let text = names.as_ref().map_or(0, |(share, filter)| share.len() + filter.len());
         self.clients.memory.refund(self.clients.subscription_charge(text));
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            remove_sorted(&mut session.subscriptions_mut().groups, group);
+            tight::remove_sorted(&mut session.subscriptions_mut().groups, &group);
         }
         if left.last {
             if let Some((share, filter)) = names {
@@ -171,11 +172,5 @@ impl Engine {
         if let Some(session) = self.clients.sessions.get_mut(key) {
             session.subscriptions = None;
         }
-    }
-}
-
-fn remove_sorted<K: Ord>(list: &mut Vec<K>, key: K) {
-    if let Ok(at) = list.binary_search(&key) {
-        list.remove(at);
     }
 }
