@@ -117,6 +117,13 @@ impl Engine {
     /// Picks a shard by the number of its online members, or of its durable offline ones if nobody is online.
     fn pick_shard(&mut self, group: GroupKey, except: Option<ShardId>) -> Picked {
         let me = self.shard;
+        // Nothing to weigh where no other shard has a member: its members need not be counted.
+        if let Some(alone) = self.tree.group(group)
+            && alone.remote.is_empty()
+        {
+            let is_here = except != Some(me) && !alone.members.is_empty();
+            return if is_here { Picked::Here } else { Picked::Nobody };
+        }
         let Some((online, offline)) = self.count_members(group) else {
             return Picked::Nobody;
         };
