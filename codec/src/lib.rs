@@ -54,6 +54,8 @@ mod encode;
 mod error;
 mod fixed_header;
 mod ids;
+#[doc(hidden)]
+pub mod mutants;
 mod packet;
 mod primitive;
 mod property;
