@@ -27,8 +27,10 @@ fn publish_alias(node: &mut Node, client: Client, topic: Option<&'static str>, a
     });
 }
 
-/// [MQTT-3.3.2-4, -15 to -18, -20]: what belongs to the application is passed on unchanged and in order, live, retained
-/// and from the queue, and across shards; 3.1.1 does without.
+/// What belongs to the application is passed on unchanged and in order, live, retained and from the queue, and across
+/// shards; 3.1.1 does without.
+///
+/// Proves 5.0: MQTT-3.3.2-4, MQTT-3.3.2-15, MQTT-3.3.2-16, MQTT-3.3.2-17, MQTT-3.3.2-18, MQTT-3.3.2-20.
 #[test]
 fn application_properties_are_passed_on() {
     in_every_node(|node| {
@@ -69,6 +71,44 @@ fn application_properties_are_passed_on() {
     });
 }
 
+/// Response Topic and Content Type are passed on byte for byte; what is not UTF-8, and a wildcard in a Response Topic, is
+/// refused and reaches nobody.
+///
+/// Proves 5.0: MQTT-3.3.2-13, MQTT-3.3.2-14, MQTT-3.3.2-19.
+#[test]
+fn texts_of_the_application_are_checked() {
+    in_every_node(|node| {
+        node.keeps_bytes = true;
+        let subscriber = node.connect(V5, "subscriber");
+        node.subscribed(subscriber, &["t"], 0);
+        node.take_bytes(subscriber);
+        let (content_type, response_topic) = (0x03, 0x08);
+        let packet = |property: u8, text: &[u8]| {
+            let len = text.len() as u8;
+            [&[0x30, len + 7, 0, 1, b't', len + 3, property, 0, len], text].concat()
+        };
+        for (property, text, refusal) in [
+            (content_type, "ö/#".as_bytes(), None),
+            (content_type, "".as_bytes(), None),
+            (content_type, &[0xc3], Some(0x81)),
+            (content_type, b"a\0", Some(0x81)),
+            (response_topic, "ö/x".as_bytes(), None),
+            (response_topic, &[0xff], Some(0x81)),
+            (response_topic, b"a/+", Some(0x82)),
+            (response_topic, b"#", Some(0x82)),
+        ] {
+            let publisher = node.connect(V5, "publisher");
+            let packet = packet(property, text);
+            match refusal {
+                None => node.send_bytes(publisher, &packet),
+                Some(reason_code) => node.refuses_bytes(publisher, &packet, reason_code),
+            }
+            let passed_on = if refusal.is_none() { vec![packet] } else { Vec::new() };
+            assert_eq!(node.take_bytes(subscriber), passed_on);
+        }
+    });
+}
+
 /// Section 4.10: a request is answered on its Response Topic, with its Correlation Data.
 #[test]
 fn request_and_response() {
@@ -96,7 +136,9 @@ fn request_and_response() {
     });
 }
 
-/// [MQTT-3.3.2-12]: a client's Topic Aliases stand for topics, can be moved, and end with the connection [MQTT-3.3.2-7].
+/// A client's Topic Aliases stand for topics up to the announced maximum, can be moved, and end with the connection.
+///
+/// Proves 5.0: MQTT-3.3.2-7, MQTT-3.3.2-12.
 #[test]
 fn topic_aliases_of_a_client() {
     in_every_node(|node| {
@@ -128,6 +170,27 @@ fn topic_aliases_of_a_client() {
     });
 }
 
+/// Nobody uses the Topic Alias 0: the broker counts from 1, and a client that sends it is told 0x94.
+///
+/// Proves 5.0: MQTT-3.3.2-8.
+#[test]
+fn topic_alias_0_is_not_used() {
+    in_every_node(|node| {
+        let subscriber = node.connect_with(V5, "subscriber", |connect| {
+            connect.properties.topic_alias_maximum = Some(1);
+        });
+        node.take(subscriber);
+        node.subscribed(subscriber, &["t"], 0);
+        let publisher = node.connect(V5, "publisher");
+        node.keeps_bytes = true;
+        node.publish(publisher, "t", 0, 0, "");
+        let first = [0x30, 7, 0, 1, b't', 3, 0x23, 0, 1];
+        assert_eq!(node.take_bytes(subscriber), [first]);
+        node.refuses_bytes(publisher, &[0x30, 7, 0, 1, b't', 3, 0x23, 0, 0], 0x94);
+        node.expect(subscriber, &[]);
+    });
+}
+
 /// [MQTT-3.3.2-9], section 3.3.2.3.4: an alias above the maximum is 0x94, one that stands for nothing a Protocol Error.
 #[test]
 fn wrong_topic_aliases_end_the_connection() {
@@ -150,8 +213,9 @@ fn wrong_topic_aliases_end_the_connection() {
     });
 }
 
-/// [MQTT-3.1.2-26, -27, 3.3.2-11]: the server uses aliases within the client's maximum, tells each once, and none
-/// without a maximum.
+/// The server uses aliases within the client's maximum, tells each once, and none without a maximum.
+///
+/// Proves 5.0: MQTT-3.1.2-26, MQTT-3.1.2-27, MQTT-3.3.2-11.
 #[test]
 fn topic_aliases_towards_a_client() {
     in_every_node(|node| {
@@ -180,7 +244,9 @@ fn topic_aliases_towards_a_client() {
     });
 }
 
-/// [MQTT-3.3.2-7]: what is sent again on a new connection tells its topic anew.
+/// What is sent again on a new connection tells its topic anew.
+///
+/// Proves 5.0: MQTT-3.3.2-7.
 #[test]
 fn aliases_do_not_outlive_the_connection() {
     in_every_node(|node| {
@@ -214,7 +280,7 @@ fn aliases_do_not_outlive_the_connection() {
     });
 }
 
-/// [MQTT-3.3.2-11]: an alias that was in a packet too large to be sent is not used as if it were known.
+/// An alias that was in a packet too large to be sent is not used as if it were known.
 #[test]
 fn an_alias_of_a_dropped_packet_is_not_used() {
     in_every_node(|node| {
@@ -235,7 +301,9 @@ fn an_alias_of_a_dropped_packet_is_not_used() {
     });
 }
 
-/// [MQTT-3.3.2-5, -6]: a queued message is passed on with what is left of its expiry, and dropped when nothing is.
+/// A queued message is passed on with what is left of its expiry, and dropped when nothing is.
+///
+/// Proves 5.0: MQTT-3.3.2-5, MQTT-3.3.2-6.
 #[test]
 fn queued_messages_expire() {
     in_every_node(|node| {
@@ -262,7 +330,9 @@ fn queued_messages_expire() {
     });
 }
 
-/// [MQTT-4.3.3-7, -13]: once begun, a delivery is not dropped for its expiry.
+/// Once begun, a delivery is not dropped for its expiry.
+///
+/// Proves 5.0: MQTT-4.3.3-7.
 #[test]
 fn begun_deliveries_do_not_expire() {
     in_every_node(|node| {
@@ -283,7 +353,9 @@ fn begun_deliveries_do_not_expire() {
     });
 }
 
-/// [MQTT-3.3.2-5, -6]: so does a retained message, and it leaves the store.
+/// So does a retained message, and it leaves the store.
+///
+/// Proves 5.0: MQTT-3.3.2-5, MQTT-3.3.2-6.
 #[test]
 fn retained_messages_expire() {
     in_every_node(|node| {
@@ -310,6 +382,8 @@ fn retained_messages_expire() {
 }
 
 /// Message Expiry Interval 0: passed on to who is there, kept for nobody.
+///
+/// Proves 5.0: MQTT-3.3.2-5, MQTT-3.3.2-6.
 #[test]
 fn an_expiry_of_zero_is_for_the_moment() {
     in_every_node(|node| {

@@ -7,31 +7,72 @@ use sol_engine::{EngineConfig, Input, Message};
 
 use crate::support::*;
 
-/// A message reaches a subscriber on whatever shard, at the lower QoS [MQTT-3.8.4-8], and is acknowledged.
+/// A message reaches a subscriber on whatever shard, and its publisher gets what its QoS demands: nothing, PUBACK, or
+/// PUBREC and PUBCOMP.
+///
+/// Proves 5.0: MQTT-3.3.4-1; 3.1.1: MQTT-3.3.4-1.
 #[test]
 fn a_message_reaches_its_subscriber() {
     in_every_node(|node| {
-        let subscriber = node.connect(V5, "subscriber");
-        let publisher = node.connect(V311, "publisher");
-        node.subscribed(subscriber, &["a/+"], 1);
-        node.publish(publisher, "a/b", 0, 0, "zero");
-        node.publish(publisher, "a/b", 1, 7, "one");
-        node.publish(publisher, "a/b", 2, 8, "two");
-        node.expect(publisher, &["PUBACK #7", "PUBREC #8"]);
-        node.pubrel(publisher, 8);
-        node.expect(publisher, &["PUBCOMP #8"]);
-        node.expect(
-            subscriber,
-            &[
-                r#"PUBLISH a/b q0 "zero""#,
-                r#"PUBLISH a/b q1 #1 "one""#,
-                r#"PUBLISH a/b q1 #2 "two""#,
-            ],
-        );
+        for version in [V311, V5] {
+            let subscriber = node.connect(V5, "subscriber");
+            let publisher = node.connect(version, "publisher");
+            node.subscribed(subscriber, &["a/+"], 1);
+            node.publish(publisher, "a/b", 0, 0, "zero");
+            node.expect(publisher, &[]);
+            node.publish(publisher, "a/b", 1, 7, "one");
+            node.expect(publisher, &["PUBACK #7"]);
+            node.publish(publisher, "a/b", 2, 8, "two");
+            node.expect(publisher, &["PUBREC #8"]);
+            node.pubrel(publisher, 8);
+            node.expect(publisher, &["PUBCOMP #8"]);
+            node.expect(
+                subscriber,
+                &[
+                    r#"PUBLISH a/b q0 "zero""#,
+                    r#"PUBLISH a/b q1 #1 "one""#,
+                    r#"PUBLISH a/b q1 #2 "two""#,
+                ],
+            );
+        }
     });
 }
 
-/// [MQTT-3.8.4-8], [MQTT-3.8.4-6] of 3.1.1: every QoS is delivered at the lower of published and granted.
+/// On the wire the Topic Name is the first field behind the Fixed Header, as UTF-8, and the QoS bits are the QoS; a QoS
+/// of 3 or a Topic Name that is not UTF-8 is malformed.
+///
+/// Proves 5.0: MQTT-3.3.1-4, MQTT-3.3.2-1; 3.1.1: MQTT-3.3.1-4, MQTT-3.3.2-1.
+#[test]
+fn publish_on_the_wire() {
+    in_every_node(|node| {
+        node.keeps_bytes = true;
+        for version in [V311, V5] {
+            let subscriber = node.connect(version, "subscriber");
+            node.subscribed(subscriber, &["#"], 2);
+            node.take_bytes(subscriber);
+            let publisher = node.connect(version, "publisher");
+            let none: &[u8] = if version == V5 { &[0] } else { &[] };
+            for (level, packet_id) in [(0, &[][..]), (1, &[0, 1]), (2, &[0, 2])] {
+                node.publish(publisher, "hö", level, 9, "p");
+                let behind = [&[0, 3, b'h', 0xc3, 0xb6], packet_id, none, b"p"].concat();
+                let whole = [&[0x30 | level << 1, behind.len() as u8], &behind[..]].concat();
+                assert_eq!(node.take_bytes(subscriber), [whole]);
+            }
+            node.refuses_bytes(publisher, &[0x36, 5, 0, 1, b't', 0, 1], 0x81);
+            for text in [&[0xff][..], &[0xc3], &[0xed, 0xa0, 0x80]] {
+                let publisher = node.connect(version, "publisher");
+                let behind = [&[0, text.len() as u8], text, none].concat();
+                node.refuses_bytes(publisher, &[&[0x30, behind.len() as u8], &behind[..]].concat(), 0x81);
+            }
+            node.expect(subscriber, &[]);
+            node.disconnect(subscriber);
+        }
+    });
+}
+
+/// Every QoS is delivered at the lower of published and granted.
+///
+/// Proves 5.0: MQTT-3.8.4-8; 3.1.1: MQTT-3.8.4-6.
 #[test]
 fn the_lower_qos_is_delivered() {
     in_every_node(|node| {
@@ -53,16 +94,20 @@ fn the_lower_qos_is_delivered() {
     });
 }
 
-/// [MQTT-3.3.1-3]: DUP of an incoming message is not passed on.
+/// DUP of an incoming message is not passed on.
+///
+/// Proves 5.0: MQTT-3.3.1-3; 3.1.1: MQTT-3.3.1-3.
 #[test]
 fn dup_is_not_passed_on() {
     in_every_node(|node| {
-        let subscriber = node.connect(V5, "subscriber");
-        node.subscribed(subscriber, &["t"], 2);
-        let publisher = node.connect(V5, "publisher");
-        node.publish_with(publisher, "t", 1, 1, "x", |publish| publish.dup = true);
-        node.expect(publisher, &["PUBACK #1"]);
-        node.expect(subscriber, &[r#"PUBLISH t q1 #1 "x""#]);
+        for version in [V311, V5] {
+            let subscriber = node.connect(version, "subscriber");
+            node.subscribed(subscriber, &["t"], 2);
+            let publisher = node.connect(version, "publisher");
+            node.publish_with(publisher, "t", 2, 1, "x", |publish| publish.dup = true);
+            node.expect(publisher, &["PUBREC #1"]);
+            node.expect(subscriber, &[r#"PUBLISH t q2 #1 "x""#]);
+        }
     });
 }
 
@@ -87,7 +132,9 @@ fn no_matching_subscribers_is_told() {
     });
 }
 
-/// [MQTT-3.3.4-2, -3, -4]: overlapping Subscriptions give one copy, at the highest QoS, with all their identifiers.
+/// Overlapping Subscriptions give one copy, at the highest QoS, with all their identifiers.
+///
+/// Proves 5.0: MQTT-3.3.4-2, MQTT-3.3.4-3, MQTT-3.3.4-4; 3.1.1: MQTT-3.3.5-1.
 #[test]
 fn overlapping_subscriptions_give_one_copy() {
     in_every_node(|node| {
@@ -118,7 +165,7 @@ fn overlapping_subscriptions_give_one_copy() {
     });
 }
 
-/// [MQTT-3.3.4-2]: an overlap is found also where other Sessions stand between, and where a fan-out is cut.
+/// An overlap is found also where other Sessions stand between, and where a fan-out is cut.
 #[test]
 fn overlaps_of_many_sessions_give_one_copy_each() {
     let config = EngineConfig {
@@ -141,7 +188,9 @@ fn overlaps_of_many_sessions_give_one_copy_each() {
     });
 }
 
-/// [MQTT-3.8.3-3]: No Local keeps a client's own messages from it, and nobody else's; without it they come back.
+/// No Local keeps a client's own messages from it, and nobody else's; without it they come back.
+///
+/// Proves 5.0: MQTT-3.8.3-3.
 #[test]
 fn no_local_keeps_own_messages_away() {
     in_every_node(|node| {
@@ -223,8 +272,9 @@ fn subscribing_above_maximum_qos_is_granted_less() {
     });
 }
 
-/// [MQTT-3.1.2-24, -25]: a message larger than the client's Maximum Packet Size is dropped and counts as delivered: the
-/// next one goes on.
+/// A message larger than the client's Maximum Packet Size is dropped and counts as delivered: the next one goes on.
+///
+/// Proves 5.0: MQTT-3.1.2-24, MQTT-3.1.2-25.
 #[test]
 fn too_large_messages_are_dropped_for_that_client() {
     in_every_node(|node| {
@@ -264,7 +314,9 @@ fn too_large_messages_are_dropped_for_that_client() {
     });
 }
 
-/// Topics of the broker's own are not for clients to write: 0x87 for 5.0, an acknowledgement for 3.1.1 [MQTT-3.3.5-2].
+/// Topics of the broker's own are not for clients to write: 0x87 for 5.0, a plain acknowledgement for 3.1.1.
+///
+/// Proves 3.1.1: MQTT-3.3.5-2.
 #[test]
 fn clients_do_not_publish_to_the_brokers_topics() {
     in_every_node(|node| {

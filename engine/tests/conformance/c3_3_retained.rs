@@ -16,83 +16,109 @@ fn handling(level: u8, retain_handling: RetainHandling) -> SubscriptionOptions {
     }
 }
 
-/// [MQTT-3.3.1-5, -8, -9]: a retained message is replayed with RETAIN 1; live ones come with RETAIN 0.
+/// A new Subscription gets the last retained message of each matching topic with RETAIN 1; what comes live later has
+/// RETAIN 0.
+///
+/// Proves 5.0: MQTT-3.3.1-9, MQTT-3.3.1-12; 3.1.1: MQTT-3.3.1-5, MQTT-3.3.1-6, MQTT-3.3.1-8, MQTT-3.3.1-9.
 #[test]
 fn retained_messages_are_replayed() {
     in_every_node(|node| {
-        let publisher = node.connect(V5, "publisher");
-        node.retain(publisher, "r/1", 0, 0, "one");
-        node.retain(publisher, "r/2", 1, 3, "two");
-        let subscriber = node.connect(V311, "subscriber");
-        node.subscribe(subscriber, &["r/#"], 1);
-        let mut got = node.take(subscriber);
-        got[1..].sort();
-        assert_eq!(
-            got,
-            [
-                "SUBACK #1 [01]",
-                r#"PUBLISH r/1 q0 retain "one""#,
-                r#"PUBLISH r/2 q1 #1 retain "two""#
-            ]
-        );
-        node.retain(publisher, "r/1", 0, 0, "three");
-        node.expect(subscriber, &[r#"PUBLISH r/1 q0 "three""#]);
+        for version in [V311, V5] {
+            let publisher = node.connect(version, "publisher");
+            node.retain(publisher, "r/1", 0, 0, "old");
+            node.retain(publisher, "r/1", 0, 0, "one");
+            node.retain(publisher, "r/2", 1, 3, "two");
+            let subscriber = node.connect(version, "subscriber");
+            node.subscribe(subscriber, &["r/#"], 1);
+            let mut got = node.take(subscriber);
+            got[1..].sort();
+            assert_eq!(
+                got,
+                [
+                    "SUBACK #1 [01]",
+                    r#"PUBLISH r/1 q0 retain "one""#,
+                    r#"PUBLISH r/2 q1 #1 retain "two""#
+                ]
+            );
+            node.retain(publisher, "r/1", 0, 0, "three");
+            node.expect(subscriber, &[r#"PUBLISH r/1 q0 "three""#]);
+        }
     });
 }
 
-/// [MQTT-3.3.1-5, -6, -7, -8]: RETAIN 1 replaces, an empty payload clears, RETAIN 0 changes nothing; whoever publishes.
+/// RETAIN 1 replaces, at QoS 0 too, an empty payload clears and is not kept, RETAIN 0 changes nothing; whoever publishes.
+///
+/// Proves 5.0: MQTT-3.3.1-5, MQTT-3.3.1-6, MQTT-3.3.1-7, MQTT-3.3.1-8; 3.1.1: MQTT-3.3.1-5, MQTT-3.3.1-7,
+/// MQTT-3.3.1-10, MQTT-3.3.1-11, MQTT-3.3.1-12.
 #[test]
 fn retained_state_follows_the_last_publish() {
     in_every_node(|node| {
-        let publishers = [node.connect(V5, "a"), node.connect(V311, "b"), node.connect(V5, "c")];
-        let now = |node: &mut Node| {
-            let client = node.connect(V5, "reader");
-            node.subscribe(client, &["t"], 2);
-            let got = node.drink(client);
-            node.disconnect(client);
-            got.into_iter()
-                .filter(|line| line.starts_with("PUBLISH"))
-                .collect::<Vec<_>>()
-        };
-        assert!(now(node).is_empty());
-        node.retain(publishers[0], "t", 0, 0, "one");
-        assert_eq!(now(node), [r#"PUBLISH t q0 retain "one""#]);
-        node.retain(publishers[1], "t", 2, 1, "two");
-        assert_eq!(now(node), [r#"PUBLISH t q2 #1 retain "two""#]);
-        node.publish(publishers[2], "t", 1, 1, "passing");
-        node.publish(publishers[2], "t", 1, 2, "");
-        assert_eq!(now(node), [r#"PUBLISH t q2 #1 retain "two""#]);
-        node.retain(publishers[2], "t", 1, 3, "");
-        assert!(now(node).is_empty());
-        node.retain(publishers[0], "t", 1, 4, "");
-        assert!(now(node).is_empty());
-        assert_eq!(node.stats().retained_messages, 0);
+        for version in [V311, V5] {
+            let publishers = [
+                node.connect(version, "a"),
+                node.connect(version, "b"),
+                node.connect(version, "c"),
+            ];
+            let now = |node: &mut Node| {
+                let client = node.connect(version, "reader");
+                node.subscribe(client, &["t"], 2);
+                let got = node.drink(client);
+                node.disconnect(client);
+                got.into_iter()
+                    .filter(|line| line.starts_with("PUBLISH"))
+                    .collect::<Vec<_>>()
+            };
+            assert!(now(node).is_empty());
+            node.retain(publishers[0], "t", 0, 0, "one");
+            assert_eq!(now(node), [r#"PUBLISH t q0 retain "one""#]);
+            node.retain(publishers[1], "t", 2, 1, "two");
+            assert_eq!(now(node), [r#"PUBLISH t q2 #1 retain "two""#]);
+            node.publish(publishers[2], "t", 1, 1, "passing");
+            node.publish(publishers[2], "t", 1, 2, "");
+            assert_eq!(now(node), [r#"PUBLISH t q2 #1 retain "two""#]);
+            node.retain(publishers[0], "t", 0, 0, "three");
+            assert_eq!(now(node), [r#"PUBLISH t q0 retain "three""#]);
+            node.retain(publishers[2], "t", 1, 3, "");
+            assert!(now(node).is_empty());
+            node.retain(publishers[0], "t", 1, 4, "");
+            assert!(now(node).is_empty());
+            assert_eq!(node.stats().retained_messages, 0);
+        }
     });
 }
 
-/// [MQTT-3.3.1-6]: the clearing message is passed on to who is there, like any other.
+/// The clearing message is passed on to who is there, like any other.
+///
+/// Proves 5.0: MQTT-3.3.1-6, MQTT-3.3.1-12, MQTT-3.3.1-13; 3.1.1: MQTT-3.3.1-9, MQTT-3.3.1-10.
 #[test]
 fn clearing_is_passed_on() {
     in_every_node(|node| {
         let mut rap = options(1);
         rap.retain_as_published = true;
-        let plain = node.connect(V5, "plain");
-        let as_published = node.connect(V5, "as-published");
-        node.subscribed(plain, &["t"], 1);
-        node.subscribe_with(as_published, &["t"], None, rap);
-        node.take(as_published);
-        let publisher = node.connect(V5, "publisher");
-        node.retain(publisher, "t", 1, 1, "x");
-        node.retain(publisher, "t", 1, 2, "");
-        node.expect(plain, &[r#"PUBLISH t q1 #1 "x""#, r#"PUBLISH t q1 #2 """#]);
-        node.expect(
-            as_published,
-            &[r#"PUBLISH t q1 #1 retain "x""#, r#"PUBLISH t q1 #2 retain """#],
-        );
+        for version in [V311, V5] {
+            let plain = node.connect(version, "plain");
+            let as_published = node.connect(V5, "as-published");
+            node.subscribed(plain, &["t"], 1);
+            node.subscribe_with(as_published, &["t"], None, rap);
+            node.take(as_published);
+            let publisher = node.connect(version, "publisher");
+            node.retain(publisher, "t", 1, 1, "x");
+            node.retain(publisher, "t", 1, 2, "");
+            node.expect(plain, &[r#"PUBLISH t q1 #1 "x""#, r#"PUBLISH t q1 #2 """#]);
+            node.expect(
+                as_published,
+                &[r#"PUBLISH t q1 #1 retain "x""#, r#"PUBLISH t q1 #2 retain """#],
+            );
+            let late = node.connect(version, "late");
+            node.subscribe(late, &["t"], 1);
+            node.expect(late, &["SUBACK #1 [01]"]);
+        }
     });
 }
 
-/// [MQTT-3.3.1-12, -13]: Retain As Published keeps the flag as it came, set or not.
+/// Retain As Published keeps the flag as it came, set or not.
+///
+/// Proves 5.0: MQTT-3.3.1-13.
 #[test]
 fn retain_as_published() {
     in_every_node(|node| {
@@ -110,7 +136,9 @@ fn retain_as_published() {
     });
 }
 
-/// [MQTT-3.3.1-9, -10, -11]: Retain Handling 0, 1 and 2, for new and for existing Subscriptions, exact and wildcard.
+/// Retain Handling 0, 1 and 2, for new and for existing Subscriptions, exact and wildcard.
+///
+/// Proves 5.0: MQTT-3.3.1-9, MQTT-3.3.1-10, MQTT-3.3.1-11, MQTT-3.8.4-4.
 #[test]
 fn retain_handling() {
     in_every_node(|node| {
@@ -149,7 +177,9 @@ fn shared_subscriptions_get_no_retained_messages() {
     });
 }
 
-/// [MQTT-4.7.2-1]: a filter that begins with a wildcard gets no retained messages of `$` topics.
+/// A filter that begins with a wildcard gets no retained messages of `$` topics.
+///
+/// Proves 5.0: MQTT-4.7.2-1; 3.1.1: MQTT-4.7.2-1.
 #[test]
 fn wildcards_do_not_reach_dollar_topics() {
     in_every_node(|node| {
@@ -161,9 +191,11 @@ fn wildcards_do_not_reach_dollar_topics() {
             ("+/y", r#"PUBLISH x/y q0 retain "plain""#),
             ("$x/#", r#"PUBLISH $x/y q0 retain "dollar""#),
         ] {
-            let client = node.connect(V311, "client");
-            node.subscribe(client, &[filter], 0);
-            node.expect(client, &["SUBACK #1 [00]", expected]);
+            for version in [V311, V5] {
+                let client = node.connect(version, "client");
+                node.subscribe(client, &[filter], 0);
+                node.expect(client, &["SUBACK #1 [00]", expected]);
+            }
         }
     });
 }
@@ -381,7 +413,9 @@ fn a_replay_survives_a_lost_connection() {
     });
 }
 
-/// [MQTT-3.1.2-7] of 3.1.1: retained messages are no part of a Session.
+/// Retained messages are no part of a Session.
+///
+/// Proves 3.1.1: MQTT-3.1.2-7.
 #[test]
 fn retained_messages_outlive_their_publisher() {
     in_every_node(|node| {

@@ -1,4 +1,4 @@
-//! Section 4.6: message ordering, where fan-outs are cut, connections congested, queues full and acknowledgements late.
+//! Section 4.6: message ordering, also where fan-outs are cut, connections congested, queues full and acknowledgements late.
 
 use sol_codec::Packet;
 use sol_engine::EngineConfig;
@@ -34,26 +34,30 @@ fn payloads(lines: &[String]) -> Vec<u16> {
         .collect()
 }
 
-/// [MQTT-4.6.0-5, -6]: in fan-outs that are cut again and again, every subscriber gets one publisher's messages in order,
-/// at each QoS, and the publisher its acknowledgements in order.
+/// In fan-outs that are cut again and again, every subscriber gets one publisher's messages in order, at each QoS, and
+/// the publisher its acknowledgements in order.
+///
+/// Proves 5.0: MQTT-4.6.0-5, MQTT-4.6.0-6; 3.1.1: MQTT-4.6.0-5, MQTT-4.6.0-6.
 #[test]
 fn order_holds_through_cut_fanouts() {
     in_each_node(small_tray(), |node| {
-        let subscribers: Vec<_> = (0..15).map(|n| node.connect(V5, &format!("s{n}"))).collect();
-        for (n, &subscriber) in subscribers.iter().enumerate() {
-            node.subscribed(subscriber, &["t"], (n % 3) as u8);
-        }
-        for level in 0..=2 {
-            let publisher = node.connect(V5, "publisher");
-            publish_all(node, publisher, "t", level, 1..31);
-            for &subscriber in &subscribers {
-                let lines = node.drink(subscriber);
-                assert_eq!(payloads(&lines), (1..31).collect::<Vec<_>>());
+        for version in [V311, V5] {
+            let subscribers: Vec<_> = (0..15).map(|n| node.connect(version, &format!("s{n}"))).collect();
+            for (n, &subscriber) in subscribers.iter().enumerate() {
+                node.subscribed(subscriber, &["t"], (n % 3) as u8);
             }
-            let acks = node.take(publisher);
-            let ids: Vec<_> = acks.iter().map(|line| packet_id_of(line)).collect();
-            let expected: Vec<u16> = if level > 0 { (1..31).collect() } else { Vec::new() };
-            assert_eq!(ids, expected);
+            for level in 0..=2 {
+                let publisher = node.connect(version, "publisher");
+                publish_all(node, publisher, "t", level, 1..31);
+                for &subscriber in &subscribers {
+                    let lines = node.drink(subscriber);
+                    assert_eq!(payloads(&lines), (1..31).collect::<Vec<_>>());
+                }
+                let acks = node.take(publisher);
+                let ids: Vec<_> = acks.iter().map(|line| packet_id_of(line)).collect();
+                let expected: Vec<u16> = if level > 0 { (1..31).collect() } else { Vec::new() };
+                assert_eq!(ids, expected);
+            }
         }
     });
 }
@@ -168,27 +172,34 @@ fn payloads_raw(lines: &[String]) -> usize {
     lines.iter().filter(|line| line.starts_with("PUBLISH")).count()
 }
 
-/// [MQTT-4.6.0-6]: a congested client gets QoS 1 and 2 in order when it drains; QoS 0 is dropped and counted.
+/// A congested client gets QoS 1 and 2 in order when it drains; QoS 0 is dropped and counted.
+///
+/// Proves 5.0: MQTT-4.6.0-5, MQTT-4.6.0-6; 3.1.1: MQTT-4.6.0-5, MQTT-4.6.0-6.
 #[test]
 fn order_holds_through_congestion() {
     in_every_node(|node| {
-        let subscriber = node.connect(V5, "subscriber");
-        node.subscribed(subscriber, &["t"], 2);
-        let publisher = node.connect(V5, "publisher");
-        publish_all(node, publisher, "t", 1, 1..4);
-        node.congest(subscriber, 2 << 20);
-        publish_all(node, publisher, "t", 1, 4..8);
-        publish_all(node, publisher, "t", 0, 100..103);
-        publish_all(node, publisher, "t", 2, 8..10);
-        assert_eq!(payloads(&node.take(subscriber)), [1, 2, 3]);
-        node.drain(subscriber);
-        publish_all(node, publisher, "t", 1, 10..12);
-        assert_eq!(payloads(&node.drink(subscriber)), (4..12).collect::<Vec<_>>());
-        assert_eq!(node.stats().publish_dropped, 3);
+        for version in [V311, V5] {
+            let dropped = node.stats().publish_dropped;
+            let subscriber = node.connect(version, "subscriber");
+            node.subscribed(subscriber, &["t"], 2);
+            let publisher = node.connect(version, "publisher");
+            publish_all(node, publisher, "t", 1, 1..4);
+            node.congest(subscriber, 2 << 20);
+            publish_all(node, publisher, "t", 0, 100..103);
+            publish_all(node, publisher, "t", 1, 4..8);
+            publish_all(node, publisher, "t", 2, 8..10);
+            assert_eq!(payloads(&node.take(subscriber)), [1, 2, 3]);
+            node.drain(subscriber);
+            publish_all(node, publisher, "t", 1, 10..12);
+            assert_eq!(payloads(&node.drink(subscriber)), (4..12).collect::<Vec<_>>());
+            assert_eq!(node.stats().publish_dropped - dropped, 3);
+        }
     });
 }
 
-/// [MQTT-4.6.0-6]: order holds from the queue of a Session that is away, with new messages behind it.
+/// Order holds from the queue of a Session that is away, with new messages behind it.
+///
+/// Proves 5.0: MQTT-4.6.0-5, MQTT-4.6.0-6; 3.1.1: MQTT-4.6.0-1, MQTT-4.6.0-5, MQTT-4.6.0-6.
 #[test]
 fn order_holds_through_the_queue() {
     in_every_node(|node| {
@@ -210,29 +221,76 @@ fn order_holds_through_the_queue() {
     });
 }
 
-/// [MQTT-4.6.0-2, -3]: acknowledgements of one kind leave in order though a later one could leave earlier; kinds do not
-/// wait for each other.
+/// Acknowledgements of one kind leave in the order of what they answer though a later one could leave earlier; kinds do
+/// not wait for each other.
+///
+/// Proves 3.1.1: MQTT-4.6.0-2, MQTT-4.6.0-3.
 #[test]
 fn acknowledgements_leave_in_order() {
     in_every_node(|node| {
         let shards = node.engines.len();
-        let publisher = node.connect(V5, "publisher");
-        let home = node.shard_of(publisher);
-        let far = node.name_on((home + 1) % shards, "far");
-        let far = node.connect(V5, &far);
-        node.subscribed(far, &["far"], 2);
-        node.hold_mail();
-        node.publish(publisher, "far", 1, 1, "");
-        node.publish(publisher, "near", 1, 2, "");
-        node.publish(publisher, "near", 2, 3, "");
-        if shards == 1 {
-            node.expect(publisher, &["PUBACK #1", "PUBACK #2 10", "PUBREC #3 10"]);
-        } else {
-            node.expect(publisher, &["PUBREC #3 10"]);
-            node.release_mail();
-            node.expect(publisher, &["PUBACK #1", "PUBACK #2 10"]);
+        for (version, nobody) in [(V311, ""), (V5, " 10")] {
+            let publisher = node.connect(version, "publisher");
+            let home = node.shard_of(publisher);
+            let far = node.name_on((home + 1) % shards, "far");
+            let far = node.connect(V5, &far);
+            node.subscribed(far, &["far"], 2);
+            for (level, ack, first) in [(1, "PUBACK", 1), (2, "PUBREC", 4)] {
+                node.hold_mail();
+                node.publish(publisher, "far", level, first, "");
+                node.publish(publisher, "near", level, first + 1, "");
+                node.publish(publisher, "near", 3 - level, first + 2, "");
+                let other = format!(
+                    "{} #{}{nobody}",
+                    if level == 1 { "PUBREC" } else { "PUBACK" },
+                    first + 2
+                );
+                let near = format!("{ack} #{}{nobody}", first + 1);
+                let in_order = [format!("{ack} #{first}"), near];
+                let got = node.take(publisher);
+                if shards == 1 {
+                    assert_eq!(got, [&in_order[..], &[other]].concat());
+                    continue;
+                }
+                assert_eq!(got, [other]);
+                node.release_mail();
+                assert_eq!(node.take(publisher), in_order);
+            }
+            node.held_links.clear();
+            node.disconnect(far);
         }
     });
+}
+
+/// PUBRELs leave in the order in which the PUBRECs came, also where each waits for the journal.
+///
+/// Proves 3.1.1: MQTT-4.6.0-4.
+#[test]
+fn pubrels_follow_their_pubrecs() {
+    for journal in [false, true] {
+        let config = EngineConfig {
+            journal,
+            ..Default::default()
+        };
+        in_each_node(config, |node| {
+            for version in [V311, V5] {
+                let subscriber = node.connect_durable(version, "subscriber");
+                node.subscribed(subscriber, &["t"], 2);
+                let publisher = node.connect(V5, "publisher");
+                publish_all(node, publisher, "t", 2, 1..6);
+                assert_eq!(node.take(subscriber).len(), 5);
+                let sendings = [3, 1, 5, 2, 4].map(|packet_id| -> Sending {
+                    Box::new(move |send| send(&Packet::PubRec(sol_codec::PubRec::success(id(packet_id)))))
+                });
+                node.send_batch(subscriber, sendings.into());
+                node.expect(
+                    subscriber,
+                    &["PUBREL #3", "PUBREL #1", "PUBREL #5", "PUBREL #2", "PUBREL #4"],
+                );
+                node.connect(version, "subscriber");
+            }
+        });
+    }
 }
 
 /// Forwards are routed in the order in which they arrive, behind an open fan-out of the receiving shard too.

@@ -83,7 +83,9 @@ fn shards_are_weighed_by_their_members() {
     });
 }
 
-/// [MQTT-4.8.2-3]: the QoS granted to the member that gets it counts.
+/// The QoS granted to the member that gets it counts.
+///
+/// Proves 5.0: MQTT-4.8.2-3.
 #[test]
 fn the_members_qos_counts() {
     in_every_node(|node| {
@@ -127,6 +129,76 @@ fn groups_and_normal_subscriptions_are_apart() {
         assert_eq!(counts[0] + counts[3], 40, "{counts:?}");
         assert_eq!((counts[1], counts[2]), (20, 20));
         assert!(counts[0] >= 5 && counts[3] >= 25, "{counts:?}");
+    });
+}
+
+/// A member with a normal Subscription too gets two copies, each with the identifier of its own Subscription.
+///
+/// Proves 5.0: MQTT-3.3.4-5.
+#[test]
+fn each_copy_has_its_identifier() {
+    in_every_node(|node| {
+        let client = node.connect(V5, "client");
+        node.subscribe_with(client, &["$share/g/t"], Some(5), options(1));
+        node.subscribe_with(client, &["t"], Some(6), options(1));
+        node.subscribe_with(client, &["$share/h/#"], Some(7), options(1));
+        node.take(client);
+        let publisher = node.connect(V5, "publisher");
+        node.publish(publisher, "t", 1, 1, "x");
+        let mut ids: Vec<_> = node
+            .take(client)
+            .iter()
+            .map(|line| line.split(' ').find(|word| word.starts_with("ids")).unwrap().to_owned())
+            .collect();
+        ids.sort();
+        assert_eq!(ids, ["ids[5]", "ids[6]", "ids[7]"]);
+    });
+}
+
+/// Subscribes with this filter, as bytes.
+fn subscribe(filter: &str) -> Vec<u8> {
+    let rest = [&[0, 1, 0, 0, filter.len() as u8], filter.as_bytes(), &[0]].concat();
+    [&[0x82, rest.len() as u8], &rest[..]].concat()
+}
+
+/// A Shared Subscription has a ShareName of at least one character.
+///
+/// Proves 5.0: MQTT-4.8.2-1.
+#[test]
+fn a_share_name_has_a_character() {
+    in_every_node(|node| {
+        for filter in ["$share//t", "$share//", "$share///"] {
+            let client = node.connect(V5, "client");
+            node.refuses_bytes(client, &subscribe(filter), 0x8f);
+        }
+        let client = node.connect(V5, "client");
+        node.send_bytes(client, &subscribe("$share/g/t"));
+        node.expect(client, &["SUBACK #1 [00]"]);
+        assert_eq!(node.stats().shared_subscriptions, 1);
+    });
+}
+
+/// A ShareName has no wildcard, and `/` and a filter follow it.
+///
+/// Proves 5.0: MQTT-4.8.2-2.
+#[test]
+fn a_share_name_is_followed_by_a_filter() {
+    in_every_node(|node| {
+        for filter in [
+            "$share/+/t",
+            "$share/g#/t",
+            "$share/#",
+            "$share/g+g/t",
+            "$share/g",
+            "$share/g/",
+            "$share/",
+        ] {
+            let client = node.connect(V5, "client");
+            node.refuses_bytes(client, &subscribe(filter), 0x8f);
+        }
+        let client = node.connect(V5, "client");
+        node.send_bytes(client, &subscribe("$share/g//"));
+        node.expect(client, &["SUBACK #1 [00]"]);
     });
 }
 
@@ -176,7 +248,9 @@ fn a_durable_member_gives_back_too() {
     });
 }
 
-/// [MQTT-4.8.2-4, -5]: a QoS 2 delivery that has begun stays with its Session: it is completed there, or ends with it.
+/// A QoS 2 delivery that has begun stays with its Session: it is completed there, or ends with it.
+///
+/// Proves 5.0: MQTT-4.8.2-4, MQTT-4.8.2-5.
 #[test]
 fn begun_qos2_stays_with_its_session() {
     in_every_node(|node| {
@@ -213,7 +287,9 @@ fn begun_qos2_stays_with_its_session() {
     });
 }
 
-/// [MQTT-4.8.2-6]: a member that answers with an error has had the message: nobody else gets it.
+/// A member that answers with an error has had the message: nobody else gets it.
+///
+/// Proves 5.0: MQTT-4.4.0-2, MQTT-4.8.2-6.
 #[test]
 fn an_error_does_not_pass_the_message_on() {
     in_every_node(|node| {
@@ -228,12 +304,15 @@ fn an_error_does_not_pass_the_message_on() {
             for line in node.take(client) {
                 let id = packet_id_of(&line);
                 count += 1;
-                node.puback_code(client, id, ReasonCode::UnspecifiedError);
-                node.pubrec_code(client, id, ReasonCode::UnspecifiedError);
+                match line.contains(" q1 ") {
+                    true => node.puback_code(client, id, ReasonCode::UnspecifiedError),
+                    false => node.pubrec_code(client, id, ReasonCode::UnspecifiedError),
+                }
             }
         }
         assert_eq!(count, 4);
-        clients.iter().for_each(|&client| node.lose(client));
+        node.lose(clients[0]);
+        node.expect(clients[1], &[]);
         assert_eq!(node.stats().stored_messages, 0);
     });
 }

@@ -12,10 +12,12 @@ mod c3_1_will;
 mod c3_3_properties;
 mod c3_3_publish;
 mod c3_3_retained;
+mod c3_4_acknowledgements;
 mod c3_8_subscribe;
 mod c4_3_qos;
 mod c4_6_order;
 mod c4_7_topics;
 mod c4_8_shared;
+mod c4_9_flow_control;
 #[path = "../suite/support/mod.rs"]
 mod support;

@@ -16,6 +16,7 @@
 
 pub mod client;
 pub mod store;
+pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -57,6 +58,8 @@ pub struct ClientState {
     pub version: ProtocolVersion,
     /// What it got and did not look at yet.
     pub inbox: VecDeque<String>,
+    /// The same as bytes, if the node keeps them.
+    pub bytes: Vec<Vec<u8>>,
     /// Its latest CONNACK.
     pub connack: Option<ConnAckData>,
     pub open: bool,
@@ -79,6 +82,8 @@ pub struct Node {
     pub store: store::Store,
     /// Whether records become durable by themselves.
     pub durable_at_once: bool,
+    /// Whether what clients get is kept as bytes too.
+    pub keeps_bytes: bool,
     /// Mailboxes whose messages are held back until [`Node::deliver_mail`]: (from, to).
     pub held_links: Vec<(usize, usize)>,
     config: EngineConfig,
@@ -108,6 +113,7 @@ impl Node {
             auth_requests: Vec::new(),
             store: store::Store::default(),
             durable_at_once: true,
+            keeps_bytes: false,
             held_links: Vec::new(),
             config,
             mailboxes: BTreeMap::new(),
@@ -128,6 +134,7 @@ impl Node {
             connection,
             version,
             inbox: VecDeque::new(),
+            bytes: Vec::new(),
             connack: None,
             open: true,
             stopped: false,
@@ -335,8 +342,12 @@ impl Node {
                 .or_default()
                 .push_back(message);
         }
+        let keeps_bytes = self.keeps_bytes;
         for transmit in &effects.transmits {
             if let Some(client) = self.find(shard, transmit.connection) {
+                if keeps_bytes {
+                    client.bytes.push(wire::encode(&transmit.packet, client.version));
+                }
                 let text = text(&transmit.packet);
                 client.inbox.push_back(text);
                 if let Outgoing::ConnAck(connack) = &transmit.packet {

@@ -1,0 +1,141 @@
+//! The bytes between a client and the node, for what only they show: flags, Properties, sizes.
+
+use sol_codec::{
+    AckProperties, ConnAck, ConnAckProperties, DecodeLimits, Decoded, Direction, Disconnect, PingResp, ProtocolVersion,
+    PubAck, PubComp, PubRec, PubRel, ReasonCode, ReasonCodes, SubAck, UnsubAck, decode,
+};
+use sol_engine::{AckKind, ConnAckData, Input, Outgoing};
+
+use super::{Client, Node, V5};
+
+impl Node {
+    /// Sends whole packets as bytes, which are decoded as the transport would.
+    pub fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        let limits = DecodeLimits {
+            maximum_packet_size: self.config.maximum_packet_size,
+            topic_levels: self.config.topic_levels_max,
+            direction: Direction::FromClient,
+        };
+        let version = self.clients[client.0].version;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match decode(rest, version, &limits) {
+                Ok(Decoded::Packet { len, .. }) => {
+                    let (packet, behind) = rest.split_at(len);
+                    let packet = packet.to_vec();
+                    self.send(client, move |send| {
+                        let Ok(Decoded::Packet { packet, .. }) = decode(&packet, version, &limits) else {
+                            unreachable!("it was decoded before")
+                        };
+                        send(&packet);
+                    });
+                    rest = behind;
+                }
+                Ok(Decoded::NeedMore(_)) => panic!("the last packet is cut short"),
+                Err(error) => {
+                    let (shard, connection) = (self.clients[client.0].shard, self.clients[client.0].connection);
+                    self.input(shard, Input::Malformed(connection, error));
+                    return self.run();
+                }
+            }
+        }
+    }
+
+    /// The packets that a client got since it last looked, as bytes; set [`Node::keeps_bytes`] before. Each is one that
+    /// a server may send.
+    #[track_caller]
+    pub fn take_bytes(&mut self, client: Client) -> Vec<Vec<u8>> {
+        let state = &mut self.clients[client.0];
+        state.inbox.clear();
+        let packets = std::mem::take(&mut state.bytes);
+        let limits = DecodeLimits {
+            direction: Direction::FromServer,
+            ..Default::default()
+        };
+        for bytes in &packets {
+            let decoded = decode(bytes, state.version, &limits);
+            assert!(
+                matches!(decoded, Ok(Decoded::Packet { len, .. }) if len == bytes.len()),
+                "{bytes:02x?} {decoded:?}"
+            );
+        }
+        packets
+    }
+
+    /// Sends bytes that the client's version of MQTT forbids: the connection ends, and a 5.0 client is told why.
+    #[track_caller]
+    pub fn refuses_bytes(&mut self, client: Client, bytes: &[u8], reason_code: u8) {
+        let version = self.clients[client.0].version;
+        self.take(client);
+        self.send_bytes(client, bytes);
+        let mut expected = vec!["CLOSE".to_owned()];
+        if version == V5 {
+            expected.insert(0, format!("DISCONNECT {reason_code:02x}"));
+        }
+        assert_eq!(self.take(client), expected, "{version:?} {bytes:02x?}");
+    }
+}
+
+/// A packet as the transport would write it.
+pub(super) fn encode(packet: &Outgoing, version: ProtocolVersion) -> Vec<u8> {
+    let mut out = Vec::new();
+    let codes = |values: &[u8]| -> Vec<ReasonCode> {
+        let code = |&value| ReasonCode::from_value(value).unwrap();
+        values.iter().map(code).collect()
+    };
+    match packet {
+        Outgoing::Publish(delivery) => {
+            delivery.with_publish(&mut Vec::new(), |publish| publish.encode(version, &mut out))
+        }
+        &Outgoing::Ack {
+            kind,
+            packet_id,
+            reason_code,
+        } => match kind {
+            AckKind::PubAck => PubAck::new(packet_id, reason_code).encode(version, &mut out),
+            AckKind::PubRec => PubRec::new(packet_id, reason_code).encode(version, &mut out),
+            AckKind::PubRel => PubRel::new(packet_id, reason_code).encode(version, &mut out),
+            AckKind::PubComp => PubComp::new(packet_id, reason_code).encode(version, &mut out),
+        },
+        Outgoing::ConnAck(data) => connack(data).encode(version, &mut out),
+        Outgoing::SubAck {
+            packet_id,
+            reason_codes,
+        } => SubAck {
+            packet_id: *packet_id,
+            properties: AckProperties::default(),
+            reason_codes: ReasonCodes::from_slice(&codes(reason_codes)),
+        }
+        .encode(version, &mut out),
+        Outgoing::UnsubAck {
+            packet_id,
+            reason_codes,
+        } => UnsubAck {
+            packet_id: *packet_id,
+            properties: AckProperties::default(),
+            reason_codes: ReasonCodes::from_slice(&codes(reason_codes)),
+        }
+        .encode(version, &mut out),
+        Outgoing::PingResp => PingResp.encode(version, &mut out),
+        Outgoing::Disconnect(reason_code) => Disconnect::new(*reason_code).encode(version, &mut out),
+    }
+    out
+}
+
+fn connack(data: &ConnAckData) -> ConnAck<'_> {
+    ConnAck {
+        session_present: data.session_present,
+        reason_code: data.reason_code,
+        properties: ConnAckProperties {
+            session_expiry_interval: data.session_expiry_interval,
+            receive_maximum: data.receive_maximum.and_then(|maximum| maximum.try_into().ok()),
+            maximum_qos: data.maximum_qos,
+            retain_available: data.retain_available,
+            maximum_packet_size: data.maximum_packet_size.and_then(|maximum| maximum.try_into().ok()),
+            assigned_client_id: data.assigned_client_id.as_deref(),
+            topic_alias_maximum: data.topic_alias_maximum,
+            server_keep_alive: data.server_keep_alive,
+            ..Default::default()
+        },
+    }
+}
