@@ -147,7 +147,12 @@ pub(crate) fn decode_body<'a>(
 /// The packets of which a connection sees few, out of the way of the others.
 fn decode_rare<'a>(found: Found<'a>, body: &'a [u8], context: Context<'_>) -> Result<Decoded<'a>, DecodeError> {
     match context.header.packet_type {
-        PacketType::Connect => found.finish(connect::parse(body, context), Packet::Connect),
+        PacketType::Connect => found
+            .finish(connect::parse(body, context), Packet::Connect)
+            .map_err(|error| DecodeError {
+                connect_version: connect::version(body).ok().map(|(_, version)| version),
+                ..error
+            }),
         PacketType::ConnAck => found.finish(connack::parse(body, context), Packet::ConnAck),
         PacketType::Subscribe => found.finish(subscribe::parse(body, context), Packet::Subscribe),
         PacketType::SubAck => found.finish(suback::parse(body, context), Packet::SubAck),
@@ -155,10 +160,7 @@ fn decode_rare<'a>(found: Found<'a>, body: &'a [u8], context: Context<'_>) -> Re
         PacketType::UnsubAck => found.finish(unsuback::parse(body, context), Packet::UnsubAck),
         PacketType::Disconnect => found.finish(disconnect::parse(body, context), Packet::Disconnect),
         PacketType::Auth => found.finish(auth::parse(body, context), Packet::Auth),
-        often => Err(DecodeError {
-            kind: DecodeErrorKind::UnexpectedPacket(often),
-            offset: 0,
-        }),
+        often => Err(DecodeError::new(DecodeErrorKind::UnexpectedPacket(often), 0)),
     }
 }
 
@@ -189,10 +191,7 @@ impl<'a> Found<'a> {
         match fault {
             nom::Err::Error(fault) | nom::Err::Failure(fault) => fault.into_error(self.bytes),
             // The parsers are all of the complete kind; one that asks for more has met the packet's end.
-            nom::Err::Incomplete(_) => DecodeError {
-                kind: DecodeErrorKind::Truncated,
-                offset: self.len,
-            },
+            nom::Err::Incomplete(_) => DecodeError::new(DecodeErrorKind::Truncated, self.len),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{PacketType, PropertyId, ReasonCode, TopicError};
+use crate::{PacketType, PropertyId, ProtocolVersion, ReasonCode, TopicError};
 
 /// Bytes that are no packet: what is wrong, where, and the Reason Code to answer with.
 ///
@@ -13,9 +13,22 @@ pub struct DecodeError {
     pub kind: DecodeErrorKind,
     /// Where, in bytes from the first byte of the packet.
     pub offset: usize,
+    /// For a CONNECT whose Protocol Name and Protocol Version are in order: the version, which a CONNACK that refuses
+    /// it can be written in.
+    pub connect_version: Option<ProtocolVersion>,
 }
 
 impl DecodeError {
+    /// A fault at that byte of the packet.
+    #[must_use]
+    pub const fn new(kind: DecodeErrorKind, offset: usize) -> Self {
+        Self {
+            kind,
+            offset,
+            connect_version: None,
+        }
+    }
+
     /// The code for the DISCONNECT, or the CONNACK where there is no Session yet.
     #[must_use]
     pub const fn reason_code(&self) -> ReasonCode {

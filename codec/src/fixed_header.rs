@@ -42,8 +42,7 @@ pub fn peek_fixed_header(
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(None);
     };
-    let packet_type =
-        check_first_byte(first, version, limits.direction).map_err(|kind| DecodeError { kind, offset: 0 })?;
+    let packet_type = check_first_byte(first, version, limits.direction).map_err(|kind| DecodeError::new(kind, 0))?;
     let length = var_int::read(rest).and_then(|length| {
         let VarInt::Value(remaining_length, len) = length else {
             return Ok(None);
@@ -56,7 +55,7 @@ pub fn peek_fixed_header(
         };
         check_length(&header, limits).map(|()| Some(header))
     });
-    length.map_err(|kind| DecodeError { kind, offset: 1 })
+    length.map_err(|kind| DecodeError::new(kind, 1))
 }
 
 #[inline]

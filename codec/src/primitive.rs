@@ -23,10 +23,8 @@ pub(crate) struct Fault<'a> {
 impl Fault<'_> {
     #[cold]
     pub(crate) fn into_error(self, packet: &[u8]) -> DecodeError {
-        DecodeError {
-            kind: self.kind,
-            offset: self.at.as_ptr().addr().saturating_sub(packet.as_ptr().addr()),
-        }
+        let offset = self.at.as_ptr().addr().saturating_sub(packet.as_ptr().addr());
+        DecodeError::new(self.kind, offset)
     }
 }
 

@@ -53,12 +53,23 @@ fn check(vector: &Vector, version: ProtocolVersion, place: &str) {
     );
     assert_eq!(error.reason_code().value(), vector.reason_code, "{version:?} {place}");
     assert!(error.offset <= vector.bytes.len(), "{version:?} {place}");
+    assert_eq!(error.connect_version, asked_for(&vector.bytes), "{version:?} {place}");
     for cut in 0..vector.bytes.len() {
         match decode(&vector.bytes[..cut], version, &limits) {
             Ok(Decoded::NeedMore(total)) => assert!(total > cut, "{version:?} {place}"),
             early => assert_eq!(early, whole, "{version:?}, first {cut} bytes of {place}"),
         }
     }
+}
+
+/// The version that a CONNECT with a Protocol Name and Protocol Version in order asks for.
+fn asked_for(bytes: &[u8]) -> Option<ProtocolVersion> {
+    let has = |name: &[u8]| bytes[0] == 0x10 && bytes.windows(name.len()).any(|window| window == name);
+    ProtocolVersion::ALL.into_iter().find(|version| match version {
+        ProtocolVersion::V31 => has(b"\0\x06MQIsdp\x03"),
+        ProtocolVersion::V311 => has(b"\0\x04MQTT\x04"),
+        ProtocolVersion::V5 => has(b"\0\x04MQTT\x05"),
+    })
 }
 
 fn parse(line: &str) -> Option<Vector> {

@@ -218,7 +218,7 @@ fn has_login(rest: &[u8], flags: u8, flag: u8, version: ProtocolVersion) -> bool
 }
 
 /// Protocol Name and Protocol Version [MQTT-3.1.2-1], [MQTT-3.1.2-2].
-fn version(input: &[u8]) -> Parsed<'_, ProtocolVersion> {
+pub(crate) fn version(input: &[u8]) -> Parsed<'_, ProtocolVersion> {
     let (after_name, name) = binary(input)?;
     let (rest, level) = be_u8(after_name)?;
     match ProtocolVersion::from_name_and_level(name, level) {

@@ -2,7 +2,7 @@
 
 use alloc::{rc::Rc, vec::Vec};
 
-use sol_codec::{ApplicationProperties, DecodeErrorKind, Disconnect, ProtocolVersion, QoS, ReasonCode};
+use sol_codec::{ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, ProtocolVersion, QoS, ReasonCode};
 
 use crate::clients::Reason;
 use crate::connection::{Connection, State, name_before_session};
@@ -98,14 +98,8 @@ impl Engine {
         let v5 = connection.version == ProtocolVersion::V5;
         match (&connection.state, cause) {
             (State::ExpectConnect, Cause::Malformed(error)) => {
-                // Only a CONNECT of a version that we do not speak gets an answer [MQTT-3.1.2-2].
-                if let DecodeErrorKind::UnsupportedProtocolVersion { level } = error.kind {
-                    let version = if level >= 5 {
-                        ProtocolVersion::V5
-                    } else {
-                        ProtocolVersion::V311
-                    };
-                    let connack = ConnAckData::new(version, ReasonCode::UnsupportedProtocolVersion);
+                if let Some(version) = version_of_refusal(error) {
+                    let connack = ConnAckData::new(version, error.reason_code());
                     self.clients
                         .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
                 }
@@ -310,5 +304,16 @@ impl crate::clients::Clients {
                 self.let_go(message, effects);
             }
         }
+    }
+}
+
+/// In which version a CONNECT that could not be read is answered; `None`: not at all.
+fn version_of_refusal(error: &DecodeError) -> Option<ProtocolVersion> {
+    match error.kind {
+        // [MQTT-3.1.2-2]; a peer below 5 expects the return code of 3.1.1.
+        DecodeErrorKind::UnsupportedProtocolVersion { level: 5.. } => Some(ProtocolVersion::V5),
+        DecodeErrorKind::UnsupportedProtocolVersion { .. } => Some(ProtocolVersion::V311),
+        // No return code of 3.x says "malformed" (3.1.1, [MQTT-3.1.4-1], [MQTT-3.2.2-6]).
+        _ => error.connect_version.filter(|version| *version == ProtocolVersion::V5),
     }
 }

@@ -492,7 +492,7 @@ fn wills_beyond_the_servers_abilities_are_refused() {
 /// [MQTT-3.1.4-1], [MQTT-3.1.2-2]: a malformed first packet closes at once; an unknown version is told first.
 #[test]
 fn malformed_first_packets_are_closed() {
-    let error = |kind| DecodeError { kind, offset: 0 };
+    let error = |kind| DecodeError::new(kind, 0);
     in_every_node(|node| {
         for (kind, expected) in [
             (
@@ -513,6 +513,33 @@ fn malformed_first_packets_are_closed() {
     });
 }
 
+/// [MQTT-3.1.4-1], section 4.13: a malformed CONNECT of 5.0 is answered with its Reason Code; 3.x has none for that.
+#[test]
+fn a_malformed_connect_is_answered_in_its_version() {
+    let error = |kind, version| DecodeError {
+        connect_version: Some(version),
+        ..DecodeError::new(kind, 12)
+    };
+    in_every_node(|node| {
+        for (kind, version, expected) in [
+            (DecodeErrorKind::TrailingBytes, V5, &["CONNACK 81", "CLOSE"][..]),
+            (DecodeErrorKind::EmptyTopic, V5, &["CONNACK 82", "CLOSE"][..]),
+            (DecodeErrorKind::TopicTooDeep, V5, &["CONNACK 90", "CLOSE"][..]),
+            (DecodeErrorKind::TrailingBytes, V311, &["CLOSE"][..]),
+            (
+                DecodeErrorKind::TrailingBytes,
+                sol_codec::ProtocolVersion::V31,
+                &["CLOSE"][..],
+            ),
+        ] {
+            let client = node.open(V311);
+            let (shard, connection) = (node.shard_of(client), node.clients[client.0].connection);
+            node.input(shard, Input::Malformed(connection, error(kind, version)));
+            node.expect(client, expected);
+        }
+    });
+}
+
 /// [MQTT-4.13.1-1]: a malformed packet ends the connection with its Reason Code, and publishes the Will.
 #[test]
 fn malformed_packets_end_the_connection() {
@@ -522,10 +549,7 @@ fn malformed_packets_end_the_connection() {
         let client = node.connect_with(V5, "client", |connect| connect.will = Some(will("w", b"gone", 0)));
         node.take(client);
         let (shard, connection) = (node.shard_of(client), node.clients[client.0].connection);
-        let error = DecodeError {
-            kind: DecodeErrorKind::TrailingBytes,
-            offset: 3,
-        };
+        let error = DecodeError::new(DecodeErrorKind::TrailingBytes, 3);
         node.input(shard, Input::Malformed(connection, error));
         node.run();
         node.expect(client, &["DISCONNECT 81", "CLOSE"]);
