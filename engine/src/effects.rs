@@ -1,11 +1,11 @@
 //! What follows from an input: plain data, grouped by kind, in the order to apply.
 
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
-use core::num::NonZeroU32;
+use core::num::{NonZeroU16, NonZeroU32};
 
 use sol_codec::{
-    PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, SubscriptionId, SubscriptionIds,
-    TopicAlias, TopicName,
+    ConnAck, ConnAckProperties, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, SubscriptionId,
+    SubscriptionIds, TopicAlias, TopicName,
 };
 
 use crate::event::Event;
@@ -340,6 +340,28 @@ pub struct ConnAckData {
     pub topic_alias_maximum: Option<u16>,
     /// Server Keep Alive, when it is not what the client asked for.
     pub server_keep_alive: Option<u16>,
+}
+
+impl ConnAckData {
+    /// The packet to encode.
+    #[must_use]
+    pub fn packet(&self) -> ConnAck<'_> {
+        ConnAck {
+            session_present: self.session_present,
+            reason_code: self.reason_code,
+            properties: ConnAckProperties {
+                session_expiry_interval: self.session_expiry_interval,
+                receive_maximum: self.receive_maximum.and_then(NonZeroU16::new),
+                maximum_qos: self.maximum_qos,
+                retain_available: self.retain_available,
+                maximum_packet_size: self.maximum_packet_size.and_then(NonZeroU32::new),
+                assigned_client_id: self.assigned_client_id.as_deref(),
+                topic_alias_maximum: self.topic_alias_maximum,
+                server_keep_alive: self.server_keep_alive,
+                ..ConnAckProperties::default()
+            },
+        }
+    }
 }
 
 /// A connection moves to its home shard, with its socket and what was read of it beyond CONNECT.

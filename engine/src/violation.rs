@@ -31,6 +31,8 @@ pub enum Violation {
     RetainNotSupported,
     /// A Session Expiry Interval above 0 in DISCONNECT, though it was 0 in CONNECT (section 3.14.2.2.2).
     ExpiryInDisconnect,
+    /// A request with more filters than the client's Maximum Packet Size lets an answer hold [MQTT-3.1.2-24].
+    AnswerTooLarge,
 }
 
 impl Violation {
@@ -42,6 +44,7 @@ impl Violation {
             Self::ReceiveMaximumExceeded => ReasonCode::ReceiveMaximumExceeded,
             Self::QosNotSupported => ReasonCode::QoSNotSupported,
             Self::RetainNotSupported => ReasonCode::RetainNotSupported,
+            Self::AnswerTooLarge => ReasonCode::PacketTooLarge,
             Self::FirstPacketNotConnect
             | Self::SecondConnect
             | Self::UninvitedAuth
@@ -67,6 +70,7 @@ impl fmt::Display for Violation {
             Self::QosNotSupported => "a QoS above Maximum QoS",
             Self::RetainNotSupported => "RETAIN, though retained messages are not available",
             Self::ExpiryInDisconnect => "a Session Expiry Interval in DISCONNECT after 0 in CONNECT",
+            Self::AnswerTooLarge => "more filters than its Maximum Packet Size lets the answer hold",
         })
     }
 }

@@ -4,10 +4,10 @@ use std::mem;
 use std::rc::Rc;
 
 use sol_codec::{
-    AckProperties, ConnAck, ConnAckProperties, Disconnect, PacketId, PingResp, ProtocolVersion, PubAck, PubComp,
-    PubRec, PubRel, PublishHead, QoS, ReasonCode, ReasonCodes, SubAck, SubscriptionId, UnsubAck,
+    AckProperties, Disconnect, PacketId, PingResp, ProtocolVersion, PubAck, PubComp, PubRec, PubRel, PublishHead, QoS,
+    ReasonCode, ReasonCodes, SubAck, SubscriptionId, UnsubAck,
 };
-use sol_engine::{AckKind, ConnAckData, Delivery, Message, Outgoing};
+use sol_engine::{AckKind, Delivery, Message, Outgoing};
 
 /// Encodes packets; remembers the last PUBLISH of each shape, so that a fan-out copies instead of encoding.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Encoder {
                 packet_id,
                 reason_code,
             } => ack(*kind, *packet_id, *reason_code, version, out),
-            Outgoing::ConnAck(data) => connack(data, out),
+            Outgoing::ConnAck(data) => data.packet().encode(data.version, out),
             Outgoing::SubAck {
                 packet_id,
                 reason_codes,
@@ -153,25 +153,6 @@ fn ack(kind: AckKind, packet_id: PacketId, reason_code: ReasonCode, version: Pro
         AckKind::PubRel => PubRel::new(packet_id, reason_code).encode(version, out),
         AckKind::PubComp => PubComp::new(packet_id, reason_code).encode(version, out),
     }
-}
-
-fn connack(data: &ConnAckData, out: &mut Vec<u8>) {
-    let packet = ConnAck {
-        session_present: data.session_present,
-        reason_code: data.reason_code,
-        properties: ConnAckProperties {
-            session_expiry_interval: data.session_expiry_interval,
-            receive_maximum: data.receive_maximum.and_then(|maximum| maximum.try_into().ok()),
-            maximum_qos: data.maximum_qos,
-            retain_available: data.retain_available,
-            maximum_packet_size: data.maximum_packet_size.and_then(|maximum| maximum.try_into().ok()),
-            assigned_client_id: data.assigned_client_id.as_deref(),
-            topic_alias_maximum: data.topic_alias_maximum,
-            server_keep_alive: data.server_keep_alive,
-            ..ConnAckProperties::default()
-        },
-    };
-    packet.encode(data.version, out);
 }
 
 #[cfg(test)]

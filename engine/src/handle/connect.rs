@@ -61,6 +61,10 @@ impl Engine {
         connect: &Connect<'_>,
         effects: &mut Effects,
     ) -> Flow {
+        if let Some(connection) = self.clients.connections.get_mut(id) {
+            // A refusal has to keep to it, too.
+            connection.maximum_packet_size = maximum_packet_size(connect);
+        }
         if let Some(reason) = self.objection(connect) {
             self.refuse(
                 id,
@@ -201,12 +205,12 @@ impl Engine {
             username: username.map(Into::into),
             reason,
         });
-        self.clients.send(
-            id,
-            Outgoing::ConnAck(Box::new(ConnAckData::new(version, reason))),
-            8,
-            effects,
-        );
+        // Where no return code of 3.1.1 fits, the close says it all [MQTT-3.2.2-6].
+        let can_say = version == ProtocolVersion::V5 || reason.connect_return_code().is_some();
+        let connack = ConnAckData::new(version, reason);
+        if can_say && self.takes(id, &connack) {
+            self.clients.send(id, Outgoing::ConnAck(Box::new(connack)), 8, effects);
+        }
         self.clients.connections.remove(id);
         effects.closes.push(Close {
             connection: id,
@@ -241,6 +245,9 @@ impl Engine {
     pub(crate) fn on_adopted(&mut self, now: Now, id: ConnectionId, handover: Handover, effects: &mut Effects) -> Flow {
         self.on_opened(now, id, handover.listener);
         let Handover { connect, .. } = handover;
+        if let Some(connection) = self.clients.connections.get_mut(id) {
+            connection.maximum_packet_size = connect.maximum_packet_size;
+        }
         if self.stopping {
             let (version, client_id) = (connect.version, connect.client_id);
             self.refuse(id, version, &client_id, None, ReasonCode::ServerUnavailable, effects);
@@ -263,6 +270,14 @@ impl Engine {
             );
             return Flow::Stop;
         }
+        let mut connack = self.agree(id, &connect);
+        if !self.takes(id, &connack) {
+            // It holds what the client must know, so nothing of it can be left out [MQTT-3.1.2-24].
+            let (version, username) = (connect.version, connect.username.as_deref());
+            let reason = ReasonCode::ImplementationSpecificError;
+            self.refuse(id, version, &connect.client_id, username, reason, effects);
+            return Flow::Stop;
+        }
         if let Some(key) = self.clients.sessions.find(&connect.client_id)
             && let Some(old) = self.clients.sessions.get(key).and_then(|session| session.connection)
         {
@@ -276,9 +291,8 @@ impl Engine {
             self.end_session(now, key, effects);
             existing = None;
         }
-        let session_present = existing.is_some();
+        connack.session_present = existing.is_some();
         let key = existing.unwrap_or_else(|| self.new_session(&connect.client_id));
-        let connack = self.agree(id, &connect, session_present);
         self.clients.cancel_away_timers(key);
         if let Some(session) = self.clients.sessions.get_mut(key) {
             self.clients.settled += 1;
@@ -328,8 +342,14 @@ impl Engine {
         })
     }
 
+    /// Whether a CONNACK is within the client's Maximum Packet Size [MQTT-3.1.2-24].
+    fn takes(&self, id: ConnectionId, connack: &ConnAckData) -> bool {
+        let connection = self.clients.connections.get(id);
+        connection.is_some_and(|c| connack.packet().encoded_len(connack.version) <= c.maximum_packet_size as usize)
+    }
+
     /// Puts what both sides agree on into the connection, and says it in a CONNACK.
-    fn agree(&mut self, id: ConnectionId, connect: &OwnedConnect, session_present: bool) -> ConnAckData {
+    fn agree(&mut self, id: ConnectionId, connect: &OwnedConnect) -> ConnAckData {
         let config = &self.clients.config;
         let capped = config.keep_alive_max > 0
             && (connect.keep_alive == 0 || connect.keep_alive > config.keep_alive_max)
@@ -344,7 +364,6 @@ impl Engine {
             connection.agree(connect, keep_alive, quota, config.topic_alias_out_max);
         }
         let mut connack = ConnAckData::new(connect.version, ReasonCode::Success);
-        connack.session_present = session_present;
         let expiry = connect.session_expiry_interval.min(config.session_expiry_max);
         connack.session_expiry_interval = (expiry != connect.session_expiry_interval).then_some(expiry);
         connack.receive_maximum = Some(config.receive_maximum.get());
@@ -453,6 +472,11 @@ impl ConnAckData {
     }
 }
 
+fn maximum_packet_size(connect: &Connect<'_>) -> u32 {
+    let maximum = connect.properties.maximum_packet_size;
+    maximum.map_or(u32::MAX, |max| max.get())
+}
+
 fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
     let properties = &connect.properties;
     let session_expiry_interval = match (connect.version, connect.clean_start) {
@@ -471,7 +495,7 @@ fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
         will: connect.will.as_ref().map(|will| Box::new(owned_will(will))),
         session_expiry_interval,
         receive_maximum: properties.receive_maximum.map_or(u16::MAX, |max| max.get()),
-        maximum_packet_size: properties.maximum_packet_size.map_or(u32::MAX, |max| max.get()),
+        maximum_packet_size: maximum_packet_size(connect),
         topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
     }
 }

@@ -6,6 +6,7 @@ use sol_codec::{PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionId,
 
 use crate::effects::Effects;
 use crate::engine::Engine;
+use crate::event::Cause;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::record::{Record, RecordId, SubscriptionRecord};
@@ -17,6 +18,7 @@ use crate::subscription::Options;
 use crate::tight;
 use crate::time::Now;
 use crate::topic_tree::{FilterKey, GroupKey, Subscription};
+use crate::violation::Violation;
 
 /// What one filter of a SUBSCRIBE asks for.
 struct Wish<'a> {
@@ -35,6 +37,9 @@ impl Engine {
         subscribe: &Subscribe<'_>,
         effects: &mut Effects,
     ) {
+        if !self.can_answer(id, subscribe.filters.len()) {
+            return;
+        }
         let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
         let mut announcement = 0;
         for (filter, options) in subscribe.filters.iter() {
@@ -70,6 +75,29 @@ impl Engine {
             self.clients.journal.hold(Gate::Ack(session, place));
         }
         self.leave(now, key, Lane::SubAck, effects);
+    }
+
+    /// Whether a SUBACK or UNSUBACK with so many Reason Codes is within the client's Maximum Packet Size; if it is not,
+    /// nothing is done and the connection ends [MQTT-3.1.2-24].
+    pub(crate) fn can_answer(&mut self, id: ConnectionId, codes: usize) -> bool {
+        // Packet Identifier, no Properties, and the codes; before them the Fixed Header.
+        let remaining = 2 + 1 + codes;
+        let bytes = remaining
+            + match remaining {
+                0..=0x7f => 2,
+                0x80..=0x3fff => 3,
+                0x4000..=0x1f_ffff => 4,
+                _ => 5,
+            };
+        let Some(connection) = self.clients.connections.get(id) else {
+            return false;
+        };
+        let fits = bytes <= connection.maximum_packet_size as usize;
+        if !fits {
+            self.clients.stats.protocol_errors += 1;
+            self.clients.doom(id, Cause::Violation(Violation::AnswerTooLarge));
+        }
+        fits
     }
 
     /// Grants or refuses one filter. Returns its Reason Code and the announcement that its SUBACK waits for.

@@ -23,6 +23,9 @@ impl Engine {
         unsubscribe: &Unsubscribe<'_>,
         effects: &mut Effects,
     ) {
+        if !self.can_answer(id, unsubscribe.filters.len()) {
+            return;
+        }
         let mut reason_codes = Vec::with_capacity(unsubscribe.filters.len());
         for filter in unsubscribe.filters.iter() {
             let existed = self.unsubscribe_one(now, key, filter, effects);

@@ -8,7 +8,9 @@
 mod c3_10_unsubscribe;
 mod c3_14_disconnect;
 mod c3_1_connect;
+mod c3_1_properties;
 mod c3_1_will;
+mod c3_2_connack;
 mod c3_3_properties;
 mod c3_3_publish;
 mod c3_3_retained;

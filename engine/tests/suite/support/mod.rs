@@ -15,6 +15,7 @@
 )]
 
 pub mod client;
+pub mod raw;
 pub mod store;
 pub mod wire;
 

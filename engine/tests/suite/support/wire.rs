@@ -1,10 +1,10 @@
 //! The bytes between a client and the node, for what only they show: flags, Properties, sizes.
 
 use sol_codec::{
-    AckProperties, ConnAck, ConnAckProperties, DecodeLimits, Decoded, Direction, Disconnect, PingResp, ProtocolVersion,
-    PubAck, PubComp, PubRec, PubRel, ReasonCode, ReasonCodes, SubAck, UnsubAck, decode,
+    AckProperties, DecodeLimits, Decoded, Direction, Disconnect, PingResp, ProtocolVersion, PubAck, PubComp, PubRec,
+    PubRel, ReasonCode, ReasonCodes, SubAck, UnsubAck, decode,
 };
-use sol_engine::{AckKind, ConnAckData, Input, Outgoing};
+use sol_engine::{AckKind, Input, Outgoing};
 
 use super::{Client, Node, V5};
 
@@ -97,7 +97,7 @@ pub(super) fn encode(packet: &Outgoing, version: ProtocolVersion) -> Vec<u8> {
             AckKind::PubRel => PubRel::new(packet_id, reason_code).encode(version, &mut out),
             AckKind::PubComp => PubComp::new(packet_id, reason_code).encode(version, &mut out),
         },
-        Outgoing::ConnAck(data) => connack(data).encode(version, &mut out),
+        Outgoing::ConnAck(data) => data.packet().encode(data.version, &mut out),
         Outgoing::SubAck {
             packet_id,
             reason_codes,
@@ -120,22 +120,4 @@ pub(super) fn encode(packet: &Outgoing, version: ProtocolVersion) -> Vec<u8> {
         Outgoing::Disconnect(reason_code) => Disconnect::new(*reason_code).encode(version, &mut out),
     }
     out
-}
-
-fn connack(data: &ConnAckData) -> ConnAck<'_> {
-    ConnAck {
-        session_present: data.session_present,
-        reason_code: data.reason_code,
-        properties: ConnAckProperties {
-            session_expiry_interval: data.session_expiry_interval,
-            receive_maximum: data.receive_maximum.and_then(|maximum| maximum.try_into().ok()),
-            maximum_qos: data.maximum_qos,
-            retain_available: data.retain_available,
-            maximum_packet_size: data.maximum_packet_size.and_then(|maximum| maximum.try_into().ok()),
-            assigned_client_id: data.assigned_client_id.as_deref(),
-            topic_alias_maximum: data.topic_alias_maximum,
-            server_keep_alive: data.server_keep_alive,
-            ..Default::default()
-        },
-    }
 }
