@@ -5,8 +5,10 @@
 //! `tests/conformance/bite` breaks some of them to see that it does.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod c1_2_representation;
 mod c3_10_unsubscribe;
 mod c3_14_disconnect;
+mod c3_15_auth;
 mod c3_1_connect;
 mod c3_1_properties;
 mod c3_1_will;
@@ -16,10 +18,13 @@ mod c3_3_publish;
 mod c3_3_retained;
 mod c3_4_acknowledgements;
 mod c3_8_subscribe;
+mod c4_13_errors;
+mod c4_1_sessions;
 mod c4_3_qos;
 mod c4_6_order;
 mod c4_7_topics;
 mod c4_8_shared;
 mod c4_9_flow_control;
+mod c7_conformance;
 #[path = "../suite/support/mod.rs"]
 mod support;
