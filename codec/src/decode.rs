@@ -102,7 +102,7 @@ pub(crate) fn frame<'a, 'l>(
     limits: &'l DecodeLimits,
 ) -> Result<Frame<'a, 'l>, DecodeError> {
     let Some(header) = peek_fixed_header(bytes, version, limits)? else {
-        return Ok(Frame::NeedMore((bytes.len() + 1).max(2)));
+        return Ok(Frame::NeedMore(bytes.len().saturating_add(1).max(2)));
     };
     let len = header.packet_len();
     let Some(body) = bytes.get(usize::from(header.len)..len) else {

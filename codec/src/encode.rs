@@ -25,7 +25,7 @@ pub(crate) trait Body {
 #[inline]
 pub(crate) fn encoded_len(packet: &impl Body, version: ProtocolVersion) -> usize {
     let remaining = packet.remaining_length(version);
-    1 + var_int::len(remaining) + remaining
+    var_int::len_with(remaining).saturating_add(1)
 }
 
 #[inline]
@@ -185,13 +185,12 @@ pub(crate) struct Counter(pub(crate) usize);
 impl Sink for Counter {
     #[inline]
     fn put_slice(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
+        self.0 = self.0.saturating_add(bytes.len());
     }
 
     #[inline]
     fn put_section(&mut self, section: &impl Section) {
-        let len = section.len();
-        self.0 += var_int::len(len) + len;
+        self.0 = self.0.saturating_add(var_int::len_with(section.len()));
     }
 }
 

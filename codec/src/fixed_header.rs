@@ -23,7 +23,7 @@ impl FixedHeader {
     #[inline]
     #[must_use]
     pub const fn packet_len(&self) -> usize {
-        self.len as usize + self.remaining_length as usize
+        (self.len as usize).saturating_add(self.remaining_length as usize)
     }
 }
 
@@ -51,7 +51,7 @@ pub fn peek_fixed_header(
             packet_type,
             flags: first & 0x0f,
             remaining_length,
-            len: 1 + len as u8,
+            len: (len as u8).saturating_add(1),
         };
         check_length(&header, limits).map(|()| Some(header))
     });
@@ -125,7 +125,7 @@ fn is_expected(packet_type: PacketType, version: ProtocolVersion, direction: Dir
 
 #[inline]
 fn check_length(header: &FixedHeader, limits: &DecodeLimits) -> Result<(), DecodeErrorKind> {
-    let size = u32::from(header.len) + header.remaining_length;
+    let size = header.remaining_length.saturating_add(u32::from(header.len));
     if size > limits.maximum_packet_size {
         return Err(DecodeErrorKind::PacketTooLarge {
             size,

@@ -37,6 +37,23 @@
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
+// Nothing in here may panic on what a peer sends. So that it need not be proven again and again, the compiler refuses
+// what could; an exception says beside it why it cannot be reached. A broken contract of the caller is an assertion.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 extern crate alloc;
 

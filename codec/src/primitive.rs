@@ -118,7 +118,7 @@ pub(crate) fn topic_filter<'a>(input: &'a [u8], limits: &DecodeLimits) -> Parsed
         Err(why) => return Err(fail(bytes, DecodeErrorKind::InvalidTopicFilter(why))),
     };
     let share_levels = if filter.is_shared() { 2 } else { 0 };
-    if scan.separators - share_levels >= u32::from(limits.topic_levels) {
+    if scan.separators.saturating_sub(share_levels) >= u32::from(limits.topic_levels) {
         return Err(fail(bytes, DecodeErrorKind::FilterTooDeep));
     }
     Ok((rest, filter))

@@ -6,6 +6,7 @@ pub(crate) mod subscription_ids;
 pub(crate) mod user;
 
 use crate::packet::{PacketSet, PacketType};
+use crate::var_int::{self, VarInt};
 
 /// How a Property's value stands on the wire. The specification's one-byte Properties all allow 0 and 1 only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +168,7 @@ impl<'a> Iterator for RawProperties<'a> {
         let (&id, rest) = self.0.split_first()?;
         let id = PropertyId::from_value(id)?;
         let (value, rest) = rest.split_at_checked(raw_len(id.wire_type(), rest)?)?;
-        let (whole, _) = self.0.split_at_checked(1 + value.len())?;
+        let (whole, _) = self.0.split_at_checked(value.len().saturating_add(1))?;
         self.0 = rest;
         Some(RawProperty { id, whole, value })
     }
@@ -178,17 +179,20 @@ fn raw_len(wire_type: WireType, bytes: &[u8]) -> Option<usize> {
         WireType::Boolean => 1,
         WireType::TwoByte => 2,
         WireType::FourByte => 4,
-        WireType::VarInt => 1 + bytes.iter().take_while(|byte| **byte & 0x80 != 0).count(),
+        WireType::VarInt => match var_int::read(bytes) {
+            Ok(VarInt::Value(_, len)) => len,
+            _ => return None,
+        },
         WireType::Utf8 | WireType::Binary => raw_field_len(bytes)?,
         WireType::Utf8Pair => {
             let name = raw_field_len(bytes)?;
-            name + raw_field_len(bytes.get(name..)?)?
+            raw_field_len(bytes.get(name..)?)?.saturating_add(name)
         }
     })
 }
 
 fn raw_field_len(bytes: &[u8]) -> Option<usize> {
-    Some(2 + usize::from(u16::from_be_bytes(*bytes.first_chunk()?)))
+    Some(usize::from(u16::from_be_bytes(*bytes.first_chunk()?)).saturating_add(2))
 }
 
 /// The text of a checked string field, without its length.

@@ -41,8 +41,8 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan {
 fn padded(bytes: &[u8], rest: &[u8]) -> u64 {
     match bytes.last_chunk::<8>() {
         Some(last) => {
-            let bits = 8 * rest.len() as u32;
-            u64::from_le_bytes(*last) >> (64 - bits) | u64::MAX << bits
+            let bits = u8::BITS.wrapping_mul(rest.len() as u32);
+            u64::from_le_bytes(*last).rotate_left(bits) | u64::MAX << bits
         }
         None => rest.iter().fold(u64::MAX, |word, byte| word << 8 | u64::from(*byte)),
     }

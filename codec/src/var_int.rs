@@ -19,13 +19,13 @@ pub(crate) enum VarInt {
 #[inline]
 pub(crate) fn read(bytes: &[u8]) -> Result<VarInt, DecodeErrorKind> {
     let mut value = 0;
-    for (at, &byte) in bytes.iter().take(4).enumerate() {
-        value |= u32::from(byte & 0x7f) << (7 * at);
+    for (&byte, (len, shift)) in bytes.iter().zip([(1, 0), (2, 7), (3, 14), (4, 21)]) {
+        value |= u32::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            if byte == 0 && at > 0 {
+            if byte == 0 && len > 1 {
                 return Err(DecodeErrorKind::VarIntNotMinimal);
             }
-            return Ok(VarInt::Value(value, at + 1));
+            return Ok(VarInt::Value(value, len));
         }
     }
     if bytes.len() >= 4 {
@@ -44,4 +44,10 @@ pub(crate) const fn len(value: usize) -> usize {
         0x4000..=0x1f_ffff => 3,
         _ => 4,
     }
+}
+
+/// How many bytes a length takes together with as many bytes as it says.
+#[inline]
+pub(crate) const fn len_with(bytes: usize) -> usize {
+    len(bytes).saturating_add(bytes)
 }

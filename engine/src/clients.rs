@@ -290,7 +290,7 @@ impl Clients {
     fn is_over(&self, key: SessionKey, owed: &Owed) -> bool {
         let sender = self.sessions.get(key).and_then(|session| session.sender.as_deref());
         let (queued, bytes) = sender.map_or((0, 0), |sender| (sender.queue.len(), sender.queue_bytes));
-        queued >= self.config.queue_max || bytes + owed.charge() > self.config.queue_bytes_max
+        queued >= self.config.queue_max || bytes.saturating_add(owed.charge()) > self.config.queue_bytes_max
     }
 
     /// Drops what has expired at the front of a queue and among the oldest behind it [MQTT-3.3.2-5]: it must not keep
@@ -412,7 +412,8 @@ impl Clients {
     /// Bytes to charge for a Subscription whose texts have this length: the tree holds them, and with a journal the
     /// Session does, too.
     pub(crate) fn subscription_charge(&self, text: usize) -> usize {
-        SUBSCRIPTION_BYTES + text * if self.journal.is_on() { 2 } else { 1 }
+        let copies = if self.journal.is_on() { 2 } else { 1 };
+        text.saturating_mul(copies).saturating_add(SUBSCRIPTION_BYTES)
     }
 
     /// Gives up one hold of a message; the last one refunds its charge and may recycle its buffer.

@@ -5,6 +5,8 @@
 //!        └───────────────────────────┴─ nobody to ask, nothing to write ──┘
 //! ```
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::{
     boxed::Box,
     collections::{BTreeMap, VecDeque},
@@ -217,14 +219,14 @@ impl Connection {
         let at = usize::from(alias.get());
         let Aliases { incoming, bytes, .. } = &mut **self.aliases.get_or_insert_default();
         if incoming.len() <= at {
-            incoming.resize(at + 1, None);
+            incoming.resize(at.saturating_add(1), None);
         }
         if let Some(slot) = incoming.get_mut(at)
             && slot.as_deref() != Some(topic)
         {
             let (old, new) = (slot.as_deref().map_or(0, alias_charge), alias_charge(topic));
             *slot = Some(Box::from(topic));
-            *bytes = *bytes + new - old;
+            *bytes = bytes.saturating_add(new).saturating_sub(old);
             memory.charge(new);
             memory.refund(old);
         }
@@ -243,10 +245,10 @@ impl Connection {
         if outgoing.len() >= usize::from(self.topic_alias_maximum) || memory.is_full() {
             return (None, false);
         }
-        let alias = TopicAlias::new(outgoing.len() as u16 + 1);
+        let alias = TopicAlias::new((outgoing.len() as u16).saturating_add(1));
         if let Some(alias) = alias {
             outgoing.insert(topic.as_bytes().into(), alias);
-            *bytes += alias_charge(topic);
+            *bytes = bytes.saturating_add(alias_charge(topic));
             memory.charge(alias_charge(topic));
         }
         (alias, false)
@@ -257,14 +259,14 @@ impl Connection {
         if let Some(aliases) = &mut self.aliases
             && aliases.outgoing.remove(topic.as_bytes()).is_some()
         {
-            aliases.bytes -= alias_charge(topic);
+            aliases.bytes = aliases.bytes.saturating_sub(alias_charge(topic));
             memory.refund(alias_charge(topic));
         }
     }
 }
 
 const fn alias_charge(topic: &str) -> usize {
-    ALIAS_BYTES + topic.len()
+    ALIAS_BYTES.saturating_add(topic.len())
 }
 
 /// The connections of a shard, in the transport's slots.
@@ -279,10 +281,12 @@ impl Connections {
         let at = id.slot();
         if self.slots.len() <= at {
             // By a quarter and not by doubling: the table is the largest part of an idle connection.
-            let more = (at + 1 - self.slots.len()).max(self.slots.len() / 4);
+            let needed = at.saturating_add(1);
+            let more = needed.saturating_sub(self.slots.len()).max(self.slots.len() / 4);
             self.slots.reserve_exact(more);
-            self.slots.resize_with(at + 1, Connection::new);
+            self.slots.resize_with(needed, Connection::new);
         }
+        #[expect(clippy::indexing_slicing, reason = "a slot at `at` was just made sure of")]
         let connection = &mut self.slots[at];
         *connection = Connection::new();
         connection.id = Some(id);

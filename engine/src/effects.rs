@@ -1,5 +1,7 @@
 //! What follows from an input: plain data, grouped by kind, in the order to apply.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::num::{NonZeroU16, NonZeroU32};
 
@@ -58,7 +60,7 @@ impl Effects {
     /// so that what it was charged with is free again.
     pub fn spend(&mut self, record: Record) {
         if let Record::Body(_, message) = record {
-            self.refunds += self.recycle(message);
+            self.refunds = self.recycle(message).saturating_add(self.refunds);
         }
     }
 
@@ -103,7 +105,7 @@ impl Effects {
             && let Some(transmit) = self.transmits.pop()
         {
             if let Outgoing::Publish(delivery) = transmit.packet {
-                self.refunds += self.recycle(delivery.message);
+                self.refunds = self.recycle(delivery.message).saturating_add(self.refunds);
             }
         }
         self.forwards.truncate(mark.forwards);
@@ -260,8 +262,9 @@ impl Delivery {
     /// An upper bound of its encoded length, found without encoding.
     pub(crate) fn bytes_max(&self) -> u32 {
         const FIXED: usize = 5 + 2 + 2 + 4 + 5 + 3 + 5;
-        let ids = 5 * self.more_subscription_ids.as_ref().map_or(0, |more| more.len());
-        (self.message.bytes_len() + FIXED + ids) as u32
+        let ids = self.more_subscription_ids.as_ref().map_or(0, |more| more.len());
+        let bytes = self.message.bytes_len().saturating_add(FIXED);
+        u32::try_from(ids.saturating_mul(5).saturating_add(bytes)).unwrap_or(u32::MAX)
     }
 
     /// The exact encoded length.

@@ -1,5 +1,7 @@
 //! What the engine is told.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 use sol_codec::{DecodeError, Packet, ProtocolVersion, QoS, ReasonCode};
@@ -157,6 +159,9 @@ pub(crate) struct OwnedWill {
 impl OwnedWill {
     /// Bytes that it is charged for.
     pub(crate) const fn charge(&self) -> usize {
-        WILL_BYTES + self.topic.len() + self.properties.len() + self.payload.len()
+        WILL_BYTES
+            .saturating_add(self.topic.len())
+            .saturating_add(self.properties.len())
+            .saturating_add(self.payload.len())
     }
 }

@@ -29,6 +29,23 @@
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
+// Nothing in here may panic on what a peer sends: the compiler refuses what could. Where a table of our own is indexed,
+// one accessor says why the index is good. Modules that reckon with lengths refuse unchecked arithmetic, too; what
+// elsewhere counts what there is may overflow only by a mistake of ours, and then a contained panic is better.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 extern crate alloc;
 #[cfg(test)]

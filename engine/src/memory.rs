@@ -1,5 +1,7 @@
 //! What is kept is charged: `charge` and `refund` are the only way in and out.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use crate::input::Level;
 
 /// Bytes charged for a Session beyond what hangs on it.
@@ -49,7 +51,7 @@ impl Memory {
 
     #[inline]
     pub(crate) fn charge(&mut self, bytes: usize) {
-        self.used += bytes;
+        self.used = self.used.saturating_add(bytes);
         self.peak = self.peak.max(self.used);
         self.full |= self.used > self.max;
     }
@@ -72,6 +74,6 @@ impl Memory {
     }
 
     const fn has_room(&self) -> bool {
-        self.used < self.max - self.max / 20
+        self.used < self.max.saturating_sub(self.max / 20)
     }
 }

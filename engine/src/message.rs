@@ -1,5 +1,7 @@
 //! An Application Message that outlives the packet it came in.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
@@ -73,7 +75,7 @@ impl Message {
         self.topic.clear();
         self.topic.push_str(topic);
         self.bytes.clear();
-        self.bytes.reserve(properties_len + payload.len());
+        self.bytes.reserve(properties_len.saturating_add(payload.len()));
         if properties_len > 0 {
             properties.write_to(&mut self.bytes);
         }
@@ -144,23 +146,23 @@ impl Message {
 
     /// Whether keeping this message would waste buffer.
     pub(crate) fn is_exact(&self) -> bool {
-        self.capacity() <= self.bytes_len() + 32
+        self.capacity() <= self.bytes_len().saturating_add(32)
     }
 
     /// Bytes that this message is charged for while it is kept: its buffer and a constant for what surrounds it.
     #[must_use]
     pub const fn charge(&self) -> usize {
-        self.capacity() + 128
+        self.capacity().saturating_add(128)
     }
 
     /// Bytes of topic, properties and payload.
     pub(crate) const fn bytes_len(&self) -> usize {
-        self.topic.len() + self.bytes.len()
+        self.topic.len().saturating_add(self.bytes.len())
     }
 
     /// Bytes of buffer, for deciding whether a spent message is worth recycling.
     pub(crate) const fn capacity(&self) -> usize {
-        self.topic.capacity() + self.bytes.capacity()
+        self.topic.capacity().saturating_add(self.bytes.capacity())
     }
 }
 

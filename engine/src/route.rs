@@ -121,7 +121,7 @@ impl Engine {
                 }
                 outcome.refused |= unkept && publish.source.may_refuse();
             } else {
-                self.post(home).retain = true;
+                self.post(home, |post| post.retain = true);
             }
         }
         // Groups up to here have it.
@@ -130,7 +130,7 @@ impl Engine {
             outcome.matched = !matches.filters.is_empty() || !matches.groups.is_empty() || matches.shards != 0;
             if !matches!(publish.source, Source::Shard { .. }) {
                 for shard in shards_in(matches.shards) {
-                    self.post(shard).route = true;
+                    self.post(shard, |post| post.route = true);
                 }
                 shared = self.share(now, &publish, &matches.groups, &mut outcome, effects);
             }
@@ -165,24 +165,23 @@ impl Engine {
         hash
     }
 
-    /// The forward to a shard that is being put together.
-    fn post(&mut self, to: ShardId) -> &mut Post {
+    /// Changes the forward to a shard, which is being put together.
+    fn post(&mut self, to: ShardId, change: impl FnOnce(&mut Post)) {
         let posts = &mut self.scratch.posts;
-        let at = posts.iter().position(|post| post.to == to).unwrap_or_else(|| {
-            posts.push(Post {
+        match posts.iter_mut().find(|post| post.to == to) {
+            Some(post) => change(post),
+            None => change(posts.push_mut(Post {
                 to,
                 route: false,
                 retain: false,
                 groups: Vec::new(),
-            });
-            posts.len() - 1
-        });
-        &mut posts[at]
+            })),
+        }
     }
 
     /// Has a Shared Subscription's message forwarded to a shard that was picked for it.
     pub(crate) fn post_pick(&mut self, to: ShardId, pick: GroupPick) {
-        self.post(to).groups.push(pick);
+        self.post(to, |post| post.groups.push(pick));
     }
 
     /// Whether forwards have been put together and not sent.

@@ -1,5 +1,7 @@
 //! Vectors that grow by a quarter: a table of a million entries should not keep room for a second million.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::vec::Vec;
 
 /// Appends `value`; when the vector is full, room for a quarter more is made.
@@ -32,7 +34,7 @@ pub(crate) fn remove_sorted<K: Ord>(list: &mut Vec<K>, key: &K) {
 /// Gives memory back once less than a quarter of it is in use, so that removing one by one stays cheap.
 pub(crate) fn settle<T>(vec: &mut Vec<T>) {
     if vec.len() < vec.capacity() / 4 {
-        vec.shrink_to(vec.len() + vec.len() / 4);
+        vec.shrink_to(vec.len().saturating_add(vec.len() / 4));
     }
 }
 

@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::mem;
 use core::num::NonZeroU32;
 
 use crate::tight;
@@ -91,7 +92,7 @@ impl<R: Copy> TimerWheel<R> {
         self.len += 1;
         TimerKey {
             slot,
-            generation: self.entries[slot as usize].generation,
+            generation: self.entry(slot).generation,
         }
     }
 
@@ -113,7 +114,7 @@ impl<R: Copy> TimerWheel<R> {
         self.now = self.now.max(now);
         let target = self.now.as_nanos() / TICK;
         loop {
-            let due = self.heads[usize::from(DUE)];
+            let due = self.head(DUE);
             if due != NONE {
                 return Some(self.remove(due));
             }
@@ -129,7 +130,7 @@ impl<R: Copy> TimerWheel<R> {
     /// When to call [`pop_due`](Self::pop_due) next: at or before the moment at which the earliest deadline is handed
     /// out. A call at that moment hands something out or moves this moment on, so a loop around both does not spin.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.heads[usize::from(DUE)] != NONE {
+        if self.head(DUE) != NONE {
             return Some(self.now);
         }
         self.next_place()
@@ -139,8 +140,8 @@ impl<R: Copy> TimerWheel<R> {
     /// The first place with entries, and the tick at which it begins. A lower level ends before the next place of a
     /// higher one begins, and within a level the places are in order of time, so this is the earliest.
     fn next_place(&self) -> Option<(u64, u16)> {
-        let level = self.occupied.iter().position(|&places| places != 0)?;
-        let place = u64::from(self.occupied[level].trailing_zeros());
+        let (level, places) = self.occupied.iter().enumerate().find(|&(_, &places)| places != 0)?;
+        let place = u64::from(places.trailing_zeros());
         let shift = LEVEL_BITS * level as u32;
         let around = self.current >> (shift + LEVEL_BITS) << LEVEL_BITS;
         Some((
@@ -161,12 +162,12 @@ impl<R: Copy> TimerWheel<R> {
     /// Moves every entry of `place`, which the current tick has reached, to a lower level or among the due.
     fn cascade(&mut self, place: u16) {
         loop {
-            let slot = self.heads[usize::from(place)];
+            let slot = self.head(place);
             if slot == NONE {
                 return;
             }
             self.unlink(slot);
-            let lower = self.place_of(self.entries[slot as usize].tick);
+            let lower = self.place_of(self.entry(slot).tick);
             self.link(slot, lower);
         }
     }
@@ -189,39 +190,39 @@ impl<R: Copy> TimerWheel<R> {
             return slot;
         }
         let slot = self.vacant;
-        let entry = &mut self.entries[slot as usize];
-        self.vacant = entry.next;
+        let entry = self.entry_mut(slot);
         entry.reason = reason;
         entry.tick = tick;
+        self.vacant = entry.next;
         slot
     }
 
     fn remove(&mut self, slot: u32) -> R {
         self.unlink(slot);
         self.len -= 1;
-        let entry = &mut self.entries[slot as usize];
+        let vacant = mem::replace(&mut self.vacant, slot);
+        let entry = self.entry_mut(slot);
         entry.generation = entry.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        entry.next = self.vacant;
-        self.vacant = slot;
+        entry.next = vacant;
         entry.reason
     }
 
     /// Appends to the ring of `place`, so that what was inserted first is handed out first.
     fn link(&mut self, slot: u32, place: u16) {
-        let head = self.heads[usize::from(place)];
+        let head = self.head(place);
         let (next, previous) = if head == NONE {
             (slot, slot)
         } else {
-            (head, self.entries[head as usize].previous)
+            (head, self.entry(head).previous)
         };
-        let entry = &mut self.entries[slot as usize];
+        let entry = self.entry_mut(slot);
         entry.place = place;
         entry.next = next;
         entry.previous = previous;
-        self.entries[previous as usize].next = slot;
-        self.entries[next as usize].previous = slot;
+        self.entry_mut(previous).next = slot;
+        self.entry_mut(next).previous = slot;
         if head == NONE {
-            self.heads[usize::from(place)] = slot;
+            *self.head_mut(place) = slot;
             self.mark(place, true);
         }
     }
@@ -229,16 +230,16 @@ impl<R: Copy> TimerWheel<R> {
     fn unlink(&mut self, slot: u32) {
         let Entry {
             next, previous, place, ..
-        } = self.entries[slot as usize];
+        } = *self.entry(slot);
         if next == slot {
-            self.heads[usize::from(place)] = NONE;
+            *self.head_mut(place) = NONE;
             self.mark(place, false);
             return;
         }
-        self.entries[previous as usize].next = next;
-        self.entries[next as usize].previous = previous;
-        if self.heads[usize::from(place)] == slot {
-            self.heads[usize::from(place)] = next;
+        self.entry_mut(previous).next = next;
+        self.entry_mut(next).previous = previous;
+        if self.head(place) == slot {
+            *self.head_mut(place) = next;
         }
     }
 
@@ -248,6 +249,32 @@ impl<R: Copy> TimerWheel<R> {
         if let Some(level) = self.occupied.get_mut(usize::from(place) / PLACES_PER_LEVEL) {
             *level = if occupied { *level | bit } else { *level & !bit };
         }
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "slots come from `occupy`, and no entry is ever taken out of the vector"
+    )]
+    fn entry(&self, slot: u32) -> &Entry<R> {
+        &self.entries[slot as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "as of `entry`")]
+    fn entry_mut(&mut self, slot: u32) -> &mut Entry<R> {
+        &mut self.entries[slot as usize]
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a place is `DUE` or a level below 7 with a place below 64: see `place_of` and `next_place`"
+    )]
+    fn head(&self, place: u16) -> u32 {
+        self.heads[usize::from(place)]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "as of `head`")]
+    fn head_mut(&mut self, place: u16) -> &mut u32 {
+        &mut self.heads[usize::from(place)]
     }
 }
 

@@ -185,8 +185,10 @@ impl TopicTree {
     pub fn subscribe(&mut self, filter: &str, subscription: Subscription) -> Subscribed {
         self.generation += 1;
         let key = self.make_key(filter);
-        let Some(listeners) = self.listeners_mut(key) else {
-            unreachable!("the filter was just made")
+        let listeners = if key.is_wildcard() {
+            &mut self.wild.at_mut(key.slot()).listeners
+        } else {
+            &mut self.exact.at_mut(key.slot()).listeners
         };
         let replaced = listeners.insert(subscription);
         Subscribed {
@@ -237,8 +239,8 @@ impl TopicTree {
     /// Adds to `out` where `topic`, whose [`topic_hash`](Self::topic_hash) is `hash`, leads to: one lookup of the
     /// hash, one more if other shards listen to exact filters, and a walk through the trie along the topic.
     pub fn matches(&self, topic: &str, hash: u64, out: &mut Matches) {
-        if let Some(slot) = self.exact_index.find(hash, |slot| self.exact[slot].text.is(topic)) {
-            out.add(FilterKey::new(slot, false), &self.exact[slot].listeners);
+        if let Some(slot) = self.exact_index.find(hash, |slot| self.exact.at(slot).text.is(topic)) {
+            out.add(FilterKey::new(slot, false), &self.exact.at(slot).listeners);
         }
         if !self.exact_interest.is_empty() {
             let interest = self.exact_interest.find(hash, |interest| interest.hash == hash);
@@ -246,7 +248,7 @@ impl TopicTree {
         }
         let mut frontier = core::mem::take(&mut out.frontier);
         self.trie.walk(topic, &mut frontier, |slot| {
-            out.add(FilterKey::new(slot, true), &self.wild[slot].listeners)
+            out.add(FilterKey::new(slot, true), &self.wild.at(slot).listeners)
         });
         out.frontier = frontier;
     }
@@ -265,7 +267,7 @@ impl TopicTree {
         }
         let slot = self
             .exact_index
-            .find(self.topic_hash(filter), |slot| self.exact[slot].text.is(filter))?;
+            .find(self.topic_hash(filter), |slot| self.exact.at(slot).text.is(filter))?;
         Some(FilterKey::new(slot, false))
     }
 

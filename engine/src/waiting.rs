@@ -188,7 +188,7 @@ impl Engine {
         reason_codes: Vec<u8>,
         effects: &mut Effects,
     ) {
-        let bytes = reason_codes.len() as u32 + 8;
+        let bytes = (reason_codes.len() as u32).saturating_add(8);
         let reason_codes = alloc::boxed::Box::new(reason_codes);
         let packet = match lane {
             Lane::SubAck => Outgoing::SubAck {

@@ -107,6 +107,7 @@ impl Encoder {
             None
         };
         let shape = usize::from(is_v5) << 1 | usize::from(delivery.qos > QoS::AtMostOnce);
+        #[expect(clippy::indexing_slicing, reason = "there are four, and a shape has two bits")]
         let last = &mut self.last[shape];
         let message = Rc::as_ptr(&delivery.message);
         if last.message != message || last.expiry != expiry {

@@ -26,6 +26,21 @@
 //! and [`Observer`], which hears what happens.
 
 #![deny(unsafe_code)]
+// Nothing in here may panic on what a peer sends: the compiler refuses what could, and an exception says why it is none.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod backend;
 mod clock;

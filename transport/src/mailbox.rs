@@ -241,7 +241,7 @@ impl Mailbox {
     /// Adds to the batch for a shard. It leaves with [`Mailbox::send`].
     pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) {
         if let Some(batch) = self.batch(to) {
-            batch.charge += message.charge();
+            batch.charge = message.charge().saturating_add(batch.charge);
             batch.messages.push(message);
         }
     }
@@ -249,7 +249,11 @@ impl Mailbox {
     /// Adds a connection to the batch for a shard.
     pub(crate) fn post_moved(&mut self, to: ShardId, moved: Moved) {
         if let Some(batch) = self.batch(to) {
-            batch.charge += size_of::<Moved>() + moved.kept.len();
+            batch.charge = moved
+                .kept
+                .len()
+                .saturating_add(size_of::<Moved>())
+                .saturating_add(batch.charge);
             batch.moved.push(moved);
         }
     }

@@ -51,16 +51,16 @@ impl PublishHead {
         out.put_u8(publish.first_byte());
         out.put_var_int(remaining);
         publish.write_head(version, &mut out);
-        let fixed = 1 + var_int::len(remaining);
+        let fixed = var_int::len(remaining).saturating_add(1);
         let topic_len = publish.topic.map_or(0, |topic| topic.as_str().len());
         let packet_id_at = if publish.qos > QoS::AtMostOnce {
-            fixed + 2 + topic_len
+            fixed.saturating_add(2).saturating_add(topic_len)
         } else {
             0
         };
         // Both are below the 268,435,460 bytes of the largest packet, which `put_var_int` has asserted.
         Self {
-            len: (fixed + remaining - publish.payload.len()) as u32,
+            len: fixed.saturating_add(remaining).saturating_sub(publish.payload.len()) as u32,
             packet_id_at: packet_id_at as u32,
         }
     }
@@ -102,24 +102,16 @@ impl PublishHead {
         packet_id: Option<PacketId>,
         out: &mut impl BufMut,
     ) {
-        assert!(
-            self.has_packet_id() == (qos > QoS::AtMostOnce),
-            "a head is for QoS 0 or for the levels above it"
-        );
-        assert!(
-            self.has_packet_id() == packet_id.is_some(),
-            "a Packet Identifier stands exactly above QoS 0"
-        );
+        self.assert_fits(encoded, qos, packet_id);
         out.put_u8(first_byte(dup, qos, retain));
-        match packet_id {
-            Some(packet_id) => {
-                let at = self.packet_id_at as usize;
-                out.put_slice(&encoded[1..at]);
-                out.put_u16(packet_id.get());
-                out.put_slice(&encoded[at + 2..]);
-            }
-            None => out.put_slice(&encoded[1..]),
-        }
+        let Some(packet_id) = packet_id else {
+            out.put_slice(encoded.get(1..).unwrap_or_default());
+            return;
+        };
+        let at = self.packet_id_at as usize;
+        out.put_slice(encoded.get(1..at).unwrap_or_default());
+        out.put_u16(packet_id.get());
+        out.put_slice(encoded.get(at.saturating_add(2)..).unwrap_or_default());
     }
 
     /// As [`copy`](Self::copy), in place.
@@ -128,6 +120,20 @@ impl PublishHead {
     /// As [`copy`](Self::copy).
     #[inline]
     pub fn patch(&self, encoded: &mut [u8], dup: bool, qos: QoS, retain: bool, packet_id: Option<PacketId>) {
+        self.assert_fits(encoded, qos, packet_id);
+        if let Some(first) = encoded.first_mut() {
+            *first = first_byte(dup, qos, retain);
+        }
+        let place = encoded.get_mut(self.packet_id_at as usize..);
+        if let Some(packet_id) = packet_id
+            && let Some(place) = place.and_then(<[u8]>::first_chunk_mut)
+        {
+            *place = packet_id.get().to_be_bytes();
+        }
+    }
+
+    #[inline]
+    fn assert_fits(&self, encoded: &[u8], qos: QoS, packet_id: Option<PacketId>) {
         assert!(
             self.has_packet_id() == (qos > QoS::AtMostOnce),
             "a head is for QoS 0 or for the levels above it"
@@ -136,10 +142,6 @@ impl PublishHead {
             self.has_packet_id() == packet_id.is_some(),
             "a Packet Identifier stands exactly above QoS 0"
         );
-        encoded[0] = first_byte(dup, qos, retain);
-        if let Some(packet_id) = packet_id {
-            let at = self.packet_id_at as usize;
-            encoded[at..at + 2].copy_from_slice(&packet_id.get().to_be_bytes());
-        }
+        assert!(encoded.len() >= self.len(), "the bytes are not those of the head");
     }
 }

@@ -241,10 +241,10 @@ encodable!(Subscribe<'_>);
 pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Subscribe<'a>> {
     let (rest, packet_id) = packet_id(input)?;
     let (payload, properties) = properties(rest, context)?;
-    let (mut rest, mut count) = (payload, 0);
+    let (mut rest, mut count) = (payload, 0_usize);
     while !rest.is_empty() {
         (rest, _) = request(rest, context)?;
-        count += 1;
+        count = count.saturating_add(1);
     }
     if count == 0 {
         return Err(fail(payload, DecodeErrorKind::NoTopicFilter));

@@ -145,10 +145,10 @@ encodable!(Unsubscribe<'_>);
 pub(crate) fn parse<'a>(input: &'a [u8], context: Context<'_>) -> Parsed<'a, Unsubscribe<'a>> {
     let (rest, packet_id) = packet_id(input)?;
     let (payload, user_properties) = user_properties(rest, context)?;
-    let (mut rest, mut count) = (payload, 0);
+    let (mut rest, mut count) = (payload, 0_usize);
     while !rest.is_empty() {
         (rest, _) = topic_filter(rest, context.limits)?;
-        count += 1;
+        count = count.saturating_add(1);
     }
     if count == 0 {
         return Err(fail(payload, DecodeErrorKind::NoTopicFilter));

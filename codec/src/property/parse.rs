@@ -131,7 +131,8 @@ pub(crate) fn section<'a>(
         let (after, (id, value)) = property(unread, holder, direction, checked.seen)?;
         checked.seen |= bit(id);
         if id.is_application() {
-            checked.application_len += unread.len() - after.len();
+            let len = unread.len().saturating_sub(after.len());
+            checked.application_len = checked.application_len.saturating_add(len);
         }
         visit(id, value);
         unread = after;

@@ -1,5 +1,7 @@
 //! Publishes under memory or disk pressure: a 5.0 publisher is told 0x97, an older one waits for its acknowledgement.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc};
 
 use sol_codec::{PacketId, ReasonCode};
@@ -68,7 +70,7 @@ impl Engine {
             return Flow::Stop;
         };
         let parked = connection.parked.get_or_insert_with(|| {
-            self.last_parked += 1;
+            self.last_parked = self.last_parked.wrapping_add(1);
             self.parking.insert(self.last_parked, id);
             Box::new(Parked {
                 n: self.last_parked,
@@ -77,13 +79,13 @@ impl Engine {
                 bytes: 0,
             })
         });
-        let bytes = message.charge();
-        if parked.bytes + bytes > max {
+        let bytes = parked.bytes.saturating_add(message.charge());
+        if bytes > max {
             self.clients.let_go(message, effects);
             self.end_connection(now, id, Cause::Parked, effects);
             return Flow::Stop;
         }
-        parked.bytes += bytes;
+        parked.bytes = bytes;
         parked.waiting.push_back((message, ack.map(|(_, packet_id)| packet_id)));
         Flow::Go
     }
@@ -96,7 +98,7 @@ impl Engine {
             && self.line.len() < self.clients.config.fanout_waiting_max
             && let Some((&n, &id)) = self.parking.first_key_value()
         {
-            self.work += 1;
+            self.work = self.work.saturating_add(1);
             let next = self.clients.connections.get_mut(id).and_then(|connection| {
                 let from = Publisher::of(id, connection)?;
                 let (message, packet_id) = connection.parked.as_mut()?.waiting.pop_front()?;

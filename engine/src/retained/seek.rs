@@ -1,5 +1,7 @@
 //! Where a scan in topic order goes next: the one place that knows why a jump skips nothing.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use alloc::string::String;
 
 /// What a filter says about one topic of the scan.
@@ -53,7 +55,7 @@ pub(super) fn judge(filter: &str, topic: &str, target: &mut String) -> Verdict {
             return miss(wanted, topic, passed, wild, target);
         }
         last = wanted;
-        passed += level.len() + 1;
+        passed = passed.saturating_add(level.len()).saturating_add(1);
         if wanted == "+" {
             wild = passed;
         }

@@ -55,7 +55,7 @@ struct Queue {
 impl Acks {
     /// Whether an acknowledgement of this kind may leave without waiting for another.
     pub(crate) fn is_free(&self, lane: Lane) -> bool {
-        self.lanes[lane as usize].waiting.is_empty()
+        self.queue(lane).waiting.is_empty()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -69,12 +69,7 @@ impl Acks {
 
     /// How many messages of the present connection wait for a PUBACK, or for a PUBREC that refuses them.
     pub(crate) fn unfinished(&self) -> usize {
-        let told = |lane: Lane| {
-            self.lanes[lane as usize]
-                .waiting
-                .iter()
-                .filter(|waiting| !waiting.muted)
-        };
+        let told = |lane: Lane| self.queue(lane).waiting.iter().filter(|waiting| !waiting.muted);
         let refused = told(Lane::PubRec).filter(|waiting| waiting.reason_code.is_error());
         told(Lane::PubAck).count() + refused.count()
     }
@@ -82,13 +77,13 @@ impl Acks {
     /// An upper bound of [`Acks::unfinished`], found without looking at each.
     pub(crate) fn unfinished_max(&self) -> usize {
         [Lane::PubAck, Lane::PubRec]
-            .map(|lane| self.lanes[lane as usize].waiting.len())
+            .map(|lane| self.queue(lane).waiting.len())
             .iter()
             .sum()
     }
 
     pub(crate) fn push(&mut self, lane: Lane, waiting: Waiting) -> Place {
-        let queue = &mut self.lanes[lane as usize];
+        let queue = self.queue_mut(lane);
         queue.waiting.push_back(waiting);
         Place {
             lane,
@@ -98,13 +93,13 @@ impl Acks {
 
     /// The acknowledgement at a place, unless it left already.
     pub(crate) fn get_mut(&mut self, place: Place) -> Option<&mut Waiting> {
-        let queue = &mut self.lanes[place.lane as usize];
+        let queue = self.queue_mut(place.lane);
         queue.waiting.get_mut(place.n.wrapping_sub(queue.first) as usize)
     }
 
     /// The waiting acknowledgement of an identifier.
     pub(crate) fn find_mut(&mut self, lane: Lane, packet_id: PacketId) -> Option<&mut Waiting> {
-        self.lanes[lane as usize]
+        self.queue_mut(lane)
             .waiting
             .iter_mut()
             .find(|waiting| waiting.packet_id == packet_id)
@@ -112,7 +107,7 @@ impl Acks {
 
     /// The next acknowledgement of a lane that may leave.
     pub(crate) fn pop_ready(&mut self, lane: Lane) -> Option<Waiting> {
-        let queue = &mut self.lanes[lane as usize];
+        let queue = self.queue_mut(lane);
         if queue.waiting.front()?.waits > 0 {
             return None;
         }
@@ -125,5 +120,15 @@ impl Acks {
         for waiting in self.lanes.iter_mut().flat_map(|queue| queue.waiting.iter_mut()) {
             waiting.muted = true;
         }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are as many queues as lanes")]
+    const fn queue(&self, lane: Lane) -> &Queue {
+        &self.lanes[lane as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are as many queues as lanes")]
+    const fn queue_mut(&mut self, lane: Lane) -> &mut Queue {
+        &mut self.lanes[lane as usize]
     }
 }

@@ -71,7 +71,10 @@ impl Owed {
     }
 
     pub(crate) fn charge(&self) -> usize {
-        size_of::<Self>() + self.message.as_ref().map_or(0, |message| message.charge())
+        self.message
+            .as_ref()
+            .map_or(0, |message| message.charge())
+            .saturating_add(size_of::<Self>())
     }
 
     /// The PUBLISH of this message, if it is still one to be published.
@@ -303,7 +306,9 @@ impl Sender {
         while self.window.len() <= at {
             self.window.push_back(None);
         }
-        self.window[at] = Some(owed);
+        if let Some(place) = self.window.get_mut(at) {
+            *place = Some(owed);
+        }
     }
 
     fn id_at(&self, at: usize) -> PacketId {

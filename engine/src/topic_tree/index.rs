@@ -53,7 +53,7 @@ impl Index {
 
     /// The slot with that hash for which `is_it` holds, which is asked of hardly any other.
     pub(super) fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.position(upper(hash), is_it).map(|at| self.entries[at].slot)
+        self.position(upper(hash), is_it).map(|(_, slot)| slot)
     }
 
     /// Adds a slot that is not there yet.
@@ -70,13 +70,17 @@ impl Index {
             self.entries.reserve_exact(16);
             self.entries.push(VACANT);
         }
-        self.entries.copy_within(at..vacant, at + 1);
-        self.entries[at] = Entry { hash, slot };
+        if let Some(run) = self.entries.get_mut(at..=vacant)
+            && let Some(vacant) = run.last_mut()
+        {
+            *vacant = Entry { hash, slot };
+            run.rotate_right(1);
+        }
     }
 
     /// Removes a slot.
     pub(super) fn remove(&mut self, hash: u64, slot: u32) {
-        let Some(at) = self.position(upper(hash), |other| other == slot) else {
+        let Some((at, _)) = self.position(upper(hash), |other| other == slot) else {
             return;
         };
         self.len -= 1;
@@ -89,21 +93,26 @@ impl Index {
         {
             end += 1;
         }
-        self.entries.copy_within(at + 1..end, at);
-        self.entries[end - 1] = VACANT;
+        if let Some(run) = self.entries.get_mut(at..end)
+            && let Some(first) = run.first_mut()
+        {
+            *first = VACANT;
+            run.rotate_left(1);
+        }
         if self.len < self.homes / 4 {
             self.resize(self.len * 4 / 3 + SMALLEST);
         }
     }
 
-    fn position(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<usize> {
+    /// Where the entry with that hash is for whose slot `is_it` holds, and the slot.
+    fn position(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
         let home = self.home(hash);
         for (distance, entry) in self.entries.get(home..)?.iter().enumerate() {
             if entry.hash > hash {
                 return None;
             }
             if entry.hash == hash && is_it(entry.slot) {
-                return Some(home + distance);
+                return Some((home + distance, entry.slot));
             }
         }
         None

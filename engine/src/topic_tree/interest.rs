@@ -62,7 +62,7 @@ impl TopicTree {
     pub fn exact_hash_count(&self, hash: u64) -> usize {
         let mut count = 0;
         self.exact_index.find(hash, |slot| {
-            let filter = &self.exact[slot];
+            let filter = self.exact.at(slot);
             let listened = !filter.listeners.subscriptions().is_empty();
             count += usize::from(listened && self.topic_hash(filter.text.as_str()) == hash);
             false

@@ -109,6 +109,7 @@ impl Listeners {
         }
         match self {
             Self::Many(many) => many,
+            #[expect(clippy::unreachable, reason = "the general case was made above")]
             _ => unreachable!("the general case was just made"),
         }
     }
@@ -127,9 +128,10 @@ impl Listeners {
 
 /// Adds to a list in the order of Sessions and returns what it replaces.
 pub(super) fn insert_sorted(list: &mut Vec<Subscription>, new: Subscription) -> Option<Subscription> {
-    match position(list, new.session) {
-        Ok(at) => Some(core::mem::replace(&mut list[at], new)),
-        Err(at) => {
+    let at = list.partition_point(|known| known.session < new.session);
+    match list.get_mut(at).filter(|known| known.session == new.session) {
+        Some(known) => Some(core::mem::replace(known, new)),
+        None => {
             tight::insert(list, at, new);
             None
         }

@@ -70,7 +70,7 @@ impl TopicTree {
         let group = self.make_group(filter, share);
         let Group {
             members, filter: key, ..
-        } = &mut self.groups[group.0];
+        } = self.groups.at_mut(group.0);
         let replaced = insert_sorted(members, member);
         GroupJoin {
             key: *key,
@@ -100,13 +100,17 @@ impl TopicTree {
         let weight = RemoteWeight { shard, online, offline };
         if online > 0 || offline > 0 {
             let group = self.make_group(filter, share);
-            let remote = &mut self.groups[group.0].remote;
-            match remote.binary_search_by_key(&shard, |weight| weight.shard) {
-                Ok(at) => remote[at] = weight,
-                Err(at) => tight::insert(remote, at, weight),
+            let remote = &mut self.groups.at_mut(group.0).remote;
+            let at = remote.partition_point(|known| known.shard < shard);
+            match remote.get_mut(at).filter(|known| known.shard == shard) {
+                Some(known) => *known = weight,
+                None => tight::insert(remote, at, weight),
             }
         } else if let Some(group) = self.find_group(filter, share) {
-            self.groups[group.0].remote.retain(|weight| weight.shard != shard);
+            self.groups
+                .at_mut(group.0)
+                .remote
+                .retain(|weight| weight.shard != shard);
             self.forget_empty_group(group);
         }
     }
@@ -164,7 +168,7 @@ impl TopicTree {
     }
 
     fn group_position(&self, groups: &[GroupKey], share: TextId) -> Result<usize, usize> {
-        groups.binary_search_by_key(&share, |group| self.groups[group.0].share)
+        groups.binary_search_by_key(&share, |group| self.groups.at(group.0).share)
     }
 
     fn forget_empty_group(&mut self, key: GroupKey) {
@@ -174,7 +178,7 @@ impl TopicTree {
             share,
             filter,
             ..
-        } = &self.groups[key.0];
+        } = self.groups.at(key.0);
         if !members.is_empty() || !remote.is_empty() {
             return;
         }

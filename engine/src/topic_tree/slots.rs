@@ -1,13 +1,12 @@
 //! A table whose entries keep their index: vacant slots are used again, and the vector grows by a quarter.
 
 use alloc::vec::Vec;
-use core::ops::{Index, IndexMut};
 
 use crate::tight;
 
 const NONE: u32 = u32::MAX;
 
-/// Values of type `T` by index. An index is only good while its value is there: using it later is the caller's bug.
+/// Values of type `T` by index.
 pub(super) struct Slots<T> {
     entries: Vec<Slot<T>>,
     /// First vacant slot; each names the next.
@@ -47,6 +46,21 @@ impl<T> Slots<T> {
         }
     }
 
+    /// The value at an index that another entry of the topic tree names.
+    #[expect(
+        clippy::expect_used,
+        reason = "an entry that names a slot is forgotten before the slot is vacated, and no index comes from a peer"
+    )]
+    pub(super) fn at(&self, index: u32) -> &T {
+        self.get(index).expect("the slot is in use")
+    }
+
+    /// As [`at`](Self::at), to change it.
+    #[expect(clippy::expect_used, reason = "as of `at`")]
+    pub(super) fn at_mut(&mut self, index: u32) -> &mut T {
+        self.get_mut(index).expect("the slot is in use")
+    }
+
     pub(super) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
         let index = self.vacant;
@@ -76,20 +90,6 @@ impl<T> Slots<T> {
         self.vacant = index;
         self.len -= 1;
         Some(value)
-    }
-}
-
-impl<T> Index<u32> for Slots<T> {
-    type Output = T;
-
-    fn index(&self, index: u32) -> &T {
-        self.get(index).expect("the slot is in use")
-    }
-}
-
-impl<T> IndexMut<u32> for Slots<T> {
-    fn index_mut(&mut self, index: u32) -> &mut T {
-        self.get_mut(index).expect("the slot is in use")
     }
 }
 

@@ -56,14 +56,14 @@ impl Texts {
         let hash = hash_text(&self.hasher, text.as_bytes());
         let slot = self
             .index
-            .find(hash, |slot| self.texts[slot].bytes() == text.as_bytes())?;
+            .find(hash, |slot| self.texts.at(slot).bytes() == text.as_bytes())?;
         NonZeroU32::new(slot + 1).map(TextId)
     }
 
     /// Adds a holder; each must [`release`](Self::release) once.
     pub(super) fn hold(&mut self, text: &str) -> TextId {
         if let Some(id) = self.find(text) {
-            *self.texts[id.slot()].holders() += 1;
+            *self.texts.at_mut(id.slot()).holders() += 1;
             return id;
         }
         let slot = self.texts.insert(Text::new(text.as_bytes()));
@@ -72,7 +72,7 @@ impl Texts {
     }
 
     pub(super) fn release(&mut self, id: TextId) {
-        let holders = self.texts[id.slot()].holders();
+        let holders = self.texts.at_mut(id.slot()).holders();
         *holders -= 1;
         if *holders > 0 {
             return;
@@ -84,11 +84,11 @@ impl Texts {
 
     /// Whether `id` names `text`: cheaper than asking for the name of `text`.
     pub(super) fn is(&self, id: TextId, text: &[u8]) -> bool {
-        self.texts[id.slot()].bytes() == text
+        self.texts.at(id.slot()).bytes() == text
     }
 
     pub(super) fn text(&self, id: TextId) -> &str {
-        core::str::from_utf8(self.texts[id.slot()].bytes()).unwrap_or_default()
+        core::str::from_utf8(self.texts.at(id.slot()).bytes()).unwrap_or_default()
     }
 }
 
@@ -113,7 +113,7 @@ impl Text {
 
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Short { len, bytes, .. } => &bytes[..usize::from(*len)],
+            Self::Short { len, bytes, .. } => bytes.get(..usize::from(*len)).unwrap_or(bytes),
             Self::Long { text, .. } => text,
         }
     }

@@ -95,11 +95,11 @@ impl Trie {
         let mut node = ROOT;
         for level in path.into_iter().flat_map(|path| path.split('/')) {
             node = match level {
-                "+" => Some(self.nodes[node].plus).filter(|&plus| plus != ROOT)?,
+                "+" => Some(self.nodes.at(node).plus).filter(|&plus| plus != ROOT)?,
                 _ => self.child(node, level.as_bytes(), hash_text(&self.hasher, level.as_bytes()))?,
             };
         }
-        let node = &self.nodes[node];
+        let node = &self.nodes.at(node);
         Some(if multi { node.multi } else { node.filter }).filter(|&filter| filter != NONE)
     }
 
@@ -117,21 +117,21 @@ impl Trie {
     }
 
     pub(super) fn set(&mut self, place: Place, filter: u32) {
-        *self.nodes[place.node].filter_mut(place.multi) = filter;
+        *self.nodes.at_mut(place.node).filter_mut(place.multi) = filter;
     }
 
     /// Forgets the filter at `place`, and every level that only it used.
     pub(super) fn clear(&mut self, place: Place) {
         self.set(place, NONE);
         let mut index = place.node;
-        while index != ROOT && self.nodes[index].is_idle() {
+        while index != ROOT && self.nodes.at(index).is_idle() {
             let Some(node) = self.nodes.remove(index) else { return };
             if node.level == PLUS {
-                self.nodes[node.parent].plus = ROOT;
+                self.nodes.at_mut(node.parent).plus = ROOT;
             } else {
                 let hash = hash_text(&self.hasher, self.levels.text(node.level).as_bytes());
                 self.edges.remove(hash_edge(&self.hasher, node.parent, hash), index);
-                self.nodes[node.parent].named -= 1;
+                self.nodes.at_mut(node.parent).named -= 1;
                 self.levels.release(node.level);
             }
             index = node.parent;
@@ -143,7 +143,7 @@ impl Trie {
         let mut path = Vec::new();
         let mut index = place.node;
         while index != ROOT {
-            let node = &self.nodes[index];
+            let node = &self.nodes.at(index);
             path.push(if node.level == PLUS {
                 "+"
             } else {
@@ -172,8 +172,9 @@ impl Trie {
         let Frontier { here, next } = frontier;
         // [MQTT-4.7.2-1] No leading wildcard matches a leading `$`.
         let mut wildcards = !topic.starts_with('$');
-        if wildcards && self.nodes[ROOT].multi != NONE {
-            found(self.nodes[ROOT].multi);
+        let all = self.nodes.at(ROOT).multi;
+        if wildcards && all != NONE {
+            found(all);
         }
         here.clear();
         here.push(ROOT);
@@ -183,7 +184,7 @@ impl Trie {
             next.clear();
             self.step(here, level, wildcards, next);
             for &index in next.iter() {
-                let node = &self.nodes[index];
+                let node = &self.nodes.at(index);
                 if node.multi != NONE {
                     found(node.multi);
                 }
@@ -202,7 +203,7 @@ impl Trie {
         // Hashed when the first node with named children turns up, and then once for all.
         let mut hash = None;
         for &index in here {
-            let node = &self.nodes[index];
+            let node = &self.nodes.at(index);
             if node.named > 0 {
                 let hash = *hash.get_or_insert_with(|| hash_text(&self.hasher, level));
                 next.extend(self.child(index, level, hash));
@@ -216,16 +217,19 @@ impl Trie {
     /// The child under a level whose text has that hash.
     fn child(&self, parent: u32, level: &[u8], hash: u64) -> Option<u32> {
         self.edges.find(hash_edge(&self.hasher, parent, hash), |child| {
-            let node = &self.nodes[child];
+            let node = &self.nodes.at(child);
             node.parent == parent && self.levels.is(node.level, level)
         })
     }
 
     fn make_plus(&mut self, parent: u32) -> u32 {
-        if self.nodes[parent].plus == ROOT {
-            self.nodes[parent].plus = self.nodes.insert(Node::new(parent, PLUS));
+        let known = self.nodes.at(parent).plus;
+        if known != ROOT {
+            return known;
         }
-        self.nodes[parent].plus
+        let plus = self.nodes.insert(Node::new(parent, PLUS));
+        self.nodes.at_mut(parent).plus = plus;
+        plus
     }
 
     fn make_named(&mut self, parent: u32, text: &str) -> u32 {
@@ -236,21 +240,22 @@ impl Trie {
         let level = self.levels.hold(text);
         let child = self.nodes.insert(Node::new(parent, level));
         self.edges.insert(hash_edge(&self.hasher, parent, hash), child);
-        self.nodes[parent].named += 1;
+        self.nodes.at_mut(parent).named += 1;
         child
     }
 
     /// Whether nothing is left but the root.
     pub(super) fn is_empty(&self) -> bool {
-        self.nodes.len() == 1 && self.nodes[ROOT].is_idle() && self.edges.len() == 0 && self.levels.len() == 0
+        self.nodes.len() == 1 && self.nodes.at(ROOT).is_idle() && self.edges.len() == 0 && self.levels.len() == 0
     }
 }
 
 /// The first level and, behind its `/`, the rest. Levels are short: looking at each byte is half the work of
 /// `str::split_once`.
 fn split_level(levels: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match levels.iter().position(|&byte| byte == b'/') {
-        Some(at) => (&levels[..at], levels.get(at + 1..)),
+    let end = levels.iter().position(|&byte| byte == b'/');
+    match end.and_then(|at| levels.split_at_checked(at)) {
+        Some((level, rest)) => (level, rest.get(1..)),
         None => (levels, None),
     }
 }

@@ -291,11 +291,11 @@ impl Sockets {
             } else {
                 self.buffer.len()
             };
-            let room = &mut self.buffer[..limit];
+            let room = self.buffer.get_mut(..limit).unwrap_or_default();
             match (&*socket).read(room) {
                 Ok(n) if n > 0 => {
                     let drained = n < limit && !slot.hung_up;
-                    let reading = sink.on_data(connection, &room[..n]);
+                    let reading = sink.on_data(connection, room.get(..n).unwrap_or_default());
                     slot.paused = reading == Reading::Pause;
                     slot.little = reading == Reading::Little;
                     if drained || slot.paused {

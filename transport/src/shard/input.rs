@@ -166,7 +166,8 @@ impl<O: Observer> Core<O> {
         loop {
             match self.decode_one(id, &kept) {
                 Outcome::NeedMore(total) => {
-                    let (more, behind) = rest.split_at(total.saturating_sub(kept.len()).min(rest.len()));
+                    let missing = total.saturating_sub(kept.len());
+                    let (more, behind) = rest.split_at_checked(missing).unwrap_or((rest, &[]));
                     if more.is_empty() {
                         self.keep_since(id, kept, since);
                         return None;
@@ -203,8 +204,8 @@ impl<O: Observer> Core<O> {
             && !rest.is_empty()
         {
             match self.decode_one(id, rest) {
-                Outcome::Packet(len, Flow::Go) => used += len,
-                Outcome::Packet(len, Flow::Stop) => return used + len,
+                Outcome::Packet(len, Flow::Go) => used = len.saturating_add(used),
+                Outcome::Packet(len, Flow::Stop) => return len.saturating_add(used),
                 Outcome::NeedMore(_) => break,
                 Outcome::Malformed => return bytes.len(),
             }
@@ -258,7 +259,7 @@ impl<O: Observer> Core<O> {
             self.stop(id);
             return Flow::Stop;
         }
-        if self.effects.transmits.len() - self.encoded > self.config.tray_max {
+        if self.effects.transmits.len().saturating_sub(self.encoded) > self.config.tray_max {
             self.apply();
             if self.outboxes.is_full() {
                 if let Some(conn) = self.conns.get_mut(id) {
@@ -376,10 +377,10 @@ enum Outcome {
 /// Appends to a part of a packet of `total` bytes. What is announced is not believed: memory doubles as bytes arrive, up
 /// to the announced size.
 fn append(kept: &mut Vec<u8>, more: &[u8], total: usize) {
-    let needed = kept.len() + more.len();
+    let needed = kept.len().saturating_add(more.len());
     if needed > kept.capacity() {
-        let target = (kept.capacity() * 2).min(total).max(needed);
-        kept.reserve_exact(target - kept.len());
+        let target = kept.capacity().saturating_mul(2).min(total).max(needed);
+        kept.reserve_exact(target.saturating_sub(kept.len()));
     }
     kept.extend_from_slice(more);
 }

@@ -66,7 +66,7 @@ impl Marks {
 impl<O: Observer> Core<O> {
     /// Bytes held for all connections.
     pub(super) const fn held_bytes(&self) -> usize {
-        self.conns.kept_bytes + self.outboxes.blocked_bytes
+        self.conns.kept_bytes.saturating_add(self.outboxes.blocked_bytes)
     }
 
     /// At the end of a turn: closes who holds most if too much is held, and tells the engine how scarce memory is.
@@ -76,7 +76,9 @@ impl<O: Observer> Core<O> {
         let held = self.held_bytes();
         let is_too_much = held > marks.max;
         if is_too_much {
-            self.shed(held - marks.low(), |conn| conn.kept_capacity() + conn.blocked_bytes());
+            self.shed(held.saturating_sub(marks.low()), |conn| {
+                conn.kept_capacity().saturating_add(conn.blocked_bytes())
+            });
         }
         let level = marks.level(held, self.pressure);
         let has_changed = level != self.pressure;
@@ -93,7 +95,7 @@ impl<O: Observer> Core<O> {
     pub(super) fn shed_input(&mut self) {
         let marks = self.rules.memory;
         if self.conns.kept_bytes > marks.max {
-            self.shed(self.conns.kept_bytes - marks.low(), Conn::kept_capacity);
+            self.shed(self.conns.kept_bytes.saturating_sub(marks.low()), Conn::kept_capacity);
         }
     }
 
@@ -108,7 +110,7 @@ impl<O: Observer> Core<O> {
             if freed >= excess {
                 return;
             }
-            freed += bytes;
+            freed = bytes.saturating_add(freed);
             self.counters.shed += 1;
             if let Some(conn) = self.conns.get(id) {
                 self.observer.notice(Notice::Shed(conn.source()));
@@ -154,7 +156,7 @@ impl<O: Observer> Core<O> {
 
 /// Whether a packet of which `len` bytes are there has come far enough with `more` of them that its time begins again.
 pub(super) const fn is_progress(len: usize, more: usize) -> bool {
-    len / FRAME_STRIDE < (len + more) / FRAME_STRIDE
+    len / FRAME_STRIDE < len.saturating_add(more) / FRAME_STRIDE
 }
 
 #[cfg(test)]
