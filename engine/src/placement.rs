@@ -35,3 +35,24 @@ impl Placement {
         ShardId(((u128::from(hash) * u128::from(self.shards)) >> 64) as u16)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Client Identifiers that an attacker has chosen for one shard of a process whose key is known are spread by any
+    /// other key.
+    #[test]
+    fn nobody_can_aim_at_a_shard() {
+        const SHARDS: u16 = 4;
+        let placement = |key: u64| Placement::new(RandomState::with_seeds(key, 2, 3, 4), SHARDS);
+        let (known, real) = (placement(1), placement(99));
+        let home = |placement: &Placement, name: &str| placement.home_of(placement.origin(name));
+        let mut homes = [0_usize; SHARDS as usize];
+        let names = (0_u32..).map(|n| alloc::format!("attacker{n}"));
+        for name in names.filter(|name| home(&known, name) == ShardId(0)).take(4_000) {
+            homes[usize::from(home(&real, &name).0)] += 1;
+        }
+        assert!(homes.iter().all(|&count| (850..1_150).contains(&count)), "{homes:?}");
+    }
+}

@@ -16,7 +16,7 @@ use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use sol_transport::Clock;
 
-use crate::stats::Stats;
+use crate::stats::{ShardStats, Stats};
 
 /// Longest request head, in bytes.
 const REQUEST_BYTES_MAX: usize = 4096;
@@ -334,6 +334,38 @@ const GAUGES: [Row; 12] = [
     }),
 ];
 
+/// Name, sentence and value of a metric that each shard has, with a label for its number: Client Identifiers find their
+/// shard by a keyed hash, and here it shows if one is busier than the others all the same.
+type ShardRow = (&'static str, &'static str, fn(&ShardStats) -> u64);
+
+/// What only grows, by shard.
+const SHARD_COUNTERS: [ShardRow; 2] = [
+    (
+        "sol_shard_packets_received_total",
+        "MQTT Control Packets received by each shard",
+        |s| s.packets_received,
+    ),
+    (
+        "sol_shard_packets_sent_total",
+        "MQTT Control Packets sent by each shard",
+        |s| s.packets_sent,
+    ),
+];
+
+/// What rises and falls, by shard.
+const SHARD_GAUGES: [ShardRow; 2] = [
+    (
+        "sol_shard_clients_connected",
+        "Clients connected, by their shard",
+        |s| s.clients_connected,
+    ),
+    (
+        "sol_shard_memory_bytes",
+        "Bytes charged against each shard's part of max_memory",
+        |s| s.memory_bytes,
+    ),
+];
+
 /// The gauge whose labels say what runs.
 const INFO: &str = "sol_info";
 
@@ -343,6 +375,12 @@ fn describe(recorder: &PrometheusRecorder) {
             metrics::describe_counter!(name, sentence);
         }
         for (name, sentence, _) in GAUGES {
+            metrics::describe_gauge!(name, sentence);
+        }
+        for (name, sentence, _) in SHARD_COUNTERS {
+            metrics::describe_counter!(name, sentence);
+        }
+        for (name, sentence, _) in SHARD_GAUGES {
             metrics::describe_gauge!(name, sentence);
         }
         metrics::describe_gauge!(INFO, "What runs; always 1");
@@ -358,6 +396,14 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
         for (name, _, value) in GAUGES {
             gauge!(name).set(value(stats) as f64);
         }
+        for (number, shard) in stats.shards.iter().enumerate() {
+            for (name, _, value) in SHARD_COUNTERS {
+                counter!(name, "shard" => number.to_string()).absolute(value(shard));
+            }
+            for (name, _, value) in SHARD_GAUGES {
+                gauge!(name, "shard" => number.to_string()).set(value(shard) as f64);
+            }
+        }
         gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "backend" => stats.backend).set(1.0);
     });
     recorder.handle().render()
@@ -368,7 +414,7 @@ mod tests {
     use super::*;
 
     fn start(stats: Option<Stats>) -> MetricsServer {
-        MetricsServer::start("127.0.0.1:0".parse().unwrap(), Box::new(move || stats)).unwrap()
+        MetricsServer::start("127.0.0.1:0".parse().unwrap(), Box::new(move || stats.clone())).unwrap()
     }
 
     fn ask(server: &MetricsServer, request: &str) -> String {
@@ -380,13 +426,24 @@ mod tests {
         answer
     }
 
-    /// A scrape finds every counter and gauge with its help, in the exporter's text form.
+    /// A scrape finds every counter and gauge with its help, in the exporter's text form, and names the busy shard.
     #[test]
     fn scrape() {
         let stats = Stats {
             publish_received: 41,
             clients_connected: 3,
             backend: "epoll",
+            shards: vec![
+                ShardStats {
+                    packets_received: 40,
+                    ..ShardStats::default()
+                },
+                ShardStats {
+                    packets_received: 1_000,
+                    clients_connected: 3,
+                    ..ShardStats::default()
+                },
+            ],
             ..Stats::default()
         };
         let server = start(Some(stats));
@@ -400,6 +457,9 @@ mod tests {
             "sol_publish_received_total 41",
             "# HELP sol_clients_connected Clients connected",
             "sol_clients_connected 3",
+            "sol_shard_packets_received_total{shard=\"0\"} 40",
+            "sol_shard_packets_received_total{shard=\"1\"} 1000",
+            "sol_shard_clients_connected{shard=\"1\"} 3",
             concat!(
                 "sol_info{version=\"",
                 env!("CARGO_PKG_VERSION"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// One moment's counters, summed over all shards. What counts events only grows while the process lives.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
     /// Since the start.
     pub uptime: Duration,
@@ -87,10 +87,25 @@ pub struct Stats {
     pub publish_oversized: u64,
     /// Sessions taken over by a new connection.
     pub takeovers: u64,
+    /// What tells a busy shard from an idle one, in order of shards.
+    pub shards: Vec<ShardStats>,
+}
+
+/// One shard's share.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ShardStats {
+    /// Clients at home there and connected.
+    pub clients_connected: u64,
+    /// MQTT Control Packets received.
+    pub packets_received: u64,
+    /// MQTT Control Packets sent.
+    pub packets_sent: u64,
+    /// Bytes charged against its part of `max_memory`.
+    pub memory_bytes: u64,
 }
 
 impl Stats {
-    /// Adds what one shard counts.
+    /// Adds what one shard counts; called in order of shards.
     pub(crate) fn add(&mut self, engine: &sol_engine::Stats, transport: &sol_transport::Counters) {
         self.clients_connected += engine.clients_connected;
         self.clients_disconnected += engine.clients_disconnected;
@@ -130,6 +145,12 @@ impl Stats {
         self.publish_expired += engine.publish_expired;
         self.publish_oversized += engine.publish_oversized;
         self.takeovers += engine.takeovers;
+        self.shards.push(ShardStats {
+            clients_connected: engine.clients_connected,
+            packets_received: engine.packets_received,
+            packets_sent: engine.packets_sent,
+            memory_bytes: engine.memory_bytes,
+        });
     }
 
     /// Sessions with and without a connection.

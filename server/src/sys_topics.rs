@@ -98,7 +98,7 @@ impl Loads {
                 *average = next_average(*average, grown, elapsed, minutes);
             }
         }
-        self.last = *stats;
+        self.last.clone_from(stats);
     }
 }
 
