@@ -28,6 +28,15 @@ impl Instant {
         )
     }
 
+    /// This instant moved back by `duration`, or the clock's start when that lies before it.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {

@@ -16,6 +16,11 @@ const DEADLINES_MAX: usize = 1_024;
 /// How often expired retained messages are looked for, and how soon the next slice follows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_SLICE: Duration = Duration::from_millis(50);
+/// A Keep Alive that is judged so much too late finds a shard that stood still: what the client sent meanwhile may lie
+/// unread.
+const STALL_MIN: Duration = Duration::from_millis(500);
+/// How long it may take to read that.
+const STALL_GRACE: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Handles the deadlines that have passed.
@@ -72,7 +77,13 @@ impl Engine {
         if connection.paused {
             connection.last_heard = now.mono;
         }
-        let deadline = connection.last_heard.saturating_add(patience(connection.keep_alive));
+        let patience = patience(connection.keep_alive);
+        let mut deadline = connection.last_heard.saturating_add(patience);
+        if now.mono.saturating_since(deadline) >= STALL_MIN {
+            // As if it had been heard, so that the next time it is late by as little as any other.
+            deadline = now.mono.saturating_add(STALL_GRACE);
+            connection.last_heard = deadline.saturating_sub(patience);
+        }
         if deadline <= now.mono {
             self.end_connection(now, id, Cause::KeepAlive, effects);
         } else {
