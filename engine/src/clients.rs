@@ -5,7 +5,7 @@ mod records;
 mod sending;
 mod window;
 
-use alloc::{boxed::Box, rc::Rc, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 use ahash::RandomState;
 use sol_codec::{QoS, SubscriptionId};
@@ -21,6 +21,7 @@ use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
 use crate::message::Message;
 use crate::record::RecordId;
 use crate::rights::{Action, may};
+use crate::session::User;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::{SessionRef, Sessions};
 use crate::stats::Stats;
@@ -407,6 +408,23 @@ impl Clients {
         let old = core::mem::replace(&mut session.will, will);
         self.memory.refund(old.as_deref().map_or(0, OwnedWill::charge));
         old
+    }
+
+    /// Sets whose a Session is.
+    pub(crate) fn set_user(&mut self, key: SessionKey, username: Option<String>, vouched: bool) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = session.user_charge();
+        session.user = username.map(|name| {
+            Box::new(User {
+                name: name.into_boxed_str(),
+                vouched,
+                is_gone: false,
+            })
+        });
+        self.memory.charge(session.user_charge());
+        self.memory.refund(before);
     }
 
     /// Bytes to charge for a Subscription whose texts have this length: the tree holds them, and with a journal the

@@ -67,7 +67,8 @@ pub struct EngineConfig {
     pub topic_alias_maximum: u16,
     /// Topic Aliases we use towards one client; its Topic Alias Maximum may lower it.
     pub topic_alias_out_max: u16,
-    /// Longest Keep Alive in seconds, 0 for no cap; a longer one is answered with Server Keep Alive.
+    /// Longest Keep Alive in seconds, 0 for no cap; a longer one is answered with Server Keep Alive, and cut down in
+    /// silence for clients whose version has no such answer.
     pub keep_alive_max: u16,
     /// Longest Session Expiry Interval in seconds, `u32::MAX` for no cap.
     pub session_expiry_max: u32,

@@ -87,6 +87,8 @@ pub enum Cause {
     Parked,
     /// It published to where nothing could be taken for too long.
     Paused,
+    /// The password of its User Name is not what it was, or there is no such user any more.
+    Revoked,
     /// The broker stops.
     Shutdown,
 }

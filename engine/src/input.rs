@@ -62,6 +62,9 @@ pub enum Input<'a> {
     Ask(Query),
     /// New limits are in force. The number of shards must not change.
     Reload(Rc<EngineConfig>),
+    /// These logins would fail now: connections that were let in by them end, and nobody keeps a Session from others
+    /// whose user is gone.
+    Revoke(&'a [Revoked]),
     /// The broker stops: every client is told and closed, Wills of Sessions without a clean DISCONNECT are published.
     Shutdown,
 }
@@ -106,6 +109,15 @@ pub enum Query {
     Stats,
 }
 
+/// A login that would fail now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revoked {
+    /// The User Name.
+    pub username: Box<str>,
+    /// There is no such user any more; else the password is another.
+    pub is_gone: bool,
+}
+
 /// A CONNECT that has been read and authenticated, on its way to its home shard.
 #[derive(Clone, Debug)]
 pub struct Handover {
@@ -137,6 +149,8 @@ pub(crate) struct OwnedConnect {
     /// The server chose the Client Identifier and says so in CONNACK.
     pub(crate) assigned: bool,
     pub(crate) username: Option<String>,
+    /// An authenticator has confirmed the User Name.
+    pub(crate) vouched: bool,
     pub(crate) will: Option<Box<OwnedWill>>,
     pub(crate) session_expiry_interval: u32,
     pub(crate) receive_maximum: u16,

@@ -70,6 +70,8 @@ pub struct SessionRecord {
     pub client_id: String,
     /// User Name, for rights.
     pub username: Option<String>,
+    /// An authenticator has confirmed that name: the Session is this user's alone.
+    pub vouched: bool,
     /// Session Expiry Interval in seconds.
     pub expiry_interval: u32,
     /// When its connection ended; `None` while it is connected.

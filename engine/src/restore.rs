@@ -1,6 +1,6 @@
 //! From the journal's records to an engine that goes on where the last one stopped.
 
-use alloc::{collections::BTreeMap, rc::Rc, string::String, vec::Vec};
+use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
 
 use sol_codec::{QoS, TopicFilter};
 
@@ -157,7 +157,7 @@ impl Engine {
         let key = self.clients.sessions.insert(Session {
             origin: self.placement.origin(&record.client_id),
             client_id: record.client_id.into_boxed_str(),
-            username: record.username.map(String::into_boxed_str),
+            user: None,
             generation: 0,
             expiry_interval: record.expiry_interval,
             connection: None,
@@ -172,6 +172,7 @@ impl Engine {
             mark: 0,
             mark_target: 0,
         });
+        self.clients.set_user(key, record.username, record.vouched);
         self.clients.set_will(key, record.will.map(alloc::boxed::Box::new));
         self.restoring.sessions.insert(id, key);
         self.restoring.away_since.push((key, record.disconnected_at));

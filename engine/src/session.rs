@@ -24,7 +24,7 @@ use sender::Sender;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client_id: Box<str>,
-    pub(crate) username: Option<Box<str>>,
+    pub(crate) user: Option<Box<User>>,
     /// A keyed hash of the Client Identifier.
     pub(crate) origin: Origin,
     /// Distinguishes the tenants of a slot.
@@ -51,6 +51,16 @@ pub(crate) struct Session {
 // An idle Session should cost little: what may never be used is boxed.
 const _: () = assert!(size_of::<Session>() <= 128);
 
+/// Whose a Session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: Box<str>,
+    /// An authenticator has confirmed the name: the Session is this user's alone.
+    pub(crate) vouched: bool,
+    /// There is no such user any more: whoever else comes by the Client Identifier begins anew.
+    pub(crate) is_gone: bool,
+}
+
 /// A Session's Subscriptions, each list sorted.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
@@ -74,6 +84,15 @@ pub(crate) struct AwayTimers {
 }
 
 impl Session {
+    pub(crate) fn username(&self) -> Option<&str> {
+        self.user.as_deref().map(|user| &*user.name)
+    }
+
+    /// Bytes that it is charged for beyond its Client Identifier.
+    pub(crate) fn user_charge(&self) -> usize {
+        self.username().map_or(0, str::len)
+    }
+
     /// Whether it outlives its connection: what the journal keeps references for.
     pub(crate) const fn is_durable(&self) -> bool {
         self.expiry_interval > 0

@@ -12,11 +12,12 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sha2::{Digest, Sha512_256};
+use sol_engine::Revoked;
 use subtle::ConstantTimeEq;
 
 use crate::password_file::{PASSWORD_BYTES_MAX, Stored, Users};
@@ -137,10 +138,9 @@ impl Verifier {
     /// # Errors
     /// [`Full`] with the request, if the queue or the share of its address is full.
     pub fn submit(&self, request: Request) -> Result<(), Full> {
-        if self.shared.remembers(&request.user, &request.password) {
-            (request.reply)(Verdict::Accepted);
+        let Some(request) = self.shared.answer_known(request) else {
             return Ok(());
-        }
+        };
         let Some(queue) = &self.queue else {
             return Err(Full(request));
         };
@@ -174,11 +174,16 @@ impl Verifier {
         self.queue.as_ref().map_or(0, Sender::len)
     }
 
-    /// Puts other users in force.
-    pub fn replace(&self, users: Users) {
-        *self.shared.users.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(users);
+    /// Puts other users in force, and says which logins were right until now. Whoever is let in by one of them was
+    /// answered before this returns.
+    pub fn replace(&self, users: Users) -> Vec<Revoked> {
+        let mut present = self.shared.users.write().unwrap_or_else(PoisonError::into_inner);
+        let revoked = present.revoked_by(&users);
+        *present = Arc::new(users);
+        drop(present);
         // The tags of changed entries would never match again; this gives their memory back.
         self.shared.cache().clear();
+        revoked
     }
 }
 
@@ -212,7 +217,7 @@ impl Shared {
         } = request;
         // A fault in the check of one login must not cost all later ones their thread.
         let checked = catch_unwind(AssertUnwindSafe(|| {
-            let accepted = self.verify(&user, &password);
+            let (accepted, _in_force) = self.verify_in_force(&user, &password);
             drop(place);
             reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
         }));
@@ -221,10 +226,30 @@ impl Shared {
         }
     }
 
-    /// Whether this very login was right before and its entry is the same still.
-    fn remembers(&self, user: &str, password: &[u8]) -> bool {
-        let users = self.users();
-        self.known(&users, user, password).is_some_and(|(_, known)| known)
+    /// Answers a login that was right before, if its entry is the same still; else gives it back.
+    fn answer_known(&self, request: Request) -> Option<Request> {
+        // Held until it is answered: see [`Verifier::replace`].
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+        match self.known(&users, &request.user, &request.password) {
+            Some((_, true)) => {
+                (request.reply)(Verdict::Accepted);
+                None
+            }
+            _ => Some(request),
+        }
+    }
+
+    /// Checks a login by the users that are in force when the check is done, and keeps them in force while the answer
+    /// is held.
+    fn verify_in_force(&self, user: &str, password: &[u8]) -> (bool, RwLockReadGuard<'_, Arc<Users>>) {
+        loop {
+            let users = self.users();
+            let accepted = self.verify(&users, user, password);
+            let present = self.users.read().unwrap_or_else(PoisonError::into_inner);
+            if Arc::ptr_eq(&users, &present) {
+                return (accepted, present);
+            }
+        }
     }
 
     /// The tag of a user of the file, and whether it is remembered.
@@ -235,9 +260,8 @@ impl Shared {
         Some((tag, known))
     }
 
-    fn verify(&self, user: &str, password: &[u8]) -> bool {
-        let users = self.users();
-        let tag = match self.known(&users, user, password) {
+    fn verify(&self, users: &Users, user: &str, password: &[u8]) -> bool {
+        let tag = match self.known(users, user, password) {
             Some((_, true)) => return true,
             Some((tag, false)) => Some(tag),
             None => None,
@@ -332,13 +356,17 @@ mod tests {
         );
     }
 
-    /// A changed password is in force at once, although the old one was remembered; a removed user is gone.
+    /// A changed password is in force at once, although the old one was remembered; a removed user is gone; and both are
+    /// named, to have their connections ended.
     #[test]
     fn replacing_users() {
         let verifier = Verifier::new(users(&[("ann", b"old"), ("bob", b"b")]), 1, 8).unwrap();
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Accepted);
         assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Accepted);
-        verifier.replace(users(&[("ann", b"new")]));
+        let mut revoked = verifier.replace(users(&[("ann", b"new")]));
+        revoked.sort();
+        let revoked: Vec<_> = revoked.iter().map(|r| (&*r.username, r.is_gone)).collect();
+        assert_eq!(revoked, [("ann", false), ("bob", true)]);
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Refused);
         assert_eq!(ask(&verifier, "ann", b"new"), Verdict::Accepted);
         assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Refused);

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use sol_engine::{Answer, AuthOutcome, AuthRequest, Message, Query, ShardId};
+use sol_engine::{Answer, AuthOutcome, AuthRequest, Message, Query, Revoked, ShardId};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
     TransportConfig,
@@ -110,6 +110,10 @@ impl Broker for Running {
 
     fn reload(&self, config: &Config) {
         self.handle.reload(engine_config(config, self.facts.listening.len()));
+    }
+
+    fn revoke(&self, revoked: Vec<Revoked>) {
+        self.handle.revoke(revoked);
     }
 
     fn stop(&self) {

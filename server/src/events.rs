@@ -52,6 +52,9 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Slow => warn!(%peer, %client, "closed: it does not read what it is sent"),
         Cause::Parked => warn!(%peer, %client, "closed: it published more than memory allows"),
         Cause::Paused => warn!(%peer, %client, "closed: it had to be paused for too long"),
+        Cause::Revoked => {
+            warn!(%peer, %client, "closed: its user is not in the password file any more, or with another password")
+        }
         Cause::Shutdown => debug!(%peer, %client, "closed: the broker stops"),
     }
 }

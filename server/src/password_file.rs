@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha_crypt::{PasswordVerifier, ShaCrypt};
+use sol_engine::Revoked;
 
 use crate::config::{Diagnostic, reason};
 
@@ -95,6 +96,19 @@ impl Users {
     fn new(entries: HashMap<Box<str>, Stored>) -> Self {
         let dummy = Stored::dummy(entries.values());
         Self { entries, dummy }
+    }
+
+    /// The logins of these users that are wrong by `other`.
+    pub fn revoked_by(&self, other: &Self) -> Vec<Revoked> {
+        let is_same = |user: &str, stored: &Stored| other.get(user).is_some_and(|new| new == stored);
+        self.entries
+            .iter()
+            .filter(|(user, stored)| !is_same(user, stored))
+            .map(|(user, _)| Revoked {
+                username: user.clone(),
+                is_gone: other.get(user).is_none(),
+            })
+            .collect()
     }
 
     /// The number of users.

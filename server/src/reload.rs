@@ -55,7 +55,10 @@ pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
             tell(&warnings);
             if let Some(users) = users {
                 // Before the rules: nobody is asked about before there is somebody to ask.
-                parts.verifier.replace(users);
+                let revoked = parts.verifier.replace(users);
+                if !revoked.is_empty() {
+                    parts.broker.revoke(revoked);
+                }
             }
         }
         Err(errors) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use sol_engine::Revoked;
 use sol_transport::Clock;
 
 use crate::auth::Verifier;
@@ -41,6 +42,8 @@ pub trait Broker: Send + Sync {
     fn publish(&self, messages: Vec<(String, String)>);
     /// Puts other limits and rules of who may connect in force; listeners stay as they are.
     fn reload(&self, config: &Config);
+    /// Ends the connections that these logins let in.
+    fn revoke(&self, revoked: Vec<Revoked>);
     /// Ends every connection gracefully and returns when all is done.
     fn stop(&self);
 }

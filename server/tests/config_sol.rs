@@ -60,6 +60,7 @@ stats_publish_interval 10s
 allow_anonymous true
 max_connections -1
 queue_full refuse
+max_keepalive 0
 max_connect_size 16KB
 connect_timeout 5
 log_format text

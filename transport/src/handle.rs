@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{after, bounded, select};
-use sol_engine::{Answer, EngineConfig, Message, Query, ShardId};
+use sol_engine::{Answer, EngineConfig, Message, Query, Revoked, ShardId};
 
 use crate::counters::Counters;
 use crate::mailbox::{Exchange, Mail};
@@ -63,6 +63,12 @@ impl Handle {
     pub fn reload(&self, config: EngineConfig) {
         let config = Arc::new(config);
         self.exchange.post_all(|| Mail::Reload(Arc::clone(&config)));
+    }
+
+    /// Ends the connections that these logins let in.
+    pub fn revoke(&self, revoked: Vec<Revoked>) {
+        let revoked = Arc::new(revoked);
+        self.exchange.post_all(|| Mail::Revoke(Arc::clone(&revoked)));
     }
 
     /// Stops the shards: clients are told, what was sent to them leaves, and [`crate::Shards::join`] returns. Harmless

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use socket2::Socket;
-use sol_engine::{AuthOutcome, ConnectionId, EngineConfig, Handover, Message, Query, ShardId, ShardMessage};
+use sol_engine::{AuthOutcome, ConnectionId, EngineConfig, Handover, Message, Query, Revoked, ShardId, ShardMessage};
 
 use crate::ShardAnswer;
 use crate::backend::Wake;
@@ -28,6 +28,8 @@ pub(crate) enum Mail {
     Publish(Box<Message>),
     /// New limits.
     Reload(Arc<EngineConfig>),
+    /// Logins that would fail now.
+    Revoke(Arc<Vec<Revoked>>),
     /// The broker stops.
     Stop,
 }

@@ -80,7 +80,8 @@ impl Clients {
         }
         let record = SessionRecord {
             client_id: (&*session.client_id).into(),
-            username: session.username.as_deref().map(Into::into),
+            username: session.username().map(Into::into),
+            vouched: session.user.as_deref().is_some_and(|user| user.vouched),
             expiry_interval: session.expiry_interval,
             disconnected_at: session.connection.is_none().then_some(since),
             will: session.will.as_deref().cloned(),

@@ -14,9 +14,13 @@ use crate::input::{AuthOutcome, Flow, Handover, OwnedConnect, OwnedWill};
 use crate::journal::Gate;
 use crate::memory::SESSION_BYTES;
 use crate::record::RecordId;
-use crate::session::Session;
+use crate::session::{Session, User};
 use crate::time::Now;
 use crate::violation::Violation;
+
+/// Bytes of Will and User Name that a client may bring although memory is full: whoever comes to take what is queued must
+/// get in. More is an attacker's way around the limit.
+const BAGGAGE_BYTES_MAX: usize = 1_024;
 
 impl Engine {
     pub(crate) fn on_opened(&mut self, now: Now, id: ConnectionId, listener: ListenerId) {
@@ -141,6 +145,15 @@ impl Engine {
         None
     }
 
+    /// The user whom the Session of this Client Identifier belongs to, if that is not who comes now. A Session that was
+    /// made without a login is anybody's.
+    fn other_owner(&self, connect: &OwnedConnect) -> Option<&User> {
+        let key = self.clients.sessions.find(&connect.client_id)?;
+        let user = self.clients.sessions.get(key)?.user.as_deref()?;
+        let is_owner = connect.vouched && connect.username.as_deref() == Some(&*user.name);
+        (user.vouched && !is_owner).then_some(user)
+    }
+
     /// Whether this shard has no room for a client that is at home here. One that takes its own Session over needs none.
     fn is_full_for(&mut self, connect: &OwnedConnect) -> bool {
         let known = self.clients.sessions.find(&connect.client_id);
@@ -149,7 +162,10 @@ impl Engine {
             .is_some_and(|session| session.connection.is_some());
         let full = self.clients.settled >= self.clients.config.connections_max;
         let durable = connect.session_expiry_interval > 0;
-        full && !connected || durable && known.is_none() && self.clients.memory.is_full()
+        let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
+        let baggage = will + connect.username.as_deref().map_or(0, str::len);
+        let takes_memory = durable && known.is_none() || baggage > BAGGAGE_BYTES_MAX;
+        full && !connected || takes_memory && self.clients.memory.is_full()
     }
 
     /// The authenticator has answered.
@@ -171,6 +187,10 @@ impl Engine {
         };
         match outcome {
             AuthOutcome::Accepted => {
+                let connect = OwnedConnect {
+                    vouched: true,
+                    ..connect
+                };
                 if self.accept(now, id, listener, connect, effects) == Flow::Go {
                     effects.reads.push(Read::Resume(id));
                 }
@@ -258,16 +278,18 @@ impl Engine {
 
     /// Joins a connection and its Session: takes over, cleans, resumes or makes one (section 3.1.4).
     fn settle_connection(&mut self, now: Now, id: ConnectionId, connect: OwnedConnect, effects: &mut Effects) -> Flow {
-        if self.is_full_for(&connect) {
+        // Only who made a Session may resume it, take it over or discard it (section 5.4.2 of 5.0).
+        let owner_is_gone = self.other_owner(&connect).map(|owner| owner.is_gone);
+        let objection = if owner_is_gone == Some(false) {
+            Some(ReasonCode::NotAuthorized)
+        } else if self.is_full_for(&connect) {
+            Some(ReasonCode::QuotaExceeded)
+        } else {
+            None
+        };
+        if let Some(reason) = objection {
             let (version, username) = (connect.version, connect.username.as_deref());
-            self.refuse(
-                id,
-                version,
-                &connect.client_id,
-                username,
-                ReasonCode::QuotaExceeded,
-                effects,
-            );
+            self.refuse(id, version, &connect.client_id, username, reason, effects);
             return Flow::Stop;
         }
         let mut connack = self.agree(id, &connect);
@@ -286,7 +308,7 @@ impl Engine {
         }
         let mut existing = self.clients.sessions.find(&connect.client_id);
         if let Some(key) = existing
-            && connect.clean_start
+            && (connect.clean_start || owner_is_gone.is_some())
         {
             self.end_session(now, key, effects);
             existing = None;
@@ -297,11 +319,11 @@ impl Engine {
         if let Some(session) = self.clients.sessions.get_mut(key) {
             self.clients.settled += 1;
             session.connection = Some(id);
-            session.username = connect.username.map(String::into_boxed_str);
             session.expiry_interval = connect
                 .session_expiry_interval
                 .min(self.clients.config.session_expiry_max);
         }
+        self.clients.set_user(key, connect.username, connect.vouched);
         // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
         self.clients.set_will(key, connect.will);
         self.clients.write_session(now, key, effects);
@@ -324,7 +346,7 @@ impl Engine {
         self.clients.memory.charge(SESSION_BYTES + client_id.len());
         self.clients.sessions.insert(Session {
             client_id: client_id.into(),
-            username: None,
+            user: None,
             origin: self.placement.origin(client_id),
             generation: 0,
             expiry_interval: 0,
@@ -351,9 +373,10 @@ impl Engine {
     /// Puts what both sides agree on into the connection, and says it in a CONNACK.
     fn agree(&mut self, id: ConnectionId, connect: &OwnedConnect) -> ConnAckData {
         let config = &self.clients.config;
-        let capped = config.keep_alive_max > 0
-            && (connect.keep_alive == 0 || connect.keep_alive > config.keep_alive_max)
-            && connect.version == ProtocolVersion::V5;
+        // A 3.1.1 client cannot be told. It is judged by the same limit: a Keep Alive of its own choice would let it
+        // hold its place for a day in silence.
+        let capped =
+            config.keep_alive_max > 0 && (connect.keep_alive == 0 || connect.keep_alive > config.keep_alive_max);
         let keep_alive = if capped {
             config.keep_alive_max
         } else {
@@ -372,7 +395,8 @@ impl Engine {
         connack.maximum_packet_size = Some(config.maximum_packet_size);
         connack.assigned_client_id = connect.assigned.then(|| connect.client_id.clone());
         connack.topic_alias_maximum = Some(config.topic_alias_maximum);
-        connack.server_keep_alive = capped.then_some(keep_alive);
+        let told = capped && connect.version == ProtocolVersion::V5;
+        connack.server_keep_alive = told.then_some(keep_alive);
         connack
     }
 
@@ -402,7 +426,7 @@ impl Engine {
             effects.events.push(Event::Connected {
                 connection: id,
                 client_id: session.client_id.clone(),
-                username: session.username.clone(),
+                username: session.username().map(Into::into),
                 version,
                 keep_alive,
                 clean_start: !session_present,
@@ -492,6 +516,7 @@ fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
         client_id: String::from(connect.client_id),
         assigned: false,
         username: connect.username.map(String::from),
+        vouched: false,
         will: connect.will.as_ref().map(|will| Box::new(owned_will(will))),
         session_expiry_interval,
         receive_maximum: properties.receive_maximum.map_or(u16::MAX, |max| max.get()),

@@ -110,6 +110,7 @@ impl Engine {
                     Cause::Violation(violation) => violation.reason_code(),
                     Cause::KeepAlive => ReasonCode::KeepAliveTimeout,
                     Cause::TakenOver => ReasonCode::SessionTakenOver,
+                    Cause::Revoked => ReasonCode::NotAuthorized,
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
                     Cause::Parked => ReasonCode::QuotaExceeded,
                     Cause::Paused => ReasonCode::ServerBusy,
@@ -230,7 +231,9 @@ impl Engine {
         let Some(session) = self.clients.sessions.remove(key) else {
             return;
         };
-        self.clients.memory.refund(SESSION_BYTES + session.client_id.len());
+        self.clients
+            .memory
+            .refund(SESSION_BYTES + session.client_id.len() + session.user_charge());
         self.forget_session(session, effects);
     }
 

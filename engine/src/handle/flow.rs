@@ -1,4 +1,6 @@
-//! What the transport says of a connection's bytes: congested, drained.
+//! What the transport says of a connection's bytes: congested, drained; and who must leave, one or all.
+
+use alloc::collections::BTreeMap;
 
 use crate::clients::Reason;
 use crate::connection::Marks;
@@ -7,6 +9,7 @@ use crate::engine::Engine;
 use crate::event::Cause;
 use crate::fanout::Hold;
 use crate::ids::{ConnectionId, ShardId};
+use crate::input::Revoked;
 use crate::time::Now;
 
 impl Engine {
@@ -72,6 +75,27 @@ impl Engine {
         }
         if !full {
             self.resume(now, Hold::Shard(shard), effects);
+        }
+    }
+
+    /// Ends the connections that these logins let in, and marks the Sessions of users who are gone.
+    pub(crate) fn on_revoke(&mut self, now: Now, revoked: &[Revoked], effects: &mut Effects) {
+        let gone: BTreeMap<&str, bool> = revoked
+            .iter()
+            .map(|revoked| (&*revoked.username, revoked.is_gone))
+            .collect();
+        let mut ends = alloc::vec::Vec::new();
+        for session in self.clients.sessions.iter_mut() {
+            if let Some(user) = session.user.as_deref_mut()
+                && user.vouched
+                && let Some(&is_gone) = gone.get(&*user.name)
+            {
+                user.is_gone = is_gone;
+                ends.extend(session.connection);
+            }
+        }
+        for id in ends {
+            self.end_connection(now, id, Cause::Revoked, effects);
         }
     }
 

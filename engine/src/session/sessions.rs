@@ -97,6 +97,10 @@ impl Sessions {
         self.slab.iter().map(|(key, session)| (SessionKey(key as u32), session))
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        self.slab.iter_mut().map(|(_, session)| session)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }

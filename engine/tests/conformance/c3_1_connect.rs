@@ -390,6 +390,25 @@ fn server_keep_alive_is_in_force() {
     });
 }
 
+/// A 3.1.1 client cannot be told of a shorter Keep Alive; its silence is judged by it all the same (section 3.1.2.10).
+#[test]
+fn keep_alive_max_holds_for_clients_that_cannot_be_told() {
+    let config = EngineConfig {
+        keep_alive_max: 10,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        for asked in [0, 5_000, u16::MAX] {
+            let client = node.connect_with(V311, "client", move |connect| connect.keep_alive = asked);
+            node.expect(client, &["CONNACK 00"]);
+            node.pass(Duration::from_millis(14_900));
+            node.expect(client, &[]);
+            node.pass(Duration::from_millis(200));
+            node.expect(client, &["CLOSE"]);
+        }
+    });
+}
+
 /// [MQTT-3.1.0-2]: a second CONNECT is a Protocol Error.
 #[test]
 fn a_second_connect_ends_the_connection() {

@@ -58,7 +58,10 @@ fn connack_comes_first_and_once() {
             assert_eq!(got.iter().filter(|line| line.starts_with("PUBLISH")).count(), 2);
             assert!(got.contains(&"PINGRESP".to_owned()));
             node.disconnect_with(client, ReasonCode::Success, (version == V5).then_some(0));
-            node.connect(version, "client");
+            // The Session is this user's now, who discards it.
+            let last = node.connect_with(version, "client", |connect| connect.username = Some("user"));
+            node.answer_login(AuthOutcome::Accepted);
+            node.disconnect(last);
         }
     });
 }

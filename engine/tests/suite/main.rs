@@ -4,9 +4,11 @@
 
 mod bounds;
 mod corners;
+mod hostile;
 mod journal;
 mod memory;
 mod model;
+mod owners;
 mod queues;
 mod restart;
 mod rights;

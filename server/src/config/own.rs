@@ -261,10 +261,10 @@ pub(crate) const ROWS: &[Directive] = &[
     },
     Directive {
         name: "max_keepalive",
-        only_in: OWN,
+        only_in: None,
         values: "SECONDS",
         default: "0, which is no limit",
-        help: "The longest Keep Alive granted; 5.0 clients are told, others are refused.",
+        help: "The longest Keep Alive granted: 5.0 clients are told; the silence of others is judged by it all the same.",
         repeats: false,
         apply: |draft, reader| {
             draft.config.limits.keep_alive_max = reader.limit(u16::MAX)?;

@@ -1,0 +1,151 @@
+//! A Session belongs to the user who made it (section 5.4.2 of 5.0): nobody else resumes it, takes it over or ends it.
+
+use std::time::Duration;
+
+use sol_engine::{AuthOutcome, EngineConfig, Input, ListenerRules, Revoked};
+
+use crate::support::*;
+
+/// Names are asked about; clients without one come in as well.
+fn asking() -> EngineConfig {
+    EngineConfig {
+        listeners: vec![ListenerRules {
+            allow_anonymous: true,
+            ask: true,
+        }],
+        journal: true,
+        ..Default::default()
+    }
+}
+
+/// Logs in with the right password; `clean` and an hour of Session Expiry Interval.
+fn log_in(node: &mut Node, client_id: &str, user: &'static str, clean: bool) -> Client {
+    let client = node.connect_with(V5, client_id, move |connect| {
+        connect.clean_start = clean;
+        connect.properties.session_expiry_interval = Some(3_600);
+        connect.username = Some(user);
+    });
+    node.answer_login(AuthOutcome::Accepted);
+    client
+}
+
+/// Alice's Session "device", which is away with a message queued, and the publisher.
+fn prepare(node: &mut Node) -> Client {
+    let device = log_in(node, "device", "alice", false);
+    node.expect(device, &["CONNACK 00"]);
+    node.subscribed(device, &["t"], 1);
+    node.lose(device);
+    let publisher = node.connect(V5, "publisher");
+    node.publish(publisher, "t", 1, 1, "secret");
+    node.expect(publisher, &["PUBACK #1"]);
+    publisher
+}
+
+/// Another user, or none, gets neither the Session that is away nor the one that is connected, and cannot discard it
+/// with Clean Start; its owner has lost nothing.
+#[test]
+fn a_session_is_not_handed_to_another_user() {
+    in_each_node(asking(), |node| {
+        prepare(node);
+        for clean in [false, true] {
+            let mallory = log_in(node, "device", "mallory", clean);
+            node.expect(mallory, &["CONNACK 87", "CLOSE"]);
+            let nobody = node.connect_with(V311, "device", move |connect| connect.clean_start = clean);
+            node.expect(nobody, &["CONNACK 87", "CLOSE"]);
+        }
+        let device = log_in(node, "device", "alice", false);
+        node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
+        let mallory = log_in(node, "device", "mallory", true);
+        node.expect(mallory, &["CONNACK 87", "CLOSE"]);
+        node.ping(device);
+        node.expect(device, &["PINGRESP"]);
+        // Another connection of the same user does take over.
+        let again = log_in(node, "device", "alice", false);
+        node.expect(device, &["DISCONNECT 8e", "CLOSE"]);
+        node.expect(again, &["CONNACK 00 present", r#"PUBLISH t q1 #1 dup "secret""#]);
+    });
+}
+
+/// The owner is known after a restart, on however many shards.
+#[test]
+fn the_owner_outlives_the_broker() {
+    in_each_node(asking(), |node| {
+        prepare(node);
+        for shards in 1..=3 {
+            let mut node = node.restart(shards, Duration::ZERO);
+            let mallory = log_in(&mut node, "device", "mallory", false);
+            node.expect(mallory, &["CONNACK 87", "CLOSE"]);
+            let device = log_in(&mut node, "device", "alice", false);
+            node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
+        }
+    });
+}
+
+/// A name that nobody has confirmed owns nothing: on an open broker a client may change it and keep its Session.
+#[test]
+fn an_unconfirmed_name_owns_nothing() {
+    in_every_node(|node| {
+        for user in [Some("a"), Some("b"), None] {
+            let client = node.connect_with(V5, "device", move |connect| {
+                connect.clean_start = false;
+                connect.properties.session_expiry_interval = Some(3_600);
+                connect.username = user;
+            });
+            let connack = if user == Some("a") {
+                "CONNACK 00"
+            } else {
+                "CONNACK 00 present"
+            };
+            node.expect(client, &[connack]);
+            node.lose(client);
+        }
+    });
+}
+
+fn revoke(node: &mut Node, username: &str, is_gone: bool) {
+    let revoked = [Revoked {
+        username: username.into(),
+        is_gone,
+    }];
+    for shard in 0..node.engines.len() {
+        node.input(shard, Input::Revoke(&revoked));
+    }
+    node.run();
+}
+
+/// A login that would fail now ends its connections, with 0x87, and nobody else's.
+#[test]
+fn a_revoked_login_ends() {
+    in_each_node(asking(), |node| {
+        let clients: Vec<_> = (0..4).map(|n| log_in(node, &format!("a{n}"), "alice", true)).collect();
+        let bob = log_in(node, "bob", "bob", true);
+        let anonymous = node.connect(V5, "alice");
+        revoke(node, "alice", false);
+        for client in clients {
+            node.expect(client, &["CONNACK 00", "DISCONNECT 87", "CLOSE"]);
+        }
+        node.expect(bob, &["CONNACK 00"]);
+        node.ping(anonymous);
+        node.expect(anonymous, &["PINGRESP"]);
+        assert_eq!(node.stats().clients_connected, 2);
+    });
+}
+
+/// With another password the user keeps what is queued; when there is no such user any more, whoever comes by the
+/// Client Identifier begins anew, and gets nothing of it.
+#[test]
+fn a_session_without_its_user_is_not_handed_over() {
+    in_each_node(asking(), |node| {
+        prepare(node);
+        revoke(node, "alice", false);
+        let device = log_in(node, "device", "alice", false);
+        node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
+        node.lose(device);
+        revoke(node, "alice", true);
+        let bob = log_in(node, "device", "bob", false);
+        node.expect(bob, &["CONNACK 00"]);
+        node.lose(bob);
+        let alice = log_in(node, "device", "alice", false);
+        node.expect(alice, &["CONNACK 87", "CLOSE"]);
+    });
+}
