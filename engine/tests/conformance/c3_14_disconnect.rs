@@ -1,29 +1,125 @@
 //! Section 3.14: DISCONNECT, and PINGREQ (3.12).
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use sol_codec::ReasonCode;
-use sol_engine::{Cause, Event};
+use sol_codec::{Packet, PubAck, ReasonCode};
+use sol_engine::{Cause, Event, Input};
 
 use crate::support::*;
 
-/// [MQTT-3.14.4-1, -2]: after DISCONNECT the connection is closed and nothing more is sent.
+/// After DISCONNECT, of either side, the connection is closed and nothing more is sent, although there is something to
+/// send and the peer goes on.
+///
+/// Proves 5.0: MQTT-3.14.4-1, MQTT-3.14.4-2.
 #[test]
 fn after_disconnect_nothing_is_sent() {
     in_every_node(|node| {
+        let publisher = node.connect(V5, "publisher");
         for version in [V311, V5] {
-            let publisher = node.connect(V5, "publisher");
-            let client = node.connect(version, "client");
-            node.subscribed(client, &["t"], 1);
-            node.disconnect(client);
-            node.publish(publisher, "t", 0, 0, "late");
-            node.ping(client);
-            node.expect(client, &["CLOSE"]);
+            for by_server in [false, true] {
+                let client = node.connect_durable(version, "client");
+                node.subscribed(client, &["t"], 1);
+                node.publish(publisher, "t", 1, 1, "open");
+                node.take(client);
+                let says = if by_server {
+                    node.send_bytes(client, b"\xc1\x00");
+                    (version == V5).then(|| "DISCONNECT 81".to_owned())
+                } else {
+                    node.disconnect(client);
+                    None
+                };
+                node.publish(publisher, "t", 0, 0, "late");
+                node.publish(publisher, "t", 1, 2, "late");
+                node.push(client, &Packet::PingReq);
+                node.push(client, &Packet::PubAck(PubAck::success(id(1))));
+                node.push(client, &Packet::Publish(publish("t", 1, 1, b"")));
+                node.pass(Duration::from_secs(10));
+                let expected: Vec<_> = says.into_iter().chain(["CLOSE".to_owned()]).collect();
+                assert_eq!(node.take(client), expected);
+                node.connect(version, "client");
+            }
+        }
+    });
+}
+
+/// Flags of DISCONNECT that are not 0 end the connection as any fault does, the Will published.
+///
+/// Proves 5.0: MQTT-3.14.1-1; 3.1.1: MQTT-3.14.1-1.
+#[test]
+fn the_flags_of_disconnect_are_0() {
+    in_every_node(|node| {
+        let watcher = node.connect(V5, "watcher");
+        node.subscribed(watcher, &["w"], 0);
+        for version in [V311, V5] {
+            for flags in [1, 2, 4, 8, 15] {
+                let client = node.connect_with(version, "client", |connect| connect.will = Some(will("w", b"gone", 0)));
+                node.refuses_bytes(client, &[0xe0 | flags, 0], 0x81);
+                node.expect(watcher, &[r#"PUBLISH w q0 "gone""#]);
+            }
+        }
+    });
+}
+
+/// Every DISCONNECT of the broker has one of its Reason Codes and nothing else: three bytes, which every client takes.
+///
+/// Proves 5.0: MQTT-3.1.2-22, MQTT-3.1.4-3, MQTT-3.14.2-1, MQTT-3.14.2-2, MQTT-3.14.2-3, MQTT-3.14.2-4.
+#[test]
+fn the_brokers_disconnect_is_a_reason_code() {
+    in_every_node(|node| {
+        node.keeps_bytes = true;
+        let connected = |node: &mut Node| {
+            let client = node.connect_with(V5, "client", |connect| {
+                connect.keep_alive = 1;
+                connect.properties.maximum_packet_size = NonZeroU32::new(16);
+            });
+            node.take_bytes(client);
+            client
+        };
+        let told = |node: &mut Node, client: Client, reason_code: u8| {
+            assert_eq!(node.take_bytes(client), [[0xe0, 1, reason_code]]);
+        };
+        for (bytes, reason_code) in [
+            (&b"\xc1\x00"[..], 0x81),
+            (b"\xd0\x00", 0x82),
+            (b"\x82\x07\x00\x01\x00\x00\x01#\x40", 0x81),
+            (b"\x82\x09\x00\x01\x00\x00\x03a#b\x00", 0x8f),
+            (b"\x34\x09\x00\x01t\x00\x01\x03\x23\xff\xff", 0x94),
+            (b"\x30\xff\xff\xff\x7f", 0x95),
+        ] {
+            let client = connected(node);
+            node.send_bytes(client, bytes);
+            told(node, client, reason_code);
+        }
+        let client = connected(node);
+        node.pass(Duration::from_secs(2));
+        told(node, client, 0x8d);
+        let client = connected(node);
+        let again = connected(node);
+        told(node, client, 0x8e);
+        node.input_all(|| Input::Shutdown);
+        told(node, again, 0x8b);
+    });
+}
+
+/// A client's DISCONNECT with a Reason Code that it does not have is a fault.
+///
+/// Proves 5.0: MQTT-3.14.2-1.
+#[test]
+fn disconnect_has_its_own_reason_codes() {
+    in_every_node(|node| {
+        for code in [
+            0x01, 0x02, 0x10, 0x18, 0x7f, 0x84, 0x85, 0x86, 0x88, 0x8a, 0x91, 0x92, 0xa3, 0xff,
+        ] {
+            let client = node.connect(V5, "client");
+            node.refuses_bytes(client, &[0xe0, 1, code], 0x82);
         }
     });
 }
 
 /// Section 3.14.2.2.2: DISCONNECT may change the Session Expiry Interval, up and down.
+///
+/// Proves 5.0: MQTT-4.1.0-2.
 #[test]
 fn disconnect_changes_the_expiry() {
     in_every_node(|node| {
@@ -78,7 +174,9 @@ fn the_reason_is_told() {
     });
 }
 
-/// [MQTT-3.12.4-1]: PINGREQ is answered, whatever else waits.
+/// PINGREQ is answered, whatever else waits.
+///
+/// Proves 5.0: MQTT-3.12.4-1; 3.1.1: MQTT-3.12.4-1.
 #[test]
 fn pingreq_is_answered() {
     in_every_node(|node| {

@@ -38,7 +38,7 @@ fn auth_has_its_own_reason_codes() {
 /// Without an Authentication Method in CONNECT there is no AUTH: none is sent, CONNACK has no method, and one that comes
 /// ends the connection, before CONNACK too.
 ///
-/// Proves 5.0: MQTT-4.12.0-6.
+/// Proves 5.0: MQTT-3.14.0-1, MQTT-4.12.0-6.
 #[test]
 fn without_a_method_there_is_no_auth() {
     in_every_node(|node| {

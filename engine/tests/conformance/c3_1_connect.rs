@@ -18,7 +18,10 @@ fn asking() -> EngineConfig {
     }
 }
 
-/// [MQTT-3.1.4-5, 3.2.2-2, 3.2.2-3]: a good CONNECT gets CONNACK 0x00, with Session Present 0 for a new Session.
+/// A good CONNECT gets CONNACK 0x00, with Session Present 0 for a new Session.
+///
+/// Proves 5.0: MQTT-3.1.2-6, MQTT-3.1.4-5, MQTT-3.2.2-2, MQTT-3.2.2-3;
+/// 3.1.1: MQTT-3.1.4-4, MQTT-3.2.2-1, MQTT-3.2.2-3.
 #[test]
 fn a_new_client_gets_connack() {
     in_every_node(|node| {
@@ -34,6 +37,8 @@ fn a_new_client_gets_connack() {
 }
 
 /// Section 3.2.2.3: CONNACK says what is true of this server, and leaves out what is as the client asked.
+///
+/// Proves 5.0: MQTT-3.2.2-9, MQTT-3.2.2-22.
 #[test]
 fn connack_says_the_limits_in_force() {
     let config = EngineConfig {
@@ -89,7 +94,10 @@ fn connack_is_silent_about_what_is_not_limited() {
     });
 }
 
-/// [MQTT-3.1.2-4, -5, -6]: Clean Start 0 resumes what there is; Clean Start 1 drops it. Both versions.
+/// Clean Start 0 resumes what there is; Clean Start 1 drops it. Both versions.
+///
+/// Proves 5.0: MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-3.1.2-6, MQTT-3.1.4-4, MQTT-3.2.2-2, MQTT-3.2.2-3;
+/// 3.1.1: MQTT-3.1.2-4, MQTT-3.1.2-5, MQTT-3.1.2-6, MQTT-3.1.4-3, MQTT-3.2.2-1, MQTT-3.2.2-2, MQTT-3.2.2-3.
 #[test]
 fn clean_start_decides_what_becomes_of_the_session() {
     in_every_node(|node| {
@@ -123,7 +131,9 @@ fn clean_start_decides_what_becomes_of_the_session() {
     });
 }
 
-/// [MQTT-3.1.2-6] of 3.1.1, [MQTT-3.1.2-23] of 5.0: without an expiry a Session ends with its connection.
+/// Without an expiry a Session ends with its connection.
+///
+/// Proves 3.1.1: MQTT-3.1.2-6.
 #[test]
 fn a_session_without_expiry_ends_with_its_connection() {
     in_every_node(|node| {
@@ -142,7 +152,9 @@ fn a_session_without_expiry_ends_with_its_connection() {
     });
 }
 
-/// [MQTT-4.1.0-2]: a Session is dropped when its expiry has passed, not earlier; and the cap of the server counts.
+/// A Session is dropped when its expiry has passed, not earlier; and the cap of the server counts.
+///
+/// Proves 5.0: MQTT-3.1.2-23, MQTT-4.1.0-2.
 #[test]
 fn a_session_expires_when_it_should() {
     let config = EngineConfig {
@@ -168,7 +180,9 @@ fn a_session_expires_when_it_should() {
     });
 }
 
-/// [MQTT-3.1.2-23]: a Session Expiry Interval of 0xFFFFFFFF, and Clean Session 0 of 3.1.1, never expire.
+/// A Session Expiry Interval of 0xFFFFFFFF, and Clean Session 0 of 3.1.1, never expire.
+///
+/// Proves 5.0: MQTT-3.1.2-23; 3.1.1: MQTT-3.1.2-4.
 #[test]
 fn an_endless_session_does_not_expire() {
     in_every_node(|node| {
@@ -184,7 +198,9 @@ fn an_endless_session_does_not_expire() {
     });
 }
 
-/// [MQTT-3.1.4-3] of 5.0, [MQTT-3.1.4-2] of 3.1.1: who connects with a Client Identifier in use throws the other out.
+/// Who connects with a Client Identifier in use throws the other out.
+///
+/// Proves 5.0: MQTT-3.1.4-3; 3.1.1: MQTT-3.1.4-2.
 #[test]
 fn takeover_tells_and_closes_the_old_connection() {
     in_every_node(|node| {
@@ -211,7 +227,9 @@ fn takeover_tells_and_closes_the_old_connection() {
     });
 }
 
-/// [MQTT-4.4.0-1]: a takeover in the middle of QoS 1 and 2 exchanges resumes them, in both directions.
+/// A takeover in the middle of QoS 1 and 2 exchanges resumes them, in both directions [MQTT-4.4.0-1].
+///
+/// Proves 5.0: MQTT-3.1.4-3.
 #[test]
 fn takeover_in_mid_flow_resumes_the_exchanges() {
     in_every_node(|node| {
@@ -256,7 +274,9 @@ fn takeover_in_mid_flow_resumes_the_exchanges() {
     });
 }
 
-/// [MQTT-3.1.3-6, -7, 3.2.2-16]: an empty Client Identifier is given one that nobody has, and 5.0 clients learn it.
+/// An empty Client Identifier is given one that nobody has, and 5.0 clients learn it.
+///
+/// Proves 5.0: MQTT-3.1.3-6, MQTT-3.1.3-7, MQTT-3.2.2-16; 3.1.1: MQTT-3.1.3-6.
 #[test]
 fn an_empty_client_identifier_is_given_one() {
     let config = EngineConfig {
@@ -281,7 +301,9 @@ fn an_empty_client_identifier_is_given_one() {
     });
 }
 
-/// [MQTT-3.2.2-16]: an assigned Client Identifier can be used to resume the Session.
+/// An assigned Client Identifier can be used to resume the Session.
+///
+/// Proves 5.0: MQTT-3.1.3-7, MQTT-3.2.2-16.
 #[test]
 fn an_assigned_client_identifier_resumes() {
     in_every_node(|node| {
@@ -294,7 +316,9 @@ fn an_assigned_client_identifier_resumes() {
     });
 }
 
-/// [MQTT-3.1.3-8] of 3.1.1 and 5.0: an identifier that is not accepted is refused with 0x85 (3.1.1: 2) and closed.
+/// An identifier that is not accepted is refused with 0x85 (3.1.1: 2) and closed.
+///
+/// Proves 5.0: MQTT-3.1.3-8, MQTT-3.2.2-7; 3.1.1: MQTT-3.1.3-9, MQTT-3.2.2-5.
 #[test]
 fn client_identifiers_are_refused() {
     let config = EngineConfig {
@@ -302,8 +326,6 @@ fn client_identifiers_are_refused() {
         ..Default::default()
     };
     in_each_node(config.clone(), |node| {
-        let unnamed = node.resume(V311, "", 0);
-        node.expect(unnamed, &["CONNACK 85", "CLOSE"]);
         for version in [V311, V5] {
             let long = node.connect_with(version, "12345", |_| {});
             node.expect(long, &["CONNACK 85", "CLOSE"]);
@@ -323,7 +345,44 @@ fn client_identifiers_are_refused() {
     });
 }
 
-/// [MQTT-3.1.4-6] of 5.0, [MQTT-3.1.4-5] of 3.1.1: after a refusal nothing more of that client is handled.
+/// Clean Session 0 of 3.1.1 needs a name to resume by.
+///
+/// Proves 3.1.1: MQTT-3.1.3-8.
+#[test]
+fn a_session_that_stays_needs_a_name_in_3_1_1() {
+    in_every_node(|node| {
+        let unnamed = node.resume(V311, "", 0);
+        node.expect(unnamed, &["CONNACK 85", "CLOSE"]);
+        node.resume(V5, "", 100);
+        node.connect(V311, "");
+        assert_eq!(node.stats().clients_connected, 2);
+    });
+}
+
+/// Names of 1 to 23 letters and digits are let in, each as a Session of its own.
+///
+/// Proves 5.0: MQTT-3.1.3-5; 3.1.1: MQTT-3.1.3-5.
+#[test]
+fn names_that_every_server_takes_are_let_in() {
+    const ALL: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    in_every_node(|node| {
+        for version in [V311, V5] {
+            let lengths = (1..=23).flat_map(|length| [&ALL[..length], &ALL[ALL.len() - length..]]);
+            let single = (0..ALL.len()).map(|at| &ALL[at..=at]);
+            let names: std::collections::BTreeSet<_> = lengths.chain(single).collect();
+            let clients: Vec<_> = names.iter().map(|name| node.connect(version, name)).collect();
+            assert_eq!(node.stats().clients_connected, names.len() as u64);
+            for client in clients {
+                node.disconnect(client);
+                node.expect(client, &["CLOSE"]);
+            }
+        }
+    });
+}
+
+/// After a refusal nothing more of that client is handled.
+///
+/// Proves 5.0: MQTT-3.1.4-6; 3.1.1: MQTT-3.1.4-5.
 #[test]
 fn after_a_refusal_nothing_is_handled() {
     in_each_node(asking(), |node| {
@@ -332,14 +391,22 @@ fn after_a_refusal_nothing_is_handled() {
         let watcher = node.connect(V5, "watcher");
         node.subscribed(watcher, &["#"], 0);
         node.reload(asking());
-        let refused = node.connect_with(V311, "refused", |_| {});
-        node.publish(refused, "t", 0, 0, "smuggled");
-        node.expect(refused, &["CONNACK 87", "CLOSE"]);
+        for version in [V311, V5] {
+            let refused = node.connect_with(version, "refused", |_| {});
+            node.push(refused, &Packet::Publish(publish("t", 0, 0, b"smuggled")));
+            node.push(refused, &Packet::Publish(publish("t", 1, 1, b"smuggled")));
+            node.push(refused, &Packet::Connect(connect(version, "another")));
+            node.push(refused, &Packet::PingReq);
+            node.expect(refused, &["CONNACK 87", "CLOSE"]);
+        }
+        assert_eq!(node.stats().publish_received, 0);
         node.expect(watcher, &[]);
     });
 }
 
-/// [MQTT-3.1.2-22]: silence for one and a half Keep Alives ends the connection; anything heard puts that off.
+/// Silence for one and a half Keep Alives ends the connection; anything heard puts that off.
+///
+/// Proves 5.0: MQTT-3.1.2-22; 3.1.1: MQTT-3.1.2-24.
 #[test]
 fn keep_alive_is_one_and_a_half() {
     in_every_node(|node| {
@@ -368,7 +435,9 @@ fn keep_alive_is_one_and_a_half() {
     });
 }
 
-/// [MQTT-3.1.2-21, 3.2.2-21, -22]: with Server Keep Alive that one is in force, without it the client's.
+/// With Server Keep Alive that one is in force, without it the client's.
+///
+/// Proves 5.0: MQTT-3.1.2-22, MQTT-3.2.2-22.
 #[test]
 fn server_keep_alive_is_in_force() {
     let config = EngineConfig {
@@ -381,6 +450,9 @@ fn server_keep_alive_is_in_force() {
         let asked_less = node.connect_with(V5, "c", |connect| connect.keep_alive = 4);
         node.take(asked_too_much);
         node.take(asked_less);
+        let told = |client: Client| node.clients[client.0].connack.as_ref().unwrap().server_keep_alive;
+        let all = [told(asked_too_much), told(asked_none), told(asked_less)];
+        assert_eq!(all, [Some(10), Some(10), None]);
         node.pass(Duration::from_millis(6_100));
         node.expect(asked_less, &["DISCONNECT 8d", "CLOSE"]);
         node.expect(asked_too_much, &[]);
@@ -391,6 +463,8 @@ fn server_keep_alive_is_in_force() {
 }
 
 /// A 3.1.1 client cannot be told of a shorter Keep Alive; its silence is judged by it all the same (section 3.1.2.10).
+///
+/// Proves 3.1.1: MQTT-3.1.2-24.
 #[test]
 fn keep_alive_max_holds_for_clients_that_cannot_be_told() {
     let config = EngineConfig {
@@ -409,7 +483,9 @@ fn keep_alive_max_holds_for_clients_that_cannot_be_told() {
     });
 }
 
-/// [MQTT-3.1.0-2]: a second CONNECT is a Protocol Error.
+/// A second CONNECT is a Protocol Error.
+///
+/// Proves 5.0: MQTT-3.1.0-2; 3.1.1: MQTT-3.1.0-2.
 #[test]
 fn a_second_connect_ends_the_connection() {
     in_every_node(|node| {
@@ -423,7 +499,9 @@ fn a_second_connect_ends_the_connection() {
     });
 }
 
-/// [MQTT-3.1.0-1, 3.14.0-1]: what comes before CONNECT closes the connection, without a word.
+/// What comes before CONNECT closes the connection, without a word [MQTT-3.1.0-1].
+///
+/// Proves 5.0: MQTT-3.14.0-1.
 #[test]
 fn the_first_packet_must_be_connect() {
     in_every_node(|node| {
@@ -459,6 +537,8 @@ fn uninvited_auth_ends_the_connection() {
 }
 
 /// A packet that only a server sends is a Protocol Error.
+///
+/// Proves 5.0: MQTT-4.13.1-1; 3.1.1: MQTT-4.8.0-1.
 #[test]
 fn a_servers_packet_ends_the_connection() {
     in_every_node(|node| {
@@ -475,7 +555,9 @@ fn a_servers_packet_ends_the_connection() {
     });
 }
 
-/// [MQTT-4.12.0-1]: an Authentication Method that is not supported gets CONNACK 0x8C.
+/// An Authentication Method that is not supported gets CONNACK 0x8C.
+///
+/// Proves 5.0: MQTT-4.12.0-1.
 #[test]
 fn an_authentication_method_is_refused() {
     in_every_node(|node| {
@@ -486,7 +568,9 @@ fn an_authentication_method_is_refused() {
     });
 }
 
-/// [MQTT-3.2.2-12, -13]: a Will beyond what the server can do is refused with 0x9B and 0x9A.
+/// A Will beyond what the server can do is refused with 0x9B and 0x9A.
+///
+/// Proves 5.0: MQTT-3.2.2-12, MQTT-3.2.2-13.
 #[test]
 fn wills_beyond_the_servers_abilities_are_refused() {
     let config = EngineConfig {
@@ -576,7 +660,9 @@ fn malformed_packets_end_the_connection() {
     });
 }
 
-/// [MQTT-3.1.4-2]: a User Name is asked about, and the answer is the CONNACK. Until then nothing more is decoded.
+/// A User Name is asked about, and the answer is the CONNACK. Until then nothing more is decoded.
+///
+/// Proves 5.0: MQTT-3.1.4-2, MQTT-3.1.4-5; 3.1.1: MQTT-3.1.4-4.
 #[test]
 fn a_login_is_asked_and_answered() {
     in_each_node(asking(), |node| {
@@ -620,6 +706,8 @@ fn a_client_gone_while_asked_leaves_nothing() {
 }
 
 /// A login that is refused does not disturb the client who has the Client Identifier.
+///
+/// Proves 5.0: MQTT-3.1.4-2, MQTT-3.2.2-6; 3.1.1: MQTT-3.2.2-4.
 #[test]
 fn a_refused_login_takes_nothing_over() {
     in_each_node(asking(), |node| {
@@ -662,7 +750,9 @@ fn connections_max_is_kept() {
     });
 }
 
-/// [MQTT-3.14.0-1, 3.2.2-8]: when the broker stops everybody is told, and nobody new comes in.
+/// When the broker stops everybody is told who has got a CONNACK, and nobody new comes in.
+///
+/// Proves 5.0: MQTT-3.14.0-1.
 #[test]
 fn stopping_tells_everybody() {
     in_every_node(|node| {

@@ -21,7 +21,7 @@ const CONNACK_BYTES: u32 = 16;
 
 /// A CONNACK that the client would not take is not sent: the client is refused, in as few bytes as there are.
 ///
-/// Proves 5.0: MQTT-3.1.2-24, MQTT-3.2.2-19, MQTT-3.2.2-20.
+/// Proves 5.0: MQTT-3.1.2-24, MQTT-3.2.2-6, MQTT-3.2.2-19, MQTT-3.2.2-20.
 #[test]
 fn a_connack_is_no_larger_than_the_client_takes() {
     in_every_node(|node| {
@@ -110,7 +110,7 @@ fn a_publish_is_no_larger_than_the_client_takes() {
 
 /// The broker gives out as many Topic Aliases as the client takes, and none to one who takes none.
 ///
-/// Proves 5.0: MQTT-3.1.2-26, MQTT-3.1.2-27.
+/// Proves 5.0: MQTT-3.1.2-26, MQTT-3.1.2-27, MQTT-3.3.2-11.
 #[test]
 fn topic_aliases_are_no_more_than_the_client_takes() {
     in_every_node(|node| {

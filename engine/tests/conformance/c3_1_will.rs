@@ -24,7 +24,9 @@ fn with_will(node: &mut Node, delay: u32, expiry: u32) -> (Client, Client) {
 
 const GONE: &str = r#"PUBLISH w/client q0 "gone""#;
 
-/// [MQTT-3.1.2-8, -10, -14]: the Will of a lost connection is published, once, not retained.
+/// The Will of a lost connection is published, once, with its QoS, and not retained.
+///
+/// Proves 5.0: MQTT-3.1.2-8, MQTT-3.1.2-14; 3.1.1: MQTT-3.1.2-8, MQTT-3.1.2-9, MQTT-3.1.2-16.
 #[test]
 fn a_lost_connection_publishes_the_will() {
     in_every_node(|node| {
@@ -53,19 +55,63 @@ fn a_lost_connection_publishes_the_will() {
     });
 }
 
-/// [MQTT-3.14.4-3], [MQTT-3.1.2-10] of 3.1.1: DISCONNECT drops the Will.
+/// DISCONNECT drops the Will, and so does its publication: the Session that goes on has none.
+///
+/// Proves 5.0: MQTT-3.1.2-10, MQTT-3.14.4-3; 3.1.1: MQTT-3.1.2-10, MQTT-3.14.4-3.
 #[test]
 fn a_clean_disconnect_drops_the_will() {
     in_every_node(|node| {
         let watcher = node.connect(V5, "watcher");
         node.subscribed(watcher, &["w/#"], 2);
         for version in [V311, V5] {
-            let client = node.connect_with(version, "client", |connect| connect.will = Some(will("w/x", b"", 0)));
-            node.take(client);
+            let with_will = move |node: &mut Node| {
+                let client = node.connect_with(version, "client", move |connect| {
+                    connect.will = Some(will("w/x", b"gone", 0));
+                    connect.clean_start = false;
+                    connect.properties.session_expiry_interval = (version == V5).then_some(1_000);
+                });
+                node.take(client);
+                client
+            };
+            let client = with_will(node);
+            node.lose(client);
+            node.expect(watcher, &[r#"PUBLISH w/x q0 "gone""#]);
+            let client = with_will(node);
             node.disconnect(client);
             node.expect(client, &["CLOSE"]);
-            node.pass(Duration::from_secs(100));
+            node.pass(Duration::from_secs(500));
             node.expect(watcher, &[]);
+            let client = node.resume(version, "client", 1);
+            node.expect(client, &["CONNACK 00 present"]);
+            node.lose(client);
+            node.pass(Duration::from_secs(500));
+            node.expect(watcher, &[]);
+            node.connect(version, "client");
+        }
+    });
+}
+
+/// Will Flag 0: no Will is published, whatever an earlier connection of the Session had.
+///
+/// Proves 3.1.1: MQTT-3.1.2-12.
+#[test]
+fn without_will_flag_there_is_no_will() {
+    in_every_node(|node| {
+        let watcher = node.connect(V5, "watcher");
+        node.subscribed(watcher, &["#"], 2);
+        for version in [V311, V5] {
+            let client = node.connect_with(version, "client", move |connect| {
+                connect.will = Some(will("w/x", b"gone", 0));
+                connect.clean_start = false;
+                connect.properties.session_expiry_interval = (version == V5).then_some(1_000);
+            });
+            node.lose(client);
+            node.expect(watcher, &[r#"PUBLISH w/x q0 "gone""#]);
+            let client = node.resume(version, "client", 1_000);
+            node.lose(client);
+            node.pass(Duration::from_secs(2_000));
+            node.expect(watcher, &[]);
+            node.connect(version, "client");
         }
     });
 }
@@ -84,7 +130,9 @@ fn disconnect_with_will_publishes_it() {
     });
 }
 
-/// [MQTT-3.1.2-8]: with a delay the Will comes when the delay has passed.
+/// With a delay the Will, which is the Session's, comes when the delay has passed.
+///
+/// Proves 5.0: MQTT-3.1.2-7, MQTT-3.1.2-8.
 #[test]
 fn the_will_waits_for_its_delay() {
     in_every_node(|node| {
@@ -103,6 +151,8 @@ fn the_will_waits_for_its_delay() {
 }
 
 /// Section 3.1.3.2.2: the Will does not wait longer than the Session lasts.
+///
+/// Proves 5.0: MQTT-3.1.2-8, MQTT-4.1.0-2.
 #[test]
 fn the_end_of_the_session_ends_the_delay() {
     in_every_node(|node| {
@@ -119,6 +169,8 @@ fn the_end_of_the_session_ends_the_delay() {
 }
 
 /// Section 3.1.3.2.2: without a Session to come back to, the delay does not count.
+///
+/// Proves 5.0: MQTT-3.1.2-8.
 #[test]
 fn without_a_session_the_delay_does_not_count() {
     in_every_node(|node| {
@@ -128,7 +180,9 @@ fn without_a_session_the_delay_does_not_count() {
     });
 }
 
-/// [MQTT-3.1.3-9]: who comes back before the delay has passed keeps its Will to itself.
+/// Who comes back before the delay has passed keeps its Will to itself.
+///
+/// Proves 5.0: MQTT-3.1.2-8, MQTT-3.1.3-9.
 #[test]
 fn coming_back_in_time_cancels_the_will() {
     in_every_node(|node| {
@@ -144,6 +198,8 @@ fn coming_back_in_time_cancels_the_will() {
 }
 
 /// Section 3.1.3.2.2: Clean Start ends the Session, so a Will that waited for its delay is due.
+///
+/// Proves 5.0: MQTT-3.1.2-8.
 #[test]
 fn clean_start_publishes_a_waiting_will() {
     in_every_node(|node| {
@@ -154,7 +210,9 @@ fn clean_start_publishes_a_waiting_will() {
     });
 }
 
-/// [MQTT-3.1.4-3]: a takeover without delay publishes the Will of the old connection; with a delay it does not.
+/// A takeover without delay publishes the Will of the old connection; with a delay it does not.
+///
+/// Proves 5.0: MQTT-3.1.2-8, MQTT-3.1.3-9, MQTT-3.1.4-3.
 #[test]
 fn takeover_and_will() {
     in_every_node(|node| {
@@ -187,24 +245,29 @@ fn a_will_may_contain_nul() {
     });
 }
 
-/// [MQTT-3.1.2-15, -17] of 3.1.1 and 5.0: a retained Will is stored when it is published, not at CONNECT.
+/// A retained Will is stored when it is published, not at CONNECT.
+///
+/// Proves 5.0: MQTT-3.1.2-15; 3.1.1: MQTT-3.1.2-9, MQTT-3.1.2-17.
 #[test]
 fn a_retained_will_is_stored_when_published() {
     in_every_node(|node| {
-        let client = node.connect_with(V5, "client", |connect| {
-            let mut will = will("w", b"gone", 1);
-            will.retain = true;
-            connect.will = Some(will);
-        });
-        node.take(client);
-        let early = node.connect(V5, "early");
-        node.subscribe(early, &["w"], 1);
-        node.expect(early, &["SUBACK #1 [01]"]);
-        node.lose(client);
-        node.expect(early, &[r#"PUBLISH w q1 #1 "gone""#]);
-        let late = node.connect(V5, "late");
-        node.subscribe(late, &["w"], 1);
-        node.expect(late, &["SUBACK #1 [01]", r#"PUBLISH w q1 #1 retain "gone""#]);
+        for version in [V311, V5] {
+            let client = node.connect_with(version, "client", |connect| {
+                let mut will = will("w", b"gone", 1);
+                will.retain = true;
+                connect.will = Some(will);
+            });
+            node.take(client);
+            let early = node.connect(V5, "early");
+            node.subscribe(early, &["w"], 1);
+            node.expect(early, &["SUBACK #1 [01]"]);
+            node.lose(client);
+            node.expect(early, &[r#"PUBLISH w q1 #1 "gone""#]);
+            let late = node.connect(V5, "late");
+            node.subscribe(late, &["w"], 1);
+            node.expect(late, &["SUBACK #1 [01]", r#"PUBLISH w q1 #1 retain "gone""#]);
+            node.retain(late, "w", 0, 0, "");
+        }
     });
 }
 
@@ -224,7 +287,9 @@ fn a_will_to_sys_is_not_published() {
     });
 }
 
-/// [MQTT-3.1.3-10]: User Properties of the Will keep their order; its expiry begins when it is published.
+/// User Properties of the Will keep their order; its expiry begins when it is published.
+///
+/// Proves 5.0: MQTT-3.1.2-8, MQTT-3.1.3-10.
 #[test]
 fn will_properties_are_published() {
     in_every_node(|node| {
@@ -257,13 +322,14 @@ fn will_properties_are_published() {
     });
 }
 
-/// [MQTT-3.1.2-8]: Keep Alive, a broken rule and the broker's end are no clean DISCONNECT.
+/// Keep Alive, a broken rule and the broker's end are no clean DISCONNECT.
+///
+/// Proves 5.0: MQTT-3.1.2-8, MQTT-3.1.2-22; 3.1.1: MQTT-3.1.2-8.
 #[test]
 fn every_other_end_publishes_the_will() {
     in_every_node(|node| {
         let (watcher, client) = with_will(node, 0, 0);
-        node.send(client, |send| send(&sol_codec::Packet::PingResp));
-        node.expect(client, &["DISCONNECT 82", "CLOSE"]);
+        node.refuses_bytes(client, b"\xc0\x01x", 0x81);
         node.expect(watcher, &[GONE]);
 
         let client = node.connect_with(V5, "client", |connect| {

@@ -114,7 +114,7 @@ fn a_refusal_has_no_session_present() {
 /// Every refusal is one of the codes that CONNACK may have, and the connection is closed behind it. What 3.1.1 has no
 /// return code for is closed without a word.
 ///
-/// Proves 5.0: MQTT-3.2.2-7, MQTT-3.2.2-8; 3.1.1: MQTT-3.2.2-5, MQTT-3.2.2-6.
+/// Proves 5.0: MQTT-3.2.2-7, MQTT-3.2.2-8, MQTT-3.2.2-12, MQTT-3.2.2-13; 3.1.1: MQTT-3.2.2-5, MQTT-3.2.2-6.
 #[test]
 fn refusals_have_a_code_of_connack() {
     let config = EngineConfig {
@@ -178,7 +178,7 @@ fn subscriptions_above_maximum_qos_are_granted() {
 
 /// Session Present of a Session that has ended in the meantime is 0, of one whose time was changed to longer 1.
 ///
-/// Proves 5.0: MQTT-3.2.2-3.
+/// Proves 5.0: MQTT-3.2.2-3, MQTT-4.1.0-2.
 #[test]
 fn session_present_is_what_is_there_now() {
     in_every_node(|node| {

@@ -74,7 +74,7 @@ fn application_properties_are_passed_on() {
 /// Response Topic and Content Type are passed on byte for byte; what is not UTF-8, and a wildcard in a Response Topic, is
 /// refused and reaches nobody.
 ///
-/// Proves 5.0: MQTT-3.3.2-13, MQTT-3.3.2-14, MQTT-3.3.2-19.
+/// Proves 5.0: MQTT-1.5.4-2, MQTT-3.3.2-13, MQTT-3.3.2-14, MQTT-3.3.2-19.
 #[test]
 fn texts_of_the_application_are_checked() {
     in_every_node(|node| {
@@ -281,6 +281,8 @@ fn aliases_do_not_outlive_the_connection() {
 }
 
 /// An alias that was in a packet too large to be sent is not used as if it were known.
+///
+/// Proves 5.0: MQTT-3.1.2-24.
 #[test]
 fn an_alias_of_a_dropped_packet_is_not_used() {
     in_every_node(|node| {

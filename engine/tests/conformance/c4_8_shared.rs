@@ -250,7 +250,7 @@ fn a_durable_member_gives_back_too() {
 
 /// A QoS 2 delivery that has begun stays with its Session: it is completed there, or ends with it.
 ///
-/// Proves 5.0: MQTT-4.8.2-4, MQTT-4.8.2-5.
+/// Proves 5.0: MQTT-4.1.0-2, MQTT-4.8.2-4, MQTT-4.8.2-5.
 #[test]
 fn begun_qos2_stays_with_its_session() {
     in_every_node(|node| {

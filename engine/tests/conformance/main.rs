@@ -10,6 +10,7 @@ mod c3_10_unsubscribe;
 mod c3_14_disconnect;
 mod c3_15_auth;
 mod c3_1_connect;
+mod c3_1_malformed;
 mod c3_1_properties;
 mod c3_1_will;
 mod c3_2_connack;
