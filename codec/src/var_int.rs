@@ -1,6 +1,7 @@
 //! Variable Byte Integers (section 1.5.5): seven bits a byte, least significant first, at most four bytes.
 
 use crate::error::DecodeErrorKind;
+use crate::mutants::mutant;
 
 /// The largest value that four bytes can hold.
 pub(crate) const MAX: u32 = 268_435_455;
@@ -22,7 +23,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<VarInt, DecodeErrorKind> {
     for (&byte, (len, shift)) in bytes.iter().zip([(1, 0), (2, 7), (3, 14), (4, 21)]) {
         value |= u32::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            if byte == 0 && len > 1 {
+            if byte == 0 && len > 1 && !mutant("5.0/1.5.5-1") {
                 return Err(DecodeErrorKind::VarIntNotMinimal);
             }
             return Ok(VarInt::Value(value, len));

@@ -6,6 +6,7 @@ use nom::number::complete::{be_u8, be_u16};
 
 use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
+use crate::mutants::mutant;
 use crate::primitive::{Fault, Parsed, binary, fail, string, topic_name};
 use crate::property::parse::{Value, section};
 use crate::property::{Holder, PropertyId};
@@ -230,7 +231,7 @@ pub(crate) fn version(input: &[u8]) -> Parsed<'_, ProtocolVersion> {
 fn check_flags(flags: u8, version: ProtocolVersion) -> Result<(), DecodeErrorKind> {
     let has_will = flags & FLAG_WILL != 0;
     let has_password_alone = flags & (FLAG_PASSWORD | FLAG_USERNAME) == FLAG_PASSWORD;
-    if flags & 0x01 != 0 {
+    if flags & 0x01 != 0 && !mutant("5.0/3.1.2-3") {
         Err(DecodeErrorKind::ReservedConnectFlag)
     } else if !has_will && flags & (WILL_QOS_MASK | FLAG_WILL_RETAIN) != 0 {
         Err(DecodeErrorKind::WillFlagsWithoutWill)

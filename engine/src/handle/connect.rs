@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt::Write as _;
 
+use sol_codec::mutants::mutant;
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 
 use crate::connection::{State, Terms};
@@ -125,14 +126,15 @@ impl Engine {
         }
         let anonymous_session = connect.client_id.is_empty();
         // [MQTT-3.1.3-8] of 3.1.1: without a name nothing could be resumed.
-        let unnamed_durable = connect.version != ProtocolVersion::V5 && !connect.clean_start;
+        let unnamed_durable =
+            connect.version != ProtocolVersion::V5 && !connect.clean_start && !mutant("3.1.1/3.1.3-8");
         if connect.client_id.len() > config.client_id_bytes_max
             || anonymous_session && (unnamed_durable || !config.allow_empty_client_id)
         {
             return Some(ReasonCode::ClientIdentifierNotValid);
         }
         if let Some(will) = &connect.will {
-            if will.qos > config.maximum_qos {
+            if will.qos > config.maximum_qos && !mutant("5.0/3.2.2-12") {
                 return Some(ReasonCode::QoSNotSupported);
             }
             if will.retain && !config.retain_available {
@@ -227,7 +229,9 @@ impl Engine {
         });
         // Where no return code of 3.1.1 fits, the close says it all [MQTT-3.2.2-6].
         let can_say = version == ProtocolVersion::V5 || reason.connect_return_code().is_some();
-        let connack = ConnAckData::new(version, reason);
+        let can_say = can_say || mutant("3.1.1/3.2.2-6");
+        let mut connack = ConnAckData::new(version, reason);
+        connack.session_present = mutant("5.0/3.2.2-6") && self.clients.sessions.find(client_id).is_some();
         if can_say && self.takes(id, &connack) {
             self.clients.send(id, Outgoing::ConnAck(Box::new(connack)), 8, effects);
         }
@@ -325,6 +329,9 @@ impl Engine {
         }
         self.clients.set_user(key, connect.username, connect.vouched);
         // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
+        if mutant("5.0/3.1.3-9") {
+            self.fire_will(now, key, effects);
+        }
         self.clients.set_will(key, connect.will);
         self.clients.write_session(now, key, effects);
         if let Some(connection) = self.clients.connections.get_mut(id) {
@@ -393,9 +400,9 @@ impl Engine {
         connack.maximum_qos = (config.maximum_qos != QoS::ExactlyOnce).then_some(config.maximum_qos);
         connack.retain_available = (!config.retain_available).then_some(false);
         connack.maximum_packet_size = Some(config.maximum_packet_size);
-        connack.assigned_client_id = connect.assigned.then(|| connect.client_id.clone());
+        connack.assigned_client_id = (connect.assigned && !mutant("5.0/3.1.3-7")).then(|| connect.client_id.clone());
         connack.topic_alias_maximum = Some(config.topic_alias_maximum);
-        let told = capped && connect.version == ProtocolVersion::V5;
+        let told = capped && connect.version == ProtocolVersion::V5 && !mutant("5.0/3.2.2-22");
         connack.server_keep_alive = told.then_some(keep_alive);
         connack
     }
@@ -469,8 +476,10 @@ impl Engine {
         effects: &mut Effects,
     ) -> Flow {
         let violation = match packet {
+            Packet::Connect(_) if mutant("5.0/3.1.0-2") => return Flow::Go,
             Packet::Connect(_) => Violation::SecondConnect,
             Packet::Auth(_) => Violation::UninvitedAuth,
+            _ if mutant("5.0/4.13.1-1") => return Flow::Go,
             _ => Violation::ServerPacket,
         };
         self.violate(now, id, violation, effects);
@@ -498,7 +507,10 @@ impl ConnAckData {
 
 fn maximum_packet_size(connect: &Connect<'_>) -> u32 {
     let maximum = connect.properties.maximum_packet_size;
-    maximum.map_or(u32::MAX, |max| max.get())
+    maximum.map_or(
+        u32::MAX,
+        |max| if mutant("5.0/3.1.2-24") { u32::MAX } else { max.get() },
+    )
 }
 
 fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {

@@ -2,6 +2,7 @@
 
 use alloc::{rc::Rc, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, ProtocolVersion, QoS, ReasonCode};
 
 use crate::clients::Reason;
@@ -104,11 +105,16 @@ impl Engine {
                         .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
                 }
             }
+            (State::ExpectConnect, Cause::Violation(_) | Cause::Shutdown) if mutant("5.0/3.14.0-1") => {
+                self.clients
+                    .send(id, Outgoing::Disconnect(ReasonCode::ProtocolError), 4, effects);
+            }
             (State::Active(..), _) if v5 => {
                 let reason = match cause {
                     Cause::Malformed(error) => error.reason_code(),
                     Cause::Violation(violation) => violation.reason_code(),
                     Cause::KeepAlive => ReasonCode::KeepAliveTimeout,
+                    Cause::TakenOver if mutant("5.0/3.1.4-3") => return,
                     Cause::TakenOver => ReasonCode::SessionTakenOver,
                     Cause::Revoked => ReasonCode::NotAuthorized,
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
@@ -136,7 +142,7 @@ impl Engine {
             acks.mute();
         }
         session.inbound.leave();
-        if clean {
+        if clean && !mutant("5.0/3.14.4-3") {
             self.clients.set_will(key, None);
         }
         let Some(session) = self.clients.sessions.get(key) else {
@@ -197,7 +203,7 @@ impl Engine {
                 &will.payload,
             );
             alone.qos = will.qos;
-            alone.retain = will.retain;
+            alone.retain = will.retain || mutant("5.0/3.1.2-14");
             alone.origin = origin;
             alone.expires_at = will
                 .message_expiry_interval

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use sol_codec::mutants::mutant;
+
 use crate::clients::{Clients, Reason};
 use crate::effects::Effects;
 use crate::engine::Engine;
@@ -40,7 +42,9 @@ impl Engine {
                     }
                 }
                 Reason::SessionExpiry(session) => {
-                    if let Some(key) = self.away(session, |timers| timers.expiry = None) {
+                    if let Some(key) = self.away(session, |timers| timers.expiry = None)
+                        && !mutant("5.0/4.1.0-2")
+                    {
                         self.clients.stats.clients_expired += 1;
                         self.end_session(now, key, effects);
                     }
@@ -150,6 +154,7 @@ impl Clients {
 }
 
 /// One and a half Keep Alives.
-const fn patience(keep_alive: u16) -> Duration {
-    Duration::from_millis(keep_alive as u64 * 1_500)
+fn patience(keep_alive: u16) -> Duration {
+    let millis = if mutant("5.0/3.1.2-22") { 3_000 } else { 1_500 };
+    Duration::from_millis(u64::from(keep_alive) * millis)
 }
