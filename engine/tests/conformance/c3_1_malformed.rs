@@ -76,7 +76,7 @@ fn the_reserved_connect_flag_is_0() {
 
 /// A CONNECT that is not as section 3.1 has it opens no Session: 5.0 is told its Reason Code, 3.1.1 nothing.
 ///
-/// Proves 5.0: MQTT-3.1.4-1; 3.1.1: MQTT-3.1.4-1.
+/// Proves 5.0: MQTT-3.1.4-1; 3.1.1: MQTT-3.1.2-9, MQTT-3.1.4-1.
 #[test]
 fn a_connect_that_does_not_match_is_closed() {
     in_every_node(|node| {
@@ -87,6 +87,7 @@ fn a_connect_that_does_not_match_is_closed() {
             for (bytes, reason_code) in [
                 (connect(0x02, &[]), 0x81),
                 (connect(0x02, &[&id, b"more"]), 0x81),
+                (connect(0x06, &[&id]), 0x81),
                 (connect(0x0a, &[&id]), 0x81),
                 (connect(0x22, &[&id]), 0x81),
                 (connect(0x1e, &[&id, &will]), 0x81),
