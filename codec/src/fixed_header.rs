@@ -72,7 +72,8 @@ fn check_first_byte(byte: u8, version: ProtocolVersion, direction: Direction) ->
     // 3.1 lets a client set DUP when it repeats one of the three packets that have a fixed QoS of 1.
     let fixed = packet_type.fixed_flags();
     let repeated = version == ProtocolVersion::V31 && fixed != 0 && flags == fixed | 0x08;
-    let tolerated = packet_type == PacketType::Disconnect && mutant("5.0/3.14.1-1");
+    let tolerated = packet_type == PacketType::Disconnect && mutant("5.0/3.14.1-1")
+        || packet_type == PacketType::PubRel && mutant("5.0/3.6.1-1");
     if flags == fixed || repeated || tolerated {
         Ok(packet_type)
     } else {

@@ -8,6 +8,7 @@ mod window;
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 use ahash::RandomState;
+use sol_codec::mutants::mutant;
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::config::{EngineConfig, QueueFull};
@@ -161,9 +162,13 @@ impl Clients {
             return Delivered::Dropped;
         };
         let qos = message.qos.min(how.options.qos());
-        let retain = message.retain && how.options.retain_as_published();
+        let retain = message.retain && (how.options.retain_as_published() || mutant("5.0/3.3.1-12"));
         if qos == QoS::AtMostOnce {
-            let waits = holds || session.sender.as_ref().is_some_and(|sender| sender.queues_qos0());
+            let waits = holds
+                || session.sender.as_ref().is_some_and(|sender| {
+                    sender.queues_qos0()
+                        || mutant("5.0/4.9.0-3") && !sender.queue.is_empty() && self.sendable(key).is_some()
+                });
             match session.connection {
                 Some(connection) if !waits => return self.send_qos0(now, connection, message, how, retain, effects),
                 None if !self.config.queue_qos0 => return Delivered::Dropped,

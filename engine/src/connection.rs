@@ -15,6 +15,7 @@ use alloc::{
     vec::Vec,
 };
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, ProtocolVersion, QoS, TopicAlias};
 
 use crate::effects::ConnAckData;
@@ -242,7 +243,8 @@ impl Connection {
         if let Some(&alias) = outgoing.get(topic.as_bytes()) {
             return (Some(alias), true);
         }
-        if outgoing.len() >= usize::from(self.topic_alias_maximum) || memory.is_full() {
+        let all_given = outgoing.len() >= usize::from(self.topic_alias_maximum) && !mutant("5.0/3.3.2-11");
+        if all_given || memory.is_full() {
             return (None, false);
         }
         let alias = TopicAlias::new((outgoing.len() as u16).saturating_add(1));

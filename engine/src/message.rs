@@ -5,6 +5,7 @@
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
+use sol_codec::mutants::mutant;
 use sol_codec::{ApplicationProperties, QoS};
 
 use crate::time::{Now, UnixMillis};
@@ -115,7 +116,7 @@ impl Message {
     /// Whether its Message Expiry Interval has passed [MQTT-3.3.2-5].
     #[must_use]
     pub fn is_expired(&self, now: Now) -> bool {
-        self.expires_at <= now.wall
+        self.expires_at <= now.wall && !mutant("5.0/3.3.2-5")
     }
 
     /// The Message Expiry Interval to pass on: what is left of it [MQTT-3.3.2-6].

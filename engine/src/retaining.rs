@@ -2,6 +2,7 @@
 
 use alloc::{rc::Rc, string::ToString as _, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, QoS};
 
 use crate::clients::Clients;
@@ -41,7 +42,7 @@ impl Engine {
     /// Keeps or clears the retained message of a topic that is at home here [MQTT-3.3.1-5, -6, -7]. `false`: there is
     /// no memory for it.
     pub(crate) fn store_retained(&mut self, now: Now, message: &Rc<Message>, effects: &mut Effects) -> bool {
-        if message.payload().is_empty() || message.is_expired(now) {
+        if message.payload().is_empty() && !mutant("5.0/3.3.1-6") || message.is_expired(now) {
             if let Some(old) = self.retained.remove(message.topic()) {
                 self.forget_retained(old, effects);
             }

@@ -6,6 +6,7 @@
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::mem::take;
 
+use sol_codec::mutants::mutant;
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::clients::{Delivered, How};
@@ -336,6 +337,7 @@ impl Target {
         match (self.subscription_id, id) {
             (None, _) => self.subscription_id = id,
             (Some(_), None) => {}
+            _ if mutant("5.0/3.3.4-4") => {}
             (Some(_), Some(id)) => {
                 let extra = Rc::make_mut(self.extra.get_or_insert_default());
                 Rc::make_mut(extra.subscription_ids.get_or_insert_default()).push(id);
@@ -349,7 +351,7 @@ pub(crate) fn is_own(clients: &crate::clients::Clients, subscription: &Subscript
     clients
         .sessions
         .get(subscription.session)
-        .is_some_and(|session| session.origin == message.origin)
+        .is_some_and(|session| session.origin == message.origin && !mutant("5.0/3.8.3-3"))
 }
 
 /// The shards of a bit set.

@@ -2,6 +2,7 @@
 
 use alloc::{rc::Rc, string::String, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::clients::{Clients, Delivered, How};
@@ -194,7 +195,7 @@ impl Engine {
                     continue;
                 }
                 let how = How {
-                    options: Options(member.options),
+                    options: Options(member.options | if mutant("5.0/4.8.2-3") { 2 } else { 0 }),
                     subscription_id: SubscriptionId::new(member.sub_id),
                     extra: extra.clone(),
                     may_refuse: true,

@@ -1,5 +1,6 @@
 //! A Subscription's options in one byte, as SUBSCRIBE carries them (section 3.8.3.1).
 
+use sol_codec::mutants::mutant;
 use sol_codec::{QoS, RetainHandling, SubscriptionOptions};
 
 const NO_LOCAL: u8 = 0x04;
@@ -47,8 +48,8 @@ impl Options {
 
     /// The options of one delivery that two overlapping Subscriptions caused: the higher QoS [MQTT-3.3.4-2], and RETAIN
     /// as published if either asked for it.
-    pub(crate) const fn merged(self, other: Self) -> Self {
-        let qos = if self.0 & 0x03 > other.0 & 0x03 {
+    pub(crate) fn merged(self, other: Self) -> Self {
+        let qos = if (self.0 & 0x03 > other.0 & 0x03) != mutant("5.0/3.3.4-2") {
             self.0 & 0x03
         } else {
             other.0 & 0x03

@@ -4,6 +4,7 @@ use core::{fmt, slice};
 
 use crate::decode::Context;
 use crate::encode::{Body, Sink, encodable};
+use crate::mutants::mutant;
 use crate::primitive::{Parsed, fail, packet_id};
 use crate::{AckProperties, DecodeErrorKind, PacketId, PacketType, ProtocolVersion, ReasonCode};
 
@@ -116,7 +117,7 @@ impl Body for SubAck<'_> {
             out.put_section(&self.properties);
         }
         for code in self.reason_codes.iter() {
-            let flat = version < ProtocolVersion::V5 && code.is_error();
+            let flat = version < ProtocolVersion::V5 && code.is_error() && !mutant("3.1.1/3.9.3-2");
             out.put_u8(if flat { ReasonCode::UnspecifiedError } else { code }.value());
         }
     }

@@ -1,5 +1,6 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7). Acknowledgements of what is not under way change nothing.
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, PubAck, PubComp, PubRec, PubRel, ReasonCode};
 
 use crate::effects::{AckKind, Effects};
@@ -13,6 +14,9 @@ use crate::time::Now;
 impl Engine {
     /// QoS 1 is done, whatever the Reason Code says [MQTT-4.4.0-2].
     pub(crate) fn on_puback(&mut self, now: Now, key: SessionKey, ack: &PubAck<'_>, effects: &mut Effects) {
+        if ack.reason_code.is_error() && mutant("5.0/4.4.0-2") {
+            return;
+        }
         self.finish_expected(now, key, ack.packet_id, SenderFlow::ExpectPuback, effects);
     }
 
@@ -25,6 +29,9 @@ impl Engine {
         ack: &PubRec<'_>,
         effects: &mut Effects,
     ) {
+        if ack.reason_code.is_error() && mutant("5.0/4.4.0-2") {
+            return;
+        }
         if ack.reason_code.is_error() {
             self.finish_expected(now, key, ack.packet_id, SenderFlow::ExpectPubrec, effects);
         } else if !self.clients.release(key, ack.packet_id, effects) {

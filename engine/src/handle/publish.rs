@@ -2,6 +2,7 @@
 
 use alloc::rc::Rc;
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
 use crate::clients::Clients;
@@ -83,7 +84,11 @@ impl Engine {
             } else {
                 ReasonCode::Success
             };
+            let ack = ack.filter(|_| from.v5 || !mutant("3.1.1/3.3.5-2"));
             return self.answer(now, from, ack, reason, effects);
+        }
+        if publish.dup && publish.qos == QoS::AtLeastOnce && mutant("5.0/4.3.2-5") {
+            return self.answer(now, from, ack, ReasonCode::Success, effects);
         }
         let mut message = effects.spare_message();
         let Some(alone) = Rc::get_mut(&mut message) else {
@@ -157,6 +162,7 @@ impl Engine {
         let Publisher { id, key, v5, .. } = from;
         if let Some((Lane::PubRec, packet_id)) = ack
             && !self.note_inbound(key, packet_id, effects)
+            && !mutant("5.0/4.3.3-10")
         {
             self.clients.let_go(message, effects);
             return self.answer_again(now, from, packet_id, effects);
@@ -211,7 +217,7 @@ impl Engine {
         };
         let dirty = self.clients.journal.is_dirty();
         if self.scratch.posted.is_empty() && !outcome.cut && !dirty && self.clients.lane_is_free(key, lane) {
-            if lane == Lane::PubRec && reason.is_error() {
+            if lane == Lane::PubRec && reason.is_error() && !mutant("5.0/4.3.3-9") {
                 self.forget_inbound(key, packet_id, effects);
             }
             return self.acknowledge(id, kind_of(lane), packet_id, reason, effects);

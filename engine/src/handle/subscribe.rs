@@ -2,6 +2,7 @@
 
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions, TopicFilter};
 
 use crate::effects::Effects;
@@ -52,6 +53,9 @@ impl Engine {
             let (code, n) = self.subscribe_one(key, &wish, effects);
             reason_codes.push(code.value());
             announcement = announcement.max(n);
+        }
+        if mutant("5.0/3.9.3-1") {
+            reason_codes.reverse();
         }
         let mut waits = u32::from(announcement > self.links.confirmed());
         let dirty = self.clients.journal.is_dirty();
@@ -168,6 +172,9 @@ impl Engine {
         };
         let done = self.tree.subscribe(filter, subscription);
         let is_new = done.replaced.is_none();
+        if let Some(old) = done.replaced.filter(|_| mutant("5.0/3.8.4-3")) {
+            self.tree.subscribe(filter, old);
+        }
         if is_new {
             self.clients.stats.subscriptions += 1;
             let charge = self.clients.subscription_charge(filter.len());
@@ -239,8 +246,8 @@ impl Engine {
     /// Lines up the retained messages that this Subscription is due [MQTT-3.3.1-9, -10, -11].
     fn queue_replay(&mut self, key: SessionKey, wish: &Wish<'_>, options: Options, is_new: bool) {
         let wanted = match wish.options.retain_handling {
-            RetainHandling::SendAtSubscribe => true,
-            RetainHandling::SendIfNew => is_new,
+            RetainHandling::SendAtSubscribe => is_new || !mutant("5.0/3.8.4-4"),
+            RetainHandling::SendIfNew => is_new || mutant("5.0/3.3.1-10"),
             RetainHandling::DoNotSend => false,
         };
         if !wanted || !self.clients.config.retain_available {

@@ -2,6 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{ReasonCode, TopicFilter, Unsubscribe};
 
 use crate::effects::Effects;
@@ -35,6 +36,12 @@ impl Engine {
                 ReasonCode::NoSubscriptionExisted
             };
             reason_codes.push(code.value());
+        }
+        if mutant("5.0/3.11.3-1") {
+            reason_codes.reverse();
+        }
+        if mutant("5.0/3.10.4-5") && reason_codes.iter().all(|&code| code > 0) {
+            return;
         }
         let dirty = self.clients.journal.is_dirty();
         if !dirty && self.clients.lane_is_free(key, Lane::UnsubAck) {

@@ -6,6 +6,7 @@
 
 use alloc::{collections::VecDeque, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, ReasonCode};
 
 /// The kinds of acknowledgement that can have something to wait for.
@@ -55,7 +56,7 @@ struct Queue {
 impl Acks {
     /// Whether an acknowledgement of this kind may leave without waiting for another.
     pub(crate) fn is_free(&self, lane: Lane) -> bool {
-        self.queue(lane).waiting.is_empty()
+        self.queue(lane).waiting.is_empty() || mutant("3.1.1/4.6.0-2")
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -9,6 +9,7 @@
 
 use alloc::{collections::VecDeque, rc::Rc, string::String, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, QoS, SubscriptionId};
 
 use crate::effects::Delivery;
@@ -260,7 +261,12 @@ impl Sender {
     /// The exchanges that a Shared Subscription may give to another member: QoS 1 that was not acknowledged.
     pub(crate) fn begun_shared(&self) -> Vec<PacketId> {
         self.unfinished()
-            .filter(|(_, owed)| owed.share().is_some() && owed.flow == SenderFlow::ExpectPuback)
+            .filter(|(_, owed)| owed.share().is_some())
+            .filter(|(_, owed)| match owed.flow {
+                SenderFlow::ExpectPuback => true,
+                SenderFlow::ExpectPubrec => mutant("5.0/4.8.2-5"),
+                _ => false,
+            })
             .map(|(id, _)| id)
             .collect()
     }

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use ahash::RandomState;
+use sol_codec::mutants::mutant;
 
 use super::hash_text;
 use super::index::Index;
@@ -171,7 +172,7 @@ impl Trie {
     pub(super) fn walk(&self, topic: &str, frontier: &mut Frontier, mut found: impl FnMut(u32)) {
         let Frontier { here, next } = frontier;
         // [MQTT-4.7.2-1] No leading wildcard matches a leading `$`.
-        let mut wildcards = !topic.starts_with('$');
+        let mut wildcards = !topic.starts_with('$') || mutant("5.0/4.7.2-1");
         let all = self.nodes.at(ROOT).multi;
         if wildcards && all != NONE {
             found(all);

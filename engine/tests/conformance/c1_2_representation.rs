@@ -134,14 +134,20 @@ fn variable_byte_integers_are_minimal() {
 fn flags_are_those_of_the_tables() {
     in_every_node(|node| {
         for version in [V311, V5] {
-            let packets = [0x40, 0x50, 0x62, 0x70, 0x82, 0xa2, 0xc0, 0xe0];
-            for (fixed, flags) in packets
-                .into_iter()
-                .flat_map(|fixed| (0..16).map(move |flags| (fixed, flags)))
-            {
-                if fixed & 0x0f != flags {
+            let none = section(version, &[]);
+            let acknowledgements = [0x40, 0x50, 0x62, 0x70].map(|fixed| packet(fixed, &[&[0, 1]]));
+            let others = [
+                packet(0x82, &[&[0, 1], &none, &field(b"t"), &[0]]),
+                packet(0xa2, &[&[0, 1], &none, &field(b"t")]),
+                packet(0xc0, &[]),
+                packet(0xe0, &[]),
+            ];
+            for mut bytes in acknowledgements.into_iter().chain(others) {
+                let fixed = bytes[0];
+                for flags in (0..16).filter(|flags| fixed & 0x0f != *flags) {
+                    bytes[0] = fixed & 0xf0 | flags;
                     let client = node.connect(version, "client");
-                    node.refuses_bytes(client, &[fixed & 0xf0 | flags, 0], 0x81);
+                    node.refuses_bytes(client, &bytes, 0x81);
                 }
             }
             for flags in 1..16 {
@@ -160,7 +166,7 @@ fn flags_are_those_of_the_tables() {
 fn first_bytes_of_a_conversation(node: &mut Node, version: ProtocolVersion) -> Vec<u8> {
     node.keeps_bytes = true;
     let client = node.connect(version, "client");
-    node.subscribe(client, &["t"], 2);
+    node.subscribe(client, &["t", "u"], 2);
     node.unsubscribe(client, &["u"]);
     node.ping(client);
     node.publish(client, "t", 0, 0, "");

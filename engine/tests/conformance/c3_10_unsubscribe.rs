@@ -87,7 +87,7 @@ fn unsubscribe_has_its_flags() {
 /// On the wire an UNSUBACK of 5.0 has the codes that are its own, and never a Reason String or a User Property; one of
 /// 3.1.1 has its Packet Identifier only.
 ///
-/// Proves 5.0: MQTT-3.11.2-1, MQTT-3.11.2-2, MQTT-3.11.3-2; 3.1.1: MQTT-3.10.4-4.
+/// Proves 5.0: MQTT-3.11.2-1, MQTT-3.11.2-2, MQTT-3.11.3-1, MQTT-3.11.3-2; 3.1.1: MQTT-3.10.4-4.
 #[test]
 fn unsuback_on_the_wire() {
     in_every_node(|node| {

@@ -152,8 +152,8 @@ fn nothing_is_said_that_was_not_asked_for() {
                 connect.properties.request_response_information = asked;
                 connect.properties.request_problem_information = asked;
             });
-            node.subscribe(client, &["t"], 2);
-            node.unsubscribe(client, &["never"]);
+            node.subscribe(client, &["t", "u"], 2);
+            node.unsubscribe(client, &["u", "never"]);
             node.publish(client, "nobody", 1, 1, "");
             node.publish(client, "$SYS/forbidden", 2, 2, "");
             node.pubrel(client, 77);

@@ -42,30 +42,32 @@ fn application_properties_are_passed_on() {
         }
         node.lose(away);
         let publisher = node.connect(V5, "publisher");
-        node.send(publisher, |send| {
-            let mut stored = Vec::new();
-            let _ = ApplicationPropertiesBuilder::new(&mut stored)
-                .payload_format_indicator(true)
-                .user_property("b", "2")
-                .content_type("text/plain")
-                .response_topic(TopicName::new("reply/to").unwrap())
-                .user_property("a", "1")
-                .correlation_data(&[1, 0, 255])
-                .user_property("b", "1");
-            let mut packet = publish("t", 1, 1, b"x");
-            packet.retain = true;
-            packet.properties.application = ApplicationProperties::from_stored(&stored);
-            send(&Packet::Publish(packet));
-        });
+        for retain in [false, true] {
+            node.send(publisher, move |send| {
+                let mut stored = Vec::new();
+                let _ = ApplicationPropertiesBuilder::new(&mut stored)
+                    .payload_format_indicator(true)
+                    .user_property("b", "2")
+                    .content_type("text/plain")
+                    .response_topic(TopicName::new("reply/to").unwrap())
+                    .user_property("a", "1")
+                    .correlation_data(&[1, 0, 255])
+                    .user_property("b", "1");
+                let mut packet = publish(if retain { "kept" } else { "t" }, 1, 1, b"x");
+                packet.retain = retain;
+                packet.properties.application = ApplicationProperties::from_stored(&stored);
+                send(&Packet::Publish(packet));
+            });
+        }
         let properties = r#""x" format=1 type=text/plain response=reply/to correlation=[01, 00, ff] b=2 a=1 b=1"#;
         node.expect(live, &[&format!("PUBLISH t q1 #1 {properties}")]);
         let away = node.resume(V5, "away", 0);
         node.expect(away, &["CONNACK 00 present", &format!("PUBLISH t q1 #1 {properties}")]);
         let late = node.connect(V5, "late");
-        node.subscribe(late, &["t"], 1);
+        node.subscribe(late, &["kept"], 1);
         node.expect(
             late,
-            &["SUBACK #1 [01]", &format!("PUBLISH t q1 #1 retain {properties}")],
+            &["SUBACK #1 [01]", &format!("PUBLISH kept q1 #1 retain {properties}")],
         );
         assert_eq!(node.take(three).len(), 1);
     });
@@ -396,10 +398,13 @@ fn an_expiry_of_zero_is_for_the_moment() {
         }
         node.lose(away);
         let publisher = node.connect(V5, "publisher");
-        node.publish_with(publisher, "t", 1, 1, "x", |publish| {
-            publish.retain = true;
-            publish.properties.message_expiry_interval = Some(0);
-        });
+        for retain in [false, true] {
+            let topic = if retain { "nobody" } else { "t" };
+            node.publish_with(publisher, topic, 1, 1, "x", move |publish| {
+                publish.retain = retain;
+                publish.properties.message_expiry_interval = Some(0);
+            });
+        }
         node.expect(there, &[r#"PUBLISH t q1 #1 expiry0 "x""#]);
         let away = node.resume(V5, "away", 0);
         node.expect(away, &["CONNACK 00 present"]);

@@ -340,7 +340,10 @@ fn a_replay_waits_for_a_congested_client() {
     });
 }
 
-/// UNSUBSCRIBE ends a replay; the replay of another Subscription of the client goes on; nothing stays charged.
+/// UNSUBSCRIBE ends a replay; the replay of another Subscription of the client goes on; nothing stays charged when the
+/// messages have been cleared.
+///
+/// Proves 5.0: MQTT-3.3.1-7.
 #[test]
 fn unsubscribing_ends_a_replay() {
     let config = EngineConfig {

@@ -26,7 +26,7 @@ fn resume(node: &mut Node, receive_maximum: Option<u16>) -> Client {
 /// The window opens at Receive Maximum, or at less where the node's own limit is lower, and holds that many exchanges:
 /// PUBACK, PUBCOMP and a PUBREC with an error each make room for one more, a PUBREC that goes on makes none.
 ///
-/// Proves 5.0: MQTT-3.3.4-9, MQTT-4.9.0-1, MQTT-4.9.0-2.
+/// Proves 5.0: MQTT-3.3.4-9, MQTT-4.4.0-2, MQTT-4.9.0-1, MQTT-4.9.0-2.
 #[test]
 fn receive_maximum_is_kept() {
     let config = EngineConfig {
