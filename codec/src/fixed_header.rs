@@ -72,8 +72,7 @@ fn check_first_byte(byte: u8, version: ProtocolVersion, direction: Direction) ->
     // 3.1 lets a client set DUP when it repeats one of the three packets that have a fixed QoS of 1.
     let fixed = packet_type.fixed_flags();
     let repeated = version == ProtocolVersion::V31 && fixed != 0 && flags == fixed | 0x08;
-    let tolerated = packet_type == PacketType::Disconnect && mutant("5.0/3.14.1-1")
-        || packet_type == PacketType::PubRel && mutant("5.0/3.6.1-1");
+    let tolerated = mutant("5.0/2.1.3-1") || packet_type == PacketType::PubRel && mutant("5.0/3.6.1-1");
     if flags == fixed || repeated || tolerated {
         Ok(packet_type)
     } else {
@@ -85,7 +84,7 @@ fn check_first_byte(byte: u8, version: ProtocolVersion, direction: Direction) ->
 fn check_publish_flags(flags: u8) -> Result<(), DecodeErrorKind> {
     match QoS::from_bits(flags >> 1 & 0x03) {
         None => Err(DecodeErrorKind::InvalidQoS),
-        Some(QoS::AtMostOnce) if flags & 0x08 != 0 => Err(DecodeErrorKind::DupAtQoS0),
+        Some(QoS::AtMostOnce) if flags & 0x08 != 0 && !mutant("5.0/3.3.1-2") => Err(DecodeErrorKind::DupAtQoS0),
         Some(_) => Ok(()),
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan {
         seen.look_at(padded(bytes, rest));
     }
     Scan {
-        nul: seen.nul != 0,
+        nul: seen.nul != 0 && !mutant("5.0/1.5.4-2"),
         wildcard: seen.wildcard != 0,
         separators: seen.separators,
     }
@@ -89,7 +89,7 @@ const fn zero_bytes(word: u64) -> u64 {
 #[inline]
 pub(crate) fn check(bytes: &[u8]) -> Result<&str, DecodeErrorKind> {
     let text = well_formed(bytes)?;
-    if scan(bytes).nul && !mutant("5.0/1.5.4-2") {
+    if scan(bytes).nul {
         Err(DecodeErrorKind::NulCharacter)
     } else {
         Ok(text)

@@ -35,7 +35,7 @@ def report(tmp_path_factory) -> dict[str, list[str]]:
     file = pathlib.Path(os.environ.get("WIRE_REPORT") or folder / "wire.tsv").resolve()
     broker = WireBroker(folder)
     try:
-        command = [RUN, broker.host, str(broker.port), "--report", file, "--pid", str(broker.pid)]
+        command = [RUN, broker.host, str(broker.port), "--report", file, "--pid", str(broker.pid), "--wait", "10"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         assert broker.alive(), f"the broker died:\n{broker.log()[-4000:]}"
     finally:

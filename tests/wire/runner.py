@@ -16,7 +16,7 @@ from wire import CONNACK, DISCONNECT, V5, Closed, Wire
 
 ANSWER_SECONDS = 10.0
 """After which a packet that must come counts as missing. Only failures use it up."""
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0
 """After which a connection that must be closed counts as open."""
 GROWTH_BYTES_MAX = 16 << 20
 """How much more memory a broker may hold at the end of a group than at its beginning."""

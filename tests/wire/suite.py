@@ -12,10 +12,10 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "e2e"), str(HERE)]
 
-from wire import V5, V31, V311  # noqa: E402  (the codec of the end-to-end tests)
-
-import notation  # noqa: E402
+import notation  # noqa: E402  (found by the line above)
+import wire  # noqa: E402  (the codec of the end-to-end tests)
 from notation import Malformed  # noqa: E402
+from wire import V5, V31, V311  # noqa: E402
 
 VERSIONS = {"3.1": V31, "3.1.1": V311, "5.0": V5}
 LABELS = {value: label for label, value in VERSIONS.items()}

@@ -6,6 +6,7 @@ use nom::number::complete::be_u8;
 
 use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
+use crate::mutants::mutant;
 use crate::primitive::{Parsed, fail, packet_id, topic_filter};
 use crate::property::parse::section;
 use crate::property::{Holder, PropertyId, raw_text};
@@ -288,7 +289,11 @@ fn options(
     filter: TopicFilter<'_>,
     version: ProtocolVersion,
 ) -> Result<SubscriptionOptions, DecodeErrorKind> {
-    let reserved = if version == ProtocolVersion::V5 { 0xc0 } else { 0xfc };
+    let reserved = match version {
+        ProtocolVersion::V5 if mutant("5.0/3.8.3-5") => 0,
+        ProtocolVersion::V5 => 0xc0,
+        ProtocolVersion::V31 | ProtocolVersion::V311 => 0xfc,
+    };
     if bits & reserved != 0 {
         return Err(DecodeErrorKind::ReservedSubscriptionOptions);
     }
@@ -296,7 +301,7 @@ fn options(
         return Err(DecodeErrorKind::InvalidSubscriptionQoS);
     }
     let options = SubscriptionOptions::from_bits(bits).ok_or(DecodeErrorKind::InvalidRetainHandling)?;
-    let no_local_shared = options.no_local && filter.is_shared();
+    let no_local_shared = options.no_local && filter.is_shared() && !mutant("5.0/3.8.3-4");
     if no_local_shared {
         Err(DecodeErrorKind::NoLocalOnSharedSubscription)
     } else {
