@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from broker import IS_MOSQUITTO, ROOT, Broker
+from broker import ROOT, Broker
 
 sys.path.append(str(ROOT / "tests" / "wire"))
 
@@ -23,8 +23,6 @@ class WireBroker(Broker):
     """With the defaults of a broker that has no configuration file."""
 
     def _config_text(self, config: str) -> str:
-        if IS_MOSQUITTO:
-            return super()._config_text(config)
         return f"listener {self.port} {self.host}\nallow_anonymous true\nmetrics off\n{config}\n"
 
 

@@ -121,11 +121,11 @@ class Runner:
         self.limits: dict = {}
 
     def run(self, cases: list[Case], tell=lambda result: None) -> list[Result]:
-        results = []
+        results, numbers = [], itertools.count()
         for group, members in itertools.groupby(cases, key=lambda case: case.group):
             before = self.resident()
-            for number, case in enumerate(members):
-                results.append(self.one(case, f"{self.run_id}{number:04x}"))
+            for case in members:
+                results.append(self.one(case, f"{self.run_id}{next(numbers):04x}"))
                 tell(results[-1])
             if self.pid:
                 grown = self.resident() - before
