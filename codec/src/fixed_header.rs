@@ -83,6 +83,7 @@ fn check_first_byte(byte: u8, version: ProtocolVersion, direction: Direction) ->
 #[inline]
 fn check_publish_flags(flags: u8) -> Result<(), DecodeErrorKind> {
     match QoS::from_bits(flags >> 1 & 0x03) {
+        None if mutant("5.0/3.3.1-4") => Ok(()),
         None => Err(DecodeErrorKind::InvalidQoS),
         Some(QoS::AtMostOnce) if flags & 0x08 != 0 && !mutant("5.0/3.3.1-2") => Err(DecodeErrorKind::DupAtQoS0),
         Some(_) => Ok(()),

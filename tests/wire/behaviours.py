@@ -192,6 +192,12 @@ def user_properties_are_quick(context):
         assert taken < 0.25, f"{count} User Properties kept it busy for {taken:.3f} s"
 
 
+@case("connect", "assigned-ids-are-told", "CN-08", "5.0: MQTT-3.1.3-6, MQTT-3.1.3-7, MQTT-3.2.2-16", versions=(V5,))
+def assigned_ids_are_told(context):
+    given = [context.connect("").connack.properties.get("assigned_client_identifier") for _ in range(20)]
+    assert all(given) and len(set(given)) == 20, f"assigned: {given}"
+
+
 # --- PUBLISH ---------------------------------------------------------------------------------------------------------
 
 
@@ -483,7 +489,7 @@ def retained_2000(context):
     assert not until_pong(late)
 
 
-@case("session", "delay-above-expiry", "WL-02", "5.0: MQTT-3.1.2-8", versions=(V5,))
+@case("session", "delay-above-expiry", "WL-02", "5.0: MQTT-3.1.2-8, MQTT-4.1.0-2", versions=(V5,))
 def delay_above_expiry(context):
     subscriber = context.connect()
     subscriber.subscribe((f"{context.token}/#", 0))
@@ -513,7 +519,7 @@ def wills_of_8_kib(context):
 # --- Sessions --------------------------------------------------------------------------------------------------------
 
 
-@case("session", "takeovers-200", "SS-01", "5.0: MQTT-3.1.4-3; 3.1.1: MQTT-3.1.4-2")
+@case("session", "takeovers-200", "SS-01", "3.1.1: MQTT-3.1.4-2")
 def takeovers_200(context):
     hello = wire.connect(f"{context.token}x", context.version, clean=False)
     peers = [context.open() for _ in range(200)]

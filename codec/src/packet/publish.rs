@@ -2,6 +2,7 @@
 
 use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
+use crate::mutants::mutant;
 use crate::primitive::{Parsed, binary, fail, packet_id, topic_name};
 use crate::property::parse::section;
 use crate::property::{Holder, PropertyId};
@@ -113,7 +114,13 @@ pub(crate) fn parse<'a>(
     known: Option<TopicName<'a>>,
 ) -> Parsed<'a, Publish<'a>> {
     let flags = context.header.flags;
-    let qos = QoS::from_bits(flags >> QOS_SHIFT & 0x03).ok_or_else(|| fail(input, DecodeErrorKind::InvalidQoS))?;
+    let qos = QoS::from_bits(flags >> QOS_SHIFT & 0x03)
+        .or(if mutant("5.0/3.3.1-4") {
+            Some(QoS::ExactlyOnce)
+        } else {
+            None
+        })
+        .ok_or_else(|| fail(input, DecodeErrorKind::InvalidQoS))?;
     let (rest, topic) = match known {
         Some(topic) => binary(input).map(|(rest, _)| (rest, Some(topic)))?,
         None => topic_name(input, context.limits)?,
