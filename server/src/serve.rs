@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sol_engine::Revoked;
 use sol_transport::Clock;
 
@@ -111,6 +112,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     if ready.is_some() && config.log.file.is_none() {
         warnings.push("in the background and without a log file nothing is logged".to_owned());
     }
+    forbid_core_files();
     let user_count = users.len();
     let verifier = Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX)
         .map_err(|error| format!("no verifier: {}", reason(&error)))?;
@@ -150,6 +152,19 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
         Some(End { code, text }) => Err(Failure { code, text }),
         None => Ok(()),
     }
+}
+
+/// Has a fault of ours leave no core file: passwords and messages would stand in it.
+fn forbid_core_files() {
+    let limit = getrlimit(Resource::Core);
+    // It can always be lowered; a system that thinks otherwise has its own reason.
+    let _ = setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: limit.maximum,
+        },
+    );
 }
 
 /// Stops the broker when dropped, so that no failure of what surrounds it leaves clients or a socket's file behind.

@@ -376,7 +376,9 @@ class Wire:
 
     def _fill(self, deadline: float) -> None:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self.socket], [], [], left)[0]:
+        poll = select.poll()  # select() knows no descriptor above 1,023
+        poll.register(self.socket, select.POLLIN)
+        if left <= 0 or not poll.poll(left * 1000):
             raise AssertionError(f"nothing came in time (unfinished: {self.buffer[:64].hex()})")
         try:
             data = self.socket.recv(262144)
