@@ -8,6 +8,7 @@ use alloc::{
 use ahash::RandomState;
 use hashbrown::HashMap;
 use sol_codec::Packet;
+use sol_codec::mutants::mutant;
 
 use crate::clients::Clients;
 use crate::config::EngineConfig;
@@ -24,6 +25,7 @@ use crate::restore::{Overdue, Restoring};
 use crate::retained::Retained;
 use crate::retaining::Kept;
 use crate::route::Scratch;
+use crate::session::acks::Lane;
 use crate::session::sessions::SessionRef;
 use crate::stats::Stats;
 use crate::time::{Instant, Now};
@@ -169,6 +171,7 @@ impl Engine {
             Packet::PubComp(ack) => self.on_pubcomp(now, session, ack, effects),
             Packet::Subscribe(subscribe) => self.on_subscribe(now, id, session, subscribe, effects),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, id, session, unsubscribe, effects),
+            Packet::PingReq if mutant("5.0/3.12.4-1") && !self.clients.lane_is_free(session, Lane::SubAck) => {}
             Packet::PingReq => self.clients.send(id, crate::effects::Outgoing::PingResp, 2, effects),
             Packet::Disconnect(disconnect) => return self.on_disconnect(now, id, session, disconnect, effects),
             Packet::Connect(_)
