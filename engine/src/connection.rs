@@ -49,6 +49,8 @@ pub(crate) struct Terms {
     pub(crate) topic_alias_maximum: u16,
     pub(crate) maximum_qos: QoS,
     pub(crate) retain_available: bool,
+    /// The client asked for a longer Session Expiry Interval than it was given: if that is 0, it did not ask for 0.
+    pub(crate) expiry_was_cut: bool,
 }
 
 impl Terms {
@@ -58,6 +60,7 @@ impl Terms {
             topic_alias_maximum: connack.topic_alias_maximum.unwrap_or(0),
             maximum_qos: connack.maximum_qos.unwrap_or(QoS::ExactlyOnce),
             retain_available: connack.retain_available.unwrap_or(true),
+            expiry_was_cut: connack.session_expiry_interval.is_some(),
         }
     }
 }

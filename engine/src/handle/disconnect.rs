@@ -30,10 +30,12 @@ impl Engine {
         disconnect: &Disconnect<'_>,
         effects: &mut Effects,
     ) -> Flow {
+        let state = self.clients.connections.get(id).map(|connection| &connection.state);
+        let was_cut = matches!(state, Some(State::Active(_, terms)) if terms.expiry_was_cut);
         if let Some(interval) = disconnect.properties.session_expiry_interval
             && let Some(session) = self.clients.sessions.get_mut(key)
         {
-            if session.expiry_interval == 0 && interval > 0 {
+            if session.expiry_interval == 0 && interval > 0 && !was_cut {
                 self.violate(now, id, Violation::ExpiryInDisconnect, effects);
                 return Flow::Stop;
             }

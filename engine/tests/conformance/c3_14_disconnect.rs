@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use sol_codec::{Packet, PubAck, ReasonCode};
-use sol_engine::{Cause, Event, Input};
+use sol_engine::{Cause, EngineConfig, Event, Input};
 
 use crate::support::*;
 
@@ -156,6 +156,31 @@ fn an_expiry_of_0_cannot_be_raised() {
         node.expect(watcher, &[r#"PUBLISH w q0 "gone""#]);
         let again = node.resume(V5, "client", 0);
         node.expect(again, &["CONNACK 00"]);
+    });
+}
+
+/// Who asked for a Session that stays, and was told that there is none, has not asked for 0: it may ask again, in vain, and
+/// its DISCONNECT drops the Will (section 3.14.2.2.2).
+#[test]
+fn an_expiry_that_was_cut_to_0_was_not_0() {
+    let config = EngineConfig {
+        session_expiry_max: 0,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let watcher = node.connect(V5, "watcher");
+        node.subscribed(watcher, &["w"], 0);
+        for (asked, expected) in [(10, &["CLOSE"][..]), (0, &["DISCONNECT 82", "CLOSE"])] {
+            let client = node.connect_with(V5, "client", move |connect| {
+                connect.will = Some(will("w", b"gone", 0));
+                connect.properties.session_expiry_interval = Some(asked);
+            });
+            node.take(client);
+            node.disconnect_with(client, ReasonCode::Success, Some(5));
+            node.expect(client, expected);
+            assert_eq!(node.take(watcher).len(), usize::from(asked == 0));
+        }
+        assert_eq!(node.stats().clients_disconnected, 0);
     });
 }
 
