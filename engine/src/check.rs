@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::engine::Engine;
-use crate::ids::SessionKey;
+use crate::ids::{ConnectionId, SessionKey};
 
 impl Engine {
     /// Looks for contradictions between the tables: a Session and its connection, a Session and its Subscriptions, the
@@ -28,6 +28,10 @@ impl Engine {
             {
                 return Err("a connection's Session does not know it");
             }
+        }
+        let is_settled = |id: &ConnectionId| self.clients.connections.get(*id).is_some_and(|c| c.session().is_some());
+        if !self.clients.enhanced.keys().all(is_settled) {
+            return Err("an Authentication Method outlives its connection");
         }
         for (key, session) in self.clients.sessions.iter() {
             if let Some(id) = session.connection

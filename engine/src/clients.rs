@@ -8,12 +8,14 @@ mod window;
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 
 use ahash::RandomState;
+use hashbrown::HashMap;
 use sol_codec::mutants::mutant;
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::config::{EngineConfig, QueueFull};
 use crate::connection::{Connections, Marks, State};
 use crate::effects::{Delivery, Effects};
+use crate::enhanced::Enhanced;
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::input::OwnedWill;
@@ -54,6 +56,8 @@ pub(crate) struct Clients {
     pub(crate) config: Rc<EngineConfig>,
     pub(crate) sessions: Sessions,
     pub(crate) connections: Connections,
+    /// Enhanced authentication of those that use it, once their CONNECT is settled.
+    pub(crate) enhanced: HashMap<ConnectionId, Enhanced, RandomState>,
     pub(crate) timers: TimerWheel<Reason>,
     pub(crate) stats: Stats,
     pub(crate) memory: Memory,
@@ -98,6 +102,7 @@ pub(crate) enum Delivered {
 impl Clients {
     pub(crate) fn new(config: Rc<EngineConfig>, shard: ShardId, hasher: RandomState) -> Self {
         Self {
+            enhanced: HashMap::with_hasher(hasher.clone()),
             sessions: Sessions::new(hasher),
             connections: Connections::default(),
             timers: TimerWheel::new(Instant::from_nanos(0)),

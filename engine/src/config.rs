@@ -24,8 +24,9 @@ pub enum QueueFull {
 pub struct ListenerRules {
     /// A CONNECT without a User Name is let in.
     pub allow_anonymous: bool,
-    /// A CONNECT with a User Name is asked about ([`crate::Effects::auth_requests`]). When this is off nobody can be
-    /// asked, and a User Name is taken as it comes if anonymous clients are allowed.
+    /// A CONNECT with a User Name or an Authentication Method is asked about ([`crate::Effects::auth_requests`]). When
+    /// this is off nobody can be asked: a User Name is taken as it comes if anonymous clients are allowed, and no
+    /// Authentication Method is supported.
     pub ask: bool,
 }
 
@@ -80,6 +81,8 @@ pub struct EngineConfig {
     pub allow_empty_client_id: bool,
     /// What an assigned Client Identifier begins with.
     pub assigned_client_id_prefix: String,
+    /// Authentication Methods that whoever is asked knows. A CONNECT with another one is refused [MQTT-4.12.0-1].
+    pub authentication_methods: Vec<String>,
     /// Sessions of this shard with a Network Connection.
     pub connections_max: usize,
     /// Bytes that Sessions, queues and retained messages of this shard may take together.
@@ -136,6 +139,7 @@ impl Default for EngineConfig {
             retain_available: true,
             allow_empty_client_id: true,
             assigned_client_id_prefix: String::from("auto-"),
+            authentication_methods: Vec::new(),
             connections_max: usize::MAX,
             memory_bytes_max: usize::MAX,
             unsent_bytes_high: 1 << 20,

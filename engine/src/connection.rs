@@ -34,7 +34,7 @@ pub(crate) enum State {
     Free,
     /// The first packet.
     ExpectConnect,
-    /// The authenticator's answer.
+    /// The authenticator's answer; or, between the steps of enhanced authentication, the client's AUTH.
     ExpectAuthentication(Box<OwnedConnect>),
     /// Its Session's record on stable storage; CONNACK leaves then.
     ExpectDurable(SessionKey, Box<ConnAckData>),

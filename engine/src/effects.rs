@@ -201,6 +201,8 @@ pub enum Outgoing {
     PingResp,
     /// DISCONNECT, to 5.0 clients only.
     Disconnect(ReasonCode),
+    /// AUTH, to 5.0 clients only.
+    Auth(Box<AuthData>),
 }
 
 /// The four acknowledgements of QoS 1 and 2, which have one shape.
@@ -343,6 +345,21 @@ pub struct ConnAckData {
     pub topic_alias_maximum: Option<u16>,
     /// Server Keep Alive, when it is not what the client asked for.
     pub server_keep_alive: Option<u16>,
+    /// Authentication Method, if CONNECT had one.
+    pub authentication_method: Option<String>,
+    /// Authentication Data: what the method says last.
+    pub authentication_data: Option<Vec<u8>>,
+}
+
+/// What an AUTH says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthData {
+    /// 0x18 while the exchange goes on, 0x00 at the end of a re-authentication.
+    pub reason_code: ReasonCode,
+    /// Authentication Method.
+    pub method: String,
+    /// Authentication Data.
+    pub data: Option<Vec<u8>>,
 }
 
 impl ConnAckData {
@@ -361,6 +378,8 @@ impl ConnAckData {
                 assigned_client_id: self.assigned_client_id.as_deref(),
                 topic_alias_maximum: self.topic_alias_maximum,
                 server_keep_alive: self.server_keep_alive,
+                authentication_method: self.authentication_method.as_deref(),
+                authentication_data: self.authentication_data.as_deref(),
                 ..ConnAckProperties::default()
             },
         }
@@ -387,10 +406,29 @@ pub struct AuthRequest {
     pub listener: ListenerId,
     /// Client Identifier.
     pub client_id: String,
-    /// User Name.
-    pub username: String,
-    /// Password.
-    pub password: Option<Vec<u8>>,
+    /// What it shows for itself.
+    pub credentials: Credentials,
+}
+
+/// What a client shows to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// User Name and Password of its CONNECT.
+    Password {
+        /// User Name.
+        username: String,
+        /// Password.
+        password: Option<Vec<u8>>,
+    },
+    /// A step of enhanced authentication (section 4.12).
+    Exchange {
+        /// Authentication Method, one of [`crate::EngineConfig::authentication_methods`].
+        method: String,
+        /// What the authenticator noted at the step before; `None` at the first one.
+        memo: Option<Vec<u8>>,
+        /// Authentication Data.
+        data: Option<Vec<u8>>,
+    },
 }
 
 /// A change of whether a connection is read.
@@ -400,6 +438,8 @@ pub enum Read {
     Pause(ConnectionId),
     /// Read and decode on, beginning with what is already there.
     Resume(ConnectionId),
+    /// The same, for a client that has not been let in: its AUTH is awaited, and not for longer than a CONNECT is.
+    Auth(ConnectionId),
 }
 
 /// An answer to a [`crate::Query`].

@@ -174,12 +174,10 @@ impl Engine {
             Packet::PingReq if mutant("5.0/3.12.4-1") && !self.clients.lane_is_free(session, Lane::SubAck) => {}
             Packet::PingReq => self.clients.send(id, crate::effects::Outgoing::PingResp, 2, effects),
             Packet::Disconnect(disconnect) => return self.on_disconnect(now, id, session, disconnect, effects),
-            Packet::Connect(_)
-            | Packet::Auth(_)
-            | Packet::ConnAck(_)
-            | Packet::SubAck(_)
-            | Packet::UnsubAck(_)
-            | Packet::PingResp => return self.on_out_of_place(now, id, packet, effects),
+            Packet::Auth(auth) => return self.on_auth(now, id, session, auth, effects),
+            Packet::Connect(_) | Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                return self.on_out_of_place(now, id, packet, effects);
+            }
         }
         if !self.clients.doomed.is_empty()
             && self

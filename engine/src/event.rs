@@ -77,6 +77,8 @@ pub enum Cause {
     KeepAlive,
     /// The same Client Identifier connected again [MQTT-3.1.4-3].
     TakenOver,
+    /// It failed to authenticate once more [MQTT-4.12.1-2].
+    Reauthentication(ReasonCode),
     /// It sent what is no packet.
     Malformed(DecodeError),
     /// It broke the protocol.

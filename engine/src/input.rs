@@ -7,6 +7,7 @@ use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use sol_codec::{DecodeError, Packet, ProtocolVersion, QoS, ReasonCode};
 
 use crate::config::EngineConfig;
+use crate::enhanced::Enhanced;
 use crate::ids::{ConnectionId, ListenerId, ShardId};
 use crate::memory::WILL_BYTES;
 use crate::message::Message;
@@ -96,9 +97,24 @@ pub enum Level {
 /// The authenticator's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthOutcome {
-    /// Let in.
+    /// Let in, as whoever CONNECT named.
     Accepted,
-    /// Refused, with the Reason Code of the CONNACK (0x86 Bad User Name or Password, 0x89 Server busy, …).
+    /// Let in, as the user that an exchange has proven the client to be.
+    Proven {
+        /// Who it is. A client that was known by another User Name before is refused.
+        username: String,
+        /// What the method says last, for the CONNACK or the AUTH that ends the exchange.
+        data: Option<Vec<u8>>,
+    },
+    /// The exchange needs another step: the client is sent AUTH 0x18.
+    Continue {
+        /// What the method says to the client.
+        data: Vec<u8>,
+        /// What the authenticator wants to find in [`crate::Credentials::Exchange`] at the next step. The engine keeps
+        /// it for as long as the connection is there, and does not read it.
+        memo: Vec<u8>,
+    },
+    /// Refused, with the Reason Code of the CONNACK, or of the DISCONNECT that ends a client's later attempt (0x86 Bad User Name or Password, 0x89 Server busy, …).
     Refused(ReasonCode),
 }
 
@@ -156,6 +172,17 @@ pub(crate) struct OwnedConnect {
     pub(crate) receive_maximum: u16,
     pub(crate) maximum_packet_size: u32,
     pub(crate) topic_alias_maximum: u16,
+    /// Its Authentication Method, if it named one.
+    pub(crate) enhanced: Option<Box<Enhanced>>,
+    /// What that method said last.
+    pub(crate) authentication_data: Option<Vec<u8>>,
+}
+
+impl OwnedConnect {
+    /// Whether the client has the next word in its authentication.
+    pub(crate) fn expects_auth(&self) -> bool {
+        self.enhanced.as_ref().is_some_and(|enhanced| enhanced.expects_auth())
+    }
 }
 
 /// A Will Message as it waits in its Session.

@@ -60,6 +60,7 @@ mod config;
 mod connection;
 mod effects;
 mod engine;
+mod enhanced;
 mod event;
 mod fanout;
 mod handle;
@@ -98,7 +99,8 @@ mod waiting;
 
 pub use config::{EngineConfig, ListenerRules, QueueFull};
 pub use effects::{
-    AckKind, Answer, AuthRequest, Close, ConnAckData, Delivery, Effects, Mark, Move, Outgoing, Read, Transmit,
+    AckKind, Answer, AuthData, AuthRequest, Close, ConnAckData, Credentials, Delivery, Effects, Mark, Move, Outgoing,
+    Read, Transmit,
 };
 pub use engine::Engine;
 pub use event::{Cause, Event};

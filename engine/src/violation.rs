@@ -15,6 +15,10 @@ pub enum Violation {
     SecondConnect,
     /// An AUTH came, though CONNECT had no Authentication Method [MQTT-4.12.0-7].
     UninvitedAuth,
+    /// An AUTH came that its exchange has no place for: an answer to nothing, or a second beginning (section 4.12).
+    AuthOutOfTurn,
+    /// An AUTH named another Authentication Method than CONNECT [MQTT-4.12.0-5].
+    AnotherMethod,
     /// A packet that only a server sends.
     ServerPacket,
     /// A Topic Alias above the announced maximum [MQTT-3.3.2-9].
@@ -48,6 +52,8 @@ impl Violation {
             Self::FirstPacketNotConnect
             | Self::SecondConnect
             | Self::UninvitedAuth
+            | Self::AuthOutOfTurn
+            | Self::AnotherMethod
             | Self::ServerPacket
             | Self::TopicAliasUnknown
             | Self::SubscriptionIdInPublish
@@ -62,6 +68,8 @@ impl fmt::Display for Violation {
             Self::FirstPacketNotConnect => "the first packet was not CONNECT",
             Self::SecondConnect => "a second CONNECT",
             Self::UninvitedAuth => "AUTH without an Authentication Method in CONNECT",
+            Self::AuthOutOfTurn => "AUTH out of turn",
+            Self::AnotherMethod => "another Authentication Method than in CONNECT",
             Self::ServerPacket => "a packet that only a server sends",
             Self::TopicAliasTooLarge => "a Topic Alias above the Topic Alias Maximum",
             Self::TopicAliasUnknown => "a Topic Alias that stands for no topic yet",

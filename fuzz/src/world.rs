@@ -263,7 +263,7 @@ impl World {
         for read in std::mem::take(&mut self.effects.reads) {
             let (connection, stopped) = match read {
                 Read::Pause(connection) => (connection, true),
-                Read::Resume(connection) => (connection, false),
+                Read::Resume(connection) | Read::Auth(connection) => (connection, false),
             };
             if let Some(peer) = self.find(connection) {
                 peer.stopped = stopped;
@@ -317,7 +317,7 @@ impl Peer {
             self.connected = data.reason_code == ReasonCode::Success;
         } else {
             assert!(
-                self.connected || matches!(packet, Outgoing::Disconnect(_)),
+                self.connected || matches!(packet, Outgoing::Disconnect(_) | Outgoing::Auth(_)),
                 "{packet:?} before CONNACK"
             );
         }
@@ -398,6 +398,7 @@ fn wire(packet: &Outgoing, version: ProtocolVersion) -> Option<Vec<u8>> {
         Outgoing::PingResp => encoded(&Packet::PingResp, version),
         Outgoing::Disconnect(_) if version < ProtocolVersion::V5 => return None,
         Outgoing::Disconnect(reason_code) => encoded(&Packet::Disconnect(Disconnect::new(*reason_code)), version),
+        Outgoing::Auth(auth) => encoded(&Packet::Auth(auth.packet()), version),
     })
 }
 
@@ -423,6 +424,8 @@ fn connack(data: &ConnAckData) -> Option<Vec<u8>> {
             assigned_client_id: data.assigned_client_id.as_deref(),
             topic_alias_maximum: data.topic_alias_maximum,
             server_keep_alive: data.server_keep_alive,
+            authentication_method: data.authentication_method.as_deref(),
+            authentication_data: data.authentication_data.as_deref(),
             ..ConnAckProperties::default()
         },
     };

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use sol_engine::{Answer, AuthOutcome, AuthRequest, Message, Query, Revoked, ShardId};
+use sol_engine::{Answer, AuthOutcome, AuthRequest, Credentials, Message, Query, Revoked, ShardId};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
     TransportConfig,
@@ -141,8 +141,10 @@ impl Observer for Watcher {
     }
 
     fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply) {
-        use sol_codec::ReasonCode::{BadUserNameOrPassword, ServerBusy};
-        let AuthRequest { username, password, .. } = request;
+        use sol_codec::ReasonCode::{BadAuthenticationMethod, BadUserNameOrPassword, ServerBusy};
+        let Credentials::Password { username, password } = request.credentials else {
+            return reply.answer(AuthOutcome::Refused(BadAuthenticationMethod));
+        };
         // Dropping the reply refuses the login.
         let Some(password) = password else {
             return reply.answer(AuthOutcome::Refused(BadUserNameOrPassword));

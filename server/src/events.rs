@@ -47,6 +47,9 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Lost => debug!(%peer, %client, "connection lost"),
         Cause::KeepAlive => info!(%peer, %client, "closed: nothing heard for one and a half Keep Alives"),
         Cause::TakenOver => info!(%peer, %client, "closed: its Client Identifier connected again"),
+        Cause::Reauthentication(reason) => {
+            warn!(%peer, %client, %reason, "closed: it failed to authenticate once more")
+        }
         Cause::Malformed(error) => warn!(%peer, %client, reason = %error, "closed: malformed packet"),
         Cause::Violation(violation) => warn!(%peer, %client, reason = %violation, "closed: protocol error"),
         Cause::Slow => warn!(%peer, %client, "closed: it does not read what it is sent"),
@@ -62,7 +65,9 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
 /// Logs a notice of the transport.
 pub(crate) fn notice(notice: &Notice<'_>) {
     match notice {
-        Notice::ConnectTimeout(source) => info!(peer = %source.peer, "closed: no CONNECT in time"),
+        Notice::ConnectTimeout(source) => {
+            info!(peer = %source.peer, "closed: no CONNECT in time, or no AUTH that was due")
+        }
         Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
         Notice::Evicted(source) => warn!(peer = %source.peer, "closed: too many connections that are not logged in"),
         Notice::FrameTimeout(source) => warn!(peer = %source.peer, "closed: a packet did not arrive whole in time"),

@@ -12,7 +12,9 @@ use crate::peer::PeerAddr;
 /// ```text
 ///              CONNECT            let in
 /// ExpectConnect ─────► ExpectLogin ─────► Open ─┐
-///       │                   │                   ▼
+///       │                 │     ▲               │
+///       │       challenge ▼     │ AUTH          │
+///       │                ExpectAuth             ▼
 ///       └───────────────────┴────────────► Closing ──► (gone)
 ///
 /// A connection that moves away leaves the table from ExpectLogin; one that moves here begins as Open.
@@ -23,6 +25,10 @@ pub(crate) enum Phase {
     ExpectConnect,
     /// CONNECT has come, and the engine has not let it in yet: somebody is asked, or it moves.
     ExpectLogin,
+    /// The same, and meanwhile the time for all of its CONNECT exchange has run out.
+    ExpectLateLogin,
+    /// The engine awaits its AUTH, which must come soon too.
+    ExpectAuth,
     /// The engine takes its packets.
     Open,
     /// The engine has forgotten it. What was sent to it may still have to leave; what it sends is discarded.
@@ -130,7 +136,20 @@ impl Conn {
 
     /// Whether it has not been let in.
     pub(crate) const fn is_unauthenticated(&self) -> bool {
-        matches!(self.phase, Phase::ExpectConnect | Phase::ExpectLogin)
+        matches!(
+            self.phase,
+            Phase::ExpectConnect | Phase::ExpectLogin | Phase::ExpectLateLogin | Phase::ExpectAuth
+        )
+    }
+
+    /// Whether somebody is asked about it, or it moves.
+    pub(crate) const fn expects_login(&self) -> bool {
+        matches!(self.phase, Phase::ExpectLogin | Phase::ExpectLateLogin)
+    }
+
+    /// Whether it is the peer's turn to say who it is.
+    pub(crate) const fn owes_login(&self) -> bool {
+        matches!(self.phase, Phase::ExpectConnect | Phase::ExpectAuth)
     }
 }
 

@@ -81,6 +81,7 @@ impl Encoder {
             // 3.x has no DISCONNECT from the server; the close that follows says it.
             Outgoing::Disconnect(_) if version < ProtocolVersion::V5 => {}
             Outgoing::Disconnect(reason_code) => Disconnect::new(*reason_code).encode(version, out),
+            Outgoing::Auth(auth) => auth.packet().encode(version, out),
         }
     }
 

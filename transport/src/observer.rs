@@ -21,7 +21,7 @@ pub struct Source {
 /// What the transport itself has to say to the operator.
 #[derive(Debug)]
 pub enum Notice<'a> {
-    /// A connection sent no CONNECT in time and was closed.
+    /// A connection did not get through CONNECT, and AUTH where it has to answer one, in time and was closed.
     ConnectTimeout(Source),
     /// What a connection sent first is not MQTT, and it was closed.
     NotMqtt(Source),

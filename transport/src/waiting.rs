@@ -39,9 +39,10 @@ impl Waiting {
             .map(|(_, connection)| connection)
     }
 
-    /// Takes the one that has waited longest.
-    pub(crate) fn first(&mut self) -> Option<ConnectionId> {
-        self.queue.pop_front().map(|(_, connection)| connection)
+    /// Takes the one that has waited longest of those that are `meant`.
+    pub(crate) fn first(&mut self, mut meant: impl FnMut(ConnectionId) -> bool) -> Option<ConnectionId> {
+        let at = self.queue.iter().position(|&(_, connection)| meant(connection))?;
+        self.queue.remove(at).map(|(_, connection)| connection)
     }
 
     /// Forgets those at the front that do not wait any more.
@@ -73,7 +74,8 @@ mod tests {
         assert_eq!(waiting.expired(Instant::from_nanos(10)), None);
         assert_eq!(waiting.expired(Instant::from_nanos(12)), Some(connection(1)));
         assert_eq!(waiting.expired(Instant::from_nanos(12)), None);
-        assert_eq!(waiting.first(), Some(connection(2)));
+        assert_eq!(waiting.first(|id| id == connection(3)), None);
+        assert_eq!(waiting.first(|_| true), Some(connection(2)));
         assert_eq!(waiting.next_deadline(), None);
     }
 

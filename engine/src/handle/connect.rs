@@ -6,12 +6,14 @@ use core::fmt::Write as _;
 use sol_codec::mutants::mutant;
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 
+use crate::config::ListenerRules;
 use crate::connection::{State, Terms};
-use crate::effects::{AuthRequest, Close, ConnAckData, Effects, Move, Outgoing, Read};
+use crate::effects::{Close, ConnAckData, Credentials, Effects, Move, Outgoing};
 use crate::engine::Engine;
+use crate::enhanced::Enhanced;
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
-use crate::input::{AuthOutcome, Flow, Handover, OwnedConnect, OwnedWill};
+use crate::input::{Flow, Handover, OwnedConnect, OwnedWill};
 use crate::journal::Gate;
 use crate::memory::SESSION_BYTES;
 use crate::record::RecordId;
@@ -44,6 +46,9 @@ impl Engine {
                 let listener = connection.listener;
                 self.on_connect(now, id, listener, connect, effects)
             }
+            (State::ExpectAuthentication(connect), _) if connect.expects_auth() => {
+                self.on_packet_before_connack(now, id, packet, effects)
+            }
             (State::ExpectConnect, _) => {
                 self.violate(now, id, Violation::FirstPacketNotConnect, effects);
                 Flow::Stop
@@ -70,7 +75,8 @@ impl Engine {
             // A refusal has to keep to it, too.
             connection.maximum_packet_size = maximum_packet_size(connect);
         }
-        if let Some(reason) = self.objection(connect) {
+        let rules = self.clients.config.listener(listener);
+        if let Some(reason) = self.objection(connect, rules) {
             self.refuse(
                 id,
                 connect.version,
@@ -86,20 +92,23 @@ impl Engine {
             owned.client_id = self.assign_client_id();
             owned.assigned = true;
         }
-        let rules = self.clients.config.listener(listener);
+        if let Some(method) = connect.properties.authentication_method {
+            // The method proves who the client is: a Password beside it is not looked at.
+            owned.enhanced = Some(Box::new(Enhanced::begin(method)));
+            let credentials = Credentials::Exchange {
+                method: String::from(method),
+                memo: None,
+                data: connect.properties.authentication_data.map(Vec::from),
+            };
+            return self.ask(id, listener, owned, credentials, effects);
+        }
         match connect.username {
             Some(username) if rules.ask => {
-                effects.auth_requests.push(AuthRequest {
-                    connection: id,
-                    listener,
-                    client_id: owned.client_id.clone(),
+                let credentials = Credentials::Password {
                     username: String::from(username),
                     password: connect.password.map(Vec::from),
-                });
-                if let Some(connection) = self.clients.connections.get_mut(id) {
-                    connection.state = State::ExpectAuthentication(Box::new(owned));
-                }
-                Flow::Stop
+                };
+                self.ask(id, listener, owned, credentials, effects)
             }
             _ if rules.allow_anonymous => self.accept(now, id, listener, owned, effects),
             _ => {
@@ -118,9 +127,11 @@ impl Engine {
     }
 
     /// What speaks against a CONNECT before anybody is asked about its user.
-    fn objection(&mut self, connect: &Connect<'_>) -> Option<ReasonCode> {
+    fn objection(&mut self, connect: &Connect<'_>, rules: ListenerRules) -> Option<ReasonCode> {
         let config = &self.clients.config;
-        if connect.properties.authentication_method.is_some() {
+        if let Some(method) = connect.properties.authentication_method
+            && !(rules.ask && config.authentication_methods.iter().any(|known| known == method))
+        {
             // [MQTT-4.12.0-1]
             return Some(ReasonCode::BadAuthenticationMethod);
         }
@@ -170,46 +181,6 @@ impl Engine {
         full && !connected || takes_memory && self.clients.memory.is_full()
     }
 
-    /// The authenticator has answered.
-    pub(crate) fn on_authenticated(&mut self, now: Now, id: ConnectionId, outcome: AuthOutcome, effects: &mut Effects) {
-        // The client may be gone by now.
-        let Some(connection) = self.clients.connections.get_mut(id) else {
-            return;
-        };
-        let listener = connection.listener;
-        let connect = match core::mem::replace(&mut connection.state, State::ExpectConnect) {
-            State::ExpectAuthentication(connect) => *connect,
-            other => {
-                connection.state = other;
-                effects
-                    .events
-                    .push(Event::Odd("an authenticator answered where nobody had asked"));
-                return;
-            }
-        };
-        match outcome {
-            AuthOutcome::Accepted => {
-                let connect = OwnedConnect {
-                    vouched: true,
-                    ..connect
-                };
-                if self.accept(now, id, listener, connect, effects) == Flow::Go {
-                    effects.reads.push(Read::Resume(id));
-                }
-            }
-            AuthOutcome::Refused(reason) => {
-                self.refuse(
-                    id,
-                    connect.version,
-                    &connect.client_id,
-                    connect.username.as_deref(),
-                    reason,
-                    effects,
-                );
-            }
-        }
-    }
-
     /// Answers a CONNECT that is not let in, and closes [MQTT-3.2.2-7].
     pub(crate) fn refuse(
         &mut self,
@@ -243,7 +214,7 @@ impl Engine {
     }
 
     /// A client that may come in: here, or on its home shard.
-    fn accept(
+    pub(crate) fn accept(
         &mut self,
         now: Now,
         id: ConnectionId,
@@ -281,7 +252,13 @@ impl Engine {
     }
 
     /// Joins a connection and its Session: takes over, cleans, resumes or makes one (section 3.1.4).
-    fn settle_connection(&mut self, now: Now, id: ConnectionId, connect: OwnedConnect, effects: &mut Effects) -> Flow {
+    fn settle_connection(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        mut connect: OwnedConnect,
+        effects: &mut Effects,
+    ) -> Flow {
         // Only who made a Session may resume it, take it over or discard it (section 5.4.2 of 5.0).
         let owner_is_gone = self.other_owner(&connect).map(|owner| owner.is_gone);
         let objection = if owner_is_gone == Some(false) {
@@ -296,7 +273,7 @@ impl Engine {
             self.refuse(id, version, &connect.client_id, username, reason, effects);
             return Flow::Stop;
         }
-        let mut connack = self.agree(id, &connect);
+        let mut connack = self.agree(id, &mut connect);
         if !self.takes(id, &connack) {
             // It holds what the client must know, so nothing of it can be left out [MQTT-3.1.2-24].
             let (version, username) = (connect.version, connect.username.as_deref());
@@ -336,6 +313,9 @@ impl Engine {
         self.clients.write_session(now, key, effects);
         if let Some(connection) = self.clients.connections.get_mut(id) {
             connection.state = State::ExpectDurable(key, Box::new(connack));
+        }
+        if let Some(enhanced) = connect.enhanced {
+            self.clients.enhanced.insert(id, *enhanced);
         }
         let durable = self
             .clients
@@ -378,7 +358,7 @@ impl Engine {
     }
 
     /// Puts what both sides agree on into the connection, and says it in a CONNACK.
-    fn agree(&mut self, id: ConnectionId, connect: &OwnedConnect) -> ConnAckData {
+    fn agree(&mut self, id: ConnectionId, connect: &mut OwnedConnect) -> ConnAckData {
         let config = &self.clients.config;
         // A 3.1.1 client cannot be told. It is judged by the same limit: a Keep Alive of its own choice would let it
         // hold its place for a day in silence.
@@ -404,6 +384,12 @@ impl Engine {
         connack.topic_alias_maximum = Some(config.topic_alias_maximum);
         let told = capped && connect.version == ProtocolVersion::V5 && !mutant("5.0/3.2.2-22");
         connack.server_keep_alive = told.then_some(keep_alive);
+        // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
+        connack.authentication_method = connect
+            .enhanced
+            .as_ref()
+            .map(|enhanced| String::from(&*enhanced.method));
+        connack.authentication_data = connect.authentication_data.take();
         connack
     }
 
@@ -478,7 +464,6 @@ impl Engine {
         let violation = match packet {
             Packet::Connect(_) if mutant("5.0/3.1.0-2") => return Flow::Go,
             Packet::Connect(_) => Violation::SecondConnect,
-            Packet::Auth(_) => Violation::UninvitedAuth,
             _ if mutant("5.0/4.13.1-1") => return Flow::Go,
             _ => Violation::ServerPacket,
         };
@@ -501,6 +486,8 @@ impl ConnAckData {
             assigned_client_id: None,
             topic_alias_maximum: None,
             server_keep_alive: None,
+            authentication_method: None,
+            authentication_data: None,
         }
     }
 }
@@ -534,6 +521,8 @@ fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
         receive_maximum: properties.receive_maximum.map_or(u16::MAX, |max| max.get()),
         maximum_packet_size: maximum_packet_size(connect),
         topic_alias_maximum: properties.topic_alias_maximum.unwrap_or(0),
+        enhanced: None,
+        authentication_data: None,
     }
 }
 

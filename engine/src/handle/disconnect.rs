@@ -3,7 +3,9 @@
 use alloc::{rc::Rc, vec::Vec};
 
 use sol_codec::mutants::mutant;
-use sol_codec::{ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, ProtocolVersion, QoS, ReasonCode};
+use sol_codec::{
+    ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, PacketType, ProtocolVersion, QoS, ReasonCode,
+};
 
 use crate::clients::Reason;
 use crate::connection::{Connection, State, name_before_session};
@@ -122,6 +124,7 @@ impl Engine {
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
                     Cause::Parked => ReasonCode::QuotaExceeded,
                     Cause::Paused => ReasonCode::ServerBusy,
+                    Cause::Reauthentication(reason) => disconnect_reason(*reason),
                     Cause::Client(_) | Cause::Lost | Cause::Slow => return,
                 };
                 self.clients.send(id, Outgoing::Disconnect(reason), 4, effects);
@@ -306,6 +309,9 @@ impl crate::clients::Clients {
         {
             self.timers.cancel(timer);
         }
+        if let Some(id) = connection.id {
+            self.enhanced.remove(&id);
+        }
         if let Some(aliases) = connection.aliases.take() {
             self.memory.refund(aliases.bytes);
         }
@@ -326,5 +332,14 @@ fn version_of_refusal(error: &DecodeError) -> Option<ProtocolVersion> {
         DecodeErrorKind::UnsupportedProtocolVersion { .. } => Some(ProtocolVersion::V311),
         // No return code of 3.x says "malformed" (3.1.1, [MQTT-3.1.4-1], [MQTT-3.2.2-6]).
         _ => error.connect_version.filter(|version| *version == ProtocolVersion::V5),
+    }
+}
+
+/// Reason Codes of a CONNACK that DISCONNECT does not have are one to it: no right to be here [MQTT-3.14.2-1].
+fn disconnect_reason(reason: ReasonCode) -> ReasonCode {
+    if reason.is_allowed_on(PacketType::Disconnect) {
+        reason
+    } else {
+        ReasonCode::NotAuthorized
     }
 }

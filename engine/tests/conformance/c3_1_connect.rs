@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use sol_codec::{Auth, AuthProperties, DecodeError, DecodeErrorKind, Packet, QoS, ReasonCode};
-use sol_engine::{AuthOutcome, Cause, EngineConfig, Event, Input, ListenerRules, Violation};
+use sol_engine::{AuthOutcome, Cause, Credentials, EngineConfig, Event, Input, ListenerRules, Violation};
 
 use crate::support::*;
 
@@ -676,11 +676,14 @@ fn a_login_is_asked_and_answered() {
             node.ping(good);
             node.expect(good, &[]);
             let request = &node.auth_requests[0].1;
+            let credentials = Credentials::Password {
+                username: "user".into(),
+                password: Some(b"secret".to_vec()),
+            };
             assert_eq!(
-                (request.username.as_str(), request.client_id.as_str()),
-                ("user", "good")
+                (&request.credentials, request.client_id.as_str()),
+                (&credentials, "good")
             );
-            assert_eq!(request.password.as_deref(), Some(&b"secret"[..]));
             node.answer_login(AuthOutcome::Accepted);
             node.expect(good, &["CONNACK 00", "PINGRESP"]);
 

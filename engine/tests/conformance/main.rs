@@ -19,6 +19,7 @@ mod c3_3_publish;
 mod c3_3_retained;
 mod c3_4_acknowledgements;
 mod c3_8_subscribe;
+mod c4_12_auth;
 mod c4_13_errors;
 mod c4_1_sessions;
 mod c4_3_qos;

@@ -78,11 +78,12 @@ impl<O: Observer> Core<O> {
                     if let Some(conn) = self.conns.get_mut(id) {
                         conn.stopped = false;
                     }
-                    if self.conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectLogin) {
+                    if self.conns.get(id).is_some_and(Conn::expects_login) {
                         self.conns.set_phase(id, Phase::Open);
                     }
                     self.read_on(backend, id);
                 }
+                Read::Auth(id) => self.expect_auth(backend, id),
             }
         }
         for id in mem::take(&mut self.held) {
@@ -90,6 +91,29 @@ impl<O: Observer> Core<O> {
                 conn.held = false;
             }
             self.read_on(backend, id);
+        }
+    }
+
+    /// Goes on reading a connection that has not been let in. The time for its CONNECT holds for all of the exchange.
+    fn expect_auth<B: Backend>(&mut self, backend: &mut B, id: ConnectionId) {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.expects_login()) else {
+            return;
+        };
+        conn.stopped = false;
+        let is_late = conn.phase == Phase::ExpectLateLogin;
+        conn.phase = Phase::ExpectAuth;
+        if is_late {
+            return self.time_out_login(id);
+        }
+        self.read_on(backend, id);
+    }
+
+    /// Ends a connection that owes CONNECT or AUTH, because its time is up.
+    fn time_out_login(&mut self, id: ConnectionId) {
+        if let Some(source) = self.waiting_for_login(id) {
+            self.counters.connect_timeouts += 1;
+            self.observer.notice(Notice::ConnectTimeout(source));
+            self.lose(id);
         }
     }
 
@@ -141,10 +165,9 @@ impl<O: Observer> Core<O> {
     pub(super) fn expire(&mut self) {
         let now = self.now.mono;
         while let Some(id) = self.connecting.expired(now) {
-            if let Some(source) = self.waiting_for_connect(id) {
-                self.counters.connect_timeouts += 1;
-                self.observer.notice(Notice::ConnectTimeout(source));
-                self.lose(id);
+            self.time_out_login(id);
+            if self.conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectLogin) {
+                self.conns.set_phase(id, Phase::ExpectLateLogin);
             }
         }
         self.expire_frames();

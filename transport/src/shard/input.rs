@@ -32,7 +32,7 @@ impl<O: Observer> Sink for Core<O> {
             .insert(Conn::new(connection, source, Phase::ExpectConnect, ProtocolVersion::V5));
         let conns = &self.conns;
         self.connecting
-            .skip(|id| conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectConnect));
+            .skip(|id| conns.get(id).is_some_and(Conn::is_unauthenticated));
         self.connecting.push(self.now.mono, connection);
         self.tell(Some(connection), Input::Opened { connection, listener });
         true
@@ -90,22 +90,24 @@ impl<O: Observer> Core<O> {
         self.conns.unauthenticated < self.config.unauthenticated_max || self.evict_longest_waiting()
     }
 
-    /// Ends the connection that has waited longest for CONNECT; `false`: there is none.
+    /// Ends the connection that came first of those that owe CONNECT or AUTH; `false`: there is none.
     fn evict_longest_waiting(&mut self) -> bool {
-        while let Some(id) = self.connecting.first() {
-            if let Some(source) = self.waiting_for_connect(id) {
-                self.evict(id, source);
-                return true;
-            }
+        let conns = &self.conns;
+        let owes = |id| conns.get(id).is_some_and(|conn| conn.owes_login() && !conn.ended);
+        let Some(id) = self.connecting.first(owes) else {
+            return false;
+        };
+        if let Some(source) = self.waiting_for_login(id) {
+            self.evict(id, source);
         }
-        false
+        true
     }
 
-    /// Where a connection comes from, if it still has to send CONNECT.
-    pub(super) fn waiting_for_connect(&self, id: ConnectionId) -> Option<Source> {
+    /// Where a connection comes from, if it still has to send CONNECT or AUTH.
+    pub(super) fn waiting_for_login(&self, id: ConnectionId) -> Option<Source> {
         self.conns
             .get(id)
-            .filter(|conn| conn.phase == Phase::ExpectConnect && !conn.ended)
+            .filter(|conn| conn.owes_login() && !conn.ended)
             .map(Conn::source)
     }
 
@@ -234,10 +236,8 @@ impl<O: Observer> Core<O> {
         let outcome = match decoded {
             Ok(Decoded::Packet { packet, len }) => {
                 let flow = self.handle(Input::Packet(id, &packet));
-                if phase == Phase::ExpectConnect
-                    && let Packet::Connect(connect) = &packet
-                {
-                    self.on_connect(id, connect.version, flow);
+                if phase != Phase::Open {
+                    self.on_login(id, &packet, flow);
                 }
                 Outcome::Packet(len, self.go_on(id, flow))
             }
@@ -272,10 +272,13 @@ impl<O: Observer> Core<O> {
         Flow::Go
     }
 
-    /// Remembers what a CONNECT settled.
-    fn on_connect(&mut self, id: ConnectionId, version: ProtocolVersion, flow: Flow) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.version = version;
+    /// Remembers what a CONNECT or AUTH settled.
+    fn on_login(&mut self, id: ConnectionId, packet: &Packet<'_>, flow: Flow) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match (conn.phase, packet) {
+            (Phase::ExpectConnect, Packet::Connect(connect)) => conn.version = connect.version,
+            (Phase::ExpectAuth, Packet::Auth(_)) => {}
+            _ => return,
         }
         let phase = if flow == Flow::Go {
             Phase::Open

@@ -409,7 +409,7 @@ impl Node {
     fn change_reading(&mut self, shard: usize, read: Read) {
         let (connection, stopped) = match read {
             Read::Pause(connection) => (connection, true),
-            Read::Resume(connection) => (connection, false),
+            Read::Resume(connection) | Read::Auth(connection) => (connection, false),
         };
         if let Some(at) = self
             .clients
@@ -609,6 +609,18 @@ pub fn text(packet: &Outgoing) -> String {
         } => format!("UNSUBACK #{} {reason_codes:02x?}", packet_id.get()),
         Outgoing::PingResp => "PINGRESP".into(),
         Outgoing::Disconnect(reason) => format!("DISCONNECT {:02x}", reason.value()),
+        Outgoing::Auth(auth) => {
+            let data = auth
+                .data
+                .as_ref()
+                .map(|data| format!(" {:?}", String::from_utf8_lossy(data)));
+            format!(
+                "AUTH {:02x} {}{}",
+                auth.reason_code.value(),
+                auth.method,
+                data.unwrap_or_default()
+            )
+        }
     }
 }
 

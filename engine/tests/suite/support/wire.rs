@@ -118,6 +118,7 @@ pub(super) fn encode(packet: &Outgoing, version: ProtocolVersion) -> Vec<u8> {
         .encode(version, &mut out),
         Outgoing::PingResp => PingResp.encode(version, &mut out),
         Outgoing::Disconnect(reason_code) => Disconnect::new(*reason_code).encode(version, &mut out),
+        Outgoing::Auth(auth) => auth.packet().encode(version, &mut out),
     }
     out
 }

@@ -1,0 +1,260 @@
+//! AUTH (section 3.15), and what the authenticator answers, while a client connects and later.
+
+use alloc::{boxed::Box, string::String, vec::Vec};
+
+use sol_codec::{Auth, Packet, ReasonCode};
+
+use crate::clients::Clients;
+use crate::connection::State;
+use crate::effects::{AuthData, AuthRequest, Credentials, Effects, Outgoing, Read};
+use crate::engine::Engine;
+use crate::enhanced::Enhanced;
+use crate::event::{Cause, Event};
+use crate::ids::{ConnectionId, ListenerId, SessionKey};
+use crate::input::{AuthOutcome, Flow, OwnedConnect};
+use crate::time::Now;
+use crate::violation::Violation;
+
+impl Engine {
+    /// Has a CONNECT's login checked; nothing more of its client is decoded meanwhile.
+    pub(crate) fn ask(
+        &mut self,
+        id: ConnectionId,
+        listener: ListenerId,
+        connect: OwnedConnect,
+        credentials: Credentials,
+        effects: &mut Effects,
+    ) -> Flow {
+        effects.auth_requests.push(AuthRequest {
+            connection: id,
+            listener,
+            client_id: connect.client_id.clone(),
+            credentials,
+        });
+        if let Some(connection) = self.clients.connections.get_mut(id) {
+            connection.state = State::ExpectAuthentication(Box::new(connect));
+        }
+        Flow::Stop
+    }
+
+    /// A packet before CONNACK of a client whose AUTH is awaited: nothing but AUTH and DISCONNECT may come
+    /// [MQTT-3.1.2-30]. What answers any other is a CONNACK, since DISCONNECT must not come before it [MQTT-3.14.0-1].
+    pub(crate) fn on_packet_before_connack(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        packet: &Packet<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        let reason = match packet {
+            Packet::Auth(auth) => match self.go_on_connecting(id, auth, effects) {
+                None => return Flow::Stop,
+                Some(Violation::AnotherMethod) => ReasonCode::BadAuthenticationMethod,
+                Some(violation) => violation.reason_code(),
+            },
+            Packet::Disconnect(disconnect) => {
+                self.end_connection(now, id, Cause::Client(disconnect.reason_code), effects);
+                return Flow::Stop;
+            }
+            _ => ReasonCode::ProtocolError,
+        };
+        self.clients.stats.protocol_errors += 1;
+        self.refuse_connecting(id, reason, effects);
+        Flow::Stop
+    }
+
+    /// Asks about the next step of a client that connects, or says what is wrong with its AUTH.
+    fn go_on_connecting(&mut self, id: ConnectionId, auth: &Auth<'_>, effects: &mut Effects) -> Option<Violation> {
+        let connection = self.clients.connections.get_mut(id)?;
+        let State::ExpectAuthentication(connect) = &mut connection.state else {
+            return None;
+        };
+        match connect.enhanced.as_mut()?.take(auth) {
+            Err(violation) => Some(violation),
+            Ok(credentials) => {
+                effects.auth_requests.push(AuthRequest {
+                    connection: id,
+                    listener: connection.listener,
+                    client_id: connect.client_id.clone(),
+                    credentials,
+                });
+                None
+            }
+        }
+    }
+
+    /// AUTH of a client that is in: it authenticates once more, and goes on publishing meanwhile (section 4.12.1).
+    pub(crate) fn on_auth(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        auth: &Auth<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        let taken = match self.clients.enhanced.get_mut(&id) {
+            // [MQTT-4.12.0-7]
+            None => Err(Violation::UninvitedAuth),
+            Some(enhanced) => enhanced.take(auth),
+        };
+        match taken {
+            Err(violation) => {
+                self.violate(now, id, violation, effects);
+                Flow::Stop
+            }
+            Ok(credentials) => {
+                let listener = self.clients.connections.get(id).map(|connection| connection.listener);
+                let client_id = self.clients.sessions.get(key).map(|session| &*session.client_id);
+                effects.auth_requests.push(AuthRequest {
+                    connection: id,
+                    listener: listener.unwrap_or_default(),
+                    client_id: String::from(client_id.unwrap_or_default()),
+                    credentials,
+                });
+                Flow::Go
+            }
+        }
+    }
+
+    /// The authenticator has answered.
+    pub(crate) fn on_authenticated(&mut self, now: Now, id: ConnectionId, outcome: AuthOutcome, effects: &mut Effects) {
+        // The client may be gone by now.
+        let Some(connection) = self.clients.connections.get(id) else {
+            return;
+        };
+        match &connection.state {
+            State::ExpectAuthentication(connect) if !connect.expects_auth() => {
+                self.on_connecting_answered(now, id, outcome, effects);
+            }
+            &State::Active(key, _)
+                if self
+                    .clients
+                    .enhanced
+                    .get(&id)
+                    .is_some_and(|enhanced| enhanced.expects_answer()) =>
+            {
+                self.on_reauthentication_answered(now, id, key, outcome, effects);
+            }
+            _ => effects
+                .events
+                .push(Event::Odd("an authenticator answered where nobody had asked")),
+        }
+    }
+
+    fn on_connecting_answered(&mut self, now: Now, id: ConnectionId, outcome: AuthOutcome, effects: &mut Effects) {
+        let (username, data) = match outcome {
+            AuthOutcome::Accepted => (None, None),
+            AuthOutcome::Proven { username, data } => (Some(username), data),
+            AuthOutcome::Continue { data, memo } => return self.challenge(id, data, memo, effects),
+            AuthOutcome::Refused(reason) => return self.refuse_connecting(id, reason, effects),
+        };
+        let Some((listener, mut connect)) = self.take_connect(id) else {
+            return;
+        };
+        if username.is_some() && connect.username.is_some() && username != connect.username {
+            // A User Name in CONNECT is a claim; what the exchange proves may only confirm it.
+            let reason = ReasonCode::NotAuthorized;
+            return self.refuse(
+                id,
+                connect.version,
+                &connect.client_id,
+                connect.username.as_deref(),
+                reason,
+                effects,
+            );
+        }
+        connect.username = username.or(connect.username);
+        connect.vouched = true;
+        connect.authentication_data = data;
+        if let Some(enhanced) = &mut connect.enhanced {
+            enhanced.finish();
+        }
+        if self.accept(now, id, listener, *connect, effects) == Flow::Go {
+            effects.reads.push(Read::Resume(id));
+        }
+    }
+
+    /// Sends a client that connects the next step of its method, and waits for its AUTH.
+    fn challenge(&mut self, id: ConnectionId, data: Vec<u8>, memo: Vec<u8>, effects: &mut Effects) {
+        let Some(connection) = self.clients.connections.get_mut(id) else {
+            return;
+        };
+        let State::ExpectAuthentication(connect) = &mut connection.state else {
+            return;
+        };
+        let Some(enhanced) = &mut connect.enhanced else {
+            effects
+                .events
+                .push(Event::Odd("an authenticator wants to go on where there is no exchange"));
+            return self.refuse_connecting(id, ReasonCode::UnspecifiedError, effects);
+        };
+        let auth = enhanced.go_on(data, memo);
+        match self.clients.send_auth(id, auth, effects) {
+            Ok(()) => effects.reads.push(Read::Auth(id)),
+            Err(reason) => self.refuse_connecting(id, reason, effects),
+        }
+    }
+
+    fn on_reauthentication_answered(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        key: SessionKey,
+        outcome: AuthOutcome,
+        effects: &mut Effects,
+    ) {
+        let user = self.clients.sessions.get(key).and_then(|session| session.username());
+        let Some(enhanced) = self.clients.enhanced.get_mut(&id) else {
+            return;
+        };
+        let answer = match outcome {
+            AuthOutcome::Proven { username, .. } if user != Some(&*username) => Err(ReasonCode::NotAuthorized),
+            AuthOutcome::Accepted => Ok(last_word(enhanced, None)),
+            AuthOutcome::Proven { data, .. } => Ok(last_word(enhanced, data)),
+            AuthOutcome::Continue { data, memo } => Ok(enhanced.go_on(data, memo)),
+            AuthOutcome::Refused(reason) => Err(reason),
+        };
+        let sent = answer.and_then(|auth| self.clients.send_auth(id, auth, effects));
+        if let Err(reason) = sent {
+            self.end_connection(now, id, Cause::Reauthentication(reason), effects);
+        }
+    }
+
+    /// Refuses a client that has not been let in, whatever it waits for.
+    fn refuse_connecting(&mut self, id: ConnectionId, reason: ReasonCode, effects: &mut Effects) {
+        if let Some((_, connect)) = self.take_connect(id) {
+            let username = connect.username.as_deref();
+            self.refuse(id, connect.version, &connect.client_id, username, reason, effects);
+        }
+    }
+
+    fn take_connect(&mut self, id: ConnectionId) -> Option<(ListenerId, Box<OwnedConnect>)> {
+        let connection = self.clients.connections.get_mut(id)?;
+        match core::mem::replace(&mut connection.state, State::ExpectConnect) {
+            State::ExpectAuthentication(connect) => Some((connection.listener, connect)),
+            other => {
+                connection.state = other;
+                None
+            }
+        }
+    }
+}
+
+/// AUTH 0x00, which ends a re-authentication.
+fn last_word(enhanced: &mut Enhanced, data: Option<Vec<u8>>) -> AuthData {
+    enhanced.finish();
+    enhanced.auth(ReasonCode::Success, data)
+}
+
+impl Clients {
+    /// Sends an AUTH, unless the client does not take packets of its length [MQTT-3.1.2-24].
+    fn send_auth(&mut self, id: ConnectionId, auth: AuthData, effects: &mut Effects) -> Result<(), ReasonCode> {
+        let bytes = auth.encoded_len();
+        let maximum = self.connections.get(id).map_or(0, |c| c.maximum_packet_size as usize);
+        if bytes > maximum {
+            return Err(ReasonCode::ImplementationSpecificError);
+        }
+        self.send(id, Outgoing::Auth(Box::new(auth)), bytes as u32, effects);
+        Ok(())
+    }
+}
