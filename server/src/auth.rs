@@ -1,10 +1,14 @@
-//! Checks passwords on threads of its own, so that no shard ever waits for a hash.
+//! Checks logins on threads of its own, so that no shard ever waits for a hash.
 //!
 //! A login that was right once is remembered as a keyed hash bound to the stored entry and answered at once: when ten
 //! thousand clients reconnect, each costs microseconds, and none of them waits behind somebody who guesses. Any other
 //! request enters a bounded queue, with few places for one address, and its verdict comes back through the request's own
 //! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost the full hash,
 //! both the same.
+//!
+//! The steps of SCRAM come here too. Nothing is kept between them: what has to be remembered of an exchange goes out with
+//! its challenge and comes back with the client's answer, which is checked against the users of that moment. Somebody who
+//! does not exist, or has no keys for SCRAM, is challenged as if he did, and always with the same salt.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,32 +19,64 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
+use base64ct::{Base64, Encoding};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sha2::{Digest, Sha512_256};
 use sol_engine::Revoked;
 use subtle::ConstantTimeEq;
 
 use crate::password_file::{PASSWORD_BYTES_MAX, Stored, Users};
+use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
 
 /// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
 /// and all its clients behind it.
 pub const WAITING_PER_ADDRESS_MAX: u32 = 32;
 
 /// What a check found.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// The password is this user's.
     Accepted,
+    /// SCRAM has proven that the client is this user.
+    Proven {
+        /// The user.
+        user: String,
+        /// To be said to the client.
+        message: Vec<u8>,
+    },
+    /// SCRAM challenges the client.
+    Continue {
+        /// To be said to the client.
+        message: Vec<u8>,
+        /// To be brought back with the client's answer.
+        memo: Vec<u8>,
+    },
     /// There is no such user, or the password is another. Nobody is told which.
     Refused,
 }
 
+/// What somebody shows to be let in.
+pub enum Login {
+    /// A password.
+    Password {
+        /// The User Name.
+        user: String,
+        /// The Password, any bytes.
+        password: Vec<u8>,
+    },
+    /// A step of SCRAM-SHA-256.
+    Scram {
+        /// What [`Verdict::Continue`] had to be brought back; `None` at the first step.
+        memo: Option<Vec<u8>>,
+        /// The client's message, any bytes.
+        message: Vec<u8>,
+    },
+}
+
 /// One login to check.
 pub struct Request {
-    /// The User Name.
-    pub user: String,
-    /// The Password, any bytes.
-    pub password: Vec<u8>,
+    /// What is shown.
+    pub login: Login,
     /// Where it comes from; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
     /// Called at most once with the verdict, on the caller's thread or a verifier's; should only post it. It is dropped
@@ -51,8 +87,18 @@ pub struct Request {
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
-            .field("user", &self.user)
+            .field("user", &self.user())
             .finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    /// The User Name, where it stands beside the password.
+    pub fn user(&self) -> Option<&str> {
+        match &self.login {
+            Login::Password { user, .. } => Some(user),
+            Login::Scram { .. } => None,
+        }
     }
 }
 
@@ -98,6 +144,9 @@ impl Drop for Place {
         }
     }
 }
+
+/// Random bytes of a nonce of SCRAM.
+const NONCE_BYTES: usize = 18;
 
 /// A keyed hash of stored entry and password.
 type Tag = [u8; 32];
@@ -212,25 +261,87 @@ impl Shared {
             return;
         }
         let Waiting { request, place } = waiting;
-        let Request {
-            user, password, reply, ..
-        } = request;
+        let Request { login, reply, peer } = request;
         // A fault in the check of one login must not cost all later ones their thread.
         let checked = catch_unwind(AssertUnwindSafe(|| {
-            let (accepted, _in_force) = self.verify_in_force(&user, &password);
+            let (verdict, _in_force) = match &login {
+                Login::Password { user, password } => {
+                    let (accepted, in_force) = self.verify_in_force(user, password);
+                    (if accepted { Verdict::Accepted } else { Verdict::Refused }, in_force)
+                }
+                Login::Scram { memo, message } => {
+                    let in_force = self.users.read().unwrap_or_else(PoisonError::into_inner);
+                    (self.scram(&in_force, peer, memo.as_deref(), message), in_force)
+                }
+            };
             drop(place);
-            reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
+            reply(verdict);
         }));
         if checked.is_err() {
-            tracing::error!(user = %user, "a fault of the broker in checking a login, survived");
+            tracing::error!("a fault of the broker in checking a login, survived");
+        }
+    }
+
+    /// A step of SCRAM; costs microseconds.
+    fn scram(&self, users: &Users, peer: Option<IpAddr>, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let step = match memo {
+            None => self.scram_challenge(users, message),
+            Some(memo) => self.scram_verdict(users, &peer, memo, message),
+        };
+        step.unwrap_or_else(|fault| {
+            tracing::info!(peer, "SCRAM refused: {fault}");
+            Verdict::Refused
+        })
+    }
+
+    fn scram_challenge(&self, users: &Users, message: &[u8]) -> Result<Verdict, Fault> {
+        let opening = Opening::parse(message)?;
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|_| Fault("the system has no randomness"))?;
+        let (_, keys) = self.scram_keys(users, opening.user());
+        let Challenge { message, memo } = opening.challenge(&keys, &Base64::encode_string(&nonce));
+        Ok(Verdict::Continue {
+            message: message.into_bytes(),
+            memo: memo.into_bytes(),
+        })
+    }
+
+    fn scram_verdict(&self, users: &Users, peer: &str, memo: &[u8], message: &[u8]) -> Result<Verdict, Fault> {
+        let closing = Closing::parse(memo, message)?;
+        let user = closing.user();
+        let (exists, keys) = self.scram_keys(users, user);
+        if let Some(message) = closing.verify(&keys).filter(|_| exists) {
+            return Ok(Verdict::Proven {
+                user: user.to_owned(),
+                message: message.into_bytes(),
+            });
+        }
+        tracing::info!(
+            peer,
+            user,
+            "SCRAM refused: no such user with keys for it, or another password"
+        );
+        Ok(Verdict::Refused)
+    }
+
+    /// The keys of a user, or what stands in for them, and whether they are a user's. Takes as long for either.
+    fn scram_keys(&self, users: &Users, user: &str) -> (bool, Keys) {
+        let stand_in = Keys::of_nobody(&self.key, user, users.usual_iterations());
+        match users.scram(user) {
+            Some(keys) => (true, keys.clone()),
+            None => (false, stand_in),
         }
     }
 
     /// Answers a login that was right before, if its entry is the same still; else gives it back.
     fn answer_known(&self, request: Request) -> Option<Request> {
+        let Login::Password { user, password } = &request.login else {
+            return Some(request);
+        };
         // Held until it is answered: see [`Verifier::replace`].
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        match self.known(&users, &request.user, &request.password) {
+        match self.known(&users, user, password) {
             Some((_, true)) => {
                 (request.reply)(Verdict::Accepted);
                 None
@@ -327,8 +438,10 @@ mod tests {
         let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
         verifier
             .submit(Request {
-                user: user.to_owned(),
-                password: password.to_vec(),
+                login: Login::Password {
+                    user: user.to_owned(),
+                    password: password.to_vec(),
+                },
                 peer: None,
                 reply,
             })
@@ -394,12 +507,7 @@ mod tests {
             started.send(()).unwrap();
             let _ = held.recv();
         });
-        let request = |reply| Request {
-            user: "u".to_owned(),
-            password: b"p".to_vec(),
-            peer: None,
-            reply,
-        };
+        let request = |reply| from(None, "u", reply);
         verifier.submit(request(first)).unwrap();
         starts.recv().unwrap();
         let second = sender.clone();
@@ -410,7 +518,7 @@ mod tests {
         let Full(third) = verifier
             .submit(request(Box::new(move |verdict| sender.send(verdict).unwrap())))
             .unwrap_err();
-        assert_eq!(third.user, "u");
+        assert_eq!(third.user(), Some("u"));
         drop(hold);
         assert_eq!(receiver.recv().unwrap(), Verdict::Refused);
         (third.reply)(Verdict::Refused);
@@ -432,8 +540,10 @@ mod tests {
 
     fn from(peer: Option<&str>, user: &str, reply: Box<dyn FnOnce(Verdict) + Send>) -> Request {
         Request {
-            user: user.to_owned(),
-            password: b"secret".to_vec(),
+            login: Login::Password {
+                user: user.to_owned(),
+                password: b"secret".to_vec(),
+            },
             peer: peer.map(|peer| peer.parse().unwrap()),
             reply,
         }
@@ -490,5 +600,120 @@ mod tests {
         verifier.submit(from(Some("192.0.2.1"), "eve", fault)).unwrap();
         assert_eq!(ask(&verifier, "ann", b"secret"), Verdict::Accepted);
         assert!(verifier.shared.waiting().is_empty());
+    }
+
+    /// The keys of "pencil" after 4,096 iterations.
+    const PENCIL: &str = "$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$\
+         WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+    fn scram_users(lines: &str) -> Users {
+        Users::parse("p".as_ref(), lines.as_bytes()).unwrap()
+    }
+
+    fn step(verifier: &Verifier, memo: Option<Vec<u8>>, message: &str) -> Verdict {
+        let (sender, receiver) = mpsc::channel();
+        let request = Request {
+            login: Login::Scram {
+                memo,
+                message: message.as_bytes().to_vec(),
+            },
+            peer: None,
+            reply: Box::new(move |verdict| sender.send(verdict).unwrap()),
+        };
+        verifier.submit(request).unwrap();
+        receiver.recv().unwrap()
+    }
+
+    /// The challenge to `user`: what the client is told, and the memo.
+    fn challenged(verifier: &Verifier, user: &str) -> (String, Vec<u8>) {
+        match step(verifier, None, &format!("n,,n={user},r=client")) {
+            Verdict::Continue { message, memo } => (String::from_utf8(message).unwrap(), memo),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a client answers to a challenge.
+    fn answer(user: &str, challenge: &str, password: &[u8]) -> String {
+        let field = |name: &str| challenge.split(',').find_map(|field| field.strip_prefix(name)).unwrap();
+        let salt = Base64::decode_vec(field("s=")).unwrap();
+        let without_proof = format!("c=biws,r={}", field("r="));
+        let signed = format!("n={user},r=client,{challenge},{without_proof}");
+        let proof = crate::scram::prove(password, &salt, field("i=").parse().unwrap(), signed.as_bytes());
+        format!("{without_proof},p={}", Base64::encode_string(&proof))
+    }
+
+    /// Somebody with keys gets in with the password, and only so; a plain password serves as well. A challenge is good for
+    /// its own answer only.
+    #[test]
+    fn scram() {
+        let verifier = Verifier::new(scram_users(&format!("ann:{PENCIL}\nbob:{PENCIL}\n")), 1, 8).unwrap();
+        let (message, memo) = challenged(&verifier, "ann");
+        let good = answer("ann", &message, b"pencil");
+        let Verdict::Proven { user, message: last } = step(&verifier, Some(memo.clone()), &good) else {
+            panic!("not proven")
+        };
+        assert!(user == "ann" && last.starts_with(b"v="));
+        let bad = answer("ann", &message, b"Pencil");
+        assert_eq!(step(&verifier, Some(memo), &bad), Verdict::Refused);
+        let (_, another) = challenged(&verifier, "ann");
+        assert_eq!(step(&verifier, Some(another), &good), Verdict::Refused);
+        let (_, of_bob) = challenged(&verifier, "bob");
+        assert_eq!(step(&verifier, Some(of_bob), &good), Verdict::Refused);
+        for garbage in ["", "n,,", "p=x,,n=ann,r=client"] {
+            assert_eq!(step(&verifier, None, garbage), Verdict::Refused);
+        }
+        assert_eq!(ask(&verifier, "ann", b"pencil"), Verdict::Accepted);
+    }
+
+    /// Who does not exist, or has a crypt(3) hash, is challenged like anybody: with as many iterations, a salt of the same
+    /// length and always the same one; and is refused whatever the answer.
+    #[test]
+    fn scram_tells_nobody_who_exists() {
+        let crypt = hash_password(b"pencil").unwrap();
+        let verifier = Verifier::new(scram_users(&format!("ann:{PENCIL}\nbob:{crypt}\n")), 1, 8).unwrap();
+        let shape = |user: &str| {
+            let (message, _) = challenged(&verifier, user);
+            let (nonce, rest) = message.split_once(',').unwrap();
+            (nonce.len(), rest.to_owned())
+        };
+        let real = shape("ann");
+        for user in ["bob", "eve"] {
+            let (first, again) = (shape(user), shape(user));
+            assert_eq!(first, again, "{user}");
+            assert_eq!(
+                (first.0, first.1.len(), &first.1[27..]),
+                (real.0, real.1.len(), &real.1[27..]),
+                "{user}"
+            );
+            let (message, memo) = challenged(&verifier, user);
+            let reply = answer(user, &message, b"pencil");
+            assert_eq!(step(&verifier, Some(memo), &reply), Verdict::Refused);
+        }
+        assert_ne!(shape("bob").1, shape("eve").1);
+    }
+
+    /// An answer is checked against the users of its moment: a new file between the two steps harms nobody whose keys
+    /// stayed, and keeps out whose did not.
+    #[test]
+    fn scram_and_a_new_file_between_the_steps() {
+        let verifier = Verifier::new(
+            scram_users(&format!("ann:{PENCIL}\nbob:{PENCIL}\ncid:{PENCIL}\n")),
+            1,
+            8,
+        )
+        .unwrap();
+        let begun: Vec<_> = ["ann", "bob", "cid"]
+            .map(|user| {
+                let (message, memo) = challenged(&verifier, user);
+                (memo, answer(user, &message, b"pencil"))
+            })
+            .into();
+        let changed = crate::passwd::Scheme::Scram(4_096).hash("bob", b"pencil").unwrap();
+        verifier.replace(scram_users(&format!("ann:{PENCIL}\nbob:{changed}\n")));
+        let verdicts: Vec<_> = begun
+            .into_iter()
+            .map(|(memo, message)| matches!(step(&verifier, Some(memo), &message), Verdict::Proven { .. }))
+            .collect();
+        assert_eq!(verdicts, [true, false, false]);
     }
 }

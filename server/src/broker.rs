@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use sol_codec::ReasonCode;
 use sol_engine::{Answer, AuthOutcome, AuthRequest, Credentials, Message, Query, Revoked, ShardId};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
     TransportConfig,
 };
 
-use crate::auth::{Full, Request, Verdict, Verifier};
+use crate::auth::{Full, Login, Request, Verdict, Verifier};
 use crate::banner::Facts;
 use crate::config::{Address, Config, Listener, reason};
 use crate::engine_config::engine_config;
@@ -141,14 +142,11 @@ impl Observer for Watcher {
     }
 
     fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply) {
-        use sol_codec::ReasonCode::{BadAuthenticationMethod, BadUserNameOrPassword, ServerBusy};
-        let Credentials::Password { username, password } = request.credentials else {
-            return reply.answer(AuthOutcome::Refused(BadAuthenticationMethod));
+        let (login, refused) = match login(request.credentials) {
+            Ok(login) => login,
+            Err(reason) => return reply.answer(AuthOutcome::Refused(reason)),
         };
         // Dropping the reply refuses the login.
-        let Some(password) = password else {
-            return reply.answer(AuthOutcome::Refused(BadUserNameOrPassword));
-        };
         let reply = Arc::new(Mutex::new(Some(reply)));
         let answer = |reply: &Mutex<Option<AuthReply>>, outcome| {
             if let Some(reply) = reply.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -157,23 +155,43 @@ impl Observer for Watcher {
         };
         let later = Arc::clone(&reply);
         let request = Request {
-            user: username,
-            password,
+            login,
             peer: peer.socket_addr().map(|address| address.ip()),
-            reply: Box::new(move |verdict| {
-                answer(
-                    &later,
-                    match verdict {
-                        Verdict::Accepted => AuthOutcome::Accepted,
-                        Verdict::Refused => AuthOutcome::Refused(BadUserNameOrPassword),
-                    },
-                );
-            }),
+            reply: Box::new(move |verdict| answer(&later, outcome(verdict, refused))),
         };
         if let Err(Full(request)) = self.verifier.submit(request) {
-            tracing::warn!(%peer, user = %request.user, "login not checked: too many are waiting");
-            answer(&reply, AuthOutcome::Refused(ServerBusy));
+            let user = request.user().unwrap_or_default();
+            tracing::warn!(%peer, user, "login not checked: too many are waiting");
+            answer(&reply, AuthOutcome::Refused(ReasonCode::ServerBusy));
         }
+    }
+}
+
+/// What the verifier is to check, and how a client is told that it was wrong; or why there is nothing to check.
+fn login(credentials: Credentials) -> Result<(Login, ReasonCode), ReasonCode> {
+    match credentials {
+        Credentials::Password { username, password } => {
+            let refused = ReasonCode::BadUserNameOrPassword;
+            let password = password.ok_or(refused)?;
+            let user = username;
+            Ok((Login::Password { user, password }, refused))
+        }
+        Credentials::Exchange { memo, data, .. } => {
+            let message = data.unwrap_or_default();
+            Ok((Login::Scram { memo, message }, ReasonCode::NotAuthorized))
+        }
+    }
+}
+
+fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
+    match verdict {
+        Verdict::Accepted => AuthOutcome::Accepted,
+        Verdict::Proven { user, message } => AuthOutcome::Proven {
+            username: user,
+            data: Some(message),
+        },
+        Verdict::Continue { message, memo } => AuthOutcome::Continue { data: message, memo },
+        Verdict::Refused => AuthOutcome::Refused(refused),
     }
 }
 

@@ -1,10 +1,13 @@
 //! The command line: flags of the old broker, and a few more.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Metrics, Overrides, own};
+use crate::passwd::Scheme;
+use crate::scram;
 
 /// An MQTT broker for MQTT 3.1, 3.1.1 and 5.0.
 ///
@@ -62,6 +65,8 @@ impl Serve {
     }
 }
 
+const ITERATIONS: RangeInclusive<i64> = scram::ITERATIONS_MIN as i64..=scram::ITERATIONS_MAX as i64;
+
 /// What to do instead of serving.
 #[derive(Clone, Debug, Eq, PartialEq, Subcommand)]
 pub enum Command {
@@ -93,6 +98,12 @@ pub struct Passwd {
     /// Turn every password of the file into a hash
     #[arg(short = 'U', conflicts_with = "user")]
     pub hash_all: bool,
+    /// Keep keys for SCRAM-SHA-256, with which this user may also log in without showing the password
+    #[arg(long, conflicts_with = "delete")]
+    pub scram: bool,
+    /// How often SCRAM hashes: each login of a client costs it so much, and whoever steals the file each guess
+    #[arg(long, value_name = "N", requires = "scram", default_value_t = scram::ITERATIONS_DEFAULT, value_parser = clap::value_parser!(u32).range(ITERATIONS))]
+    pub iterations: u32,
     /// The password file
     pub file: PathBuf,
     /// The user
@@ -100,6 +111,17 @@ pub struct Passwd {
     /// The password, with -b
     #[arg(requires = "batch")]
     pub password: Option<String>,
+}
+
+impl Passwd {
+    /// What to keep of passwords.
+    pub const fn scheme(&self) -> Scheme {
+        if self.scram {
+            Scheme::Scram(self.iterations)
+        } else {
+            Scheme::Crypt
+        }
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +187,17 @@ mod tests {
         assert!(passwd("sol passwd -D f u").unwrap().delete);
         assert!(passwd("sol passwd -U f").unwrap().hash_all);
         assert!(passwd("sol passwd -c f u").unwrap().create);
+        assert_eq!(passwd("sol passwd f u").unwrap().scheme(), Scheme::Crypt);
+        let default = Scheme::Scram(scram::ITERATIONS_DEFAULT);
+        assert_eq!(passwd("sol passwd --scram f u").unwrap().scheme(), default);
+        assert_eq!(passwd("sol passwd --scram -U f").unwrap().scheme(), default);
+        let line = "sol passwd --scram --iterations 4096 f u";
+        assert_eq!(passwd(line).unwrap().scheme(), Scheme::Scram(4_096));
         for bad in [
+            "sol passwd --iterations 4096 f u",
+            "sol passwd --scram --iterations 4095 f u",
+            "sol passwd --scram --iterations 1000001 f u",
+            "sol passwd --scram -D f u",
             "sol passwd",
             "sol passwd -b f u",
             "sol passwd f u p",

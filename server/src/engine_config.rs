@@ -4,6 +4,7 @@ use sol_codec::QoS;
 use sol_engine::{EngineConfig, ListenerRules, QueueFull};
 
 use crate::config::{self, Config};
+use crate::scram;
 
 /// Threads that serve clients.
 const SHARDS: u16 = 1;
@@ -46,6 +47,7 @@ pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
         retain_available: limits.retain_available,
         allow_empty_client_id: config.auth.allow_zero_length_clientid,
         assigned_client_id_prefix: config.auth.auto_id_prefix.clone(),
+        authentication_methods: vec![scram::METHOD.to_owned()],
         connections_max: limits.connections_max.map_or(usize::MAX, |max| count(max) / shards),
         memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, |max| size(max) / shards),
         ..EngineConfig::default()
@@ -95,6 +97,7 @@ mod tests {
             retain_available: false,
             allow_empty_client_id: false,
             assigned_client_id_prefix: "x".to_owned(),
+            authentication_methods: vec!["SCRAM-SHA-256".to_owned()],
             connections_max: 11,
             memory_bytes_max: 1 << 20,
             ..EngineConfig::default()

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod passwd;
 pub mod password_file;
 mod reload;
+pub mod scram;
 pub mod serve;
 pub mod signals;
 pub mod stats;
@@ -113,7 +114,7 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
 
 fn change_passwords(options: &Passwd) -> ExitCode {
     let done = match &options.user {
-        None => passwd::change_file(&options.file, &Change::HashAll, false),
+        None => passwd::change_file(&options.file, &Change::HashAll(options.scheme()), false),
         Some(user) if options.delete => passwd::change_file(&options.file, &Change::Delete(user.clone()), false),
         Some(user) => set_password(options, user),
     };
@@ -128,7 +129,7 @@ fn set_password(options: &Passwd, user: &str) -> Result<String, String> {
         Some(password) => password.clone().into_bytes(),
         None => passwd::ask_password()?,
     };
-    let hash = passwd::hash_password(&password)?;
+    let hash = options.scheme().hash(user, &password)?;
     passwd::change_file(&options.file, &Change::Set(user.to_owned(), hash), options.create)
 }
 

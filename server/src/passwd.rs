@@ -13,10 +13,33 @@ use sha_crypt::{PasswordHasher, ShaCrypt};
 
 use crate::config::reason;
 use crate::password_file::{self, PASSWORD_BYTES_MAX, Stored, check_user};
+use crate::scram::{self, Keys};
 use crate::signals;
 
 /// Exit code after an interrupt, as a shell has it.
 const INTERRUPTED: i32 = 130;
+
+/// What is kept of a password.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// SHA-512-crypt, for plain passwords.
+    Crypt,
+    /// The keys of SCRAM-SHA-256, after so many iterations, for SCRAM and plain passwords.
+    Scram(u32),
+}
+
+impl Scheme {
+    /// Hashes a password of `user` with a new salt.
+    ///
+    /// # Errors
+    /// A sentence: the password is empty, too long or not allowed, the user's name is, or the system has no randomness.
+    pub fn hash(self, user: &str, password: &[u8]) -> Result<String, String> {
+        match self {
+            Self::Crypt => hash_password(password),
+            Self::Scram(iterations) => scram_keys(user, password, iterations),
+        }
+    }
+}
 
 /// What to do with a password file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,7 +49,7 @@ pub enum Change {
     /// Deletes a user.
     Delete(String),
     /// Hashes every password that stands in plain text.
-    HashAll,
+    HashAll(Scheme),
 }
 
 /// Applies `change` to the file at `path`, which is created if it is absent or to be begun anew. Returns a sentence that
@@ -63,6 +86,28 @@ pub fn hash_password(password: &[u8]) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     // 5000 rounds are crypt(3)'s default, which its own output leaves out.
     Ok(hash.as_str().replacen("$rounds=5000$", "$", 1))
+}
+
+fn scram_keys(user: &str, password: &[u8], iterations: u32) -> Result<String, String> {
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
+    }
+    // A client sends its name prepared, so another form of it would never be found.
+    if scram::prepare(user).as_deref() != Some(user) {
+        return Err(match scram::prepare(user) {
+            Some(prepared) => format!("SCRAM writes this user name as `{prepared}`"),
+            None => "this user name cannot be used with SCRAM".to_owned(),
+        });
+    }
+    let prepared = std::str::from_utf8(password).ok().and_then(scram::prepare);
+    let Some(prepared) = prepared else {
+        return Err(
+            "a password for SCRAM is text, without control characters and what Unicode 3.2 did not have".to_owned(),
+        );
+    };
+    let mut salt = [0; scram::SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|error| format!("no randomness: {error}"))?;
+    Ok(Keys::derive(prepared.as_bytes(), &salt, iterations).to_string())
 }
 
 /// Asks for a password: twice and without echo on a terminal, else one line of standard input.
@@ -131,7 +176,7 @@ fn apply(before: &[u8], change: &Change) -> Result<(Vec<u8>, String), String> {
             (_, 0) => Err(format!("there is no user {user}")),
             (after, _) => Ok((after, format!("{user}: deleted"))),
         },
-        Change::HashAll => hash_all(before),
+        Change::HashAll(scheme) => hash_all(before, *scheme),
     }
 }
 
@@ -159,7 +204,7 @@ fn rewrite_user(before: &[u8], user: &str, hash: Option<&str>) -> (Vec<u8>, usiz
     (after, count)
 }
 
-fn hash_all(before: &[u8]) -> Result<(Vec<u8>, String), String> {
+fn hash_all(before: &[u8], scheme: Scheme) -> Result<(Vec<u8>, String), String> {
     let (mut after, mut hashed, mut kept) = (Vec::with_capacity(before.len() * 4), 0, 0);
     for (index, line) in before.split_inclusive(|&byte| byte == b'\n').enumerate() {
         let text = line.trim_ascii_end();
@@ -176,7 +221,10 @@ fn hash_all(before: &[u8]) -> Result<(Vec<u8>, String), String> {
             kept += 1;
             continue;
         }
-        let hash = hash_password(password).map_err(|text| format!("line {}: {text}", index + 1))?;
+        let name = String::from_utf8_lossy(user);
+        let hash = scheme
+            .hash(&name, password)
+            .map_err(|text| format!("line {}: {text}", index + 1))?;
         after.extend_from_slice(user);
         after.extend_from_slice(format!(":{hash}\n").as_bytes());
         hashed += 1;
@@ -184,7 +232,7 @@ fn hash_all(before: &[u8]) -> Result<(Vec<u8>, String), String> {
     Ok((after, format!("{hashed} passwords hashed, {kept} hashes kept")))
 }
 
-/// Whether this is a hash, of crypt(3) or of Mosquitto: those are not hashed again.
+/// Whether this is a hash, of crypt(3), SCRAM or Mosquitto: those are not hashed again.
 fn is_hash(password: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(password) else {
         return false;
@@ -285,6 +333,36 @@ mod tests {
         assert!(hash_password(b"").is_err() && hash_password(&[b'a'; 513]).is_err());
     }
 
+    /// Keys for SCRAM are read back, and two of one password differ; what SCRAM cannot use is refused with what to do.
+    #[test]
+    fn keys_for_scram() {
+        let hash = |user: &str, password: &[u8]| Scheme::Scram(4_096).hash(user, password);
+        let (first, second) = (hash("ann", b"secret").unwrap(), hash("ann", b"secret").unwrap());
+        assert_ne!(first, second);
+        assert!(first.starts_with("$scram-sha-256$4096$"));
+        assert!(Stored::parse(&first).unwrap().matches(b"secret"));
+        let composed = hash("ann", "u\u{308}".as_bytes()).unwrap();
+        assert!(Stored::parse(&composed).unwrap().matches("\u{FC}".as_bytes()));
+        for (user, password) in [
+            ("ann", &b""[..]),
+            ("ann", &[b'a'; 513]),
+            ("ann", b"\xFF"),
+            ("ann", b"a\x07"),
+            ("a\u{AD}nn", b"secret"),
+        ] {
+            assert!(hash(user, password).is_err(), "{user:?} {password:?}");
+        }
+        assert_eq!(
+            hash("\u{FF41}", b"secret"),
+            Err("SCRAM writes this user name as `a`".to_owned())
+        );
+        let before = format!("ann:{first}\nbob:plain\n");
+        let (after, done) = apply(before.as_bytes(), &Change::HashAll(Scheme::Scram(4_096))).unwrap();
+        assert_eq!(done, "1 passwords hashed, 1 hashes kept");
+        let users = Users::parse("p".as_ref(), &after).unwrap();
+        assert!(users.verify("ann", b"secret") && users.scram("bob").is_some());
+    }
+
     /// Adding, changing and deleting touch the lines of that user alone, byte for byte.
     #[test]
     fn other_lines_stay() {
@@ -313,21 +391,21 @@ mod tests {
     fn hashing_a_whole_file() {
         let mosquitto = format!("m:$6$c2FsdA==${}==", "A".repeat(86));
         let before = format!("# team\nann:secret\n\nbob:p:a$$\n{mosquitto}\nend:$6$x");
-        let (after, done) = apply(before.as_bytes(), &Change::HashAll).unwrap();
+        let (after, done) = apply(before.as_bytes(), &Change::HashAll(Scheme::Crypt)).unwrap();
         assert_eq!(done, "3 passwords hashed, 1 hashes kept");
         let text = String::from_utf8(after.clone()).unwrap();
         assert!(text.starts_with("# team\nann:$6$") && text.contains(&mosquitto));
         let users = Users::parse("p".as_ref(), text.replace(&mosquitto, "").as_bytes()).unwrap();
         assert!(users.verify("ann", b"secret") && users.verify("bob", b"p:a$$") && users.verify("end", b"$6$x"));
         assert_eq!(
-            apply(&after, &Change::HashAll).unwrap(),
+            apply(&after, &Change::HashAll(Scheme::Crypt)).unwrap(),
             (after, "0 passwords hashed, 4 hashes kept".to_owned())
         );
         assert_eq!(
-            apply(b"ann:a\nbob\n", &Change::HashAll),
+            apply(b"ann:a\nbob\n", &Change::HashAll(Scheme::Crypt)),
             Err("line 2: a line is user:password or user:hash".to_owned())
         );
-        assert!(apply(b"ann:\n", &Change::HashAll).is_err());
+        assert!(apply(b"ann:\n", &Change::HashAll(Scheme::Crypt)).is_err());
     }
 
     /// The file is replaced as a whole, through a link, and nothing stays beside it. A new one is for its owner alone; of
@@ -356,7 +434,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("passwd");
         assert!(
-            change_file(&path, &Change::HashAll, false)
+            change_file(&path, &Change::HashAll(Scheme::Crypt), false)
                 .unwrap_err()
                 .contains("cannot be read")
         );

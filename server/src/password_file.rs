@@ -1,4 +1,8 @@
-//! The password file: lines of `user:hash`, with hashes of crypt(3).
+//! The password file: lines of `user:hash`, with hashes of crypt(3) or the keys of SCRAM-SHA-256.
+//!
+//! `$scram-sha-256$ITERATIONS$SALT$StoredKey$ServerKey`, with Base64 for the last three, lets its user log in by SCRAM, and
+//! with the plain password as well: what is kept of the password is computed from it. A crypt(3) hash serves the plain
+//! password only.
 //!
 //! SHA-512-crypt (`$6$`) is what the old broker's tool wrote; SHA-256-crypt (`$5$`) comes with it. Mosquitto writes `$6$`
 //! too, with another meaning: its last field has 88 characters and ends in `==`, crypt(3)'s has 86 and never an `=`. A
@@ -14,6 +18,7 @@ use sha_crypt::{PasswordVerifier, ShaCrypt};
 use sol_engine::Revoked;
 
 use crate::config::{Diagnostic, reason};
+use crate::scram::{self, Keys};
 
 /// Longest password, in bytes: the limit of crypt(3), and of what one login may cost.
 pub const PASSWORD_BYTES_MAX: usize = 512;
@@ -24,7 +29,12 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// A hash that can be checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Stored(Box<str>);
+pub enum Stored {
+    /// A hash of crypt(3), as it stands in the file.
+    Crypt(Box<str>),
+    /// The keys of SCRAM-SHA-256, and how they stand in the file.
+    Scram(Box<(Keys, Box<str>)>),
+}
 
 /// Users and their hashes.
 #[derive(Clone, Debug)]
@@ -32,6 +42,7 @@ pub struct Users {
     entries: HashMap<Box<str>, Stored>,
     /// Checked in place of a user who does not exist.
     dummy: Stored,
+    usual_iterations: u32,
 }
 
 impl Users {
@@ -95,7 +106,13 @@ impl Users {
 
     fn new(entries: HashMap<Box<str>, Stored>) -> Self {
         let dummy = Stored::dummy(entries.values());
-        Self { entries, dummy }
+        let iterations = entries.values().filter_map(Stored::scram).map(Keys::iterations);
+        let usual_iterations = most_frequent(iterations).unwrap_or(scram::ITERATIONS_DEFAULT);
+        Self {
+            entries,
+            dummy,
+            usual_iterations,
+        }
     }
 
     /// The logins of these users that are wrong by `other`.
@@ -126,6 +143,16 @@ impl Users {
         self.entries.get(user)
     }
 
+    /// The keys of `user` for SCRAM, if the file has them.
+    pub fn scram(&self, user: &str) -> Option<&Keys> {
+        self.get(user)?.scram()
+    }
+
+    /// The iterations that most users with keys for SCRAM have.
+    pub const fn usual_iterations(&self) -> u32 {
+        self.usual_iterations
+    }
+
     /// Checks a password; takes milliseconds, and as long for a user who does not exist.
     pub fn verify(&self, user: &str, password: &[u8]) -> bool {
         match self.get(user) {
@@ -146,7 +173,10 @@ impl Stored {
     pub fn parse(text: &str) -> Result<Self, String> {
         let fields: Vec<_> = text.split('$').collect();
         match fields[..] {
-            ["", id @ ("5" | "6"), ref rest @ ..] => crypt(id, rest).map(|()| Self(text.into())),
+            ["", id @ ("5" | "6"), ref rest @ ..] => crypt(id, rest).map(|()| Self::Crypt(text.into())),
+            ["", "scram-sha-256", ref rest @ ..] => {
+                Keys::parse(rest).map(|keys| Self::Scram(Box::new((keys, text.into()))))
+            }
             ["", "7" | "argon2id", ..] => Err("Mosquitto's hashes are not supported yet".to_owned()),
             ["", "1" | "2a" | "2b" | "2y" | "y" | "gy" | "7y" | "md5" | "sha1", ..] => {
                 Err("only $6$ and $5$ hashes of crypt(3) are supported".to_owned())
@@ -157,7 +187,17 @@ impl Stored {
 
     /// The text of the hash.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match self {
+            Self::Crypt(text) => text,
+            Self::Scram(scram) => &scram.1,
+        }
+    }
+
+    fn scram(&self) -> Option<&Keys> {
+        match self {
+            Self::Crypt(_) => None,
+            Self::Scram(scram) => Some(&scram.0),
+        }
     }
 
     /// Whether `password` is the one that was hashed; compared in constant time. An empty password never is, and one
@@ -165,38 +205,52 @@ impl Stored {
     pub fn matches(&self, password: &[u8]) -> bool {
         let allowed = !password.is_empty() && password.len() <= PASSWORD_BYTES_MAX;
         let checked = if allowed { password } else { b"x" };
-        ShaCrypt::default().verify_password(checked, self.as_str()).is_ok() && allowed
+        let same = match self {
+            Self::Crypt(text) => ShaCrypt::default().verify_password(checked, &**text).is_ok(),
+            Self::Scram(scram) => scram.0.matches(checked),
+        };
+        same && allowed
     }
 
     /// A hash that no password has, and that costs what most of `entries` cost.
     fn dummy<'a>(entries: impl Iterator<Item = &'a Self>) -> Self {
-        let mut counts: HashMap<&str, usize> = HashMap::new();
-        for entry in entries {
-            *counts.entry(entry.cost()).or_default() += 1;
-        }
-        let cost = counts
-            .into_iter()
-            .max_by_key(|(_, count)| *count)
-            .map_or("$6$", |(cost, _)| cost);
+        let cost = most_frequent(entries.map(Self::cost)).unwrap_or("$6$");
         let digest_len = if cost.starts_with("$5$") {
             SHA256_CHARS
         } else {
             SHA512_CHARS
         };
-        Self(format!("{cost}nobodynobodynobo${}", ".".repeat(digest_len)).into())
+        let crypt = |cost: &str| Self::Crypt(format!("{cost}nobodynobodynobo${}", ".".repeat(digest_len)).into());
+        match cost.strip_prefix(scram::PREFIX) {
+            None => crypt(cost),
+            Some(_) => {
+                let key = format!("{}=", "A".repeat(43));
+                Self::parse(&format!("{cost}bm9ib2R5bm9ib2R5bm9ibw==${key}${key}")).unwrap_or_else(|_| crypt("$6$"))
+            }
+        }
     }
 
     /// The beginning that says what a check costs: scheme and rounds.
     fn cost(&self) -> &str {
-        let salt = self.0.len()
-            - self
-                .0
-                .rsplitn(3, '$')
-                .take(2)
-                .map(|field| field.len() + 1)
-                .sum::<usize>();
-        &self.0[..=salt]
+        let (text, fields) = match self {
+            Self::Crypt(text) => (text, 2),
+            Self::Scram(scram) => (&scram.1, 3),
+        };
+        let rest: usize = text
+            .rsplitn(fields + 1, '$')
+            .take(fields)
+            .map(|field| field.len() + 1)
+            .sum();
+        &text[..=text.len() - rest]
     }
+}
+
+fn most_frequent<T: Eq + std::hash::Hash>(all: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: HashMap<T, usize> = HashMap::new();
+    for one in all {
+        *counts.entry(one).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(one, _)| one)
 }
 
 const SHA512_CHARS: usize = 86;
@@ -291,6 +345,10 @@ mod tests {
          OW1/O6BYHV6BcXZu8QVeXbDWra3Oeqh0sbHbbMCVNSnCM/UrjmM0Dp8vOuZeHBy/YTBmSK6H9qs/y3RnOaw5v.";
     const HELLO_256: &str = "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5";
 
+    /// The keys of "pencil", of the example in RFC 7677.
+    const SCRAM: &str = "$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$\
+         WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
     fn parse(text: &str) -> Result<Users, Vec<String>> {
         Users::parse("p".as_ref(), text.as_bytes()).map_err(|faults| faults.iter().map(ToString::to_string).collect())
     }
@@ -365,6 +423,31 @@ mod tests {
         assert_eq!(dummy(&format!("a:{HELLO_256}")), "$5$");
         let users = parse(&format!("a:{HELLO_256}")).unwrap();
         assert_eq!(Stored::parse(users.dummy.as_str()), Ok(users.dummy.clone()));
+        let scram = format!("a:{SCRAM}\nb:{SCRAM}\nc:{HELLO}");
+        assert_eq!(dummy(&scram), "$scram-sha-256$4096$");
+        assert_eq!(parse(&scram).unwrap().usual_iterations(), 4_096);
+        assert_eq!(parse("").unwrap().usual_iterations(), scram::ITERATIONS_DEFAULT);
+        assert!(!parse(&scram).unwrap().verify("nobody", b"pencil"));
+    }
+
+    /// Keys for SCRAM serve the plain password too; nothing near it does.
+    #[test]
+    fn scram_keys() {
+        let users = parse(&format!("u:{SCRAM}\nv:{HELLO}")).unwrap();
+        assert!(users.verify("u", b"pencil") && users.scram("u").is_some());
+        for wrong in [&b"pencil\0"[..], b"Pencil", b"", &[b'a'; 513]] {
+            assert!(!users.verify("u", wrong));
+        }
+        assert!(users.scram("v").is_none() && users.scram("w").is_none());
+        assert_eq!(users.get("u").unwrap().as_str(), SCRAM);
+        let many = SCRAM.replace("4096", "4294967295");
+        assert_eq!(
+            parse(&format!("u:{SCRAM}\nv:{many}\nw:$scram-sha-256$4096$x\n")).unwrap_err(),
+            [
+                "p:2:3: iterations must be from 4096 to 1000000",
+                "p:3:3: a SCRAM entry is $scram-sha-256$iterations$salt$StoredKey$ServerKey",
+            ]
+        );
     }
 
     /// A file that is not there or is open to all is named, with what to do.
