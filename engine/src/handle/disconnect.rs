@@ -113,6 +113,12 @@ impl Engine {
                 self.clients
                     .send(id, Outgoing::Disconnect(ReasonCode::ProtocolError), 4, effects);
             }
+            (State::ExpectAuthentication(connect), Cause::Malformed(error)) if connect.expects_auth() => {
+                // DISCONNECT must not come before CONNACK [MQTT-3.14.0-1].
+                let connack = ConnAckData::new(connect.version, connack_reason(error.reason_code()));
+                self.clients
+                    .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
+            }
             (State::Active(..), _) if v5 => {
                 let reason = match cause {
                     Cause::Malformed(error) => error.reason_code(),
@@ -332,6 +338,15 @@ fn version_of_refusal(error: &DecodeError) -> Option<ProtocolVersion> {
         DecodeErrorKind::UnsupportedProtocolVersion { .. } => Some(ProtocolVersion::V311),
         // No return code of 3.x says "malformed" (3.1.1, [MQTT-3.1.4-1], [MQTT-3.2.2-6]).
         _ => error.connect_version.filter(|version| *version == ProtocolVersion::V5),
+    }
+}
+
+/// Reason Codes that CONNACK does not have are a Protocol Error to it [MQTT-3.2.2-8].
+fn connack_reason(reason: ReasonCode) -> ReasonCode {
+    if reason.is_allowed_on(PacketType::ConnAck) {
+        reason
+    } else {
+        ReasonCode::ProtocolError
     }
 }
 

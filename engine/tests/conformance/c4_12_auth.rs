@@ -7,6 +7,7 @@ use std::time::Duration;
 use sol_codec::{Auth, AuthProperties, Packet, ReasonCode};
 use sol_engine::{AuthOutcome, Cause, Credentials, EngineConfig, Event, ListenerRules, Violation};
 
+use crate::support::raw::*;
 use crate::support::*;
 
 use ReasonCode::{ContinueAuthentication, ReAuthenticate, Success};
@@ -227,6 +228,59 @@ fn only_auth_may_come_before_connack() {
         node.expect(leaver, &["CLOSE"]);
         assert_eq!(cause_of(node, "leaver"), Some(Cause::Client(Success)));
         assert_eq!((node.stats().memory_bytes, node.stats().clients_disconnected), (0, 0));
+    });
+}
+
+/// What is no packet ends the exchange with a CONNACK that says so, in a Reason Code that CONNACK has.
+///
+/// Proves 5.0: MQTT-3.15.1-1, MQTT-3.15.2-1, MQTT-3.14.0-1.
+#[test]
+fn malformed_packets_before_connack() {
+    in_each_node(asking(), |node| {
+        let method = section(V5, &[&[0x15][..], &field(METHOD.as_bytes())].concat());
+        for (bytes, expected) in [
+            (packet(0xf1, &[&[0x18], &method]), "CONNACK 81"),
+            (packet(0xf0, &[&[0x01], &method]), "CONNACK 82"),
+            (packet(0xf0, &[&[0x18], &section(V5, &[])]), "CONNACK 82"),
+            (
+                packet(0x82, &[&[0, 1], &section(V5, &[]), &field(b"a/#/b"), &[0]]),
+                "CONNACK 82",
+            ),
+        ] {
+            let client = begin(node, "client");
+            challenge(node, "server 1", "memo");
+            node.take(client);
+            node.send_bytes(client, &bytes);
+            node.expect(client, &[expected, "CLOSE"]);
+        }
+    });
+}
+
+/// An AUTH of ours says what the method says and nothing more: neither Reason String nor User Property swells it, so a
+/// client may allow as little as that.
+///
+/// Proves 5.0: MQTT-3.15.2-2, MQTT-3.15.2-3.
+#[test]
+fn auth_has_no_more_than_the_method_says() {
+    in_each_node(asking(), |node| {
+        node.keeps_bytes = true;
+        let expected = packet(
+            0xf0,
+            &[
+                &[0x18],
+                &section(
+                    V5,
+                    &[&[0x15][..], &field(METHOD.as_bytes()), &[0x16], &field(b"server 1")].concat(),
+                ),
+            ],
+        );
+        let maximum = u32::try_from(expected.len()).unwrap();
+        let client = node.connect_with(V5, "client", move |connect| {
+            connect.properties.authentication_method = Some(METHOD);
+            connect.properties.maximum_packet_size = std::num::NonZeroU32::new(maximum);
+        });
+        challenge(node, "server 1", "memo");
+        assert_eq!(node.take_bytes(client), [expected]);
     });
 }
 
@@ -571,14 +625,15 @@ fn an_auth_that_is_too_large_is_not_sent() {
             challenge(node, "server 1", "memo");
             node.expect(client, expected);
         }
+        // Its CONNACK has 25 bytes.
         let client = node.connect_with(V5, "inside", |connect| {
             connect.properties.authentication_method = Some(METHOD);
-            connect.properties.maximum_packet_size = std::num::NonZeroU32::new(23);
+            connect.properties.maximum_packet_size = std::num::NonZeroU32::new(25);
         });
         prove(node, "user", "");
         node.expect(client, &["CONNACK 00"]);
         auth(node, client, ReAuthenticate, Some(METHOD), "client 1");
-        challenge(node, "server 1", "memo");
+        challenge(node, "server 1 and more", "memo");
         node.expect(client, &["DISCONNECT 83", "CLOSE"]);
     });
 }

@@ -50,7 +50,7 @@ fn the_broker_is_no_client() {
     let first_byte = |packet: Outgoing| match packet {
         Outgoing::Publish(_) | Outgoing::Ack { .. } => "either side's",
         Outgoing::ConnAck(_) | Outgoing::SubAck { .. } | Outgoing::UnsubAck { .. } | Outgoing::PingResp => "a server's",
-        Outgoing::Disconnect(_) => "either side's, of 5.0",
+        Outgoing::Disconnect(_) | Outgoing::Auth(_) => "either side's, of 5.0",
     };
     assert_eq!(first_byte(Outgoing::PingResp), "a server's");
     let limits = DecodeLimits {
