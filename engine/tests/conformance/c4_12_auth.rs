@@ -158,7 +158,7 @@ fn an_unknown_method_is_refused() {
 /// A failed exchange ends with CONNACK and its reason, at any step, and nothing that the client sent is handled: no
 /// Session is made, none is taken over, its Will is not published.
 ///
-/// Proves 5.0: MQTT-4.12.0-4, MQTT-3.1.4-2, MQTT-3.1.4-6.
+/// Proves 5.0: MQTT-4.12.0-4, MQTT-3.1.4-2, MQTT-3.1.4-6, MQTT-3.2.2-6.
 #[test]
 fn a_failed_exchange_is_refused() {
     in_each_node(asking(), |node| {
@@ -189,7 +189,7 @@ fn a_failed_exchange_is_refused() {
 /// Between CONNECT and CONNACK a client with a method may send AUTH and DISCONNECT: anything else is a Protocol Error, and
 /// so is an AUTH that begins anew or ends. The answer is CONNACK, since DISCONNECT must not come before it.
 ///
-/// Proves 5.0: MQTT-3.1.2-30, MQTT-4.12.0-3, MQTT-3.14.0-1.
+/// Proves 5.0: MQTT-3.1.2-30, MQTT-4.12.0-3.
 #[test]
 fn only_auth_may_come_before_connack() {
     in_each_node(asking(), |node| {
@@ -233,7 +233,7 @@ fn only_auth_may_come_before_connack() {
 
 /// What is no packet ends the exchange with a CONNACK that says so, in a Reason Code that CONNACK has.
 ///
-/// Proves 5.0: MQTT-3.15.1-1, MQTT-3.15.2-1, MQTT-3.14.0-1.
+/// Proves 5.0: MQTT-3.15.1-1, MQTT-3.15.2-1.
 #[test]
 fn malformed_packets_before_connack() {
     in_each_node(asking(), |node| {
@@ -346,6 +346,8 @@ fn without_a_method_there_is_no_auth() {
 
 /// A User Name in CONNECT may only say what the exchange proves; without one the proven name holds. A Password is not
 /// looked at.
+///
+/// Proves 5.0: MQTT-3.2.2-6.
 #[test]
 fn a_user_name_beside_the_method_must_be_the_proven_one() {
     in_each_node(asking(), |node| {
@@ -431,7 +433,7 @@ fn reauthentication_goes_on_beside_traffic() {
 /// A failed re-authentication ends the connection with DISCONNECT and a code that DISCONNECT has; the Will is published.
 /// So does one that proves another user.
 ///
-/// Proves 5.0: MQTT-4.12.1-2, MQTT-3.14.2-1.
+/// Proves 5.0: MQTT-4.12.1-2.
 #[test]
 fn a_failed_reauthentication_closes() {
     in_each_node(asking(), |node| {
@@ -547,6 +549,8 @@ fn enter_at_last(node: &mut Node) -> Client {
 }
 
 /// A takeover ends the exchanges of the connection that is taken over, and not those of the one that takes it.
+///
+/// Proves 5.0: MQTT-3.1.4-3.
 #[test]
 fn a_takeover_in_the_middle_of_an_exchange() {
     in_each_node(asking(), |node| {
@@ -590,6 +594,8 @@ fn a_stop_in_the_middle_of_an_exchange() {
 }
 
 /// Keep Alive begins with CONNACK, however long the exchange took, and AUTH counts as a sign of life.
+///
+/// Proves 5.0: MQTT-3.1.2-22.
 #[test]
 fn keep_alive_runs_beside_an_exchange() {
     in_each_node(asking(), |node| {
@@ -610,6 +616,8 @@ fn keep_alive_runs_beside_an_exchange() {
 }
 
 /// A client that takes only smaller packets than the AUTH that is due is not sent it: it is refused.
+///
+/// Proves 5.0: MQTT-3.1.2-24.
 #[test]
 fn an_auth_that_is_too_large_is_not_sent() {
     in_each_node(asking(), |node| {

@@ -16,8 +16,8 @@ use sol_codec::{
     ProtocolVersion, PubAck, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe,
     SubscribeProperties, SubscriptionOptions, Subscriptions, TopicFilter, TopicName, decode,
 };
-use sol_engine::{EngineConfig, Query};
-use sol_transport::{Clock, Counters, Exit, ListenAddr, ListenerConfig, Shards, TransportConfig};
+use sol_engine::{EngineConfig, Query, ShardId};
+use sol_transport::{Clock, Counters, Exit, ListenAddr, ListenerConfig, Observer, Shards, TransportConfig};
 
 /// Long enough for a machine that is busy with other tests, short enough for somebody who waits for a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,6 +30,15 @@ pub struct Broker {
 impl Broker {
     /// A broker with `shards` shards and whatever else is changed.
     pub fn start(shards: u16, change: impl FnOnce(&mut TransportConfig, &mut EngineConfig)) -> Self {
+        Self::start_observed(shards, |_| (), change)
+    }
+
+    /// The same with somebody who is told and asked.
+    pub fn start_observed<O: Observer>(
+        shards: u16,
+        observer: impl Fn(ShardId) -> O,
+        change: impl FnOnce(&mut TransportConfig, &mut EngineConfig),
+    ) -> Self {
         let mut config = TransportConfig {
             listeners: vec![ListenerConfig::new(ListenAddr::Tcp("127.0.0.1:0".parse().unwrap()))],
             ..TransportConfig::default()
@@ -39,7 +48,7 @@ impl Broker {
             ..EngineConfig::default()
         };
         change(&mut config, &mut engine);
-        let shards = Shards::start(&config, &engine, [1, 2, 3, 4], Clock::start(), |_| ()).unwrap();
+        let shards = Shards::start(&config, &engine, [1, 2, 3, 4], Clock::start(), observer).unwrap();
         let ListenAddr::Tcp(address) = shards.addresses()[0] else {
             panic!("not a TCP listener")
         };
