@@ -2,6 +2,7 @@
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{Auth, Packet, ReasonCode};
 
 use crate::clients::Clients;
@@ -56,6 +57,8 @@ impl Engine {
                 self.end_connection(now, id, Cause::Client(disconnect.reason_code), effects);
                 return Flow::Stop;
             }
+            // Ignored, until its AUTH comes.
+            _ if mutant("5.0/3.1.2-30") => return Flow::Go,
             _ => ReasonCode::ProtocolError,
         };
         self.clients.stats.protocol_errors += 1;
@@ -212,6 +215,7 @@ impl Engine {
             AuthOutcome::Accepted => Ok(last_word(enhanced, None)),
             AuthOutcome::Proven { data, .. } => Ok(last_word(enhanced, data)),
             AuthOutcome::Continue { data, memo } => Ok(enhanced.go_on(data, memo)),
+            AuthOutcome::Refused(_) if mutant("5.0/4.12.1-2") => return,
             AuthOutcome::Refused(reason) => Err(reason),
         };
         let sent = answer.and_then(|auth| self.clients.send_auth(id, auth, effects));

@@ -130,6 +130,7 @@ impl Engine {
     fn objection(&mut self, connect: &Connect<'_>, rules: ListenerRules) -> Option<ReasonCode> {
         let config = &self.clients.config;
         if let Some(method) = connect.properties.authentication_method
+            && !mutant("5.0/4.12.0-1")
             && !(rules.ask && config.authentication_methods.iter().any(|known| known == method))
         {
             // [MQTT-4.12.0-1]
