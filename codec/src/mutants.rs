@@ -22,3 +22,18 @@ pub fn mutant(id: &str) -> bool {
         .as_ref()
         .is_some_and(|chosen| chosen == id)
 }
+
+/// Whether a fault is to be planted at `place`: a PUBLISH to the topic of that name asks for it.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+#[must_use]
+pub const fn planted(_place: &str, _topic: &str) -> bool {
+    false
+}
+
+/// Whether a fault is to be planted at `place`: a PUBLISH to the topic of that name asks for it.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn planted(place: &str, topic: &str) -> bool {
+    place == topic
+}

@@ -43,6 +43,9 @@ impl Engine {
             {
                 return Err("a Session's connection does not know it");
             }
+            if session.sender.as_ref().is_some_and(|sender| !sender.is_consistent()) {
+                return Err("a Session's window or queue is not what it counts");
+            }
             if self.clients.sessions.find(&session.client_id) != Some(key) {
                 return Err("a Session is not found by its Client Identifier");
             }
@@ -93,5 +96,66 @@ impl Engine {
             return Err("the gauge of stored messages is wrong");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sol_codec::QoS;
+
+    use super::*;
+    use crate::connection::Connection;
+    use crate::ids::ConnectionId;
+    use crate::testing::Bench;
+
+    fn key_of(bench: &Bench, id: ConnectionId) -> SessionKey {
+        let connection = bench.engine.clients.connections.get(id);
+        connection.and_then(Connection::session).unwrap()
+    }
+
+    /// Every contradiction between the tables is found, and an engine without one is found sound.
+    #[test]
+    fn planted_contradictions_are_found() {
+        type Plant = fn(&mut Bench, SessionKey, ConnectionId);
+        let planted: [(&str, Plant); 8] = [
+            ("a Session's connection does not know it", |bench, _, id| {
+                bench.engine.clients.connections.remove(id);
+            }),
+            ("a connection's Session does not know it", |bench, key, _| {
+                bench.engine.clients.sessions.get_mut(key).unwrap().connection = None;
+            }),
+            ("a Session is not found by its Client Identifier", |bench, key, _| {
+                bench.engine.clients.sessions.get_mut(key).unwrap().client_id = "another".into();
+            }),
+            ("a Session's Subscription is not in the tree", |bench, key, _| {
+                bench.engine.tree.unsubscribe("a/+", key).unwrap();
+            }),
+            ("a Session's window or queue is not what it counts", |bench, key, _| {
+                let session = bench.engine.clients.sessions.get_mut(key).unwrap();
+                session.sender.as_mut().unwrap().queue_bytes += 1;
+            }),
+            ("a Session's window or queue is not what it counts", |bench, key, _| {
+                let session = bench.engine.clients.sessions.get_mut(key).unwrap();
+                session.sender.as_mut().unwrap().queue.pop_back().unwrap();
+            }),
+            ("the gauge of Subscriptions is wrong", |bench, _, _| {
+                bench.engine.clients.stats.subscriptions += 1;
+            }),
+            ("the gauge of stored messages is wrong", |bench, _, _| {
+                bench.engine.clients.stats.stored_messages -= 1;
+            }),
+        ];
+        for (found, plant) in planted {
+            let mut bench = Bench::new();
+            let id = bench.client("reader", 1, "a/+");
+            let publisher = bench.client("publisher", 10, "none");
+            for packet_id in 1..=3 {
+                bench.publish(publisher, "a/b", QoS::AtLeastOnce, packet_id);
+            }
+            assert_eq!(bench.engine.check(), Ok(()));
+            let key = key_of(&bench, id);
+            plant(&mut bench, key, id);
+            assert_eq!(bench.engine.check(), Err(found));
+        }
     }
 }

@@ -32,6 +32,9 @@ use crate::subscription::Options;
 use crate::time::{Instant, Now};
 use crate::timer_wheel::TimerWheel;
 
+/// Places kept for noting who was queued for: a large fan-out does not keep its memory.
+const QUEUED_KEPT_MAX: usize = 1_024;
+
 /// Why a deadline was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -74,6 +77,8 @@ pub(crate) struct Clients {
     pub(crate) epoch: u32,
     /// Sessions with more to send than one turn may take.
     pub(crate) after_flush: Vec<SessionRef>,
+    /// Sessions into whose queue the present call has put a message, once for each.
+    pub(crate) queued: Vec<SessionKey>,
 }
 
 /// How one Session receives one message.
@@ -115,6 +120,7 @@ impl Clients {
             copied: None,
             epoch: 1,
             after_flush: Vec::new(),
+            queued: Vec::new(),
             config,
         }
     }
@@ -259,6 +265,7 @@ impl Clients {
             sender.push_queue(owed);
             self.memory.charge(REFERENCE_BYTES);
             self.stats.stored_messages += 1;
+            self.queued.push(key);
         }
         Delivered::Taken
     }
@@ -442,6 +449,13 @@ impl Clients {
     pub(crate) fn subscription_charge(&self, text: usize) -> usize {
         let copies = if self.journal.is_on() { 2 } else { 1 };
         text.saturating_mul(copies).saturating_add(SUBSCRIPTION_BYTES)
+    }
+
+    /// A call begins: nobody asks any more what the last one has queued.
+    #[inline]
+    pub(crate) fn forget_queued(&mut self) {
+        self.queued.clear();
+        self.queued.shrink_to(QUEUED_KEPT_MAX);
     }
 
     /// Gives up one hold of a message; the last one refunds its charge and may recycle its buffer.

@@ -117,6 +117,25 @@ impl Effects {
         self.closes.truncate(mark.closes);
     }
 
+    /// Takes out everything since `mark`.
+    pub(crate) fn take_since(&mut self, mark: &Mark) -> Self {
+        fn since<T>(list: &mut Vec<T>, at: usize) -> Vec<T> {
+            list.split_off(at.min(list.len()))
+        }
+        Self {
+            records: since(&mut self.records, mark.records),
+            forwards: since(&mut self.forwards, mark.forwards),
+            transmits: since(&mut self.transmits, mark.transmits),
+            moves: since(&mut self.moves, mark.moves),
+            auth_requests: since(&mut self.auth_requests, mark.auth_requests),
+            reads: since(&mut self.reads, mark.reads),
+            answers: since(&mut self.answers, mark.answers),
+            events: since(&mut self.events, mark.events),
+            closes: since(&mut self.closes, mark.closes),
+            ..Self::default()
+        }
+    }
+
     /// A message to fill, with a recycled buffer if there is one.
     pub(crate) fn spare_message(&mut self) -> Rc<Message> {
         self.spare.pop().unwrap_or_else(|| Rc::new(Message::empty()))

@@ -7,8 +7,8 @@ use alloc::{
 
 use ahash::RandomState;
 use hashbrown::HashMap;
-use sol_codec::Packet;
 use sol_codec::mutants::mutant;
+use sol_codec::{Packet, PacketId};
 
 use crate::clients::Clients;
 use crate::config::EngineConfig;
@@ -65,6 +65,8 @@ pub struct Engine {
     pub(crate) sweep_after: Option<alloc::string::String>,
     /// Retained messages that were not kept, and whose publishers could not be told.
     pub(crate) unkept: u64,
+    /// Whose acknowledged publish the present call is routing, and its identifier where that has been noted.
+    pub(crate) unrouted: Option<(SessionKey, Option<PacketId>)>,
     pub(crate) stopping: bool,
     pub(crate) restoring: Restoring,
     pub(crate) overdue: Overdue,
@@ -100,6 +102,7 @@ impl Engine {
             sweeping: false,
             sweep_after: None,
             unkept: 0,
+            unrouted: None,
             stopping: false,
             restoring: Restoring::default(),
             overdue: Overdue::default(),
@@ -114,6 +117,7 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) -> Flow {
         self.clients.memory.refund(effects.take_refunds());
         self.work = 0;
+        self.clients.forget_queued();
         let flow = self.dispatch(now, input, effects);
         self.bury_doomed(now, effects);
         self.clients.forget_copy(effects);
@@ -134,6 +138,7 @@ impl Engine {
                 self.replaying.extend(self.clients.after_flush.drain(..));
             }
             Input::Closed(connection) => self.on_closed(now, connection, effects),
+            Input::Fault(connection) => self.end_connection(now, connection, Cause::Fault, effects),
             Input::Authenticated(connection, outcome) => self.on_authenticated(now, connection, outcome, effects),
             Input::Shard { from, message } => self.on_shard(now, from, message, effects),
             Input::Peer { shard, full } => self.on_peer(now, shard, full, effects),
@@ -205,6 +210,7 @@ impl Engine {
     pub fn tick(&mut self, now: Now, effects: &mut Effects) {
         self.clients.memory.refund(effects.take_refunds());
         self.work = 0;
+        self.clients.forget_queued();
         self.continue_line(now, effects);
         self.continue_replays(now, effects);
         self.expire(now, effects);

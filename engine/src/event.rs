@@ -91,6 +91,8 @@ pub enum Cause {
     Paused,
     /// The password of its User Name is not what it was, or there is no such user any more.
     Revoked,
+    /// Handling its input failed by a mistake of ours.
+    Fault,
     /// The broker stops.
     Shutdown,
 }

@@ -37,6 +37,8 @@ pub enum Input<'a> {
     Flushed,
     /// The peer is gone, or took too long. Not told of connections that the engine closed.
     Closed(ConnectionId),
+    /// Handling what this connection sent has failed by a mistake of ours: it ends.
+    Fault(ConnectionId),
     /// The answer to an [`crate::AuthRequest`].
     Authenticated(ConnectionId, AuthOutcome),
     /// A message of another shard.

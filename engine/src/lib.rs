@@ -84,6 +84,9 @@ mod shard_message;
 mod sharing;
 mod stats;
 mod subscription;
+mod take_back;
+#[cfg(test)]
+mod testing;
 mod tight;
 mod time;
 mod timer_wheel;

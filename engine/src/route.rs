@@ -6,7 +6,7 @@
 use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::mem::take;
 
-use sol_codec::mutants::mutant;
+use sol_codec::mutants::{mutant, planted};
 use sol_codec::{QoS, SubscriptionId};
 
 use crate::clients::{Delivered, How};
@@ -259,6 +259,8 @@ impl Engine {
                     };
                     let delivered = clients.deliver(now, subscription.session, &publish.message, &how, effects);
                     outcome.refused |= delivered == Delivered::Refused;
+                    let is_planted = planted("panic/middle", publish.message.topic());
+                    assert!(!is_planted, "planted in the middle of an update");
                 }
                 return self.clients.let_go(publish.message, effects);
             }

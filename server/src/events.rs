@@ -58,6 +58,7 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Revoked => {
             warn!(%peer, %client, "closed: its user is not in the password file any more, or with another password")
         }
+        Cause::Fault => warn!(%peer, %client, "closed: handling its input failed"),
         Cause::Shutdown => debug!(%peer, %client, "closed: the broker stops"),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::decode::Context;
 use crate::encode::{Body, Section, Sink, encodable};
-use crate::mutants::mutant;
+use crate::mutants::{mutant, planted};
 use crate::primitive::{Parsed, binary, fail, packet_id, topic_name};
 use crate::property::parse::section;
 use crate::property::{Holder, PropertyId};
@@ -125,6 +125,8 @@ pub(crate) fn parse<'a>(
         Some(topic) => binary(input).map(|(rest, _)| (rest, Some(topic)))?,
         None => topic_name(input, context.limits)?,
     };
+    let is_planted = topic.is_some_and(|topic| planted("panic/decode", topic.as_str()));
+    assert!(!is_planted, "planted in decode");
     let (rest, packet_id) = match qos {
         QoS::AtMostOnce => (rest, None),
         _ => packet_id(rest).map(|(rest, id)| (rest, Some(id)))?,

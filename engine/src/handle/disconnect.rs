@@ -128,6 +128,7 @@ impl Engine {
                     Cause::TakenOver => ReasonCode::SessionTakenOver,
                     Cause::Revoked => ReasonCode::NotAuthorized,
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
+                    Cause::Fault => ReasonCode::ImplementationSpecificError,
                     Cause::Parked => ReasonCode::QuotaExceeded,
                     Cause::Paused => ReasonCode::ServerBusy,
                     Cause::Reauthentication(reason) => disconnect_reason(*reason),

@@ -2,7 +2,7 @@
 
 use alloc::rc::Rc;
 
-use sol_codec::mutants::mutant;
+use sol_codec::mutants::{mutant, planted};
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
 use crate::clients::Clients;
@@ -67,6 +67,7 @@ impl Engine {
             sessions,
             connections,
             memory,
+            stats,
             ..
         } = &mut self.clients;
         let Some(session) = sessions.get(from.key) else {
@@ -76,6 +77,11 @@ impl Engine {
             self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
             return Flow::Stop;
         };
+        assert!(!planted("panic/before", topic), "planted before an update");
+        if planted("panic/unsound", topic) {
+            stats.subscriptions += 1;
+            assert!(!planted("panic/unsound", topic), "planted with the gauges wrong");
+        }
         if !may(session, Action::Publish, topic) {
             self.clients.stats.publish_unauthorized += 1;
             // [MQTT-3.3.5-2] of 3.1.1: acknowledged as usual, since its acknowledgement cannot say it.
@@ -160,12 +166,14 @@ impl Engine {
         effects: &mut Effects,
     ) -> Flow {
         let Publisher { id, key, v5, .. } = from;
-        if let Some((Lane::PubRec, packet_id)) = ack
-            && !self.note_inbound(key, packet_id, effects)
-            && !mutant("5.0/4.3.3-10")
-        {
-            self.clients.let_go(message, effects);
-            return self.answer_again(now, from, packet_id, effects);
+        if let Some((Lane::PubRec, packet_id)) = ack {
+            if !self.note_inbound(key, packet_id, effects) && !mutant("5.0/4.3.3-10") {
+                self.clients.let_go(message, effects);
+                return self.answer_again(now, from, packet_id, effects);
+            }
+            self.unrouted = Some((key, Some(packet_id)));
+        } else if ack.is_some() {
+            self.unrouted = Some((key, None));
         }
         let may_refuse = ack.is_some() && v5;
         let mut publish = Publish {
@@ -187,6 +195,7 @@ impl Engine {
                     ack: place.map(|place| (session, place)),
                 };
             }
+            self.unrouted = None;
             if self.wait_in_line(publish, effects) >= self.clients.config.fanout_waiting_max {
                 self.pause(now, id, Hold::Line);
                 return Flow::Stop;
@@ -196,6 +205,7 @@ impl Engine {
         let outcome = self.route(now, publish, effects);
         if let Some((lane, packet_id)) = ack {
             self.acknowledge_routed(now, from, (lane, packet_id), outcome, effects);
+            self.unrouted = None;
         }
         self.pause_for_full_shard(now, id)
     }

@@ -137,9 +137,13 @@ impl Sender {
     /// Takes the oldest message off the queue.
     pub(crate) fn pop_queue(&mut self) -> Option<Owed> {
         let owed = self.queue.pop_front()?;
+        self.count_unqueued(&owed);
+        Some(owed)
+    }
+
+    fn count_unqueued(&mut self, owed: &Owed) {
         self.queue_bytes -= owed.charge();
         self.queued_qos0 -= usize::from(owed.qos == QoS::AtMostOnce);
-        Some(owed)
     }
 
     /// Takes out what has expired at the front of the queue, and among the few that come next.
@@ -225,6 +229,55 @@ impl Sender {
             };
         }
         Some(owed)
+    }
+
+    /// The latest message that was begun was not sent: it is owed no more. `None`: another is the latest.
+    pub(crate) fn unbegin(&mut self, packet_id: PacketId) -> Option<Owed> {
+        let finished = self.window.iter().rev().take_while(|owed| owed.is_none()).count();
+        self.window.truncate(self.window.len() - finished);
+        self.cursor = self.cursor.min(self.window.len());
+        let at = self.index_of(packet_id)?;
+        if at + 1 != self.window.len() || at + 1 != self.cursor {
+            return None;
+        }
+        let owed = self.window.pop_back().flatten()?;
+        self.cursor = at;
+        self.outstanding -= 1;
+        Some(owed)
+    }
+
+    /// Takes back the message that was queued last.
+    pub(crate) fn unqueue(&mut self) -> Option<Owed> {
+        let owed = self.queue.pop_back()?;
+        self.count_unqueued(&owed);
+        Some(owed)
+    }
+
+    /// Puts such a message at the front of the queue, where it came from or would have been.
+    pub(crate) fn requeue(&mut self, mut owed: Owed) {
+        owed.flow = SenderFlow::Queued;
+        self.count_queued(&owed);
+        self.queue.push_front(owed);
+    }
+
+    /// The latest exchange that was taken up again was not sent: it waits for that once more.
+    pub(crate) fn unresend(&mut self, packet_id: PacketId) -> bool {
+        let at = self.index_of(packet_id).filter(|&at| at < self.cursor);
+        if let Some(at) = at {
+            self.cursor = at;
+            self.outstanding -= 1;
+        }
+        at.is_some()
+    }
+
+    /// Whether what is counted agrees with what is there.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let sent = self.window.iter().take(self.cursor).flatten().count();
+        let queued_qos0 = self.queue.iter().filter(|owed| owed.qos == QoS::AtMostOnce).count();
+        sent == usize::from(self.outstanding)
+            && self.cursor <= self.window.len()
+            && queued_qos0 == self.queued_qos0
+            && self.queue.iter().map(Owed::charge).sum::<usize>() == self.queue_bytes
     }
 
     /// The connection is gone: all that is unfinished has to be taken up again on the next one.

@@ -6,12 +6,14 @@
 //! no more is sent, and the shard ends as poisoned.
 
 use std::any::Any;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use sol_engine::{ConnectionId, Flow, Input, Instant, Mark};
+use sol_engine::{Close, ConnectionId, Flow, Input, Instant, Mark};
 
 use super::Core;
+use crate::conns::{Conn, Phase};
 use crate::observer::{Notice, Observer};
 
 /// A second fault within this time is one too many.
@@ -62,6 +64,12 @@ impl Watch {
     pub(super) const fn set(&mut self, step: Step) {
         self.step = step;
     }
+
+    /// Whether the engine, which failed now, failed a short while ago already.
+    fn is_again(&mut self, now: Instant) -> bool {
+        let last = self.last_panic.replace(now);
+        last.is_some_and(|last| now.saturating_since(last) < PANIC_DISTANCE_MIN)
+    }
 }
 
 impl<O: Observer> Core<O> {
@@ -111,38 +119,54 @@ impl<O: Observer> Core<O> {
     fn survive(&mut self, about: Option<ConnectionId>, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
         self.counters.panics += 1;
-        if !self.is_sound() {
-            self.watch.poisoned.get_or_insert_with(|| text.to_owned());
+        let waiting = match self.recover() {
+            Ok(waiting) => waiting,
+            Err(why) => {
+                self.watch.poisoned.get_or_insert_with(|| format!("{text}; {why}"));
+                return;
+            }
+        };
+        let source = about.and_then(|id| self.conns.get(id)).map(Conn::source);
+        self.observer.notice(Notice::Survived { source, panic: text });
+        for id in about.into_iter().chain(waiting) {
+            self.fail(id);
+        }
+    }
+
+    /// Takes back what the failed step left behind, and looks whether the rest can be trusted. Gives the connections that
+    /// wait for what was taken back.
+    fn recover(&mut self) -> Result<Vec<ConnectionId>, &'static str> {
+        match mem::replace(&mut self.watch.step, Step::Transport) {
+            Step::Transport => Err("the transport itself failed"),
+            Step::Decode => Ok(Vec::new()),
+            Step::Engine if self.watch.is_again(self.now.mono) => Err("the second within a minute"),
+            Step::Engine => {
+                let mark = self.watch.mark.take().unwrap_or_else(|| self.effects.mark());
+                let Self { engine, effects, .. } = self;
+                let look = || {
+                    let waiting = engine.take_back(&mark, effects)?;
+                    engine.check().map(|()| waiting)
+                };
+                catch_unwind(AssertUnwindSafe(look)).unwrap_or(Err("and so did looking at what it left"))
+            }
+        }
+    }
+
+    /// Ends a connection for a fault of ours: the engine tells its client so, if it can.
+    fn fail(&mut self, id: ConnectionId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.ended || conn.phase == Phase::Closing {
             return;
         }
-        let source = about.and_then(|id| self.conns.get(id)).map(crate::conns::Conn::source);
-        self.observer.notice(Notice::Survived { source, panic: text });
-        if let Some(id) = about {
-            self.lose(id);
-        }
-    }
-
-    /// Whether the engine failed a short while ago already.
-    fn is_again(&mut self) -> bool {
-        let now = self.now.mono;
-        self.watch
-            .last_panic
-            .replace(now)
-            .is_some_and(|last| now.saturating_since(last) < PANIC_DISTANCE_MIN)
-    }
-
-    /// Takes back what the failed step left behind, and looks whether the rest can be trusted.
-    fn is_sound(&mut self) -> bool {
-        match core::mem::replace(&mut self.watch.step, Step::Transport) {
-            Step::Transport => false,
-            Step::Decode => true,
-            Step::Engine if self.is_again() => false,
-            Step::Engine => {
-                if let Some(mark) = &self.watch.mark {
-                    self.effects.truncate(mark);
-                }
-                matches!(catch_unwind(AssertUnwindSafe(|| self.engine.check())), Ok(Ok(())))
-            }
+        conn.stopped = true;
+        drop(self.conns.take_kept(id));
+        self.tell(Some(id), Input::Fault(id));
+        // One that the engine does not know any more is not closed by it.
+        if !self.effects.closes.iter().any(|close| close.connection == id) {
+            self.closes.push(Close {
+                connection: id,
+                flush: true,
+            });
         }
     }
 }
@@ -155,5 +179,22 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
         text
     } else {
         "a panic without words"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second fault is one too many within a minute of the first, and none after it.
+    #[test]
+    fn faults_that_are_a_minute_apart_do_not_add_up() {
+        let mut watch = Watch::default();
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        assert!(!watch.is_again(at(100)));
+        assert!(!watch.is_again(at(160)));
+        assert!(!watch.is_again(at(221)));
+        assert!(watch.is_again(at(280)));
+        assert!(watch.is_again(at(281)));
     }
 }

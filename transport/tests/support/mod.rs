@@ -87,6 +87,11 @@ impl Broker {
         }
     }
 
+    /// Waits for a broker that ends by itself.
+    pub fn join(mut self) -> Exit {
+        self.shards.take().unwrap().join()
+    }
+
     pub fn stop(mut self) {
         let shards = self.shards.take().unwrap();
         shards.handle().stop();
@@ -137,7 +142,11 @@ impl Client {
 
     /// Subscribes at QoS 0.
     pub fn subscribe(&mut self, filter: &str) {
-        let bytes = subscribe(self.version, filter);
+        self.subscribe_at(filter, QoS::AtMostOnce);
+    }
+
+    pub fn subscribe_at(&mut self, filter: &str, qos: QoS) {
+        let bytes = subscribe_at(self.version, filter, qos);
         self.send(&bytes);
         self.with_packet(|packet| assert!(matches!(packet, Packet::SubAck(_)), "no SUBACK: {packet:?}"));
     }
@@ -175,6 +184,14 @@ impl Client {
             "{:?} {rest:?}",
             self.received
         );
+    }
+
+    /// Nothing more comes, and the connection ends by a reset or in order.
+    pub fn expect_no_more(&mut self) {
+        let mut rest = Vec::new();
+        // What came before a reset is kept.
+        let _ = self.stream.read_to_end(&mut rest);
+        assert!(self.received.is_empty() && rest.is_empty(), "{rest:?}");
     }
 
     /// The connection ends, by a reset or in order, whatever comes before that.
@@ -230,10 +247,15 @@ pub fn connect(version: ProtocolVersion, client_id: &str) -> Vec<u8> {
     bytes
 }
 
+/// A SUBSCRIBE at QoS 0.
 pub fn subscribe(version: ProtocolVersion, filter: &str) -> Vec<u8> {
+    subscribe_at(version, filter, QoS::AtMostOnce)
+}
+
+pub fn subscribe_at(version: ProtocolVersion, filter: &str, qos: QoS) -> Vec<u8> {
     let mut bytes = Vec::new();
     let options = SubscriptionOptions {
-        qos: QoS::AtMostOnce,
+        qos,
         no_local: false,
         retain_as_published: false,
         retain_handling: RetainHandling::default(),
