@@ -382,7 +382,7 @@ def test_connack_tells_the_truth(broker):
 
 
 def test_auth_methods_are_refused(broker, name):
-    """Enhanced authentication is not supported: CONNECT with a method gets 0x8C (4.12)."""
+    """An Authentication Method that is not known: CONNECT with it gets 0x8C (4.12)."""
     with broker.wire(V5) as w:
         w.connect(name, expect=0x8C, properties_={"authentication_method": "SCRAM-SHA-1", "authentication_data": b"x"})
         w.expect_closed()
