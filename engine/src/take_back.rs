@@ -52,7 +52,7 @@ impl Engine {
         waiting.extend(taken.auth_requests.iter().map(|request| request.connection));
         waiting.extend(taken.closes.iter().map(|close| close.connection));
         waiting.extend(taken.reads.iter().map(|read| match read {
-            Read::Pause(id) | Read::Resume(id) => *id,
+            Read::Pause(id) | Read::Resume(id) | Read::Auth(id) => *id,
         }));
         Ok(waiting)
     }
