@@ -159,7 +159,7 @@ fn nothing_is_said_that_was_not_asked_for() {
             node.pubrel(client, 77);
             node.publish(client, "t", 2, 3, "");
             node.pubrec(client, 1);
-            node.send_bytes(client, b"\xc1\x00");
+            node.send_bytes(client, b"\xc0\x01x");
             let packets = node.take_bytes(client);
             assert_eq!(packets.len(), 10);
             packets.iter().for_each(|bytes| is_silent(bytes));

@@ -69,7 +69,7 @@ fn an_error_is_the_last_word() {
         let refused = node.connect_with(V5, "refused", |connect| connect.username = Some("user"));
         node.answer_login(AuthOutcome::Refused(ReasonCode::BadUserNameOrPassword));
         let bad = node.connect(V5, "bad");
-        node.send_bytes(bad, b"\xc1\x00");
+        node.send_bytes(bad, b"\xc0\x01x");
         let left = node.connect(V5, "left");
         node.disconnect_with(left, ReasonCode::ImplementationSpecificError, None);
         for (client, expected) in [
