@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod conversation;
+pub mod naive;
+pub mod packets;
 pub mod world;
 
 use sol_codec::{DecodeLimits, Direction, Packet, ProtocolVersion};
