@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conversation;
+pub mod differential;
 pub mod naive;
 pub mod packets;
 pub mod world;
