@@ -489,7 +489,7 @@ def retained_2000(context):
     assert not until_pong(late)
 
 
-@case("session", "delay-above-expiry", "WL-02", "5.0: MQTT-3.1.2-8, MQTT-4.1.0-2", versions=(V5,))
+@case("session", "delay-above-expiry", "WL-02", "5.0: MQTT-3.1.2-8", versions=(V5,))
 def delay_above_expiry(context):
     subscriber = context.connect()
     subscriber.subscribe((f"{context.token}/#", 0))
