@@ -3,15 +3,16 @@
 
 use arbitrary::Arbitrary;
 use sol_codec::{
-    Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, ProtocolVersion, PubAck, PubComp,
-    PubRec, PubRel, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
-    SubscriptionId, SubscriptionOptions, Subscriptions, TopicAlias, TopicFilter, TopicName, Unsubscribe, Will,
-    WillProperties,
+    Auth, AuthProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId,
+    ProtocolVersion, PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, ReasonCode, RetainHandling,
+    Subscribe, SubscribeProperties, SubscriptionId, SubscriptionOptions, Subscriptions, TopicAlias, TopicFilter,
+    TopicName, Unsubscribe, Will, WillProperties,
 };
 
 use crate::encoded;
+use crate::world::World;
 
-const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "/", "a//c", "$SYS/x", "b", "é/ü"];
+pub const TOPICS: [&str; 8] = ["a", "a/b", "a/b/c", "/", "a//c", "$SYS/x", "b", "é/ü"];
 const FILTERS: [&str; 16] = [
     "a",
     "a/b",
@@ -30,13 +31,41 @@ const FILTERS: [&str; 16] = [
     "$share/h/a",
     "é/+",
 ];
-const CLIENT_IDS: [&str; 4] = ["c", "d", "e", ""];
+pub const CLIENT_IDS: [&str; 3] = ["c", "d", "e"];
+/// The engines know the first one.
+pub const METHODS: [&str; 2] = ["SCRAM-SHA-256", "other"];
 
 /// A configuration and a story.
 #[derive(Arbitrary, Debug)]
 pub struct Story {
-    pub setup: Setup,
-    pub steps: Vec<Step>,
+    setup: Setup,
+    steps: Vec<Step>,
+}
+
+impl Setup {
+    /// The plainest one.
+    pub const PLAIN: Self = Self {
+        journal: false,
+        ask: false,
+        queue_qos0: false,
+        queue_full: 0,
+        limits: 0,
+        memory: 0,
+    };
+}
+
+impl Story {
+    /// The most steps that are told.
+    const STEPS_MAX: usize = 200;
+
+    /// Tells it to so many engines.
+    pub fn happen(&self, shards: u16) {
+        let mut world = World::new(self.setup, shards);
+        for step in self.steps.iter().take(Self::STEPS_MAX) {
+            world.step(step);
+        }
+        world.end();
+    }
 }
 
 /// What of the configuration matters to a conversation; small numbers, so that limits are met.
@@ -53,18 +82,47 @@ pub struct Setup {
 /// One thing that happens; `who` is one of four places for a connection.
 #[derive(Arbitrary, Debug)]
 pub enum Step {
-    Open { who: u8 },
-    Send { who: u8, request: Request },
-    Garbage { who: u8, bytes: Vec<u8> },
-    Lose { who: u8 },
-    Congest { who: u8, unsent: u32 },
-    Drain { who: u8 },
-    Login { accepted: bool },
+    Open {
+        who: u8,
+    },
+    Send {
+        who: u8,
+        request: Request,
+    },
+    Garbage {
+        who: u8,
+        bytes: Vec<u8>,
+    },
+    Lose {
+        who: u8,
+    },
+    Congest {
+        who: u8,
+        unsent: u32,
+    },
+    Drain {
+        who: u8,
+    },
+    Login {
+        answer: u8,
+    },
     Durable,
-    Pressure { full: bool },
+    Pressure {
+        full: bool,
+    },
     Tick,
-    Pass { seconds: u16 },
+    Pass {
+        seconds: u16,
+    },
     Shutdown,
+    /// Mail between shards lies where it is, until it is let through.
+    Hold,
+    Release,
+    /// A shard's mailbox fills above its mark, or falls below it.
+    Crowd {
+        shard: u8,
+        full: bool,
+    },
 }
 
 /// What a client says.
@@ -108,6 +166,11 @@ pub enum Request {
         with_will: bool,
         expiry: Option<u8>,
     },
+    Auth {
+        reason: u8,
+        method: u8,
+        data: Option<Vec<u8>>,
+    },
 }
 
 /// A CONNECT.
@@ -121,7 +184,8 @@ pub struct Introduction {
     receive_maximum: u8,
     packet_size: u8,
     aliases: u8,
-    login: bool,
+    /// A user name with its password, an Authentication Method, or both.
+    login: u8,
     will: Option<(u8, u8, u8)>,
 }
 
@@ -147,6 +211,7 @@ impl Request {
             Self::Unsubscribe { id, filters } => unsubscribe(*id, filters, version),
             Self::Ping => encoded(&Packet::PingReq, version),
             Self::Disconnect { with_will, expiry } => disconnect(*with_will, *expiry, version),
+            Self::Auth { reason, method, data } => auth(*reason, *method, data.as_deref()),
         }
     }
 
@@ -206,15 +271,16 @@ impl Introduction {
             version,
             clean_start: self.clean_start,
             keep_alive: u16::from(self.keep_alive),
-            client_id: pick(&CLIENT_IDS, self.client_id),
+            client_id: client_id(self.client_id),
             will,
-            username: self.login.then_some("u"),
-            password: self.login.then_some(b"p"),
+            username: (self.login & 0x01 != 0).then_some("u"),
+            password: (self.login & 0x01 != 0).then_some(b"p"),
             properties: ConnectProperties {
                 session_expiry_interval: seconds(self.expiry),
                 receive_maximum: u16::from(self.receive_maximum).try_into().ok(),
                 maximum_packet_size: u32::from(self.packet_size).try_into().ok(),
                 topic_alias_maximum: Some(u16::from(self.aliases & 0x03)),
+                authentication_method: (self.login & 0x02 != 0).then_some(pick(&METHODS, self.login >> 2)),
                 ..ConnectProperties::default()
             },
         };
@@ -268,6 +334,31 @@ fn disconnect(with_will: bool, expiry: Option<u8>, version: ProtocolVersion) -> 
         }),
         version,
     )
+}
+
+fn auth(reason: u8, method: u8, data: Option<&[u8]>) -> Vec<u8> {
+    let reason_code = match reason % 3 {
+        0 => ReasonCode::ContinueAuthentication,
+        1 => ReasonCode::ReAuthenticate,
+        _ => ReasonCode::Success,
+    };
+    let properties = AuthProperties {
+        authentication_method: Some(pick(&METHODS, method)),
+        authentication_data: data,
+        ..AuthProperties::default()
+    };
+    encoded(
+        &Packet::Auth(Auth {
+            reason_code,
+            properties,
+        }),
+        ProtocolVersion::V5,
+    )
+}
+
+/// Now and then none: the engine chooses one.
+fn client_id(number: u8) -> &'static str {
+    CLIENT_IDS.get(usize::from(number % 4)).copied().unwrap_or_default()
 }
 
 fn subscription(bits: u8) -> SubscriptionOptions {

@@ -5,6 +5,8 @@ pub mod conversation;
 pub mod differential;
 pub mod naive;
 pub mod packets;
+pub mod peer;
+pub mod wire;
 pub mod world;
 
 use sol_codec::{DecodeLimits, Direction, Packet, ProtocolVersion};

@@ -1,58 +1,57 @@
-//! One engine and what surrounds it: a clock, four places for connections, a journal, an authenticator. It keeps the
-//! engine's contracts as the transport does, and watches what every client is sent.
+//! One engine or two, and what surrounds them: a clock, mailboxes, journals, an authenticator, four places for
+//! connections. It keeps the engines' contracts as the transport does, and lets each client watch what it is sent.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sol_codec::{
-    AckProperties, ConnAck, ConnAckProperties, DecodeLimits, Decoded, Direction, Disconnect, Packet, PacketId,
-    ProtocolVersion, PubAck, PubComp, PubRec, PubRel, QoS, ReasonCode, ReasonCodes, SubAck, UnsubAck, decode,
-};
+use sol_codec::{DecodeLimits, Decoded, Direction, QoS, ReasonCode, decode};
 use sol_engine::{
-    AckKind, AuthOutcome, ConnAckData, ConnectionId, Effects, Engine, EngineConfig, Flow, Input, Instant, Level,
-    ListenerId, ListenerRules, Now, Outgoing, QueueFull, Read, ShardId, Ticket, Transmit, UnixMillis,
+    AuthOutcome, ConnectionId, Credentials, Effects, Engine, EngineConfig, Flow, Handover, Input, Instant, Level,
+    ListenerId, ListenerRules, Now, QueueFull, Read, ShardId, ShardMessage, Ticket, UnixMillis,
 };
 
-use crate::conversation::{Setup, Step};
-use crate::encoded;
+use crate::conversation::{CLIENT_IDS, METHODS, Setup, Step, TOPICS};
+use crate::peer::{INFLIGHT_MAX, Peer};
 
-/// Ticks that an engine may want without the clock moving.
-const TICKS_MAX: usize = 10_000;
-const INFLIGHT_MAX: u16 = 4;
+/// Turns that engines may want without the clock moving.
+const TURNS_MAX: usize = 10_000;
 
 /// See the [module](self).
 pub struct World {
-    engine: Engine,
-    effects: Effects,
+    shards: Vec<Shard>,
     now: Now,
     peers: [Option<Peer>; 4],
     generation: NonZeroU32,
-    logins: VecDeque<ConnectionId>,
+    /// Who waits for the authenticator, and whether it is asked about a step of an exchange.
+    logins: VecDeque<(usize, ConnectionId, bool)>,
+    /// Mail between shards lies where it is.
+    held: bool,
+}
+
+/// One engine, with its tray, its mailbox and its journal.
+struct Shard {
+    engine: Engine,
+    effects: Effects,
+    mailbox: VecDeque<(ShardId, ShardMessage)>,
     /// Records emitted and records durable, as tickets.
     emitted: u64,
     durable: u64,
 }
 
-/// A client's end of a connection.
-struct Peer {
-    connection: ConnectionId,
-    version: ProtocolVersion,
-    /// The engine wants no packet now.
-    stopped: bool,
-    connected: bool,
-    receive_maximum: usize,
-    maximum_packet_size: usize,
-    /// Identifiers of what was delivered and is not acknowledged.
-    unacknowledged: BTreeSet<PacketId>,
-}
-
 impl World {
-    pub fn new(setup: Setup) -> Self {
-        Self {
-            engine: Engine::new(ShardId(0), Rc::new(config(setup)), [1, 2, 3, 4]),
+    pub fn new(setup: Setup, shards: u16) -> Self {
+        let config = Rc::new(config(setup, shards));
+        let shard = |number| Shard {
+            engine: Engine::new(ShardId(number), config.clone(), [1, 2, 3, 4]),
             effects: Effects::default(),
+            mailbox: VecDeque::new(),
+            emitted: 0,
+            durable: 0,
+        };
+        Self {
+            shards: (0..shards).map(shard).collect(),
             now: Now {
                 mono: Instant::from_nanos(0),
                 wall: UnixMillis::from_millis(1_000_000_000_000),
@@ -60,17 +59,35 @@ impl World {
             peers: [const { None }; 4],
             generation: NonZeroU32::MIN,
             logins: VecDeque::new(),
-            emitted: 0,
-            durable: 0,
+            held: false,
         }
     }
 
-    /// Lets one thing happen and looks whether the engine is still sound.
+    /// Holds that two shards share the clients of a story and the topics that they use.
+    ///
+    /// # Panics
+    /// If one of them has all.
+    pub fn check_spread(setup: Setup) {
+        let world = Self::new(setup, 2);
+        let [one, _] = &*world.shards else {
+            unreachable!("there are two")
+        };
+        let clients = CLIENT_IDS.map(|client_id| one.engine.is_home_of_client(client_id));
+        let topics = TOPICS.map(|topic| one.engine.is_home_of_topic(topic));
+        for homes in [&clients[..], &topics[..]] {
+            assert!(
+                homes.contains(&true) && homes.contains(&false),
+                "all are at home on one shard"
+            );
+        }
+    }
+
+    /// Lets one thing happen and looks whether everything is still sound.
     pub fn step(&mut self, step: &Step) {
         match step {
             Step::Open { who } => self.open(*who),
             Step::Send { who, request } => {
-                if let Some(peer) = self.peer(*who) {
+                if let Some(peer) = &self.peers[place(*who)] {
                     let bytes = request.bytes(peer.version);
                     self.receive(*who, &bytes);
                 }
@@ -78,30 +95,41 @@ impl World {
             Step::Garbage { who, bytes } => self.receive(*who, bytes),
             Step::Lose { who } => {
                 if let Some(peer) = self.peers[place(*who)].take() {
-                    self.handle(Input::Closed(peer.connection));
+                    self.handle(peer.shard, Input::Closed(peer.connection));
                 }
             }
             Step::Congest { who, unsent } => self.tell(*who, |connection| Input::Congested(connection, *unsent)),
             Step::Drain { who } => self.tell(*who, Input::Drained),
-            Step::Login { accepted } => self.answer_login(*accepted),
+            Step::Login { answer } => self.answer_login(*answer),
             Step::Durable => self.make_durable(),
             Step::Pressure { full } => {
-                self.handle(Input::Pressure(if *full { Level::Full } else { Level::Normal }));
+                self.handle_all(|_| Some(Input::Pressure(if *full { Level::Full } else { Level::Normal })))
             }
             Step::Tick => self.turn(),
             Step::Pass { seconds } => self.pass(Duration::from_secs(u64::from(*seconds))),
-            Step::Shutdown => self.handle(Input::Shutdown),
+            Step::Shutdown => self.handle_all(|_| Some(Input::Shutdown)),
+            Step::Hold => self.held = true,
+            Step::Release => self.held = false,
+            Step::Crowd { shard, full } => {
+                let crowded = ShardId(u16::from(*shard) % self.shards.len() as u16);
+                self.handle_all(|of| {
+                    (of != crowded).then_some(Input::Peer {
+                        shard: crowded,
+                        full: *full,
+                    })
+                });
+            }
         }
+        self.deliver_mail();
         self.check();
     }
 
     /// Everything comes to rest and to its end.
     pub fn end(mut self) {
-        self.make_durable();
-        self.pass(Duration::from_secs(1));
-        self.handle(Input::Shutdown);
-        self.make_durable();
-        self.pass(Duration::from_secs(1));
+        self.held = false;
+        self.rest();
+        self.handle_all(|_| Some(Input::Shutdown));
+        self.rest();
         self.check();
         assert!(
             self.peers.iter().all(Option::is_none),
@@ -109,47 +137,62 @@ impl World {
         );
     }
 
-    fn check(&self) {
-        if let Err(fault) = self.engine.check() {
-            panic!("{fault}");
+    /// Time passes until nobody has anything to do but to wait.
+    fn rest(&mut self) {
+        for _ in 0..3 {
+            self.deliver_mail();
+            self.make_durable();
+            self.pass(Duration::from_secs(1));
         }
     }
 
-    fn peer(&mut self, who: u8) -> Option<&mut Peer> {
-        self.peers[place(who)].as_mut()
+    fn check(&self) {
+        for shard in &self.shards {
+            if let Err(fault) = shard.engine.check() {
+                panic!("{fault}");
+            }
+        }
+        let mut owned = BTreeSet::new();
+        for client_id in self.peers.iter().flatten().filter_map(Peer::owns) {
+            assert!(
+                owned.insert(client_id),
+                "[MQTT-3.1.4-3] two connections own {client_id:?}"
+            );
+        }
     }
 
     fn tell(&mut self, who: u8, input: impl FnOnce(ConnectionId) -> Input<'static>) {
-        if let Some(connection) = self.peer(who).map(|peer| peer.connection) {
-            self.handle(input(connection));
+        if let Some((shard, connection)) = self.peers[place(who)]
+            .as_ref()
+            .map(|peer| (peer.shard, peer.connection))
+        {
+            self.handle(shard, input(connection));
         }
     }
 
+    /// Connections come in at the shards in turn.
     fn open(&mut self, who: u8) {
-        if self.peer(who).is_some() {
+        if self.peers[place(who)].is_some() {
             return;
         }
-        self.generation = self.generation.saturating_add(1);
-        let connection = ConnectionId::new(u32::from(who & 0x03), self.generation);
-        self.peers[place(who)] = Some(Peer {
-            connection,
-            version: ProtocolVersion::V311,
-            stopped: false,
-            connected: false,
-            receive_maximum: usize::from(u16::MAX),
-            maximum_packet_size: usize::MAX,
-            unacknowledged: BTreeSet::new(),
-        });
+        let connection = self.name(who);
+        let shard = self.generation.get() as usize % self.shards.len();
+        self.peers[place(who)] = Some(Peer::new(shard, connection));
         let listener = ListenerId(u16::from(who & 0x01));
-        self.handle(Input::Opened { connection, listener });
+        self.handle(shard, Input::Opened { connection, listener });
+    }
+
+    fn name(&mut self, who: u8) -> ConnectionId {
+        self.generation = self.generation.saturating_add(1);
+        ConnectionId::new(u32::from(who & 0x03), self.generation)
     }
 
     /// Bytes of a client arrive. What is no whole packet is forgotten.
     fn receive(&mut self, who: u8, bytes: &[u8]) {
-        let Some(peer) = self.peer(who).filter(|peer| !peer.stopped) else {
+        let Some(peer) = self.peers[place(who)].as_mut().filter(|peer| !peer.stopped) else {
             return;
         };
-        let connection = peer.connection;
+        let (shard, connection) = (peer.shard, peer.connection);
         let limits = DecodeLimits {
             maximum_packet_size: 1 << 20,
             direction: Direction::FromClient,
@@ -158,66 +201,86 @@ impl World {
         match decode(bytes, peer.version, &limits) {
             Ok(Decoded::Packet { packet, .. }) => {
                 peer.says(&packet);
-                let now = self.now;
-                let flow = self
-                    .engine
-                    .handle(now, Input::Packet(connection, &packet), &mut self.effects);
+                let flow = self.call(shard, Input::Packet(connection, &packet));
                 // A Resume in the tray of the same call comes after the Stop.
-                if let Some(peer) = self.find(connection) {
+                if let Some(peer) = self.find(shard, connection) {
                     peer.stopped = flow == Flow::Stop;
                 }
-                self.apply();
+                self.apply(shard);
             }
             Ok(Decoded::NeedMore(_)) => {}
             Err(error) => {
-                self.handle(Input::Malformed(connection, error));
-                assert!(self.find(connection).is_none(), "a malformed packet has no consequence");
+                self.handle(shard, Input::Malformed(connection, error));
+                let there = self.find(shard, connection).is_some();
+                assert!(!there, "a malformed packet has no consequence");
             }
         }
     }
 
-    fn answer_login(&mut self, accepted: bool) {
-        if let Some(connection) = self.logins.pop_front() {
-            let outcome = if accepted {
-                AuthOutcome::Accepted
-            } else {
-                AuthOutcome::Refused(ReasonCode::BadUserNameOrPassword)
-            };
-            self.handle(Input::Authenticated(connection, outcome));
-        }
+    /// A password is right or wrong; an exchange may take another step first.
+    fn answer_login(&mut self, answer: u8) {
+        let Some((shard, connection, is_exchange)) = self.logins.pop_front() else {
+            return;
+        };
+        let proven = |username: &str, data| AuthOutcome::Proven {
+            username: username.to_owned(),
+            data,
+        };
+        let outcome = match (is_exchange, answer % 4) {
+            (_, 0) | (false, 2) => AuthOutcome::Refused(ReasonCode::BadUserNameOrPassword),
+            (false, _) => AuthOutcome::Accepted,
+            (true, 1) => proven("u", Some(b"end".to_vec())),
+            (true, 2) => AuthOutcome::Continue {
+                data: b"more".to_vec(),
+                memo: b"memo".to_vec(),
+            },
+            (true, _) => proven("v", None),
+        };
+        self.handle(shard, Input::Authenticated(connection, outcome));
     }
 
     fn make_durable(&mut self) {
         // What becomes durable may write more, but not for ever.
-        for _ in 0..TICKS_MAX {
-            if self.durable == self.emitted {
+        for _ in 0..TURNS_MAX {
+            let Some(at) = self.shards.iter().position(|shard| shard.durable < shard.emitted) else {
                 return;
-            }
-            self.durable = self.emitted;
-            self.handle(Input::Durable(Ticket(self.durable)));
+            };
+            let shard = &mut self.shards[at];
+            shard.durable = shard.emitted;
+            let ticket = Ticket(shard.durable);
+            self.handle(at, Input::Durable(ticket));
         }
-        panic!("the journal does not come to rest");
+        panic!("the journals do not come to rest");
     }
 
-    /// A turn of the loop without anything new: a tick, and everything leaves.
+    /// A turn of each loop without anything new: a tick, and everything leaves.
     fn turn(&mut self) {
         let now = self.now;
-        self.engine.tick(now, &mut self.effects);
-        self.apply();
-        self.handle(Input::Flushed);
+        for at in 0..self.shards.len() {
+            let shard = &mut self.shards[at];
+            shard.engine.tick(now, &mut shard.effects);
+            self.apply(at);
+            self.handle(at, Input::Flushed);
+        }
+        self.deliver_mail();
     }
 
     fn pass(&mut self, duration: Duration) {
         let end = self.now.mono.saturating_add(duration);
-        for _ in 0..TICKS_MAX {
-            let Some(next) = self.engine.next_deadline().filter(|next| *next <= end) else {
+        for _ in 0..TURNS_MAX {
+            let next = self
+                .shards
+                .iter()
+                .filter_map(|shard| shard.engine.next_deadline())
+                .min();
+            let Some(next) = next.filter(|next| *next <= end) else {
                 self.move_clock(end);
                 return self.turn();
             };
             self.move_clock(next.max(self.now.mono));
             self.turn();
         }
-        panic!("the engine does not come to rest");
+        panic!("the engines do not come to rest");
     }
 
     fn move_clock(&mut self, to: Instant) {
@@ -228,224 +291,111 @@ impl World {
         };
     }
 
-    fn handle(&mut self, input: Input<'_>) {
-        let _ = self.engine.handle(self.now, input, &mut self.effects);
-        self.apply();
+    /// Mail arrives, and what is posted in answer, in order, until there is none.
+    fn deliver_mail(&mut self) {
+        for _ in 0..TURNS_MAX {
+            let waiting = self
+                .shards
+                .iter()
+                .position(|shard| !self.held && !shard.mailbox.is_empty());
+            let Some(at) = waiting else { return };
+            if let Some((from, message)) = self.shards[at].mailbox.pop_front() {
+                self.handle(at, Input::Shard { from, message });
+            }
+        }
+        panic!("the shards do not stop writing to each other");
+    }
+
+    fn handle(&mut self, shard: usize, input: Input<'_>) {
+        let _ = self.call(shard, input);
+        self.apply(shard);
+    }
+
+    fn handle_all<'a>(&mut self, input: impl Fn(ShardId) -> Option<Input<'a>>) {
+        for at in 0..self.shards.len() {
+            if let Some(input) = input(ShardId(at as u16)) {
+                self.handle(at, input);
+            }
+        }
+    }
+
+    fn call(&mut self, shard: usize, input: Input<'_>) -> Flow {
+        let Shard { engine, effects, .. } = &mut self.shards[shard];
+        engine.handle(self.now, input, effects)
     }
 
     /// Applies the tray of one call.
-    fn apply(&mut self) {
-        self.emitted += u64::from(!self.effects.records.is_empty());
-        let transmits = std::mem::take(&mut self.effects.transmits);
-        for transmit in &transmits {
-            self.transmit(transmit);
+    fn apply(&mut self, at: usize) {
+        let mut effects = std::mem::take(&mut self.shards[at].effects);
+        self.shards[at].emitted += u64::from(!effects.records.is_empty());
+        for (to, message) in effects.forwards.drain(..) {
+            let to = usize::from(to.0);
+            assert_ne!(to, at, "a shard writes to itself: {message:?}");
+            self.shards[to].mailbox.push_back((ShardId(at as u16), message));
         }
-        self.effects.transmits = transmits;
-        assert!(
-            self.effects.moves.is_empty() && self.effects.forwards.is_empty(),
-            "there is one shard"
-        );
-        self.logins
-            .extend(self.effects.auth_requests.iter().map(|request| request.connection));
-        self.change_reading();
-        let closes = std::mem::take(&mut self.effects.closes);
-        for close in closes {
-            let peer = self
-                .peers
-                .iter_mut()
-                .find(|peer| peer.as_ref().is_some_and(|p| p.connection == close.connection));
-            *peer.expect("a connection is closed that is gone or never was") = None;
+        for transmit in &effects.transmits {
+            let peer = self.find(at, transmit.connection);
+            let peer = peer.expect("a packet is for a connection that is gone or never was");
+            peer.hears(&transmit.packet);
         }
-        self.effects.clear();
-    }
-
-    fn change_reading(&mut self) {
-        for read in std::mem::take(&mut self.effects.reads) {
+        let moves: Vec<_> = effects.moves.drain(..).collect();
+        self.logins.extend(effects.auth_requests.iter().map(|request| {
+            let is_exchange = matches!(request.credentials, Credentials::Exchange { .. });
+            (at, request.connection, is_exchange)
+        }));
+        for read in effects.reads.drain(..) {
             let (connection, stopped) = match read {
                 Read::Pause(connection) => (connection, true),
                 Read::Resume(connection) | Read::Auth(connection) => (connection, false),
             };
-            if let Some(peer) = self.find(connection) {
+            if let Some(peer) = self.find(at, connection) {
                 peer.stopped = stopped;
             }
         }
-    }
-
-    fn find(&mut self, connection: ConnectionId) -> Option<&mut Peer> {
-        self.peers
-            .iter_mut()
-            .flatten()
-            .find(|peer| peer.connection == connection)
-    }
-
-    fn transmit(&mut self, transmit: &Transmit) {
-        let peer = self
-            .find(transmit.connection)
-            .expect("a packet is for a connection that is gone or never was");
-        peer.hears(&transmit.packet);
-    }
-}
-
-impl Peer {
-    fn says(&mut self, packet: &Packet<'_>) {
-        match packet {
-            Packet::Connect(connect) if !self.connected => {
-                self.version = connect.version;
-                let properties = &connect.properties;
-                self.receive_maximum = properties
-                    .receive_maximum
-                    .map_or(self.receive_maximum, |max| max.get().into());
-                let largest = properties.maximum_packet_size.map(NonZeroU32::get);
-                self.maximum_packet_size = largest.map_or(self.maximum_packet_size, |max| max as usize);
-            }
-            Packet::PubAck(PubAck { packet_id, .. }) | Packet::PubComp(PubComp { packet_id, .. }) => {
-                self.unacknowledged.remove(packet_id);
-            }
-            Packet::PubRec(PubRec {
-                packet_id, reason_code, ..
-            }) if reason_code.is_error() => {
-                self.unacknowledged.remove(packet_id);
-            }
-            _ => {}
+        for close in effects.closes.drain(..) {
+            let peer = self.peers.iter_mut().find(|peer| is(peer, at, close.connection));
+            *peer.expect("a connection is closed that is gone or never was") = None;
+        }
+        effects.clear();
+        self.shards[at].effects = effects;
+        for moved in moves {
+            self.adopt(at, moved.connection, usize::from(moved.to.0), moved.handover);
         }
     }
 
-    /// A client finds nothing wrong with what it is sent.
-    fn hears(&mut self, packet: &Outgoing) {
-        if let Outgoing::ConnAck(data) = packet {
-            assert!(!self.connected, "a second CONNACK");
-            self.connected = data.reason_code == ReasonCode::Success;
-        } else {
-            assert!(
-                self.connected || matches!(packet, Outgoing::Disconnect(_) | Outgoing::Auth(_)),
-                "{packet:?} before CONNACK"
-            );
+    /// A connection moves to the shard of its Session.
+    fn adopt(&mut self, from: usize, connection: ConnectionId, to: usize, handover: Box<Handover>) {
+        let who = self.peers.iter().position(|peer| is(peer, from, connection));
+        let who = who.expect("a connection is moved that is gone or never was");
+        let name = self.name(who as u8);
+        if let Some(peer) = &mut self.peers[who] {
+            (peer.shard, peer.connection) = (to, name);
         }
-        let Some(bytes) = wire(packet, self.version) else {
-            return;
-        };
-        let limits = DecodeLimits {
-            direction: Direction::FromServer,
-            ..DecodeLimits::default()
-        };
-        match decode(&bytes, self.version, &limits) {
-            Ok(Decoded::Packet {
-                packet: Packet::Publish(publish),
-                len,
-            }) => {
-                assert!(
-                    len <= self.maximum_packet_size,
-                    "[MQTT-3.1.2-24] {len} bytes: {publish:?}"
-                );
-                if let Some(id) = publish.packet_id {
-                    assert!(self.unacknowledged.insert(id), "[MQTT-2.2.1-4] {id:?} is in use");
-                    let quota = self.receive_maximum.min(INFLIGHT_MAX.into());
-                    assert!(
-                        self.unacknowledged.len() <= quota,
-                        "[MQTT-3.3.4-9] Receive Maximum {quota}"
-                    );
-                }
-            }
-            Ok(Decoded::Packet { .. }) => {}
-            other => panic!("{packet:?} is sent as {bytes:02x?}: {other:?}"),
+        let flow = self.call(to, Input::Adopted(name, handover));
+        if let Some(peer) = self.find(to, name) {
+            peer.stopped = flow == Flow::Stop;
         }
+        self.apply(to);
+    }
+
+    fn find(&mut self, shard: usize, connection: ConnectionId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| is(peer, shard, connection))?.as_mut()
     }
 }
 
-/// The bytes of a packet; `None` where its version has none.
-fn wire(packet: &Outgoing, version: ProtocolVersion) -> Option<Vec<u8>> {
-    let properties = AckProperties::default();
-    Some(match packet {
-        Outgoing::Publish(delivery) => {
-            delivery.with_publish(&mut Vec::new(), |publish| encoded(&Packet::Publish(*publish), version))
-        }
-        Outgoing::Ack {
-            kind,
-            packet_id,
-            reason_code,
-        } => encoded(&ack(*kind, *packet_id, *reason_code), version),
-        Outgoing::ConnAck(data) => return connack(data),
-        Outgoing::SubAck {
-            packet_id,
-            reason_codes,
-        } => {
-            let codes = codes(reason_codes);
-            let reason_codes = ReasonCodes::from_slice(&codes);
-            encoded(
-                &Packet::SubAck(SubAck {
-                    packet_id: *packet_id,
-                    properties,
-                    reason_codes,
-                }),
-                version,
-            )
-        }
-        Outgoing::UnsubAck {
-            packet_id,
-            reason_codes,
-        } => {
-            let codes = codes(reason_codes);
-            let reason_codes = ReasonCodes::from_slice(&codes);
-            encoded(
-                &Packet::UnsubAck(UnsubAck {
-                    packet_id: *packet_id,
-                    properties,
-                    reason_codes,
-                }),
-                version,
-            )
-        }
-        Outgoing::PingResp => encoded(&Packet::PingResp, version),
-        Outgoing::Disconnect(_) if version < ProtocolVersion::V5 => return None,
-        Outgoing::Disconnect(reason_code) => encoded(&Packet::Disconnect(Disconnect::new(*reason_code)), version),
-        Outgoing::Auth(auth) => encoded(&Packet::Auth(auth.packet()), version),
-    })
+fn is(peer: &Option<Peer>, shard: usize, connection: ConnectionId) -> bool {
+    peer.as_ref()
+        .is_some_and(|peer| (peer.shard, peer.connection) == (shard, connection))
 }
 
-fn ack<'a>(kind: AckKind, packet_id: PacketId, reason_code: ReasonCode) -> Packet<'a> {
-    match kind {
-        AckKind::PubAck => Packet::PubAck(PubAck::new(packet_id, reason_code)),
-        AckKind::PubRec => Packet::PubRec(PubRec::new(packet_id, reason_code)),
-        AckKind::PubRel => Packet::PubRel(PubRel::new(packet_id, reason_code)),
-        AckKind::PubComp => Packet::PubComp(PubComp::new(packet_id, reason_code)),
-    }
-}
-
-fn connack(data: &ConnAckData) -> Option<Vec<u8>> {
-    let packet = ConnAck {
-        session_present: data.session_present,
-        reason_code: data.reason_code,
-        properties: ConnAckProperties {
-            session_expiry_interval: data.session_expiry_interval,
-            receive_maximum: data.receive_maximum.and_then(NonZeroU16::new),
-            maximum_qos: data.maximum_qos,
-            retain_available: data.retain_available,
-            maximum_packet_size: data.maximum_packet_size.and_then(NonZeroU32::new),
-            assigned_client_id: data.assigned_client_id.as_deref(),
-            topic_alias_maximum: data.topic_alias_maximum,
-            server_keep_alive: data.server_keep_alive,
-            authentication_method: data.authentication_method.as_deref(),
-            authentication_data: data.authentication_data.as_deref(),
-            ..ConnAckProperties::default()
-        },
-    };
-    Some(encoded(&Packet::ConnAck(packet), data.version))
-}
-
-fn codes(values: &[u8]) -> Vec<ReasonCode> {
-    values
-        .iter()
-        .map(|&value| ReasonCode::from_value(value).expect("a Reason Code that does not exist"))
-        .collect()
-}
-
-fn config(setup: Setup) -> EngineConfig {
+fn config(setup: Setup, shards: u16) -> EngineConfig {
     let rules = ListenerRules {
         allow_anonymous: true,
         ask: setup.ask,
     };
     let limits = usize::from(setup.limits);
     EngineConfig {
+        shards,
         listeners: vec![ListenerRules::default(), rules],
         receive_maximum: NonZeroU16::MIN.saturating_add(u16::from(setup.limits & 0x03)),
         inflight_max: INFLIGHT_MAX,
@@ -479,6 +429,7 @@ fn config(setup: Setup) -> EngineConfig {
         retained_page_max: 1 + limits % 4,
         replay_seen_max: limits % 3,
         subscriptions_max: 1 + limits % 11,
+        authentication_methods: vec![METHODS[0].to_owned()],
         journal: setup.journal,
         ..EngineConfig::default()
     }
