@@ -299,6 +299,13 @@ impl Engine {
     pub(crate) fn continue_line(&mut self, now: Now, effects: &mut Effects) {
         loop {
             if let Some(mut fanout) = self.line.open.take() {
+                if fanout.publish.message.is_late(now) {
+                    // Those who have not had it by now do not get it [MQTT-3.3.2-5].
+                    let left = fanout.targets.len() - fanout.next + fanout.groups.len();
+                    self.clients.stats.publish_expired += left as u64;
+                    fanout.targets.truncate(fanout.next);
+                    fanout.groups.clear();
+                }
                 if !self.continue_fanout(now, &mut fanout, effects) {
                     self.line.open = Some(fanout);
                     break;

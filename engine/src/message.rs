@@ -119,6 +119,12 @@ impl Message {
         self.expires_at <= now.wall && !mutant("5.0/3.3.2-5")
     }
 
+    /// Whether its Message Expiry Interval passed while it waited to be routed. One that is routed as it comes is never
+    /// late, though its interval be 0.
+    pub(crate) fn is_late(&self, now: Now) -> bool {
+        self.expires_at < now.wall
+    }
+
     /// The Message Expiry Interval to pass on: what is left of it [MQTT-3.3.2-6].
     #[must_use]
     pub fn expiry_left(&self, now: Now) -> Option<u32> {

@@ -113,6 +113,12 @@ impl Engine {
             Source::Shard { route, retain, .. } => (route, retain),
             _ => (true, publish.message.retain && self.clients.config.retain_available),
         };
+        let late = publish.message.is_late(now);
+        if late {
+            // It is for nobody any more [MQTT-3.3.2-5], but it still takes the place of what was retained.
+            self.clients.stats.publish_expired += 1;
+            matches.clear();
+        }
         if retain {
             let home = self.placement.home_of_hash(hash);
             if home == self.shard {
@@ -136,7 +142,9 @@ impl Engine {
                 shared = self.share(now, &publish, &matches.groups, &mut outcome, effects);
             }
         }
-        if let Source::Shard { groups, may_refuse, .. } = &publish.source {
+        if let Source::Shard { groups, may_refuse, .. } = &publish.source
+            && !late
+        {
             for pick in groups {
                 outcome.refused |= self.share_picked(now, &publish.message, pick, *may_refuse, effects);
             }

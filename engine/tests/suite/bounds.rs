@@ -8,7 +8,7 @@ use std::time::Duration;
 use sol_codec::{Packet, Subscribe, Subscriptions, TopicFilter};
 use sol_engine::{
     ConnectionId, Effects, Engine, EngineConfig, Input, Level, ListenerId, Message, Now, Outgoing, ShardId,
-    ShardMessage, Transmit,
+    ShardMessage, Transmit, UnixMillis,
 };
 
 use crate::support::*;
@@ -289,6 +289,34 @@ fn a_fanout_to_away_sessions_is_cut() {
     counts.extend(bare.ticks(stored));
     assert!(counts.windows(2).all(|pair| pair[1] - pair[0] <= 10), "{counts:?}");
     assert_eq!(counts.last(), Some(&100));
+}
+
+/// What waits for a fan-out, in it or behind it, may expire there: those who have not had it by then do not get it
+/// [MQTT-3.3.2-5], it is counted, and its acknowledgement leaves all the same.
+#[test]
+fn what_waits_for_a_fanout_may_expire() {
+    let mut bare = bounded(2);
+    bare.now.wall = UnixMillis::from_millis(1_000_000_000_000);
+    for n in 0..5 {
+        bare.connect(n);
+        bare.subscribe(n, &["t".into(), "t/#".into()], 1);
+    }
+    bare.effects.clear();
+    for packet_id in 1..=2 {
+        let mut packet = publish("t", 1, packet_id, b"x");
+        packet.properties.message_expiry_interval = Some(5);
+        bare.send(0, &Packet::Publish(packet));
+    }
+    assert_eq!(bare.sent(), 2);
+    bare.now.wall = bare.now.wall.plus_seconds(6);
+    let mut acks = 0;
+    let sent = bare.ticks(|bare| {
+        let is_ack = |transmit: &&Transmit| matches!(transmit.packet, Outgoing::Ack { .. });
+        acks += bare.effects.transmits.iter().filter(is_ack).count();
+        bare.sent()
+    });
+    assert_eq!((sent.iter().sum::<usize>(), acks), (0, 2));
+    assert!(bare.engine.stats().publish_expired >= 3);
 }
 
 /// So is one to many Shared Subscriptions; each of them gets it once, and the acknowledgement waits for the last.

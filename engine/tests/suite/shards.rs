@@ -1,5 +1,7 @@
 //! What shards tell each other: nothing that a client can see depends on the order or length of a turn.
 
+use std::time::Duration;
+
 use sol_engine::{EngineConfig, Input, ShardId};
 
 use crate::support::*;
@@ -319,7 +321,7 @@ fn a_paused_publisher_does_not_time_out() {
             },
         );
         node.publish(publisher, "far", 0, 0, "x");
-        node.pass(std::time::Duration::from_secs(25));
+        node.pass(Duration::from_secs(25));
         node.expect(publisher, &[]);
         node.input(
             0,
@@ -328,9 +330,9 @@ fn a_paused_publisher_does_not_time_out() {
                 full: false,
             },
         );
-        node.pass(std::time::Duration::from_secs(14));
+        node.pass(Duration::from_secs(14));
         node.expect(publisher, &[]);
-        node.pass(std::time::Duration::from_secs(2));
+        node.pass(Duration::from_secs(2));
         node.expect(publisher, &["DISCONNECT 8d", "CLOSE"]);
     });
 }
@@ -383,5 +385,34 @@ fn a_moved_connection_goes_on() {
                 node.disconnect(client);
             }
         }
+    });
+}
+
+/// A message may expire on its way to another shard: nobody there gets it [MQTT-3.3.2-5], and it is retained no more than
+/// what it replaced.
+#[test]
+fn a_message_expires_on_its_way() {
+    in_every_node(|node| {
+        if node.engines.len() < 2 {
+            return;
+        }
+        let (away, topic) = (node.name_on(1, "subscriber"), node.topic_on(1, "t"));
+        let name = node.name_on(0, "publisher");
+        let (publisher, subscriber) = (node.connect(V5, &name), node.connect(V5, &away));
+        node.subscribed(subscriber, &[&topic], 1);
+        node.retain(publisher, &topic, 0, 0, "old");
+        node.take(subscriber);
+        node.hold_mail();
+        node.publish_with(publisher, &topic, 1, 1, "new", |publish| {
+            publish.retain = true;
+            publish.properties.message_expiry_interval = Some(1);
+        });
+        node.pass(Duration::from_secs(2));
+        node.release_mail();
+        node.expect(publisher, &["PUBACK #1"]);
+        node.expect(subscriber, &[]);
+        node.subscribe(subscriber, &[&topic], 1);
+        node.expect(subscriber, &["SUBACK #1 [01]"]);
+        assert_eq!(node.stats().publish_expired, 1);
     });
 }
