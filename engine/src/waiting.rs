@@ -141,6 +141,14 @@ impl Engine {
             self.forget_inbound(key, ready.packet_id, effects);
         }
         if ready.muted {
+            let acks = self
+                .clients
+                .sessions
+                .get_mut(key)
+                .and_then(|session| session.acks.as_mut());
+            if let Some(again) = acks.and_then(|acks| acks.find_mut(lane, ready.packet_id)) {
+                again.reason_code = ready.reason_code;
+            }
             return;
         }
         if let Some(id) = self.clients.sessions.get(key).and_then(|session| session.connection) {

@@ -291,13 +291,12 @@ impl Engine {
         effects: &mut Effects,
     ) -> Flow {
         let key = from.key;
-        let waiting = self
+        let acks = self
             .clients
             .sessions
             .get_mut(key)
-            .and_then(|session| session.acks.as_mut()?.find_mut(Lane::PubRec, packet_id));
-        if let Some(waiting) = waiting {
-            waiting.muted = false;
+            .and_then(|session| session.acks.as_mut());
+        if acks.is_some_and(|acks| acks.ask_again(Lane::PubRec, packet_id)) {
             return Flow::Go;
         }
         let ack = Some((Lane::PubRec, packet_id));

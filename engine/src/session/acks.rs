@@ -98,12 +98,31 @@ impl Acks {
         queue.waiting.get_mut(place.n.wrapping_sub(queue.first) as usize)
     }
 
-    /// The waiting acknowledgement of an identifier.
+    /// The waiting acknowledgement of an identifier that leaves next.
     pub(crate) fn find_mut(&mut self, lane: Lane, packet_id: PacketId) -> Option<&mut Waiting> {
         self.queue_mut(lane)
             .waiting
             .iter_mut()
             .find(|waiting| waiting.packet_id == packet_id)
+    }
+
+    /// The client asks again for an acknowledgement that waits: it is told after all, but not before those that it has
+    /// asked for earlier on the same connection [MQTT-4.6.0-3]. `false`: none waits.
+    pub(crate) fn ask_again(&mut self, lane: Lane, packet_id: PacketId) -> bool {
+        let waiting = &mut self.queue_mut(lane).waiting;
+        let Some(at) = waiting.iter().rposition(|waiting| waiting.packet_id == packet_id) else {
+            return false;
+        };
+        let in_turn = waiting.iter().skip(at + 1).all(|later| later.muted);
+        if let Some(found) = waiting.get_mut(at).filter(|found| found.muted) {
+            if in_turn {
+                found.muted = false;
+            } else {
+                // What waits goes on without a word, and this one, behind it, tells what became of it.
+                waiting.push_back(Waiting::new(packet_id, ReasonCode::Success, 0));
+            }
+        }
+        true
     }
 
     /// The next acknowledgement of a lane that may leave.

@@ -416,3 +416,51 @@ fn a_message_expires_on_its_way() {
         assert_eq!(node.stats().publish_expired, 1);
     });
 }
+
+/// QoS 2 messages that a client sends again are acknowledged in the order in which it does so, though the first of them
+/// were settled in between and the last was not [MQTT-4.6.0-3]; and each with what became of it.
+#[test]
+fn what_is_sent_again_is_acknowledged_in_order() {
+    for version in [V311, V5] {
+        in_every_node(|node| {
+            if node.engines.len() < 2 {
+                return;
+            }
+            let (name, topic) = (node.name_on(0, "publisher"), node.topic_on(1, "t"));
+            let publisher = node.connect_durable(version, &name);
+            node.hold_mail();
+            for packet_id in 1..=3 {
+                node.retain(publisher, &topic, 2, packet_id, "x");
+            }
+            node.deliver_one(0, 1);
+            node.deliver_one(0, 1);
+            // Its answer is posted when it has nothing else to do.
+            node.run();
+            node.deliver_all(1, 0);
+            let first = node.take(publisher);
+            assert_eq!(first, ["PUBREC #1", "PUBREC #2"].map(|line| told(version, line)));
+            node.lose(publisher);
+            let publisher = node.resume(version, &name, 3_600);
+            node.expect(publisher, &["CONNACK 00 present"]);
+            for packet_id in [1, 2, 3] {
+                node.publish_with(publisher, &topic, 2, packet_id, "x", |publish| {
+                    (publish.retain, publish.dup) = (true, true);
+                });
+            }
+            node.release_mail();
+            let got = node.take(publisher);
+            let ids: Vec<u16> = got.iter().map(|line| packet_id_of(line)).collect();
+            assert_eq!(ids, [1, 2, 3], "{got:?}");
+            assert_eq!(got[2], told(version, "PUBREC #3"));
+        });
+    }
+}
+
+/// An acknowledgement of a message that nobody has subscribed to.
+fn told(version: sol_codec::ProtocolVersion, line: &str) -> String {
+    if version == V5 {
+        format!("{line} 10")
+    } else {
+        line.into()
+    }
+}
