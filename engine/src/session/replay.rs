@@ -2,7 +2,7 @@
 
 use alloc::{
     boxed::Box,
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
     string::String,
     vec::Vec,
@@ -59,8 +59,9 @@ pub(crate) struct Replays {
     next: u64,
     /// The SUBACKs of all replays below this number have left.
     ready: u64,
-    /// Topics whose live retained update passed to the Session since: a page's entry for one is older and is skipped.
-    seen: BTreeSet<Box<[u8]>>,
+    /// Topics whose live retained update passed to the Session since, and the number that the next replay had when the
+    /// latest did: in the pages of earlier ones an entry for the topic is older, and is skipped.
+    seen: BTreeMap<Box<[u8]>, u64>,
     /// `seen` is full: live messages wait until the replays have ended.
     pub(crate) holds_live: bool,
     /// The next free place in the window goes to a replay, though messages are queued.
@@ -136,18 +137,24 @@ impl Replays {
     /// A live retained update is about to pass. When more than `max` are remembered it has to wait, and so has
     /// everything after it.
     pub(crate) fn expect_to_see(&mut self, topic: &[u8], max: usize) {
-        self.holds_live |= self.seen.len() >= max && !self.seen.contains(topic);
+        self.holds_live |= self.seen.len() >= max && !self.seen.contains_key(topic);
     }
 
     /// Notes that a live retained update passed.
     pub(crate) fn saw(&mut self, topic: &[u8]) {
-        if !self.seen.contains(topic) {
-            self.seen.insert(topic.into());
+        if let Some(next) = self.seen.get_mut(topic) {
+            *next = self.next;
+        } else {
+            self.seen.insert(topic.into(), self.next);
         }
     }
 
-    /// Whether a live update of this topic passed already.
+    /// Whether a live update of this topic passed since the first replay was lined up. One that passed earlier is due
+    /// again: it is what that one's SUBSCRIBE asks for [MQTT-3.3.1-9].
     pub(crate) fn has_seen(&self, topic: &[u8]) -> bool {
-        !self.seen.is_empty() && self.seen.contains(topic)
+        let Some((first, _)) = self.open.first_key_value() else {
+            return false;
+        };
+        !self.seen.is_empty() && self.seen.get(topic).is_some_and(|next| next > first)
     }
 }

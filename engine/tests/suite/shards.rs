@@ -456,6 +456,40 @@ fn what_is_sent_again_is_acknowledged_in_order() {
     }
 }
 
+/// A Subscription made while an earlier one's replay goes on gets the retained messages of its topics too, those that
+/// came live before it among them [MQTT-3.3.1-9]; the earlier replay does not repeat them.
+#[test]
+fn a_later_subscription_is_sent_what_came_live() {
+    in_every_node(|node| {
+        let shards = node.engines.len();
+        if shards < 2 {
+            return;
+        }
+        let topic = node.topic_on(0, "t");
+        let [subscriber, publisher] = ["subscriber", "publisher"].map(|name| {
+            let name = node.name_on(0, name);
+            node.connect(V5, &name)
+        });
+        node.hold_mail();
+        node.subscribe(subscriber, &["#"], 0);
+        for other in 1..shards {
+            node.deliver_all(0, other);
+            node.deliver_all(other, 0);
+        }
+        node.expect(subscriber, &["SUBACK #1 [00]"]);
+        node.retain(publisher, &topic, 0, 0, "x");
+        let live = node.take(subscriber);
+        assert_eq!(live, [format!(r#"PUBLISH {topic} q0 "x""#)]);
+        node.subscribe(subscriber, &[&topic], 0);
+        node.release_mail();
+        let got = node.take(subscriber);
+        assert_eq!(
+            got,
+            ["SUBACK #1 [00]".into(), format!(r#"PUBLISH {topic} q0 retain "x""#)]
+        );
+    });
+}
+
 /// An acknowledgement of a message that nobody has subscribed to.
 fn told(version: sol_codec::ProtocolVersion, line: &str) -> String {
     if version == V5 {
