@@ -7,7 +7,6 @@ mod corners;
 mod hostile;
 mod journal;
 mod memory;
-mod model;
 mod owners;
 mod queues;
 mod restart;

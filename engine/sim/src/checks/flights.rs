@@ -1,0 +1,108 @@
+//! I3 and I7: Packet Identifiers of deliveries, DUP, and how many are in flight.
+
+use std::collections::BTreeMap;
+
+use sol_codec::QoS;
+use sol_engine::AckKind;
+
+use crate::oracle::{LinkId, SessionId};
+use crate::packet::Received;
+use crate::violation::{Verdict, ensure};
+
+/// The unfinished deliveries of all Sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(BTreeMap<SessionId, BTreeMap<u16, Flight>>);
+
+/// A delivery from its PUBLISH to PUBACK or PUBCOMP.
+#[derive(Debug)]
+struct Flight {
+    payload: String,
+    qos: QoS,
+    /// The connection that its PUBLISH was sent on last.
+    link: LinkId,
+    /// PUBREC has been handled.
+    released: bool,
+}
+
+/// The receiver's end of a delivery.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct To {
+    pub(crate) session: SessionId,
+    pub(crate) link: LinkId,
+    /// Its Receive Maximum, or the broker's own limit.
+    pub(crate) quota: usize,
+    pub(crate) packet_max: usize,
+    /// It has been a member of a Shared Subscription: what it lost with a connection may have gone to another one.
+    pub(crate) lends: bool,
+}
+
+impl Flights {
+    /// A PUBLISH leaves.
+    pub(crate) fn publish(&mut self, to: To, received: &Received) -> Verdict {
+        let flights = self.0.entry(to.session).or_default();
+        let Some(packet_id) = received.packet_id else {
+            return ensure(!received.dup, "I3", || format!("DUP at QoS 0: {received:?}"));
+        };
+        let known = flights.get(&packet_id);
+        if received.dup {
+            // [MQTT-3.3.1-1]
+            let again = known.is_some_and(|flight| {
+                flight.link != to.link
+                    && !flight.released
+                    && flight.payload == received.payload
+                    && flight.qos == received.qos
+            });
+            ensure(again, "I3", || {
+                format!("DUP, and before it was {known:?}: {received:?}")
+            })?;
+        } else {
+            // What an earlier connection took may be too large for this one, or another member's, and is over then.
+            let over =
+                |flight: &Flight| flight.link != to.link && (to.lends || flight.payload.len() + 96 > to.packet_max);
+            ensure(known.is_none_or(over), "I7", || {
+                format!("in use for {known:?}: {received:?}")
+            })?;
+        }
+        let flight = Flight {
+            payload: received.payload.clone(),
+            qos: received.qos,
+            link: to.link,
+            released: false,
+        };
+        flights.insert(packet_id, flight);
+        let count = flights.values().filter(|flight| flight.link == to.link).count();
+        ensure(count <= to.quota, "I7", || {
+            format!("{count} in flight, and Receive Maximum {}", to.quota)
+        })
+    }
+
+    /// A PUBREL leaves.
+    pub(crate) fn pubrel(&mut self, session: SessionId, packet_id: u16, found: bool) -> Verdict {
+        let flight = self.0.get(&session).and_then(|flights| flights.get(&packet_id));
+        let right = !found || flight.is_some_and(|flight| flight.released);
+        ensure(right, "I7", || format!("PUBREL {packet_id} of {flight:?}"))
+    }
+
+    /// A client's acknowledgement is handled.
+    pub(crate) fn acknowledged(&mut self, session: SessionId, kind: AckKind, packet_id: u16) {
+        let flights = self.0.entry(session).or_default();
+        let Some(flight) = flights.get_mut(&packet_id) else {
+            return;
+        };
+        match kind {
+            AckKind::PubAck if flight.qos == QoS::AtLeastOnce => drop(flights.remove(&packet_id)),
+            AckKind::PubRec if flight.qos == QoS::ExactlyOnce => flight.released = true,
+            AckKind::PubComp if flight.released => drop(flights.remove(&packet_id)),
+            _ => {}
+        }
+    }
+
+    /// How many deliveries of Sessions that matter have not ended.
+    pub(crate) fn unfinished(&self, matters: impl Fn(SessionId) -> bool) -> usize {
+        self.0
+            .iter()
+            .filter(|(id, _)| matters(**id))
+            .map(|(_, flights)| flights.len())
+            .sum()
+    }
+}

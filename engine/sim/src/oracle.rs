@@ -1,0 +1,376 @@
+//! What a broker owes and what it may do: a naive reference that never predicts one outcome where the standard allows
+//! several.
+//!
+//! The world tells it everything that crosses the engines' border, in order: requests as they are handled, answers as
+//! they leave. Each thing told is one moment of logical time ([`At`]). From the intervals between them follows
+//!
+//! ```text
+//! allowed(Subscription, message)   the Subscription may have existed at some moment between the PUBLISH and now
+//! owed(Subscription, message)      it was acknowledged before the PUBLISH and stood until that was acknowledged
+//! ```
+//! and the set of messages that may be retained for a topic. What is owed and does not come must have been dropped by a
+//! named policy: expired, larger than the Maximum Packet Size, refused with 0x97, or told as an event and counted.
+//!
+//! It is not fast, knows no shard, and shares no code with the engine.
+
+mod debts;
+mod delivery;
+mod matching;
+mod message;
+mod retained;
+mod session;
+mod subscriptions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sol_codec::{ProtocolVersion, QoS, ReasonCode};
+use sol_engine::{AckKind, Now};
+
+use self::debts::{GroupDebt, ReplayDebt};
+pub use self::delivery::Arrival;
+pub use self::matching::matches;
+use self::message::Life;
+pub use self::message::{Message, Number};
+use self::session::Session;
+pub use self::session::SessionId;
+use self::subscriptions::Subscription;
+use crate::packet::ConnectRequest;
+use crate::violation::{Verdict, ensure};
+
+/// A moment of logical time.
+pub type At = u64;
+
+/// A Network Connection, by a number that is never used again.
+pub type LinkId = usize;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Oracle {
+    at: At,
+    now: Now,
+    messages: BTreeMap<Number, (Message, Life)>,
+    sessions: Vec<Session>,
+    /// The Session that each client has, if any.
+    current: BTreeMap<usize, SessionId>,
+    /// The Session of each connection.
+    links: BTreeMap<LinkId, SessionId>,
+    subscriptions: Vec<Subscription>,
+    /// Messages that were published since everything was at rest.
+    open: Vec<Number>,
+    /// Messages that were published with RETAIN, by topic.
+    retained: BTreeMap<String, Vec<Number>>,
+    group_debts: Vec<GroupDebt>,
+    replay_debts: Vec<ReplayDebt>,
+    /// What was owed, did not come, and has no other excuse than the broker's counter of drops.
+    missing: Vec<String>,
+    /// The broker may answer 0x97.
+    refuses: bool,
+}
+
+/// What the world knows when everything is at rest.
+#[derive(Clone, Debug, Default)]
+pub struct Rest {
+    /// Clients that keep no acknowledgement to themselves and whose connection takes everything.
+    pub ready: Vec<usize>,
+    /// Messages that the broker counted as dropped so far.
+    pub dropped: u64,
+}
+
+impl Oracle {
+    /// An oracle of a broker without Sessions, which may refuse what its queues have no room for, or never does.
+    #[must_use]
+    pub fn new(refuses: bool) -> Self {
+        Self {
+            refuses,
+            ..Self::default()
+        }
+    }
+
+    fn advance(&mut self) -> At {
+        self.at += 1;
+        self.at
+    }
+
+    /// Time passes: deadlines that lie behind may have had their effect from now on.
+    pub fn time(&mut self, now: Now) {
+        self.now = now;
+        let due: Vec<Number> = (self.current.values())
+            .filter_map(|&id| self.session(id).will_due(now))
+            .collect();
+        for number in due {
+            self.begin_will(number);
+        }
+    }
+
+    /// A message exists, though nobody has published it.
+    pub fn introduce(&mut self, message: Message) {
+        self.messages.insert(message.number, (message, Life::default()));
+    }
+
+    /// Which Session a connection belongs to.
+    #[must_use]
+    pub fn session_of(&self, link: LinkId) -> Option<SessionId> {
+        self.links.get(&link).copied()
+    }
+
+    /// Whether a Session exists.
+    #[must_use]
+    pub fn is_current(&self, id: SessionId) -> bool {
+        self.current.values().any(|&current| current == id)
+    }
+
+    /// All topics that were published to with RETAIN.
+    #[must_use]
+    pub fn retained_topics(&self) -> Vec<String> {
+        self.retained.keys().cloned().collect()
+    }
+
+    /// A CONNECT reaches the client's home.
+    pub fn connect(&mut self, who: usize, link: LinkId, connect: &ConnectRequest) {
+        self.advance();
+        if let Some(old) = self.current.get(&who).and_then(|&id| self.session(id).link) {
+            self.leave(old, false, None);
+        }
+        let id = match self.current.get(&who) {
+            Some(&id) if !connect.clean_start => {
+                self.resume(id);
+                id
+            }
+            known => {
+                if let Some(&id) = known {
+                    self.end_session(id);
+                }
+                self.sessions.push(Session::new(who));
+                self.sessions.len() - 1
+            }
+        };
+        self.current.insert(who, id);
+        self.links.insert(link, id);
+        self.session_mut(id).take(link, connect);
+    }
+
+    /// A CONNACK leaves for a connection.
+    pub fn connack(&mut self, link: LinkId, present: bool) -> Verdict {
+        let at = self.advance();
+        let Some(mut id) = self.session_of(link) else {
+            return Ok(());
+        };
+        let session = self.session(id);
+        let (expected, who) = (session.present, session.who);
+        ensure(expected.is_none_or(|expected| expected == present), "session", || {
+            format!("client {who}: Session Present {present}, and {expected:?} is right")
+        })?;
+        if expected.is_none() && !present {
+            // It had expired after all.
+            let fresh = self.session_mut(id).replace();
+            self.end_session(id);
+            self.sessions.push(fresh);
+            id = self.sessions.len() - 1;
+            self.current.insert(who, id);
+            self.links.insert(link, id);
+        }
+        self.session_mut(id).activate(at);
+        Ok(())
+    }
+
+    /// A connection ends. `clean`: by DISCONNECT 0x00; `expiry`: its new Session Expiry Interval.
+    pub fn leave(&mut self, link: LinkId, clean: bool, expiry: Option<u32>) {
+        let at = self.advance();
+        let Some(id) = self.session_of(link) else { return };
+        if self.session(id).link != Some(link) {
+            return;
+        }
+        let now = self.now;
+        let session = self.session_mut(id);
+        session.leave(at, now, clean, expiry);
+        let (due, over) = (session.will_due(now), session.expiry == 0);
+        if let Some(number) = due {
+            self.session_mut(id).will = None;
+            self.begin_will(number);
+        }
+        if over {
+            self.end_session(id);
+        }
+    }
+
+    /// A client's PUBLISH is handled.
+    pub fn publish(&mut self, link: LinkId, number: Number, packet_id: Option<u16>) {
+        let at = self.advance();
+        let wall = self.now.wall;
+        let Some(id) = self.session_of(link) else { return };
+        let Some((message, life)) = self.messages.get_mut(&number) else {
+            return;
+        };
+        if let Some(packet_id) = packet_id {
+            let known = self.sessions[id].unanswered.insert(packet_id, number);
+            // A PUBREC with 0x97 that nobody was there to hear has ended the exchange all the same [MQTT-4.3.3-9].
+            let may_be_over = self.refuses && self.sessions[id].version == ProtocolVersion::V5 && known.is_some();
+            if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) && !may_be_over {
+                // A repeat, which is not published again [MQTT-4.3.3-10].
+                return;
+            }
+            debug_assert!(
+                known.is_none_or(|known| known == number),
+                "a Packet Identifier is in use"
+            );
+        }
+        life.published(at);
+        life.expires
+            .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
+        self.open.push(number);
+        if message.retain {
+            self.retained.entry(message.topic.clone()).or_default().push(number);
+        }
+    }
+
+    /// PUBACK or PUBREC leaves for a publisher.
+    pub fn answered(&mut self, link: LinkId, kind: AckKind, packet_id: u16, reason: ReasonCode) -> Verdict {
+        self.advance();
+        let Some(id) = self.session_of(link) else { return Ok(()) };
+        let session = self.session_mut(id);
+        if kind == AckKind::PubComp {
+            return Ok(());
+        }
+        let Some(number) = session.unanswered.remove(&packet_id) else {
+            return Ok(());
+        };
+        if reason.is_error() {
+            session.inbound.remove(&packet_id);
+            self.life_mut(number).refused = true;
+            self.settle(number);
+            return Ok(());
+        }
+        if reason == ReasonCode::NoMatchingSubscribers {
+            let somebody = self.somebody_surely_matches(number);
+            ensure(!somebody, "I1", || {
+                format!("message {number}: 0x10, though somebody has subscribed")
+            })?;
+        }
+        self.settle(number);
+        self.owe(number);
+        Ok(())
+    }
+
+    /// A client's PUBREL is handled.
+    pub fn released(&mut self, link: LinkId, packet_id: u16) {
+        self.advance();
+        if let Some(id) = self.session_of(link) {
+            self.session_mut(id).inbound.remove(&packet_id);
+        }
+    }
+
+    /// The broker says that it has dropped messages for a client.
+    pub fn dropped(&mut self, who: usize, count: u64) {
+        if let Some(&id) = self.current.get(&who) {
+            self.session_mut(id).dropped = count;
+        }
+    }
+
+    /// A connection takes nothing for a while.
+    pub fn clogged(&mut self, link: LinkId) {
+        if let Some(id) = self.session_of(link) {
+            self.session_mut(id).clogged = true;
+        }
+    }
+
+    /// Everything is at rest: what was to happen has happened.
+    pub fn rest(&mut self, rest: &Rest) -> Verdict {
+        self.advance();
+        let now = self.now;
+        let current: Vec<SessionId> = self.current.values().copied().collect();
+        for &id in &current {
+            if self.session(id).will_surely_due(now).is_some() {
+                self.session_mut(id).will = None;
+            }
+            if self.session(id).is_surely_over(now) {
+                self.end_session(id);
+            }
+        }
+        self.close_subscriptions();
+        // A Will whose time has just come may be a little late.
+        let wills: BTreeSet<Number> = (self.current.values())
+            .filter_map(|&id| self.session(id).will)
+            .collect();
+        let open = std::mem::take(&mut self.open);
+        let (late, done) = open.into_iter().partition(|number| wills.contains(number));
+        self.open = done;
+        for number in self.open.clone() {
+            self.settle(number);
+            if self.message(number).is_will {
+                self.owe(number);
+            }
+        }
+        self.collect(rest)?;
+        self.open = late;
+        for session in &mut self.sessions {
+            session.clogged = false;
+        }
+        Ok(())
+    }
+
+    /// What a Session may still hold after its end is nobody's any more.
+    fn end_session(&mut self, id: SessionId) {
+        let at = self.advance();
+        let session = self.session_mut(id);
+        session.end(at);
+        let (who, will) = (session.who, session.will.take());
+        if self.current.get(&who) == Some(&id) {
+            self.current.remove(&who);
+        }
+        self.forgive_groups_of(id);
+        self.end_subscriptions_of(id, at);
+        if let Some(number) = will {
+            self.begin_will(number);
+        }
+    }
+
+    /// A client is back before its Session was seen to end.
+    fn resume(&mut self, id: SessionId) {
+        let now = self.now;
+        let late = self.session(id).may_be_over(now);
+        let will = self.session_mut(id).will.take();
+        if let Some(number) = will.filter(|&number| self.life(number).is_published()) {
+            // Its time had come, but perhaps the client came first.
+            self.life_mut(number).doubtful = true;
+        }
+        self.session_mut(id).come_back(late);
+    }
+
+    /// A Will may be published from now on.
+    fn begin_will(&mut self, number: Number) {
+        if self.life(number).is_published() {
+            return;
+        }
+        let at = self.advance();
+        self.life_mut(number).published(at);
+        self.open.push(number);
+        let message = self.message(number);
+        if message.retain {
+            let topic = message.topic.clone();
+            self.retained.entry(topic).or_default().push(number);
+        }
+    }
+
+    fn session(&self, id: SessionId) -> &Session {
+        &self.sessions[id]
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> &mut Session {
+        &mut self.sessions[id]
+    }
+
+    fn message(&self, number: Number) -> &Message {
+        &self.messages[&number].0
+    }
+
+    fn life(&self, number: Number) -> &Life {
+        &self.messages[&number].1
+    }
+
+    fn life_mut(&mut self, number: Number) -> &mut Life {
+        match self.messages.get_mut(&number) {
+            Some((_, life)) => life,
+            None => unreachable!("message {number} was introduced"),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Which messages may be retained. Between publishers there is no order, so it is a set.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{At, Number, Oracle};
+use crate::violation::{Verdict, ensure};
+
+impl Oracle {
+    /// A message is surely where it was to go. What it surely came after is retained no more.
+    pub(super) fn settle(&mut self, number: Number) {
+        let at = self.at;
+        let life = self.life_mut(number);
+        let settled = *life.settled.get_or_insert(at);
+        let (origin, is_will, last) = {
+            let (message, life) = &self.messages[&number];
+            if !message.retain || life.refused || life.doubtful {
+                return;
+            }
+            (message.origin, message.is_will, life.last)
+        };
+        let others = self
+            .retained
+            .get(&self.messages[&number].0.topic)
+            .cloned()
+            .unwrap_or_default();
+        let mut overtaken = false;
+        for other in others.into_iter().filter(|&other| other != number) {
+            let (message, life) = &self.messages[&other];
+            let same_publisher = message.origin == origin && !message.is_will && !is_will;
+            let certain = !life.refused && !life.doubtful;
+            let before = life.settled.is_some_and(|settled| settled < last) || same_publisher && life.last < last;
+            let after =
+                certain && life.settled.is_some() && (life.first > settled || same_publisher && life.last > last);
+            overtaken |= after;
+            if before {
+                self.life_mut(other).replaced.get_or_insert(at);
+            }
+        }
+        if overtaken {
+            self.life_mut(number).replaced.get_or_insert(at);
+        }
+    }
+
+    /// What may be retained for a topic; an empty message, or one that has expired, stands for none.
+    fn candidates(&self, topic: &str) -> BTreeSet<Number> {
+        let published = self.retained.get(topic).into_iter().flatten().copied();
+        published
+            .filter(|&number| self.life(number).replaced.is_none())
+            .collect()
+    }
+
+    /// The message that has surely been retained for a topic ever since, if there is one.
+    pub(super) fn surely_retained_since(&self, topic: &str, at: At) -> Option<Number> {
+        let candidates = self.candidates(topic);
+        let number = *candidates.first().filter(|_| candidates.len() == 1)?;
+        let (message, life) = &self.messages[&number];
+        let sure = life.settled.is_some_and(|settled| settled < at) && !life.refused && !life.doubtful;
+        (sure && !message.payload.is_empty() && !life.may_have_expired(self.now)).then_some(number)
+    }
+
+    /// Everything is at rest and somebody looked at all that is retained: it is one of the outcomes that may be.
+    ///
+    /// # Errors
+    /// It is none of them.
+    pub fn retained_is(&mut self, seen: &BTreeMap<String, Number>) -> Verdict {
+        let at = self.advance();
+        let topics: BTreeSet<String> = self.retained.keys().chain(seen.keys()).cloned().collect();
+        for topic in topics {
+            let candidates = self.candidates(&topic);
+            let is = seen.get(&topic).copied();
+            let may_be_none = candidates
+                .iter()
+                .all(|&n| self.life(n).refused || self.life(n).doubtful)
+                || candidates.iter().any(|&n| self.is_none(n));
+            let right = is.map_or(may_be_none, |number| candidates.contains(&number));
+            ensure(right, "I6", || {
+                format!("{topic} has message {is:?} retained, and may have {candidates:?}")
+            })?;
+            for other in candidates.into_iter().filter(|&number| Some(number) != is) {
+                // Where nothing is retained, what cleared it goes on to say so.
+                if is.is_some() || !self.is_none(other) {
+                    self.life_mut(other).replaced = Some(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_none(&self, number: Number) -> bool {
+        self.message(number).payload.is_empty() || self.life(number).may_have_expired(self.now)
+    }
+}

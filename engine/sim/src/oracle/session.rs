@@ -1,0 +1,204 @@
+//! A Session (section 4.1), as far as it can be known from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sol_codec::{ProtocolVersion, QoS};
+use sol_engine::{Instant, Now};
+
+use super::{At, LinkId, Number};
+use crate::packet::ConnectRequest;
+
+/// How late a deadline may be kept by a broker that has nothing else to do.
+const LATENESS: Duration = Duration::from_secs(1);
+
+/// A Session, by the order in which they began.
+pub type SessionId = usize;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) who: usize,
+    pub(super) version: ProtocolVersion,
+    pub(super) link: Option<LinkId>,
+    /// When its latest CONNACK left.
+    pub(super) active: Option<At>,
+    /// Session Present of the next CONNACK; `None`: it may be either.
+    pub(super) present: Option<bool>,
+    pub(super) expiry: u32,
+    /// When it ends, if its client does not come back.
+    pub(super) ends: Option<Instant>,
+    pub(super) ended: Option<At>,
+    pub(super) will: Option<Number>,
+    will_delay: u32,
+    will_due: Option<Instant>,
+    /// When its connections ended.
+    pub(super) left: Vec<At>,
+    /// Its connection took nothing for a while since all was at rest.
+    pub(super) clogged: bool,
+    /// The smallest Maximum Packet Size of its connections.
+    pub(super) packet_max: usize,
+    /// Its client's publishes that wait for PUBACK or PUBREC.
+    pub(super) unanswered: BTreeMap<u16, Number>,
+    /// QoS 2 identifiers of its client that wait for PUBREL.
+    pub(super) inbound: BTreeSet<u16>,
+    pub(super) copies: BTreeMap<Number, Copies>,
+    /// Messages that cannot be told apart, by topic.
+    pub(super) unnamed: BTreeMap<String, Unnamed>,
+    /// What must come.
+    pub(super) owed: BTreeSet<Number>,
+    /// The latest publish of those that came, by publisher, topic, and QoS published and delivered.
+    pub(super) latest: BTreeMap<Stream, At>,
+    /// The same of those that were published with RETAIN.
+    pub(super) latest_retained: BTreeMap<Stream, At>,
+    /// Messages dropped, as the broker tells it at doubling counts.
+    pub(super) dropped: u64,
+    pub(super) missing: u64,
+}
+
+/// What comes in order: publisher, topic, and QoS published and delivered.
+pub(super) type Stream = (usize, String, QoS, QoS);
+
+/// How often a message came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Copies {
+    /// Repeats left out.
+    pub(super) all: u32,
+    /// Of them, those that cannot have been replays of a retained message.
+    pub(super) live: u32,
+    /// When one came last that may have been a replay.
+    pub(super) replayed: Option<At>,
+}
+
+/// Empty messages of one topic that nobody numbered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unnamed {
+    /// How many came.
+    pub(super) came: u32,
+    /// For how many of them it is known which ones they must have been.
+    pub(super) taken: u32,
+}
+
+impl Session {
+    pub(super) const fn new(who: usize) -> Self {
+        Self {
+            who,
+            version: ProtocolVersion::V5,
+            link: None,
+            active: None,
+            present: Some(false),
+            expiry: 0,
+            ends: None,
+            ended: None,
+            will: None,
+            will_delay: 0,
+            will_due: None,
+            left: Vec::new(),
+            clogged: false,
+            packet_max: usize::MAX,
+            unanswered: BTreeMap::new(),
+            inbound: BTreeSet::new(),
+            copies: BTreeMap::new(),
+            unnamed: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            latest: BTreeMap::new(),
+            latest_retained: BTreeMap::new(),
+            dropped: 0,
+            missing: 0,
+        }
+    }
+
+    /// A client's CONNECT is its own now.
+    pub(super) fn take(&mut self, link: LinkId, connect: &ConnectRequest) {
+        self.link = Some(link);
+        self.version = connect.version;
+        self.active = None;
+        self.ends = None;
+        self.expiry = connect.session_expiry_interval;
+        let will = connect.will.as_ref();
+        self.will = will.map(|will| will.number);
+        self.will_delay = will.map_or(0, |will| will.delay);
+        self.will_due = None;
+        self.packet_max = self
+            .packet_max
+            .min(connect.maximum_packet_size.map_or(usize::MAX, |max| max as usize));
+    }
+
+    pub(super) fn come_back(&mut self, late: bool) {
+        // Once in doubt it stays so until a CONNACK tells.
+        let doubted = self.present.is_none();
+        self.present = if late || doubted { None } else { Some(true) };
+    }
+
+    pub(super) fn activate(&mut self, at: At) {
+        self.active = Some(at);
+        self.present = Some(true);
+    }
+
+    /// The Session that takes this one's place: its connection and what came with the latest CONNECT.
+    pub(super) fn replace(&mut self) -> Self {
+        Self {
+            version: self.version,
+            link: self.link.take(),
+            expiry: self.expiry,
+            will: self.will.take(),
+            will_delay: self.will_delay,
+            packet_max: self.packet_max,
+            clogged: self.clogged,
+            ..Self::new(self.who)
+        }
+    }
+
+    pub(super) fn leave(&mut self, at: At, now: Now, clean: bool, expiry: Option<u32>) {
+        self.link = None;
+        self.active = None;
+        self.left.push(at);
+        self.expiry = expiry.unwrap_or(self.expiry);
+        self.ends = (self.expiry < u32::MAX).then(|| after(now, self.expiry));
+        if clean {
+            self.will = None;
+        }
+        self.will_due = self.will.map(|_| after(now, self.will_delay.min(self.expiry)));
+    }
+
+    pub(super) fn end(&mut self, at: At) {
+        self.ended = Some(at);
+        self.link = None;
+        self.owed.clear();
+    }
+
+    /// Its Will, if its time has come.
+    pub(super) fn will_due(&self, now: Now) -> Option<Number> {
+        self.will.filter(|_| self.will_due.is_some_and(|due| due <= now.mono))
+    }
+
+    /// Whether its time is up.
+    fn is_over(&self, now: Now) -> bool {
+        self.link.is_none() && self.ends.is_some_and(|end| end <= now.mono)
+    }
+
+    /// Whether it has surely ended, once everything is at rest.
+    pub(super) fn is_surely_over(&self, now: Now) -> bool {
+        self.link.is_none() && self.ends.is_some_and(|end| end.saturating_add(LATENESS) <= now.mono)
+    }
+
+    /// Its Will, if it was surely published, once everything is at rest.
+    pub(super) fn will_surely_due(&self, now: Now) -> Option<Number> {
+        let is_due = |due: Instant| due.saturating_add(LATENESS) <= now.mono;
+        self.will.filter(|_| self.will_due.is_some_and(is_due))
+    }
+
+    /// Whether it may have ended.
+    pub(super) fn may_be_over(&self, now: Now) -> bool {
+        self.present.is_none() || self.is_over(now)
+    }
+
+    /// Whether it surely exists.
+    pub(super) fn is_sure(&self, now: Now) -> bool {
+        self.ended.is_none() && !self.may_be_over(now)
+    }
+}
+
+fn after(now: Now, seconds: u32) -> Instant {
+    now.mono.saturating_add(Duration::from_secs(u64::from(seconds)))
+}
