@@ -146,8 +146,9 @@ impl Engine {
                     .packet_id
                     .is_some_and(|packet_id| session.inbound.contains_key(&packet_id))
             };
+            let unfinished = |acks: &Acks| acks.unfinished(|packet_id| session.inbound.contains_key(&packet_id));
             if fresh + acks.map_or(0, Acks::unfinished_max) >= quota
-                && fresh + acks.map_or(0, Acks::unfinished) >= quota
+                && fresh + acks.map_or(0, unfinished) >= quota
                 && !repeated()
             {
                 return Some(Violation::ReceiveMaximumExceeded);

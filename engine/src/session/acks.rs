@@ -68,11 +68,12 @@ impl Acks {
         self.lanes.iter().map(|queue| queue.waiting.len()).max().unwrap_or(0)
     }
 
-    /// How many messages of the present connection wait for a PUBACK, or for a PUBREC that refuses them.
-    pub(crate) fn unfinished(&self) -> usize {
+    /// How many messages of the present connection wait for a PUBACK, or for a PUBREC that refuses them. Those whose
+    /// identifier `is_noted` are counted by it.
+    pub(crate) fn unfinished(&self, is_noted: impl Fn(PacketId) -> bool) -> usize {
         let told = |lane: Lane| self.queue(lane).waiting.iter().filter(|waiting| !waiting.muted);
-        let refused = told(Lane::PubRec).filter(|waiting| waiting.reason_code.is_error());
-        told(Lane::PubAck).count() + refused.count()
+        let refused = |waiting: &&Waiting| waiting.reason_code.is_error() && !is_noted(waiting.packet_id);
+        told(Lane::PubAck).count() + told(Lane::PubRec).filter(refused).count()
     }
 
     /// An upper bound of [`Acks::unfinished`], found without looking at each.

@@ -1,5 +1,7 @@
 //! What waits until its records are on stable storage, and what does not.
 
+use std::num::NonZeroU16;
+
 use sol_engine::EngineConfig;
 
 use crate::support::*;
@@ -221,4 +223,28 @@ fn order_holds_while_the_journal_is_slow() {
         node.make_all_durable();
         node.expect(publisher, &["PUBACK #1", "PUBACK #2 10"]);
     });
+}
+
+/// A QoS 2 message whose refusal waits its turn counts once towards Receive Maximum: a client that keeps to it is not
+/// told 0x93 [MQTT-3.3.4-9].
+#[test]
+fn a_refusal_that_waits_counts_once() {
+    let config = EngineConfig {
+        journal: true,
+        queue_max: 2,
+        receive_maximum: NonZeroU16::new(4).unwrap(),
+        ..Default::default()
+    };
+    let mut node = Node::new(1, config);
+    let durable = node.connect_durable(V5, "durable");
+    node.subscribed(durable, &["t"], 2);
+    node.lose(durable);
+    let publisher = node.connect(V5, "publisher");
+    node.durable_at_once = false;
+    for packet_id in 1..=4 {
+        node.publish(publisher, "t", 2, packet_id, "x");
+    }
+    node.expect(publisher, &[]);
+    node.make_all_durable();
+    node.expect(publisher, &["PUBREC #1", "PUBREC #2", "PUBREC #3 97", "PUBREC #4 97"]);
 }
