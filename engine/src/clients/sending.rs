@@ -34,6 +34,8 @@ impl Clients {
                 connection.forget_alias_out(delivery.message.topic(), &mut self.memory);
             }
             self.stats.publish_oversized += 1;
+            // Of a replay's message nobody else has hold.
+            self.let_go(delivery.message, effects);
             return false;
         }
         self.stats.publish_sent += 1;

@@ -271,3 +271,24 @@ fn what_waited_is_refunded() {
         assert_eq!(node.stats().memory_bytes, 0);
     });
 }
+
+/// A retained message that came from another shard and is larger than its receiver's Maximum Packet Size
+/// [MQTT-3.1.2-25] is refunded like any other.
+#[test]
+fn a_retained_message_that_is_too_large_is_refunded() {
+    in_every_node(|node| {
+        let publisher = node.connect(V5, "publisher");
+        for topic in ["a", "b", "c", "d", "e", "f"] {
+            node.retain(publisher, topic, 0, 0, &"x".repeat(200));
+        }
+        let before = node.stats().memory_bytes;
+        let subscriber = node.connect_with(V5, "subscriber", |connect| {
+            connect.properties.maximum_packet_size = std::num::NonZeroU32::new(150);
+        });
+        node.subscribe(subscriber, &["#"], 0);
+        node.expect(subscriber, &["CONNACK 00", "SUBACK #1 [00]"]);
+        assert_eq!(node.stats().publish_oversized, 6);
+        node.disconnect(subscriber);
+        assert_eq!(node.stats().memory_bytes, before);
+    });
+}
