@@ -144,13 +144,15 @@ impl Clients {
         let Some(replays) = &mut session.replays else {
             return self.hand_over(now, key, message, how, false, effects);
         };
-        if message.retain {
+        // What a Shared Subscription hands out may be older than what is retained; it is no update.
+        let is_update = message.retain && !how.tries_others;
+        if is_update {
             replays.expect_to_see(message.topic().as_bytes(), self.config.replay_seen_max);
         }
         let holds = replays.holds_live;
         let delivered = self.hand_over(now, key, message, how, holds, effects);
         // An update that was dropped leaves the replay's entry to be sent, and one that is held comes after it anyway.
-        if message.retain
+        if is_update
             && !holds
             && delivered == Delivered::Taken
             && let Some(replays) = self.sessions.get_mut(key).and_then(|session| session.replays.as_mut())

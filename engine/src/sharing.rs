@@ -338,6 +338,10 @@ impl Engine {
         let Some(((share, filter), message)) = owed.share().zip(owed.message.as_ref()) else {
             return Some(owed);
         };
+        if message.is_late(now) {
+            // Nobody begins to get it any more [MQTT-3.3.2-5].
+            return Some(owed);
+        }
         let Some(group) = self
             .tree
             .find_group(filter, share)
@@ -371,6 +375,10 @@ impl Engine {
     }
 
     fn share_again(&mut self, now: Now, message: Rc<Message>, share: String, filter: String, effects: &mut Effects) {
+        if message.is_late(now) {
+            self.clients.stats.publish_expired += 1;
+            return self.clients.let_go(message, effects);
+        }
         let picked = self
             .tree
             .find_group(&filter, &share)

@@ -490,6 +490,66 @@ fn a_later_subscription_is_sent_what_came_live() {
     });
 }
 
+/// What a lost member of a Shared Subscription had not acknowledged does not go to another one once it has expired
+/// [MQTT-3.3.2-5], whether the member may come back or not.
+#[test]
+fn what_has_expired_is_not_given_to_another_member() {
+    for expiry in [0, 3_600] {
+        in_every_node(|node| {
+            let lost = node.connect_with(V5, "lost", move |connect| {
+                connect.properties.session_expiry_interval = Some(expiry);
+            });
+            node.take(lost);
+            node.subscribed(lost, &["$share/g/t"], 1);
+            let publisher = node.connect(V5, "publisher");
+            node.publish_with(publisher, "t", 1, 1, "x", |publish| {
+                publish.properties.message_expiry_interval = Some(1);
+            });
+            node.expect(lost, &[r#"PUBLISH t q1 #1 expiry1 "x""#]);
+            let other = node.connect(V5, "other");
+            node.subscribed(other, &["$share/g/t"], 1);
+            node.pass(Duration::from_secs(2));
+            node.lose(lost);
+            node.expect(other, &[]);
+        });
+    }
+}
+
+/// A message that a lost member of a Shared Subscription gives back is older than what is retained, and keeps no replay
+/// from sending that.
+#[test]
+fn what_is_given_back_is_no_retained_update() {
+    in_every_node(|node| {
+        if node.engines.len() < 2 {
+            return;
+        }
+        let topic = node.topic_on(0, "t");
+        let share = format!("$share/g/{topic}");
+        let [lost, other] = ["lost", "other"].map(|name| {
+            let name = node.name_on(1, name);
+            node.connect_durable(V5, &name)
+        });
+        node.subscribed(lost, &[&share], 1);
+        let publisher = node.connect(V5, "publisher");
+        node.retain(publisher, &topic, 1, 1, "old");
+        node.retain(publisher, &topic, 0, 0, "new");
+        node.subscribed(other, &[&share], 1);
+        node.hold_mail();
+        node.subscribe(other, &[&topic], 0);
+        for shard in (0..node.engines.len()).filter(|&shard| shard != 1) {
+            node.deliver_all(1, shard);
+            node.deliver_all(shard, 1);
+        }
+        node.expect(other, &["SUBACK #1 [00]"]);
+        node.lose(lost);
+        let given = node.take(other);
+        assert_eq!(given, [format!(r#"PUBLISH {topic} q1 #1 "old""#)]);
+        node.release_mail();
+        let replayed = node.take(other);
+        assert_eq!(replayed, [format!(r#"PUBLISH {topic} q0 retain "new""#)]);
+    });
+}
+
 /// An acknowledgement of a message that nobody has subscribed to.
 fn told(version: sol_codec::ProtocolVersion, line: &str) -> String {
     if version == V5 {
