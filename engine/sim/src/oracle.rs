@@ -203,10 +203,15 @@ impl Oracle {
         };
         if let Some(packet_id) = packet_id {
             let known = self.sessions[id].unanswered.insert(packet_id, number);
-            // A PUBREC with 0x97 that nobody was there to hear has ended the exchange all the same [MQTT-4.3.3-9].
-            let may_be_over = self.refuses && self.sessions[id].version == ProtocolVersion::V5 && known.is_some();
-            if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) && !may_be_over {
-                // A repeat, which is not published again [MQTT-4.3.3-10].
+            let refuses = self.refuses && self.sessions[id].version == ProtocolVersion::V5;
+            if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) {
+                // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
+                // to hear has ended the exchange [MQTT-4.3.3-9].
+                if refuses && known.is_some() {
+                    life.may_come_again();
+                    life.expires
+                        .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
+                }
                 return;
             }
             debug_assert!(

@@ -51,11 +51,12 @@ impl Oracle {
             .collect();
         let served = self.sessions.iter().any(|session| session.copies.contains_key(&number));
         let is_due = |(share, filter): &(String, String)| {
-            let qos = |s: usize| self.subscriptions[s].options.qos.min(message.qos);
-            // Nobody can tell which empty message it was that some member got.
-            !served
-                && !message.payload.is_empty()
-                && self.members(share, filter, number).all(|s| qos(s) > QoS::AtMostOnce)
+            // A member that left may have taken it along, and nobody can tell which empty message some member got.
+            let is_sure = |s: usize| {
+                let s = &self.subscriptions[s];
+                s.ending.is_none() && s.options.qos.min(message.qos) > QoS::AtMostOnce
+            };
+            !served && !message.payload.is_empty() && self.members(share, filter, number).all(is_sure)
         };
         let due = standing.into_iter().filter(is_due);
         let debts: Vec<_> = due.map(|(share, filter)| GroupDebt { number, share, filter }).collect();

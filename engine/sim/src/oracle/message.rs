@@ -74,6 +74,12 @@ impl Life {
         (self.settled, self.replaced) = (None, None);
     }
 
+    /// It was perhaps published once more.
+    pub(super) const fn may_come_again(&mut self) {
+        self.times += 1;
+        self.replaced = None;
+    }
+
     /// Whether it may have expired by now.
     pub(super) fn may_have_expired(&self, now: Now) -> bool {
         self.expires.iter().any(|&at| at <= now.wall)
