@@ -21,7 +21,7 @@ const PAYLOAD: &[u8; 64] = &[b'x'; 64];
 const APPLICATION: &[u8] =
     b"\x01\x01\x03\x00\x0aapplicable\x08\x00\x07replies\x09\x00\x04\x00\x01\x02\x03\x26\x00\x05trace\x00\x08deadbeef";
 
-/// PUBLISH of a 64-byte payload in four forms, PUBACK, CONNECT and SUBSCRIBE.
+/// PUBLISH of a 64-byte payload in five forms, PUBACK, CONNECT and SUBSCRIBE.
 ///
 /// # Panics
 /// Never: the topics in it are valid.
@@ -44,6 +44,11 @@ pub fn samples() -> Vec<Sample> {
             "PUBLISH QoS 1, 3.1.1",
             V311,
             publish(QoS::AtLeastOnce, PublishProperties::default()),
+        ),
+        sample(
+            "PUBLISH QoS 0, 5.0",
+            V5,
+            publish(QoS::AtMostOnce, PublishProperties::default()),
         ),
         sample(
             "PUBLISH QoS 1, 5.0",

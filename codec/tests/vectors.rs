@@ -1,5 +1,6 @@
 //! Malformed packets as data: each file of `vectors/` is named by the statement that its packets break.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -17,6 +18,7 @@ struct Vector {
 fn every_malformed_packet_is_refused_with_its_reason_code() {
     // Section 4.13.1, and the statement in each file's name.
     let mut count = 0;
+    let mut words = BTreeMap::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if file.extension().is_none_or(|extension| extension != "txt") {
@@ -28,14 +30,15 @@ fn every_malformed_packet_is_refused_with_its_reason_code() {
             vector
                 .versions
                 .iter()
-                .for_each(|version| check(&vector, *version, &place));
+                .for_each(|version| check(&vector, *version, &place, &mut words));
             count += 1;
         }
     }
     assert!(count >= 240, "only {count} vectors were found");
 }
 
-fn check(vector: &Vector, version: ProtocolVersion, place: &str) {
+/// `words`: what people are told of each kind of fault, so that no two sound the same.
+fn check(vector: &Vector, version: ProtocolVersion, place: &str, words: &mut BTreeMap<String, String>) {
     let limits = DecodeLimits {
         maximum_packet_size: 1 << 20,
         direction: vector.direction,
@@ -51,6 +54,16 @@ fn check(vector: &Vector, version: ProtocolVersion, place: &str) {
         Some(&*vector.kind),
         "{version:?} {place}"
     );
+    let told = error.to_string();
+    assert!(
+        told.ends_with(&format!("(at byte {} of the packet)", error.offset)),
+        "{told}"
+    );
+    let sentence = told.split([':', '(']).next().unwrap_or_default();
+    let known = words
+        .entry(sentence.trim().to_owned())
+        .or_insert_with(|| vector.kind.clone());
+    assert_eq!(*known, vector.kind, "{told}");
     assert_eq!(error.reason_code().value(), vector.reason_code, "{version:?} {place}");
     assert!(error.offset <= vector.bytes.len(), "{version:?} {place}");
     assert_eq!(error.connect_version, asked_for(&vector.bytes), "{version:?} {place}");
