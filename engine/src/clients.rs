@@ -456,8 +456,10 @@ impl Clients {
     /// A call begins: nobody asks any more what the last one has queued.
     #[inline]
     pub(crate) fn forget_queued(&mut self) {
-        self.queued.clear();
-        self.queued.shrink_to(QUEUED_KEPT_MAX);
+        if !self.queued.is_empty() {
+            self.queued.clear();
+            self.queued.shrink_to(QUEUED_KEPT_MAX);
+        }
     }
 
     /// Gives up one hold of a message; the last one refunds its charge and may recycle its buffer.
