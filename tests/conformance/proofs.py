@@ -18,6 +18,7 @@ VERSIONS = {"5.0": "mqtt-5.0.tsv", "3.1.1": "mqtt-3.1.1.tsv"}
 
 PROVES = re.compile(r"^Proves\s+(.*)$")
 STATEMENT = re.compile(r"MQTT-\d+\.\d+(?:\.\d+)?-\d+")
+STATEMENTS = re.compile(rf"\s*{STATEMENT.pattern}(?:,\s*{STATEMENT.pattern})*\.?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def parse_claim(text: str) -> tuple[str, ...]:
     keys = []
     for part in text.split(";"):
         version, _, ids = part.strip().partition(":")
-        if version not in VERSIONS or not STATEMENT.search(ids):
+        if version not in VERSIONS or not STATEMENTS.fullmatch(ids):
             raise ValueError(f"not understood: {part.strip()!r}; write `5.0: MQTT-3.3.1-5, …; 3.1.1: …`")
         keys += [f"{version} {id}" for id in STATEMENT.findall(ids)]
     return tuple(keys)

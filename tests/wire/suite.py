@@ -24,6 +24,7 @@ DIRECTIVES = ("row", "for", "proves", "start", "memory", "only")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*$")
 STEP = re.compile(r"(?:^|(?<=\s))(?:([a-z]\w*)?(>>|>|<~|<)|!(\w+))(?=\s|$)")
 STATEMENT = re.compile(r"MQTT-\d+\.\d+(?:\.\d+)?-\d+")
+STATEMENTS = re.compile(rf"\s*{STATEMENT.pattern}(?:,\s*{STATEMENT.pattern})*\s*")
 SIZES = {"K": 1 << 10, "M": 1 << 20}
 
 
@@ -129,7 +130,7 @@ def statements_of(claim: str, label: str) -> tuple[str, ...]:
     found = []
     for part in claim.split(";"):
         version, _, ids = part.strip().partition(":")
-        if part.strip() and (version not in VERSIONS or not STATEMENT.search(ids)):
+        if part.strip() and (version not in VERSIONS or not STATEMENTS.fullmatch(ids)):
             raise Malformed(f"not understood: {part.strip()!r}")
         if version == label:
             found += [f"{version} {id}" for id in STATEMENT.findall(ids)]
