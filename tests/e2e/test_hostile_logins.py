@@ -242,7 +242,7 @@ def test_a_revoked_user_is_gone_with_the_reload(guarded, passwords):
 
 @pytest.mark.sol
 def test_a_file_that_cannot_be_read_keeps_the_old_users(guarded, passwords):
-    """SIGHUP with a broken, an empty or a missing password file: an ERROR, and who could log in still can, alone."""
+    """SIGHUP with a broken or missing password file, or a folder in its place: an ERROR, and the old users stay, alone."""
     with survives(guarded, **ALICE):
         for change in (lambda: passwords.write_text("alice\n"), passwords.unlink, passwords.mkdir):
             change()

@@ -26,8 +26,8 @@ from wire import V5, V31, V311
 def test_silent_clients_are_closed_in_time_and_told(broker, name):
     """Keep Alive 1 and not a word: each is closed between 1.5 and 3.5 seconds, 5.0 with 0x8D [MQTT-3.1.2-22]."""
     with survives(broker):
-        clients = {(n, v): broker.client(f"{name}{n}", v, keep_alive=1) for n, v in enumerate([V31, V311, V5, V5] * 2)}
         start = time.monotonic()
+        clients = {(n, v): broker.client(f"{name}{n}", v, keep_alive=1) for n, v in enumerate([V31, V311, V5, V5] * 2)}
         times = closed_after(clients, start, 9)
         for w in clients.values():
             w.close()
@@ -81,13 +81,13 @@ def test_a_keep_alive_of_a_day_is_cut_down(start_broker):
     """max_keepalive 1: clients that ask for 65,535 seconds or for no limit are judged by it, in every version."""
     b = start_broker("max_keepalive 1")
     with survives(b):
-        clients = {}
+        start, clients = time.monotonic(), {}
         for version in (V31, V311, V5):
             for asked in (0, 65_535):
                 w = clients[version, asked] = b.client(f"c{version}-{asked}", version, keep_alive=asked)
                 granted = w.connack.properties.get("server_keep_alive")
                 assert granted == (1 if version == V5 else None)
-        times = closed_after(clients, time.monotonic(), 9)
+        times = closed_after(clients, start, 9)
         for w in clients.values():
             w.close()
         assert len(times) == 6 and all(1.3 < t < 3.6 for t in times.values()), times

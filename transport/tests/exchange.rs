@@ -11,7 +11,7 @@ use sol_codec::{Auth, AuthProperties, Connect, ConnectProperties, Packet, Protoc
 use sol_engine::{AuthOutcome, AuthRequest, Credentials, Event, ListenerRules, ShardId};
 use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Source};
 
-use self::support::{Broker, Client};
+use self::support::{Broker, Client, PATIENCE};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 const METHOD: &str = "METHOD";
@@ -143,7 +143,7 @@ fn an_exchange_ends_at_home() {
 /// finished an AUTH; whoever is in is not.
 #[test]
 fn a_client_that_owes_an_auth_is_cut_in_time() {
-    let (broker, _held) = start(1, Duration::from_millis(300), 100);
+    let (broker, _held) = start(1, Duration::from_secs(1), 100);
     let mut inside = begin(&broker, "inside");
     expect_challenge(&mut inside);
     inside.send(&auth());
@@ -163,9 +163,9 @@ fn a_client_that_owes_an_auth_is_cut_in_time() {
 /// then.
 #[test]
 fn a_late_challenge_comes_too_late() {
-    let (broker, held) = start(1, Duration::from_millis(300), 100);
+    let (broker, held) = start(1, Duration::from_secs(1), 100);
     let mut late = begin(&broker, HELD);
-    let reply = held.recv().unwrap();
+    let reply = held.recv_timeout(PATIENCE).unwrap();
     // It came later, so when its time is up, that of the other is.
     let mut silent = Client::open(broker.address, V5);
     silent.expect_end();
@@ -184,7 +184,7 @@ fn a_late_challenge_comes_too_late() {
 fn who_owes_an_auth_makes_room() {
     let (broker, held) = start(1, Duration::from_secs(60), 3);
     let mut asked = begin(&broker, HELD);
-    let reply = held.recv().unwrap();
+    let reply = held.recv_timeout(PATIENCE).unwrap();
     let mut first = begin(&broker, "first");
     expect_challenge(&mut first);
     let mut second = begin(&broker, "second");

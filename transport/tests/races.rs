@@ -7,11 +7,11 @@ mod support;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sol_codec::{ProtocolVersion, ReasonCode};
 
-use self::support::{Broker, Client, connect, publish};
+use self::support::{Broker, Client, PATIENCE, connect, publish};
 
 /// Both shards forward to each other more than their mailboxes are to hold: publishers are paused and resumed, everybody
 /// else is served, and neither shard waits for the other.
@@ -41,7 +41,9 @@ fn two_shards_that_flood_each_other_do_not_lock() {
     let mut others: Vec<_> = (0..4)
         .map(|n| Client::connect(broker.address, version, &format!("other{n}")))
         .collect();
+    let begin = Instant::now();
     while broker.counters().bytes_in < 8 << 20 {
+        assert!(begin.elapsed() < 3 * PATIENCE, "the publishers were never resumed");
         for other in &mut others {
             other.ping();
         }
