@@ -265,7 +265,8 @@ impl Sender {
         let at = self.index_of(packet_id).filter(|&at| at < self.cursor);
         if let Some(at) = at {
             self.cursor = at;
-            self.outstanding -= 1;
+            // Counted anew: what was taken up behind it need not be a PUBLISH, and is not sent now either.
+            self.outstanding = self.window.iter().take(at).flatten().count() as u16;
         }
         at.is_some()
     }
@@ -420,6 +421,22 @@ mod tests {
             }
         }
         assert_eq!(sender.outstanding(), 9);
+    }
+
+    /// When a PUBLISH that was taken up again has not left, what was taken up behind it waits once more, too.
+    #[test]
+    fn what_follows_a_resend_that_failed_waits_with_it() {
+        let mut sender = Sender::default();
+        let ids: Vec<_> = (0..3).map(|_| sender.begin(owed())).collect();
+        if let Some(released) = sender.get_mut(ids[2]) {
+            released.flow = SenderFlow::ExpectPubcomp;
+        }
+        sender.rewind();
+        while sender.next_resend(10).is_some() {}
+        assert!(sender.unresend(ids[1]));
+        assert!(sender.is_consistent());
+        assert_eq!(sender.next_resend(10).map(|(id, _)| id), Some(ids[1]));
+        assert_eq!(sender.next_resend(10).map(|(id, _)| id), Some(ids[2]));
     }
 
     /// An exchange that never ends stops new ones before its identifier could be used again.
