@@ -198,6 +198,11 @@ impl Engine {
         !self.scratch.posts.is_empty()
     }
 
+    /// The forwards that were put together are not sent.
+    pub(crate) fn drop_posts(&mut self) {
+        self.scratch.posts.clear();
+    }
+
     /// Nobody asks any more where the latest publish was forwarded to.
     pub(crate) fn forget_posted(&mut self) {
         self.scratch.posted.clear();

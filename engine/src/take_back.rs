@@ -30,6 +30,8 @@ impl Engine {
         if !taken.records.is_empty() {
             return Err("the journal would lack what was taken back");
         }
+        // Else they would carry the next message, to members that did not subscribe to it.
+        self.drop_posts();
         let unrouted = self.unrouted.take();
         if let Some((key, Some(packet_id))) = unrouted {
             self.forget_inbound(key, packet_id, effects);
@@ -227,6 +229,23 @@ mod tests {
         });
         assert_eq!(bench.take_back(&mark), Ok(vec![one, three, two]));
         assert!(bench.effects.is_empty());
+    }
+
+    /// Where a message was to be forwarded to when its call failed does not get the next one instead.
+    #[test]
+    fn what_was_to_be_forwarded_is_forgotten() {
+        let mut bench = Bench::new();
+        let publisher = bench.client("publisher", 10, "none");
+        let mark = bench.effects.mark();
+        let pick = crate::GroupPick {
+            share: "group".into(),
+            filter: "secret".into(),
+            passed_on: false,
+        };
+        bench.engine.post_pick(crate::ShardId(1), pick);
+        assert_eq!(bench.take_back(&mark), Ok(vec![]));
+        bench.publish(publisher, "other", QoS::AtMostOnce, 0);
+        assert_eq!(bench.effects.forwards, []);
     }
 
     /// What other shards or the journal were told cannot be taken back.
