@@ -35,16 +35,17 @@ class Statement:
 
 @dataclasses.dataclass
 class Test:
-    """A test that names statements. `name` is what the runner calls it, `kind` which runner that is."""
+    """A test that names statements. `name` is what its binary, file or suite calls it, `kind` which runner runs it."""
 
     kind: str
+    binary: str
     path: str
     name: str
     statements: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, str]:
-        return (self.kind, self.name)
+        return (self.kind, f"{self.binary} {self.name}".strip())
 
 
 def rows(file: pathlib.Path) -> list[list[str]]:
@@ -103,16 +104,16 @@ def rust_tests() -> list[Test]:
 def rust_tests_of(file: pathlib.Path, crate: str, folder: str) -> list[Test]:
     relative = file.relative_to(ROOT / crate / folder)
     parts = list(relative.with_suffix("").parts)
-    if folder == "tests":
-        parts = parts[1:]  # the first is the test binary
+    binary = parts.pop(0) if folder == "tests" else f"sol_{pathlib.Path(crate).name}"
     modules = [part for part in parts if part not in ("lib", "main", "mod")]
-    tests, comment, is_test = [], [], False
+    tests, comment, is_test, in_attribute = [], [], False, False
     for line in file.read_text().splitlines():
         text = line.strip()
         if text.startswith("///"):
             comment.append(text[3:].strip())
-        elif text.startswith("#["):
+        elif in_attribute or text.startswith("#["):
             is_test = is_test or text.startswith("#[test]")
+            in_attribute = not text.endswith("]")
         else:
             function = re.match(r"(?:pub )?fn (\w+)", text)
             if function and is_test:
@@ -120,7 +121,7 @@ def rust_tests_of(file: pathlib.Path, crate: str, folder: str) -> list[Test]:
                 if found:
                     inner = ["tests"] if folder == "src" else []
                     name = "::".join([*modules, *inner, function.group(1)])
-                    tests.append(Test("rust", str(file.relative_to(ROOT)), name, found))
+                    tests.append(Test("rust", binary, str(file.relative_to(ROOT)), name, found))
             comment, is_test = [], False
     return tests
 
@@ -134,7 +135,7 @@ def python_tests() -> list[Test]:
             lines = [line.strip() for line in docstring.splitlines()]
             found = claims(lines, f"{file.relative_to(ROOT)}: {name}")
             if found:
-                tests.append(Test("pytest", str(file.relative_to(ROOT)), f"{file.stem}::{name}", found))
+                tests.append(Test("pytest", "", str(file.relative_to(ROOT)), f"{file.stem}::{name}", found))
     return tests
 
 
@@ -149,7 +150,7 @@ def wire_tests() -> list[Test]:
     for case in suite.load():
         found = tuple(case.statements)
         if found:
-            tests.append(Test("wire", f"tests/wire/cases/{case.group}.txt", case.name, found))
+            tests.append(Test("wire", "", f"tests/wire/cases/{case.group}.txt", case.name, found))
     return tests
 
 
