@@ -20,6 +20,9 @@ impl Engine {
     /// their queues. Gives the connections that wait for something else and would wait for ever: they have to end, and
     /// their clients take it up on the next one.
     ///
+    /// Only for a call that a connection caused and that ends it: what [`Engine::tick`] or another shard's message had
+    /// taken in hand is not among what is taken back, and those who wait for it are not named.
+    ///
     /// # Errors
     /// Other shards or the journal were told something, and count on it.
     pub fn take_back(&mut self, mark: &Mark, effects: &mut Effects) -> Result<Vec<ConnectionId>, &'static str> {

@@ -5,13 +5,17 @@
 mod support;
 
 use std::num::NonZeroU16;
+use std::rc::Rc;
 
 use sol_codec::{Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
+use sol_engine::{Engine, EngineConfig, ShardId};
 use sol_transport::Exit;
 use support::{Broker, Client, puback, publish_at};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 const V311: ProtocolVersion = ProtocolVersion::V311;
+/// Why the shard ends where a call failed that no connection had caused.
+const NOBODY_TO_TELL: &str = "planted in the middle of an update; others wait for what failed, and nobody can be told";
 
 fn id(value: u16) -> Option<PacketId> {
     PacketId::new(value)
@@ -188,4 +192,59 @@ fn a_fault_ahead_of_a_forward_is_survived_on_many_shards() {
     }
     drop((readers, publisher));
     broker.stop();
+}
+
+/// A name beginning with `stem` of a client that is at home on this one of two shards.
+fn name_at_home(stem: &str, shard: u16) -> String {
+    let config = EngineConfig {
+        shards: 2,
+        ..EngineConfig::default()
+    };
+    let engine = Engine::new(ShardId(shard), Rc::new(config), support::SEEDS);
+    (0..)
+        .map(|n| format!("{stem} {n}"))
+        .find(|name| engine.is_home_of_client(name))
+        .unwrap()
+}
+
+/// A fault over what another shard has forwarded cannot be told to the publisher, whose acknowledgement waits for it and
+/// for which later ones wait: it ends the broker, and no acknowledgement leaves.
+#[test]
+fn a_fault_behind_a_forward_ends_the_broker() {
+    let broker = Broker::start(2, |_, _| ());
+    let mut reader = Client::connect(broker.address, V5, &name_at_home("reader", 1));
+    reader.subscribe_at("panic/middle", QoS::AtLeastOnce);
+    let mut publisher = Client::connect(broker.address, V5, &name_at_home("publisher", 0));
+    publish_acked(&mut publisher, V5, "fine", 1);
+    publisher.send(&publish_at(V5, "panic/middle", b"", QoS::AtLeastOnce, id(2)));
+    let Exit::Poisoned(why) = broker.join() else {
+        panic!("the shard goes on")
+    };
+    assert_eq!(why, NOBODY_TO_TELL);
+    // Its own shard did not fail, and is stopped with the broker.
+    publisher.expect_disconnect(ReasonCode::ServerShuttingDown);
+}
+
+/// The same for a publish that waited in line behind a large fan-out: its call is long over when it is routed.
+#[test]
+fn a_fault_over_what_waited_in_line_ends_the_broker() {
+    let broker = Broker::start(1, |_, engine| engine.tray_max = 2);
+    let mut readers: Vec<Client> = (0..6)
+        .map(|n| {
+            let mut reader = Client::connect(broker.address, V5, &format!("reader {n}"));
+            reader.subscribe_at("wide", QoS::AtMostOnce);
+            reader
+        })
+        .collect();
+    readers[0].subscribe_at("panic/middle", QoS::AtMostOnce);
+    let mut publisher = Client::connect(broker.address, V5, "publisher");
+    let mut bytes = publish_at(V5, "wide", b"", QoS::AtMostOnce, None);
+    bytes.extend(publish_at(V5, "panic/middle", b"", QoS::AtLeastOnce, id(1)));
+    bytes.extend(publish_at(V5, "fine", b"", QoS::AtLeastOnce, id(2)));
+    publisher.send(&bytes);
+    publisher.expect_no_more();
+    let Exit::Poisoned(why) = broker.join() else {
+        panic!("the shard goes on")
+    };
+    assert_eq!(why, NOBODY_TO_TELL);
 }

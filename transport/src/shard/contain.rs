@@ -3,7 +3,8 @@
 //! A panic while decoding costs the connection whose bytes were decoded, however often: the codec keeps nothing that
 //! could be left broken. A panic inside the engine costs what this input had put into the tray, and its connection; then
 //! the engine checks itself. If that fails, or it happens again within a minute, or the panic was in the transport itself,
-//! no more is sent, and the shard ends as poisoned.
+//! no more is sent, and the shard ends as poisoned. So it does where no connection caused the call: what a tick or another
+//! shard's message had taken in hand is lost, and whoever waits for it would wait for ever, since nobody knows who that is.
 
 use std::any::Any;
 use std::mem;
@@ -100,8 +101,8 @@ impl<O: Observer> Core<O> {
         });
     }
 
-    /// Does `work`, which is `about` a connection, and survives its panic if that is sound. Once poisoned, does nothing:
-    /// what cannot be trusted is asked nothing more.
+    /// Does `work`, which is `about` a connection, and survives its panic if that is sound, which it is for no work that is
+    /// about none. Once poisoned, does nothing: what cannot be trusted is asked nothing more.
     pub(super) fn contain<T>(&mut self, about: Option<ConnectionId>, work: impl FnOnce(&mut Self) -> T) -> Option<T> {
         if self.watch.is_poisoned() {
             return None;
@@ -119,7 +120,7 @@ impl<O: Observer> Core<O> {
     fn survive(&mut self, about: Option<ConnectionId>, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
         self.counters.panics += 1;
-        let waiting = match self.recover() {
+        let waiting = match self.recover(about) {
             Ok(waiting) => waiting,
             Err(why) => {
                 self.watch.poisoned.get_or_insert_with(|| format!("{text}; {why}"));
@@ -135,10 +136,11 @@ impl<O: Observer> Core<O> {
 
     /// Takes back what the failed step left behind, and looks whether the rest can be trusted. Gives the connections that
     /// wait for what was taken back.
-    fn recover(&mut self) -> Result<Vec<ConnectionId>, &'static str> {
+    fn recover(&mut self, about: Option<ConnectionId>) -> Result<Vec<ConnectionId>, &'static str> {
         match mem::replace(&mut self.watch.step, Step::Transport) {
             Step::Transport => Err("the transport itself failed"),
             Step::Decode => Ok(Vec::new()),
+            Step::Engine if about.is_none() => Err("others wait for what failed, and nobody can be told"),
             Step::Engine if self.watch.is_again(self.now.mono) => Err("the second within a minute"),
             Step::Engine => {
                 let mark = self.watch.mark.take().unwrap_or_else(|| self.effects.mark());

@@ -22,6 +22,9 @@ use sol_transport::{Clock, Counters, Exit, ListenAddr, ListenerConfig, Observer,
 /// Long enough for a machine that is busy with other tests, short enough for somebody who waits for a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What every broker here places its clients by.
+pub const SEEDS: [u64; 4] = [1, 2, 3, 4];
+
 pub struct Broker {
     shards: Option<Shards>,
     pub address: SocketAddr,
@@ -48,7 +51,7 @@ impl Broker {
             ..EngineConfig::default()
         };
         change(&mut config, &mut engine);
-        let shards = Shards::start(&config, &engine, [1, 2, 3, 4], Clock::start(), observer).unwrap();
+        let shards = Shards::start(&config, &engine, SEEDS, Clock::start(), observer).unwrap();
         let ListenAddr::Tcp(address) = shards.addresses()[0] else {
             panic!("not a TCP listener")
         };
