@@ -1,14 +1,14 @@
 //! Checks logins on threads of its own, so that no shard ever waits for a hash.
 //!
-//! A login that was right once is remembered as a keyed hash bound to the stored entry and answered at once: when ten
-//! thousand clients reconnect, each costs microseconds, and none of them waits behind somebody who guesses. Any other
-//! request enters a bounded queue, with few places for one address, and its verdict comes back through the request's own
-//! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost the full hash,
-//! both the same.
+//! A plain password that was right once is remembered as a keyed hash bound to the stored entry and answered at once: when
+//! ten thousand clients reconnect, each costs microseconds, and none of them waits behind somebody who guesses. Any other
+//! password enters a bounded queue, with few places for one address, and its verdict comes back through the request's own
+//! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost a full hash.
 //!
-//! The steps of SCRAM come here too. Nothing is kept between them: what has to be remembered of an exchange goes out with
-//! its challenge and comes back with the client's answer, which is checked against the users of that moment. Somebody who
-//! does not exist, or has no keys for SCRAM, is challenged as if he did, and always with the same salt.
+//! A step of SCRAM costs the broker a few HMACs, whoever it is about, since it is the client that computes the hash. So it
+//! is answered at once, too, and no flood of passwords delays it. Nothing is kept between the steps: what has to be
+//! remembered of an exchange goes out with its challenge and comes back with the client's answer, which is checked against
+//! the users of that moment. Somebody who does not exist, or has no keys for SCRAM, is challenged as if he did.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -182,12 +182,12 @@ impl Verifier {
         })
     }
 
-    /// Answers a login that was right before, and queues any other; never waits.
+    /// Answers a step of SCRAM and a password that was right before, and queues any other; never waits for a hash.
     ///
     /// # Errors
     /// [`Full`] with the request, if the queue or the share of its address is full.
     pub fn submit(&self, request: Request) -> Result<(), Full> {
-        let Some(request) = self.shared.answer_known(request) else {
+        let Some(request) = self.shared.answer_at_once(request) else {
             return Ok(());
         };
         let Some(queue) = &self.queue else {
@@ -261,36 +261,30 @@ impl Shared {
             return;
         }
         let Waiting { request, place } = waiting;
-        let Request { login, reply, peer } = request;
-        // A fault in the check of one login must not cost all later ones their thread.
-        let checked = catch_unwind(AssertUnwindSafe(|| {
-            let (verdict, _in_force) = match &login {
-                Login::Password { user, password } => {
-                    let (accepted, in_force) = self.verify_in_force(user, password);
-                    (if accepted { Verdict::Accepted } else { Verdict::Refused }, in_force)
-                }
-                Login::Scram { memo, message } => {
-                    let in_force = self.users.read().unwrap_or_else(PoisonError::into_inner);
-                    (self.scram(&in_force, peer, memo.as_deref(), message), in_force)
-                }
-            };
-            drop(place);
-            reply(verdict);
-        }));
-        if checked.is_err() {
-            tracing::error!("a fault of the broker in checking a login, survived");
+        // Whatever else there is was answered before the queue.
+        if let Request {
+            login: Login::Password { user, password },
+            reply,
+            ..
+        } = request
+        {
+            survive(|| {
+                let (accepted, _in_force) = self.verify_in_force(&user, &password);
+                drop(place);
+                reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
+            });
         }
     }
 
     /// A step of SCRAM; costs microseconds.
-    fn scram(&self, users: &Users, peer: Option<IpAddr>, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
-        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+    fn scram(&self, users: &Users, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
         let step = match memo {
             None => self.scram_challenge(users, message),
-            Some(memo) => self.scram_verdict(users, &peer, memo, message),
+            Some(memo) => self.scram_verdict(users, memo, message),
         };
+        // The refusal itself is logged where the client is known.
         step.unwrap_or_else(|fault| {
-            tracing::info!(peer, "SCRAM refused: {fault}");
+            tracing::debug!("a step of SCRAM is wrong: {fault}");
             Verdict::Refused
         })
     }
@@ -307,22 +301,15 @@ impl Shared {
         })
     }
 
-    fn scram_verdict(&self, users: &Users, peer: &str, memo: &[u8], message: &[u8]) -> Result<Verdict, Fault> {
+    fn scram_verdict(&self, users: &Users, memo: &[u8], message: &[u8]) -> Result<Verdict, Fault> {
         let closing = Closing::parse(memo, message)?;
         let user = closing.user();
         let (exists, keys) = self.scram_keys(users, user);
-        if let Some(message) = closing.verify(&keys).filter(|_| exists) {
-            return Ok(Verdict::Proven {
-                user: user.to_owned(),
-                message: message.into_bytes(),
-            });
-        }
-        tracing::info!(
-            peer,
-            user,
-            "SCRAM refused: no such user with keys for it, or another password"
-        );
-        Ok(Verdict::Refused)
+        let proven = closing.verify(&keys).filter(|_| exists);
+        Ok(proven.map_or(Verdict::Refused, |message| Verdict::Proven {
+            user: user.to_owned(),
+            message: message.into_bytes(),
+        }))
     }
 
     /// The keys of a user, or what stands in for them, and whether they are a user's. Takes as long for either.
@@ -334,19 +321,27 @@ impl Shared {
         }
     }
 
-    /// Answers a login that was right before, if its entry is the same still; else gives it back.
-    fn answer_known(&self, request: Request) -> Option<Request> {
-        let Login::Password { user, password } = &request.login else {
-            return Some(request);
-        };
+    /// Answers a step of SCRAM, and a password that was right before if its entry is the same still; else gives it back.
+    fn answer_at_once(&self, request: Request) -> Option<Request> {
         // Held until it is answered: see [`Verifier::replace`].
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        match self.known(&users, user, password) {
-            Some((_, true)) => {
-                (request.reply)(Verdict::Accepted);
+        let Request { login, peer, reply } = request;
+        match login {
+            Login::Scram { memo, message } => {
+                survive(|| reply(self.scram(&users, memo.as_deref(), &message)));
                 None
             }
-            _ => Some(request),
+            Login::Password { user, password } => match self.known(&users, &user, &password) {
+                Some((_, true)) => {
+                    reply(Verdict::Accepted);
+                    None
+                }
+                _ => Some(Request {
+                    login: Login::Password { user, password },
+                    peer,
+                    reply,
+                }),
+            },
         }
     }
 
@@ -405,6 +400,13 @@ impl Shared {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the check of one login, whose fault must not cost all later ones their thread.
+fn survive(check: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(check)).is_err() {
+        tracing::error!("a fault of the broker in checking a login, survived");
     }
 }
 
@@ -610,23 +612,25 @@ mod tests {
         Users::parse("p".as_ref(), lines.as_bytes()).unwrap()
     }
 
-    fn step(verifier: &Verifier, memo: Option<Vec<u8>>, message: &str) -> Verdict {
-        let (sender, receiver) = mpsc::channel();
-        let request = Request {
-            login: Login::Scram {
-                memo,
-                message: message.as_bytes().to_vec(),
-            },
+    fn step(memo: Option<Vec<u8>>, message: &str, reply: Box<dyn FnOnce(Verdict) + Send>) -> Request {
+        let message = message.as_bytes().to_vec();
+        Request {
+            login: Login::Scram { memo, message },
             peer: None,
-            reply: Box::new(move |verdict| sender.send(verdict).unwrap()),
-        };
-        verifier.submit(request).unwrap();
+            reply,
+        }
+    }
+
+    fn take_step(verifier: &Verifier, memo: Option<Vec<u8>>, message: &str) -> Verdict {
+        let (sender, receiver) = mpsc::channel();
+        let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
+        verifier.submit(step(memo, message, reply)).unwrap();
         receiver.recv().unwrap()
     }
 
     /// The challenge to `user`: what the client is told, and the memo.
     fn challenged(verifier: &Verifier, user: &str) -> (String, Vec<u8>) {
-        match step(verifier, None, &format!("n,,n={user},r=client")) {
+        match take_step(verifier, None, &format!("n,,n={user},r=client")) {
             Verdict::Continue { message, memo } => (String::from_utf8(message).unwrap(), memo),
             other => panic!("{other:?}"),
         }
@@ -649,20 +653,47 @@ mod tests {
         let verifier = Verifier::new(scram_users(&format!("ann:{PENCIL}\nbob:{PENCIL}\n")), 1, 8).unwrap();
         let (message, memo) = challenged(&verifier, "ann");
         let good = answer("ann", &message, b"pencil");
-        let Verdict::Proven { user, message: last } = step(&verifier, Some(memo.clone()), &good) else {
+        let Verdict::Proven { user, message: last } = take_step(&verifier, Some(memo.clone()), &good) else {
             panic!("not proven")
         };
         assert!(user == "ann" && last.starts_with(b"v="));
         let bad = answer("ann", &message, b"Pencil");
-        assert_eq!(step(&verifier, Some(memo), &bad), Verdict::Refused);
+        assert_eq!(take_step(&verifier, Some(memo), &bad), Verdict::Refused);
         let (_, another) = challenged(&verifier, "ann");
-        assert_eq!(step(&verifier, Some(another), &good), Verdict::Refused);
+        assert_eq!(take_step(&verifier, Some(another), &good), Verdict::Refused);
         let (_, of_bob) = challenged(&verifier, "bob");
-        assert_eq!(step(&verifier, Some(of_bob), &good), Verdict::Refused);
+        assert_eq!(take_step(&verifier, Some(of_bob), &good), Verdict::Refused);
         for garbage in ["", "n,,", "p=x,,n=ann,r=client"] {
-            assert_eq!(step(&verifier, None, garbage), Verdict::Refused);
+            assert_eq!(take_step(&verifier, None, garbage), Verdict::Refused);
         }
         assert_eq!(ask(&verifier, "ann", b"pencil"), Verdict::Accepted);
+    }
+
+    /// While the only thread hashes and the queue is full, every step of SCRAM is answered before `submit` returns, whoever
+    /// it is about: nobody locks out by guessing passwords whoever logs in by SCRAM. A fault in an answer is survived.
+    #[test]
+    fn scram_does_not_wait() {
+        let verifier = Verifier::new(scram_users(&format!("ann:{PENCIL}\n")), 1, 1).unwrap();
+        let hold = hold(&verifier);
+        verifier.submit(from(None, "eve", Box::new(drop))).unwrap();
+        assert!(verifier.submit(from(None, "eve", Box::new(drop))).is_err(), "full");
+        let at_once = |memo, message: &str| {
+            let (sender, receiver) = mpsc::channel();
+            let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
+            verifier.submit(step(memo, message, reply)).unwrap();
+            receiver.try_recv().unwrap()
+        };
+        for (user, is_there) in [("ann", true), ("eve", false)] {
+            let Verdict::Continue { message, memo } = at_once(None, &format!("n,,n={user},r=client")) else {
+                panic!("no challenge")
+            };
+            let last = answer(user, &String::from_utf8(message).unwrap(), b"pencil");
+            let verdict = at_once(Some(memo), &last);
+            assert_eq!(matches!(verdict, Verdict::Proven { .. }), is_there, "{verdict:?}");
+        }
+        let fault = Box::new(|_| std::panic::resume_unwind(Box::new("a fault")));
+        verifier.submit(step(None, "n,,n=ann,r=client", fault)).unwrap();
+        drop(hold);
     }
 
     /// Who does not exist, or has a crypt(3) hash, is challenged like anybody: with as many iterations, a salt of the same
@@ -687,7 +718,7 @@ mod tests {
             );
             let (message, memo) = challenged(&verifier, user);
             let reply = answer(user, &message, b"pencil");
-            assert_eq!(step(&verifier, Some(memo), &reply), Verdict::Refused);
+            assert_eq!(take_step(&verifier, Some(memo), &reply), Verdict::Refused);
         }
         assert_ne!(shape("bob").1, shape("eve").1);
     }
@@ -712,7 +743,7 @@ mod tests {
         verifier.replace(scram_users(&format!("ann:{PENCIL}\nbob:{changed}\n")));
         let verdicts: Vec<_> = begun
             .into_iter()
-            .map(|(memo, message)| matches!(step(&verifier, Some(memo), &message), Verdict::Proven { .. }))
+            .map(|(memo, message)| matches!(take_step(&verifier, Some(memo), &message), Verdict::Proven { .. }))
             .collect();
         assert_eq!(verdicts, [true, false, false]);
     }

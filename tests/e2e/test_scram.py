@@ -431,6 +431,44 @@ def w_closes(w: Wire, drip: bytes) -> bool:
     return w.expect_closed() == []
 
 
+def test_a_flood_of_wrong_passwords_delays_nobody(scram_broker):
+    """While more guesses wait than the queue has places, whoever logs in by SCRAM for the first time gets in at once, a
+    client that is in proves itself again at once, and neither hears that the server is busy."""
+    inside = scram_broker.wire(V5)
+    login(inside, "inside", Scram("alice", PASSWORDS["alice"]))
+    guesses = [scram_broker.wire(V5) for _ in range(1_200)]
+    for n, w in enumerate(guesses):
+        w.send(wire.connect(f"g{n}", V5, username="carol", password=f"guess{n}"))
+    wait_until(lambda: "too many are waiting" in scram_broker.log(), "a full queue")
+    started = time.monotonic()
+    with scram_broker.wire(V5) as w:
+        login(w, "new", Scram("bob", PASSWORDS["bob"]))
+        reauthenticate(inside, Scram("alice", PASSWORDS["alice"]))
+        assert inside.expect(AUTH).reason == 0
+    assert time.monotonic() - started < 1
+    for w in (inside, *guesses):
+        w.close()
+
+
+def test_a_refusal_is_logged_once(scram_broker):
+    """A wrong proof and a malformed message make one line each, with the peer and the Client Identifier, and a
+    re-authentication that fails makes one, too."""
+    for n, first in enumerate((Scram("alice", "wrong"), None)):
+        with scram_broker.wire(V5) as w:
+            begin(w, f"refused{n}", first.first() if first else b"n,,")
+            if first:
+                w.send(auth(0x18, first.last(challenge(w))))
+            assert [p.reason for p in w.expect_closed()] == [0x87]
+    with scram_broker.wire(V5) as w:
+        login(w, "refused2", Scram("alice", PASSWORDS["alice"]))
+        reauthenticate(w, Scram("alice", "wrong"))
+        w.expect_disconnect(0x87)
+    wait_until(lambda: "refused2" in scram_broker.log(), "log line")
+    lines = [line for line in scram_broker.log().splitlines() if re.search("refuse|SCRAM|authenticate", line)]
+    assert len(lines) == 3, lines
+    assert all("127.0.0.1" in line and f"refused{n}" in line for n, line in enumerate(lines)), lines
+
+
 def test_3_1_1_has_no_auth(scram_broker):
     """A 3.1.1 client that sends AUTH is closed without a word."""
     with scram_broker.client("x", V311, username="alice", password=PASSWORDS["alice"]) as w:
