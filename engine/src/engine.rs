@@ -149,7 +149,7 @@ impl Engine {
                 .answers
                 .push(Answer::Stats(alloc::boxed::Box::new(self.stats()))),
             Input::Reload(config) => self.on_reload(config),
-            Input::Revoke(users) => self.on_revoke(now, users, effects),
+            Input::Users(changed) => self.on_users(now, changed, effects),
             Input::Shutdown => self.on_shutdown(now, effects),
         }
         Flow::Go

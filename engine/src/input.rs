@@ -65,9 +65,9 @@ pub enum Input<'a> {
     Ask(Query),
     /// New limits are in force. The number of shards must not change.
     Reload(Rc<EngineConfig>),
-    /// These logins would fail now: connections that were let in by them end, and nobody keeps a Session from others
-    /// whose user is gone.
-    Revoke(&'a [Revoked]),
+    /// These users are others than before: connections end whose login may be wrong now, and nobody keeps a Session from
+    /// others whose user is gone, unless he is back.
+    Users(&'a [ChangedUser]),
     /// The broker stops: every client is told and closed, Wills of Sessions without a clean DISCONNECT are published.
     Shutdown,
 }
@@ -127,13 +127,24 @@ pub enum Query {
     Stats,
 }
 
-/// A login that would fail now.
+/// A user of whom the authenticator knows something else than before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Revoked {
+pub struct ChangedUser {
     /// The User Name.
     pub username: Box<str>,
-    /// There is no such user any more; else the password is another.
-    pub is_gone: bool,
+    /// What it is.
+    pub change: UserChange,
+}
+
+/// What has become of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UserChange {
+    /// There was none of this name, or he was gone and is back: what was his is his again.
+    Added,
+    /// The login that was right may be wrong now: connections that it let in end.
+    Changed,
+    /// There is no such user any more: connections that he was let in by end, and nobody owns his Sessions.
+    Gone,
 }
 
 /// A CONNECT that has been read and authenticated, on its way to its home shard.

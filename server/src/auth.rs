@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use base64ct::{Base64, Encoding};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sha2::{Digest, Sha512_256};
-use sol_engine::Revoked;
+use sol_engine::ChangedUser;
 use subtle::ConstantTimeEq;
 
 use crate::password_file::{PASSWORD_BYTES_MAX, Stored, Users};
@@ -223,16 +223,21 @@ impl Verifier {
         self.queue.as_ref().map_or(0, Sender::len)
     }
 
-    /// Puts other users in force, and says which logins were right until now. Whoever is let in by one of them was
+    /// Puts other users in force, and says who is another than before. Whoever is let in by an entry of the old ones was
     /// answered before this returns.
-    pub fn replace(&self, users: Users) -> Vec<Revoked> {
+    pub fn replace(&self, users: Users) -> Vec<ChangedUser> {
         let mut present = self.shared.users.write().unwrap_or_else(PoisonError::into_inner);
-        let revoked = present.revoked_by(&users);
+        let changed = present.changes_to(&users);
         *present = Arc::new(users);
         drop(present);
         // The tags of changed entries would never match again; this gives their memory back.
         self.shared.cache().clear();
-        revoked
+        changed
+    }
+
+    /// Whether there is any user.
+    pub fn has_users(&self) -> bool {
+        !self.shared.users().is_empty()
     }
 }
 
@@ -425,6 +430,7 @@ fn network(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::passwd::hash_password;
+    use sol_engine::UserChange;
     use std::sync::mpsc;
 
     fn users(entries: &[(&str, &[u8])]) -> Users {
@@ -471,20 +477,35 @@ mod tests {
         );
     }
 
-    /// A changed password is in force at once, although the old one was remembered; a removed user is gone; and both are
-    /// named, to have their connections ended.
+    /// A changed password is in force at once, although the old one was remembered; a removed user is gone until he is
+    /// back; and whoever is another than before is named, nobody else.
     #[test]
     fn replacing_users() {
         let verifier = Verifier::new(users(&[("ann", b"old"), ("bob", b"b")]), 1, 8).unwrap();
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Accepted);
         assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Accepted);
-        let mut revoked = verifier.replace(users(&[("ann", b"new")]));
-        revoked.sort();
-        let revoked: Vec<_> = revoked.iter().map(|r| (&*r.username, r.is_gone)).collect();
-        assert_eq!(revoked, [("ann", false), ("bob", true)]);
+        let replace = |with| {
+            let mut changed = verifier.replace(with);
+            changed.sort();
+            changed
+                .into_iter()
+                .map(|user| (String::from(user.username), user.change))
+                .collect::<Vec<_>>()
+        };
+        let of = |user: &str, change| (user.to_owned(), change);
+        assert_eq!(
+            replace(users(&[("ann", b"new")])),
+            [of("ann", UserChange::Changed), of("bob", UserChange::Gone)]
+        );
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Refused);
         assert_eq!(ask(&verifier, "ann", b"new"), Verdict::Accepted);
         assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Refused);
+        let both = format!(
+            "ann:{}\nbob:{PENCIL}\n",
+            verifier.shared.users().get("ann").unwrap().as_str()
+        );
+        assert_eq!(replace(scram_users(&both)), [of("bob", UserChange::Added)]);
+        assert_eq!(replace(scram_users(&both)), []);
     }
 
     /// A tag is bound to the stored entry: even a remembered login does not outlive it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use sol_codec::ReasonCode;
-use sol_engine::{Answer, AuthOutcome, AuthRequest, Credentials, Message, Query, Revoked, ShardId};
+use sol_engine::{Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, Message, Query, ShardId};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
     TransportConfig,
@@ -113,8 +113,8 @@ impl Broker for Running {
         self.handle.reload(engine_config(config, self.facts.listening.len()));
     }
 
-    fn revoke(&self, revoked: Vec<Revoked>) {
-        self.handle.revoke(revoked);
+    fn change_users(&self, changed: Vec<ChangedUser>) {
+        self.handle.change_users(changed);
     }
 
     fn stop(&self) {

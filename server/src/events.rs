@@ -56,7 +56,7 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Parked => warn!(%peer, %client, "closed: it published more than memory allows"),
         Cause::Paused => warn!(%peer, %client, "closed: it had to be paused for too long"),
         Cause::Revoked => {
-            warn!(%peer, %client, "closed: its user is not in the password file any more, or with another password")
+            warn!(%peer, %client, "closed: its user's line in the password file has changed or is gone")
         }
         Cause::Fault => warn!(%peer, %client, "closed: handling its input failed"),
         Cause::Shutdown => debug!(%peer, %client, "closed: the broker stops"),

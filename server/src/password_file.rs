@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha_crypt::{PasswordVerifier, ShaCrypt};
-use sol_engine::Revoked;
+use sol_engine::{ChangedUser, UserChange};
 
 use crate::config::{Diagnostic, reason};
 use crate::scram::{self, Keys};
@@ -115,17 +115,19 @@ impl Users {
         }
     }
 
-    /// The logins of these users that are wrong by `other`.
-    pub fn revoked_by(&self, other: &Self) -> Vec<Revoked> {
-        let is_same = |user: &str, stored: &Stored| other.get(user).is_some_and(|new| new == stored);
-        self.entries
-            .iter()
-            .filter(|(user, stored)| !is_same(user, stored))
-            .map(|(user, _)| Revoked {
-                username: user.clone(),
-                is_gone: other.get(user).is_none(),
-            })
-            .collect()
+    /// Who is another in `next`: changed, gone or new.
+    pub fn changes_to(&self, next: &Self) -> Vec<ChangedUser> {
+        let of = |user: &str, change| ChangedUser {
+            username: user.into(),
+            change,
+        };
+        let before = self.entries.iter().filter_map(|(user, stored)| match next.get(user) {
+            Some(new) if new == stored => None,
+            Some(_) => Some(of(user, UserChange::Changed)),
+            None => Some(of(user, UserChange::Gone)),
+        });
+        let added = next.entries.keys().filter(|user| self.get(user).is_none());
+        before.chain(added.map(|user| of(user, UserChange::Added))).collect()
     }
 
     /// The number of users.

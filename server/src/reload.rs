@@ -1,7 +1,7 @@
 //! What SIGHUP changes: everything that can change while clients are served, and a word about the rest.
 //!
 //! What is wrong leaves the old in force: a configuration that does not parse as a whole, a password file that cannot be
-//! read together with the rules of who may connect.
+//! read, or lost all its users, together with the rules of who may connect.
 
 use crate::auth::Verifier;
 use crate::banner::open_warning;
@@ -50,14 +50,14 @@ pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
     for name in keep_fixed(current, &mut next) {
         tracing::warn!("needs a restart: {name}");
     }
-    match users(&next) {
+    match users(&next).and_then(|read| keep_some(&next, parts.verifier, read)) {
         Ok((users, warnings)) => {
             tell(&warnings);
             if let Some(users) = users {
                 // Before the rules: nobody is asked about before there is somebody to ask.
-                let revoked = parts.verifier.replace(users);
-                if !revoked.is_empty() {
-                    parts.broker.revoke(revoked);
+                let changed = parts.verifier.replace(users);
+                if !changed.is_empty() {
+                    parts.broker.change_users(changed);
                 }
             }
         }
@@ -87,6 +87,22 @@ pub(crate) fn users(config: &Config) -> Result<(Option<Users>, Vec<Diagnostic>),
             Users::load(path).map(|(users, warnings)| (Some(users), warnings))
         }
         _ => Ok((None, Vec::new())),
+    }
+}
+
+/// Refuses a password file without users where there are some: it would end every login, and is most likely one that is
+/// just being written, or was cut short.
+fn keep_some<T>(
+    config: &Config,
+    verifier: &Verifier,
+    (users, warnings): (Option<Users>, T),
+) -> Result<(Option<Users>, T), Vec<Diagnostic>> {
+    match (&users, &config.auth.password_file) {
+        (Some(users), Some(path)) if users.is_empty() && verifier.has_users() => {
+            let text = "no user is left in it; only a restart takes a password file without users";
+            Err(vec![Diagnostic::of_file(path, text)])
+        }
+        _ => Ok((users, warnings)),
     }
 }
 
@@ -175,6 +191,29 @@ mod tests {
         for row in directives() {
             assert_ne!(reloaded(row.name), NEED_RESTART.contains(&row.name), "{}", row.name);
         }
+    }
+
+    /// A password file that has lost all its users changes nothing; one that has none from the start on is taken, and so is
+    /// one with users.
+    #[test]
+    fn users_do_not_vanish() {
+        let config = parse("allow_anonymous false\npassword_file /p\n");
+        let some = || {
+            let hash = crate::passwd::hash_password(b"x").unwrap();
+            Users::parse("p".as_ref(), format!("u:{hash}\n").as_bytes()).unwrap()
+        };
+        let refused = |present, next| {
+            let verifier = Verifier::new(present, 1, 1).unwrap();
+            let errors = keep_some(&config, &verifier, (next, ())).err()?;
+            Some(errors[0].to_string())
+        };
+        assert_eq!(
+            refused(some(), Some(Users::none())).as_deref(),
+            Some("/p: no user is left in it; only a restart takes a password file without users")
+        );
+        assert_eq!(refused(some(), Some(some())), None);
+        assert_eq!(refused(some(), None), None);
+        assert_eq!(refused(Users::none(), Some(Users::none())), None);
     }
 
     /// What cannot change is named and stays; what can is let through, and nothing is named twice.

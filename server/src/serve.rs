@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sol_engine::Revoked;
+use sol_engine::ChangedUser;
 use sol_transport::Clock;
 
 use crate::auth::Verifier;
@@ -43,8 +43,8 @@ pub trait Broker: Send + Sync {
     fn publish(&self, messages: Vec<(String, String)>);
     /// Puts other limits and rules of who may connect in force; listeners stay as they are.
     fn reload(&self, config: &Config);
-    /// Ends the connections that these logins let in.
-    fn revoke(&self, revoked: Vec<Revoked>);
+    /// Ends the connections of those whose login may be wrong now, and gives back to those who are back what is theirs.
+    fn change_users(&self, changed: Vec<ChangedUser>);
     /// Ends every connection gracefully and returns when all is done.
     fn stop(&self);
 }

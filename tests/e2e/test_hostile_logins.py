@@ -241,6 +241,45 @@ def test_a_revoked_user_is_gone_with_the_reload(guarded, passwords):
 
 
 @pytest.mark.sol
+def test_a_user_who_is_back_has_his_session_back(guarded, passwords):
+    """Alice is out of the file at one SIGHUP and in it at the next: bob does not get her Session, and she has it with what
+    was queued; that she is back ends no connection."""
+    durable = {"clean": False, "properties_": {"session_expiry_interval": 600}}
+    alone, both = f"bob:{GOOD_HASH}\n", f"alice:{GOOD_HASH}\nbob:{GOOD_HASH}\n"
+    with guarded.client("device", V5, **durable, **ALICE) as w:
+        w.subscribe(("secret", 1))
+        w.disconnect()
+    with guarded.client("p", V5, **BOB) as bob:
+        bob.publish("secret", b"for alice", 1)
+        for text in (alone, both):
+            passwords.write_text(text)
+            reload(guarded)
+        for clean in (True, False):
+            assert attempt(guarded, V5, client_id="device", clean=clean, **BOB) == 0x87
+        with guarded.client("device", V5, **durable, **ALICE) as w:
+            assert w.connack.session_present
+            assert w.take().payload == b"for alice"
+            w.disconnect()
+        bob.ping()
+    check_healthy(guarded, **ALICE)
+
+
+@pytest.mark.sol
+def test_a_file_without_users_keeps_the_old_ones(guarded, passwords):
+    """SIGHUP while the file is empty, or has nothing but comments, as one that is just being written: an ERROR, and nobody
+    is closed or kept out."""
+    with survives(guarded, **ALICE), guarded.client("a", V5, **ALICE) as alice:
+        for n, text in enumerate(("", "# nobody\n\n")):
+            passwords.write_text(text)
+            reload(guarded)
+            assert guarded.log().count("no user is left in it") == n + 1
+            alice.ping()
+            guarded.client("b", V5, **BOB).disconnect()
+            assert attempt(guarded, V5) == 0x87
+        alice.disconnect()
+
+
+@pytest.mark.sol
 def test_a_file_that_cannot_be_read_keeps_the_old_users(guarded, passwords):
     """SIGHUP with a broken or missing password file, or a folder in its place: an ERROR, and the old users stay, alone."""
     with survives(guarded, **ALICE):

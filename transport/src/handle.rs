@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{after, bounded, select};
-use sol_engine::{Answer, EngineConfig, Message, Query, Revoked, ShardId};
+use sol_engine::{Answer, ChangedUser, EngineConfig, Message, Query, ShardId};
 
 use crate::counters::Counters;
 use crate::mailbox::{Exchange, Mail};
@@ -65,10 +65,10 @@ impl Handle {
         self.exchange.post_all(|| Mail::Reload(Arc::clone(&config)));
     }
 
-    /// Ends the connections that these logins let in.
-    pub fn revoke(&self, revoked: Vec<Revoked>) {
-        let revoked = Arc::new(revoked);
-        self.exchange.post_all(|| Mail::Revoke(Arc::clone(&revoked)));
+    /// Tells the shards what has become of these users.
+    pub fn change_users(&self, changed: Vec<ChangedUser>) {
+        let changed = Arc::new(changed);
+        self.exchange.post_all(|| Mail::Users(Arc::clone(&changed)));
     }
 
     /// Stops the shards: clients are told, what was sent to them leaves, and [`crate::Shards::join`] returns. Harmless

@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use socket2::Socket;
-use sol_engine::{AuthOutcome, ConnectionId, EngineConfig, Handover, Message, Query, Revoked, ShardId, ShardMessage};
+use sol_engine::{
+    AuthOutcome, ChangedUser, ConnectionId, EngineConfig, Handover, Message, Query, ShardId, ShardMessage,
+};
 
 use crate::ShardAnswer;
 use crate::backend::Wake;
@@ -28,8 +30,8 @@ pub(crate) enum Mail {
     Publish(Box<Message>),
     /// New limits.
     Reload(Arc<EngineConfig>),
-    /// Logins that would fail now.
-    Revoke(Arc<Vec<Revoked>>),
+    /// Users that are others than before.
+    Users(Arc<Vec<ChangedUser>>),
     /// The broker stops.
     Stop,
 }

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::event::Cause;
 use crate::fanout::Hold;
 use crate::ids::{ConnectionId, ShardId};
-use crate::input::Revoked;
+use crate::input::{ChangedUser, UserChange};
 use crate::time::Now;
 
 impl Engine {
@@ -78,20 +78,23 @@ impl Engine {
         }
     }
 
-    /// Ends the connections that these logins let in, and marks the Sessions of users who are gone.
-    pub(crate) fn on_revoke(&mut self, now: Now, revoked: &[Revoked], effects: &mut Effects) {
-        let gone: BTreeMap<&str, bool> = revoked
+    /// Ends the connections of logins that may be wrong now, and notes whose Sessions have no owner any more, or have him
+    /// again.
+    pub(crate) fn on_users(&mut self, now: Now, changed: &[ChangedUser], effects: &mut Effects) {
+        let changes: BTreeMap<&str, UserChange> = changed
             .iter()
-            .map(|revoked| (&*revoked.username, revoked.is_gone))
+            .map(|changed| (&*changed.username, changed.change))
             .collect();
         let mut ends = alloc::vec::Vec::new();
         for session in self.clients.sessions.iter_mut() {
             if let Some(user) = session.user.as_deref_mut()
                 && user.vouched
-                && let Some(&is_gone) = gone.get(&*user.name)
+                && let Some(&change) = changes.get(&*user.name)
             {
-                user.is_gone = is_gone;
-                ends.extend(session.connection);
+                user.is_gone = change == UserChange::Gone;
+                if change != UserChange::Added {
+                    ends.extend(session.connection);
+                }
             }
         }
         for id in ends {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sol_engine::{AuthOutcome, EngineConfig, Input, ListenerRules, Revoked};
+use sol_engine::{AuthOutcome, ChangedUser, EngineConfig, Input, ListenerRules, UserChange};
 
 use crate::support::*;
 
@@ -102,13 +102,13 @@ fn an_unconfirmed_name_owns_nothing() {
     });
 }
 
-fn revoke(node: &mut Node, username: &str, is_gone: bool) {
-    let revoked = [Revoked {
+fn change_user(node: &mut Node, username: &str, change: UserChange) {
+    let changed = [ChangedUser {
         username: username.into(),
-        is_gone,
+        change,
     }];
     for shard in 0..node.engines.len() {
-        node.input(shard, Input::Revoke(&revoked));
+        node.input(shard, Input::Users(&changed));
     }
     node.run();
 }
@@ -120,7 +120,7 @@ fn a_revoked_login_ends() {
         let clients: Vec<_> = (0..4).map(|n| log_in(node, &format!("a{n}"), "alice", true)).collect();
         let bob = log_in(node, "bob", "bob", true);
         let anonymous = node.connect(V5, "alice");
-        revoke(node, "alice", false);
+        change_user(node, "alice", UserChange::Changed);
         for client in clients {
             node.expect(client, &["CONNACK 00", "DISCONNECT 87", "CLOSE"]);
         }
@@ -137,15 +137,35 @@ fn a_revoked_login_ends() {
 fn a_session_without_its_user_is_not_handed_over() {
     in_each_node(asking(), |node| {
         prepare(node);
-        revoke(node, "alice", false);
+        change_user(node, "alice", UserChange::Changed);
         let device = log_in(node, "device", "alice", false);
         node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
         node.lose(device);
-        revoke(node, "alice", true);
+        change_user(node, "alice", UserChange::Gone);
         let bob = log_in(node, "device", "bob", false);
         node.expect(bob, &["CONNACK 00"]);
         node.lose(bob);
         let alice = log_in(node, "device", "alice", false);
         node.expect(alice, &["CONNACK 87", "CLOSE"]);
+    });
+}
+
+/// A user who was gone and is back owns again what nobody has taken meanwhile, and keeps what is queued; that he is back
+/// ends no connection.
+#[test]
+fn a_user_who_is_back_owns_his_session() {
+    in_each_node(asking(), |node| {
+        prepare(node);
+        change_user(node, "alice", UserChange::Gone);
+        change_user(node, "alice", UserChange::Added);
+        for clean in [false, true] {
+            let bob = log_in(node, "device", "bob", clean);
+            node.expect(bob, &["CONNACK 87", "CLOSE"]);
+        }
+        let device = log_in(node, "device", "alice", false);
+        node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
+        change_user(node, "alice", UserChange::Added);
+        node.ping(device);
+        node.expect(device, &["PINGRESP"]);
     });
 }

@@ -28,8 +28,8 @@ impl<O: Observer> Core<O> {
                     self.tell(None, Input::Publish(message));
                 }
                 Some(Mail::Reload(config)) => self.reload(&config),
-                Some(Mail::Revoke(revoked)) => {
-                    self.tell(None, Input::Revoke(&revoked));
+                Some(Mail::Users(changed)) => {
+                    self.tell(None, Input::Users(&changed));
                 }
                 Some(Mail::Stop) => self.begin_stop(backend),
                 None => return,
