@@ -283,9 +283,9 @@ impl Sender {
 
     /// The connection is gone: all that is unfinished has to be taken up again on the next one.
     pub(crate) fn rewind(&mut self) {
-        self.cursor = 0;
+        let sent = core::mem::take(&mut self.cursor);
         self.outstanding = 0;
-        for owed in self.window.iter_mut().flatten() {
+        for owed in self.window.iter_mut().take(sent).flatten() {
             owed.dup |= matches!(owed.flow, SenderFlow::ExpectPuback | SenderFlow::ExpectPubrec);
         }
     }
@@ -468,6 +468,22 @@ mod tests {
             }
             assert!(sender.is_idle());
         }
+    }
+
+    /// [MQTT-3.3.1-1]: what waited for the journal through one connection, and for a CONNACK through the next, was never
+    /// sent: it is no repeat.
+    #[test]
+    fn what_was_never_sent_is_no_repeat() {
+        let mut sender = Sender::default();
+        let mut held = owed();
+        held.flow = SenderFlow::ExpectDurable;
+        let id = sender.begin(held);
+        sender.rewind();
+        sender.get_mut(id).unwrap().flow = SenderFlow::ExpectPubrec;
+        sender.rewind();
+        assert!(!sender.next_resend(1).unwrap().1.dup);
+        sender.rewind();
+        assert!(sender.next_resend(1).unwrap().1.dup);
     }
 
     /// Acknowledgements of identifiers that are not in use change nothing.
