@@ -219,9 +219,9 @@ impl Oracle {
         for debt in std::mem::take(&mut self.group_debts) {
             let members: BTreeSet<SessionId> = (self.members(&debt.share, &debt.filter, debt.number))
                 .map(|s| self.subscriptions[s].session)
-                .filter(|&id| self.session(id).ended.is_none())
                 .collect();
-            if !members.iter().all(|id| ready.contains(id)) {
+            let is_over = |id: SessionId| self.session(id).ended.is_some();
+            if !members.iter().all(|&id| is_over(id) || ready.contains(&id)) {
                 kept.push(debt);
             } else if !members.iter().any(|&id| self.is_excused(id, debt.number)) {
                 self.missing.push(format!("{} to {}", debt.number, debt.filter));
