@@ -146,7 +146,10 @@ impl Engine {
                 .sessions
                 .get_mut(key)
                 .and_then(|session| session.acks.as_mut());
-            if let Some(again) = acks.and_then(|acks| acks.find_mut(lane, ready.packet_id)) {
+            // A QoS 1 message that came again is another one, of which something else may have become.
+            if lane == Lane::PubRec
+                && let Some(again) = acks.and_then(|acks| acks.find_mut(lane, ready.packet_id))
+            {
                 again.reason_code = ready.reason_code;
             }
             return;

@@ -456,6 +456,29 @@ fn what_is_sent_again_is_acknowledged_in_order() {
     }
 }
 
+/// A QoS 1 message that a client sends again is another one: its PUBACK says what became of it, not of the first.
+#[test]
+fn a_second_publish_has_an_answer_of_its_own() {
+    in_every_node(|node| {
+        if node.engines.len() < 2 {
+            return;
+        }
+        let (name, topic) = (node.name_on(0, "publisher"), node.topic_on(1, "t"));
+        let subscriber = node.name_on(0, "subscriber");
+        let (publisher, subscriber) = (node.connect_durable(V5, &name), node.connect(V5, &subscriber));
+        node.hold_mail();
+        node.retain(publisher, &topic, 1, 1, "x");
+        node.lose(publisher);
+        node.subscribe(subscriber, &[&topic], 0);
+        let publisher = node.resume(V5, &name, 3_600);
+        node.publish_with(publisher, &topic, 1, 1, "x", |publish| {
+            (publish.retain, publish.dup) = (true, true);
+        });
+        node.release_mail();
+        node.expect(publisher, &["CONNACK 00 present", "PUBACK #1"]);
+    });
+}
+
 /// A Subscription made while an earlier one's replay goes on gets the retained messages of its topics too, those that
 /// came live before it among them [MQTT-3.3.1-9]; the earlier replay does not repeat them.
 #[test]
