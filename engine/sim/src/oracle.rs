@@ -113,10 +113,11 @@ impl Oracle {
         self.links.get(&link).copied()
     }
 
-    /// Whether a Session exists.
+    /// The smallest Maximum Packet Size that a Session's client has had, if there is this Session.
     #[must_use]
-    pub fn is_current(&self, id: SessionId) -> bool {
-        self.current.values().any(|&current| current == id)
+    pub fn packet_max(&self, id: SessionId) -> Option<usize> {
+        let is_current = self.current.values().any(|&current| current == id);
+        is_current.then(|| self.session(id).packet_max)
     }
 
     /// All topics that were published to with RETAIN.
@@ -169,6 +170,9 @@ impl Oracle {
             self.current.insert(who, id);
             self.links.insert(link, id);
         }
+        if self.session(id).blurred {
+            self.forgive_session(id);
+        }
         self.session_mut(id).activate(at);
         Ok(())
     }
@@ -206,8 +210,8 @@ impl Oracle {
             let refuses = self.refuses && self.sessions[id].version == ProtocolVersion::V5;
             if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
-                // to hear has ended the exchange [MQTT-4.3.3-9].
-                if refuses && known.is_some() {
+                // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
+                if refuses && known.is_some() || self.sessions[id].blurred {
                     life.may_come_again();
                     life.expires
                         .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));

@@ -97,12 +97,16 @@ impl Flights {
         }
     }
 
-    /// How many deliveries of Sessions that matter have not ended.
-    pub(crate) fn unfinished(&self, matters: impl Fn(SessionId) -> bool) -> usize {
-        self.0
-            .iter()
-            .filter(|(id, _)| matters(**id))
-            .map(|(_, flights)| flights.len())
-            .sum()
+    /// How many deliveries have not ended, of Sessions that `packet_max` knows a Maximum Packet Size of and no larger than
+    /// that.
+    pub(crate) fn unfinished(&self, packet_max: impl Fn(SessionId) -> Option<usize>) -> usize {
+        let unfinished = |(&id, flights): (&SessionId, &BTreeMap<u16, Flight>)| {
+            let max = packet_max(id).unwrap_or_default();
+            flights
+                .values()
+                .filter(|flight| flight.payload.len() + 96 <= max)
+                .count()
+        };
+        self.0.iter().map(unfinished).sum()
     }
 }

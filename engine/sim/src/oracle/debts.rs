@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sol_codec::QoS;
 
 use super::{LinkId, Number, Oracle, Rest, SessionId, matches};
-use crate::violation::{Verdict, ensure};
+use crate::violation::{Verdict, Violation, ensure};
 
 /// One member of a Shared Subscription must get a message.
 #[derive(Debug)]
@@ -144,8 +144,8 @@ impl Oracle {
             .map(|(_, &id)| id)
             .collect();
         for &id in &ready {
-            self.collect_acknowledged(id)?;
-            self.collect_unacknowledged(id);
+            let missing = self.collect_acknowledged(id)?;
+            self.collect_unacknowledged(id, &missing);
         }
         self.collect_groups(&ready);
         self.collect_replays(&ready)?;
@@ -157,7 +157,7 @@ impl Oracle {
         })
     }
 
-    fn collect_acknowledged(&mut self, id: SessionId) -> Verdict {
+    fn collect_acknowledged(&mut self, id: SessionId) -> Result<Vec<Number>, Violation> {
         let owed = std::mem::take(&mut self.session_mut(id).owed);
         let owed = owed.into_iter().filter(|&number| !self.is_excused(id, number));
         let missing: Vec<Number> = owed
@@ -176,7 +176,8 @@ impl Oracle {
                 "client {who} was told of {} drops and misses {missing:?}",
                 session.dropped
             )
-        })
+        })?;
+        Ok(missing)
     }
 
     /// Whether one of those that cannot be told apart was this one.
@@ -192,7 +193,7 @@ impl Oracle {
     }
 
     /// QoS 0 may be lost, but not without a reason while a connection stands and takes what comes.
-    fn collect_unacknowledged(&mut self, id: SessionId) {
+    fn collect_unacknowledged(&mut self, id: SessionId, missing: &[Number]) {
         let lost = self
             .open
             .iter()
@@ -204,6 +205,7 @@ impl Oracle {
                 session.active.is_some_and(|active| active < life.first)
                     && !life.refused
                     && !life.doubtful
+                    && !missing.contains(&number)
                     && !session.copies.contains_key(&number)
                     && !self.is_unnamed(id, number)
                     && self.owed_qos(id, number) == Some(QoS::AtMostOnce)
@@ -223,11 +225,22 @@ impl Oracle {
             let is_over = |id: SessionId| self.session(id).ended.is_some();
             if !members.iter().all(|&id| is_over(id) || ready.contains(&id)) {
                 kept.push(debt);
-            } else if !members.iter().any(|&id| self.is_excused(id, debt.number)) {
+            } else if !members.iter().any(|&id| self.is_excused(id, debt.number)) && !self.may_be_served(&debt) {
                 self.missing.push(format!("{} to {}", debt.number, debt.filter));
             }
         }
         self.group_debts = kept;
+    }
+
+    /// Whether a member may have got a message although nothing shows it: at QoS 0 after another one had lost it, or as
+    /// the copy that was taken for that of a Subscription of its own.
+    fn may_be_served(&self, debt: &GroupDebt) -> bool {
+        let mut members = self.members(&debt.share, &debt.filter, debt.number);
+        members.any(|s| {
+            let member = &self.subscriptions[s];
+            let copies = &self.session(member.session).copies;
+            member.options.qos == QoS::AtMostOnce || copies.contains_key(&debt.number)
+        })
     }
 
     fn collect_replays(&mut self, ready: &[SessionId]) -> Verdict {

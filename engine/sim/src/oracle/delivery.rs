@@ -199,7 +199,7 @@ impl Oracle {
         let copies = copies.copied().unwrap_or_default();
         let exactly = arrival.received.qos == QoS::ExactlyOnce;
         // What a group has lost may come back to the member that had it.
-        let back = if causes.groups.is_empty() || exactly {
+        let back = if causes.groups.is_empty() {
             0
         } else {
             self.losses(number)
@@ -210,18 +210,23 @@ impl Oracle {
         ensure(fits, rule, || self.describe("comes too often", number, arrival))
     }
 
-    /// How often a member of a group that a message may have gone to was lost since.
+    /// How many copies of a message may have been lost since with members of groups that it went to. A QoS 2 delivery
+    /// stays where it has begun.
     fn losses(&self, number: Number) -> u32 {
         let (message, first) = (self.message(number), self.life(number).first);
         let shared = || {
             let may_be = |s: &&Subscription| s.share.is_some() && s.may_match(s.session, message, first);
             self.subscriptions.iter().filter(may_be)
         };
+        if !shared().any(|s| s.options.qos.min(message.qos) == QoS::AtLeastOnce) {
+            return 0;
+        }
         let members: BTreeSet<SessionId> = shared().map(|s| s.session).collect();
         let left = members.iter().flat_map(|&id| &self.session(id).left);
         let ended = shared().filter_map(|s| s.ending.as_ref());
         let over = members.iter().filter(|&&id| self.session(id).may_be_over(self.now));
-        (left.chain(ended).filter(|&&at| at > first).count() + over.count()) as u32
+        let losses = left.chain(ended).filter(|&&at| at > first).count() + over.count();
+        losses as u32 * self.life(number).times
     }
 
     /// First deliveries come in the order of publishing, by publisher, topic and QoS [MQTT-4.6.0-5, -6]; and what is
@@ -329,10 +334,7 @@ impl Oracle {
             copies.saturating_sub(life.times * plain(id))
         };
         let count: u32 = self.sessions.iter().enumerate().map(shared).sum();
-        let again = matching
-            .iter()
-            .any(|s| s.options.qos.min(message.qos) == QoS::AtLeastOnce);
-        let max = life.times * groups.len() as u32 + if again { self.losses(number) } else { 0 };
+        let max = life.times * groups.len() as u32 + self.losses(number);
         ensure(count <= max, "I5", || {
             self.describe("went to several members of a group", number, arrival)
         })

@@ -77,7 +77,7 @@ impl Life {
     /// It was perhaps published once more.
     pub(super) const fn may_come_again(&mut self) {
         self.times += 1;
-        self.replaced = None;
+        (self.settled, self.replaced) = (None, None);
     }
 
     /// Whether it may have expired by now.

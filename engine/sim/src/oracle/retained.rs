@@ -68,17 +68,20 @@ impl Oracle {
         for topic in topics {
             let candidates = self.candidates(&topic);
             let is = seen.get(&topic).copied();
-            let may_be_none = candidates
-                .iter()
-                .all(|&n| self.life(n).refused || self.life(n).doubtful)
-                || candidates.iter().any(|&n| self.is_none(n));
+            let is_unsure = |number: Number| {
+                let life = self.life(number);
+                life.refused || life.doubtful || life.settled.is_none()
+            };
+            let may_be_none = candidates.iter().all(|&n| is_unsure(n)) || candidates.iter().any(|&n| self.is_none(n));
             let right = is.map_or(may_be_none, |number| candidates.contains(&number));
             ensure(right, "I6", || {
                 format!("{topic} has message {is:?} retained, and may have {candidates:?}")
             })?;
             for other in candidates.into_iter().filter(|&number| Some(number) != is) {
+                // A Will whose time has just come may still be on its way.
+                let is_to_come = self.life(other).settled.is_none();
                 // Where nothing is retained, what cleared it goes on to say so.
-                if is.is_some() || !self.is_none(other) {
+                if !is_to_come && (is.is_some() || !self.is_none(other)) {
                     self.life_mut(other).replaced = Some(at);
                 }
             }

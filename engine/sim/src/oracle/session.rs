@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) active: Option<At>,
     /// Session Present of the next CONNACK; `None`: it may be either.
     pub(super) present: Option<bool>,
+    /// Nobody can say whether it is one Session or two: its client came back late, and again before a CONNACK told.
+    pub(super) blurred: bool,
     pub(super) expiry: u32,
     /// When it ends, if its client does not come back.
     pub(super) ends: Option<Instant>,
@@ -87,6 +89,7 @@ impl Session {
             link: None,
             active: None,
             present: Some(false),
+            blurred: false,
             expiry: 0,
             ends: None,
             ended: None,
@@ -127,6 +130,7 @@ impl Session {
     pub(super) fn come_back(&mut self, late: bool) {
         // Once in doubt it stays so until a CONNACK tells.
         let doubted = self.present.is_none();
+        self.blurred |= doubted;
         self.present = if late || doubted { None } else { Some(true) };
     }
 

@@ -99,12 +99,15 @@ impl Oracle {
         }
     }
 
-    /// Whether a Session is or was a member of a Shared Subscription.
+    /// Whether what a Session had begun to be sent may be over though its client has not acknowledged it: it is or was a
+    /// member of a Shared Subscription, or may be another one.
     #[must_use]
-    pub fn is_member(&self, session: SessionId) -> bool {
-        self.subscriptions
-            .iter()
-            .any(|s| s.session == session && s.share.is_some())
+    pub fn may_lend(&self, session: SessionId) -> bool {
+        self.session(session).blurred
+            || self
+                .subscriptions
+                .iter()
+                .any(|s| s.session == session && s.share.is_some())
     }
 
     /// A SUBACK leaves.
@@ -165,6 +168,15 @@ impl Oracle {
             if s.request == (link, packet_id) && s.ending.is_some() {
                 s.ended.get_or_insert(at);
             }
+        }
+    }
+
+    /// A Session may be another one: it owes nothing, and its Subscriptions may be there or not.
+    pub(super) fn forgive_session(&mut self, session: SessionId) {
+        self.session_mut(session).owed.clear();
+        self.forgive_groups_of(session);
+        for s in self.subscriptions.iter_mut().filter(|s| s.session == session) {
+            s.granted = None;
         }
     }
 

@@ -102,9 +102,8 @@ impl World {
         ensure(stored == 0, "I1", || {
             format!("{stored} messages are still in Sessions, and all are taken")
         })?;
-        let unfinished = self
-            .flights
-            .unfinished(|id| self.oracle.is_current(id) && !self.oracle.is_member(id));
+        let packet_max = |id| self.oracle.packet_max(id).filter(|_| !self.oracle.may_lend(id));
+        let unfinished = self.flights.unfinished(packet_max);
         ensure(unfinished == 0, "I7", || format!("{unfinished} deliveries do not end"))?;
         for party in &self.parties[..clients] {
             ensure(party.client.is_idle(), "I14", || {

@@ -150,7 +150,7 @@ impl World {
                     link: id,
                     quota: usize::from(quota.min(self.config.inflight_max)),
                     packet_max: link.connect.maximum_packet_size.map_or(usize::MAX, |max| max as usize),
-                    lends: self.oracle.is_member(session),
+                    lends: self.oracle.may_lend(session),
                 };
                 self.flights.publish(to, received)
             }
