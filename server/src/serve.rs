@@ -112,7 +112,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     if ready.is_some() && config.log.file.is_none() {
         warnings.push("in the background and without a log file nothing is logged".to_owned());
     }
-    forbid_core_files();
+    forbid_cores();
     let user_count = users.len();
     let verifier = Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX)
         .map_err(|error| format!("no verifier: {}", reason(&error)))?;
@@ -154,15 +154,20 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     }
 }
 
-/// Has a fault of ours leave no core file: passwords and messages would stand in it.
-fn forbid_core_files() {
-    let limit = getrlimit(Resource::Core);
-    // It can always be lowered; a system that thinks otherwise has its own reason.
+/// Most bytes of a core file. On Linux a limit of 0 holds for files alone, and a program that `core_pattern` pipes to is
+/// given everything; 1 is what forbids that, too, and is less than any file may have. (To make the process undumpable
+/// would do as well, but hides its descriptors from the user who runs it.)
+const CORE_BYTES_MAX: u64 = if cfg!(target_os = "linux") { 1 } else { 0 };
+
+/// Has a fault of ours leave no core: passwords and messages would stand in it.
+fn forbid_cores() {
+    let maximum = getrlimit(Resource::Core).maximum;
+    // A lower limit can always be set; a system that thinks otherwise has its own reason.
     let _ = setrlimit(
         Resource::Core,
         Rlimit {
-            current: Some(0),
-            maximum: limit.maximum,
+            current: Some(maximum.map_or(CORE_BYTES_MAX, |maximum| maximum.min(CORE_BYTES_MAX))),
+            maximum,
         },
     );
 }
