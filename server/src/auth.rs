@@ -8,7 +8,15 @@
 //! A step of SCRAM costs the broker a few HMACs, whoever it is about, since it is the client that computes the hash. So it
 //! is answered at once, too, and no flood of passwords delays it. Nothing is kept between the steps: what has to be
 //! remembered of an exchange goes out with its challenge and comes back with the client's answer, which is checked against
-//! the users of that moment. Somebody who does not exist, or has no keys for SCRAM, is challenged as if he did.
+//! the users of that moment.
+//!
+//! # Which users exist
+//! is told to nobody by an answer or its time. A name without a user has a stand-in of a kind that some users have; a plain
+//! password for it costs what one costs for those, and SCRAM asks what it asks of them. A user without keys for SCRAM is
+//! challenged as if he had some. Challenges for one name have the same salt and iterations each time. Not hidden is what a
+//! change makes visible: stand-ins depend on a secret that ends with the process, so that over a restart the salt of a user
+//! stays and that of nobody is another; and on how many entries are of which kind, so that a stand-in may be of another
+//! kind when the file is read again. Nor is hidden that a password which was right before is answered sooner: it is right.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,7 +33,7 @@ use sha2::{Digest, Sha512_256};
 use sol_engine::ChangedUser;
 use subtle::ConstantTimeEq;
 
-use crate::password_file::{PASSWORD_BYTES_MAX, Stored, Users};
+use crate::password_file::{PASSWORD_BYTES_MAX, Pick, Stored, Users};
 use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
 
 /// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
@@ -319,7 +327,7 @@ impl Shared {
 
     /// The keys of a user, or what stands in for them, and whether they are a user's. Takes as long for either.
     fn scram_keys(&self, users: &Users, user: &str) -> (bool, Keys) {
-        let stand_in = Keys::of_nobody(&self.key, user, users.usual_iterations());
+        let stand_in = Keys::of_nobody(&self.key, user, users.scram_kind(user, self.pick(user)));
         match users.scram(user) {
             Some(keys) => (true, keys.clone()),
             None => (false, stand_in),
@@ -377,7 +385,7 @@ impl Shared {
             Some((tag, false)) => Some(tag),
             None => None,
         };
-        let accepted = users.verify(user, password);
+        let accepted = users.verify(user, password, self.pick(user));
         if let Some(tag) = tag.filter(|_| accepted) {
             // One tag a user, and only for users of the file: the map is bounded by the file.
             self.cache().insert(user.into(), tag);
@@ -387,6 +395,24 @@ impl Shared {
 
     fn users(&self) -> Arc<Users> {
         Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Which stand-in this name has, for as long as the broker runs.
+    fn pick(&self, user: &str) -> Pick {
+        let digest = Sha512_256::new()
+            .chain_update(self.key)
+            .chain_update(b"stand-in of ")
+            .chain_update(user);
+        let halves: Tag = digest.finalize().into();
+        let number = |at: usize| {
+            halves[at..at + 8]
+                .iter()
+                .fold(0, |number, &byte| number << 8 | u64::from(byte))
+        };
+        Pick {
+            kind: number(0),
+            scram_kind: number(8),
+        }
     }
 
     fn tag(&self, stored: &Stored, password: &[u8]) -> Tag {

@@ -92,6 +92,12 @@ fn scram_keys(user: &str, password: &[u8], iterations: u32) -> Result<String, St
     if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
         return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
     }
+    if user.len() > scram::USER_BYTES_MAX {
+        return Err(format!(
+            "SCRAM takes user names of at most {} bytes",
+            scram::USER_BYTES_MAX
+        ));
+    }
     // A client sends its name prepared, so another form of it would never be found.
     if scram::prepare(user).as_deref() != Some(user) {
         return Err(match scram::prepare(user) {
@@ -216,15 +222,14 @@ fn hash_all(before: &[u8], scheme: Scheme) -> Result<(Vec<u8>, String), String> 
             continue;
         };
         let password = text.get(user.len() + 1..).unwrap_or_default();
-        if is_hash(password) {
+        let at = |text| format!("line {}: {text}", index + 1);
+        if is_hash(password).map_err(at)? {
             after.extend_from_slice(line);
             kept += 1;
             continue;
         }
         let name = String::from_utf8_lossy(user);
-        let hash = scheme
-            .hash(&name, password)
-            .map_err(|text| format!("line {}: {text}", index + 1))?;
+        let hash = scheme.hash(&name, password).map_err(at)?;
         after.extend_from_slice(user);
         after.extend_from_slice(format!(":{hash}\n").as_bytes());
         hashed += 1;
@@ -233,10 +238,18 @@ fn hash_all(before: &[u8], scheme: Scheme) -> Result<(Vec<u8>, String), String> 
 }
 
 /// Whether this is a hash, of crypt(3), SCRAM or Mosquitto: those are not hashed again.
-fn is_hash(password: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(password) else {
-        return false;
+///
+/// # Errors
+/// It begins like a hash, `$name$`, and is none: hashed as a password it would lock its user out for good. The sentence
+/// does not repeat the text.
+fn is_hash(password: &[u8]) -> Result<bool, String> {
+    let begins_like_one = match password.split(|&byte| byte == b'$').collect::<Vec<_>>()[..] {
+        [b"", name, _, ..] => !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'),
+        _ => false,
     };
+    if !begins_like_one {
+        return Ok(false);
+    }
     let mosquitto = |text: &str| {
         let fields: Vec<_> = text.split('$').collect();
         match fields[..] {
@@ -246,7 +259,11 @@ fn is_hash(password: &[u8]) -> bool {
             _ => false,
         }
     };
-    Stored::parse(text).is_ok() || mosquitto(text)
+    let text = std::str::from_utf8(password).unwrap_or_default();
+    if Stored::parse(text).is_ok() || mosquitto(text) {
+        return Ok(true);
+    }
+    Err("begins like a hash and is none; if it is a password, set it by `sol passwd FILE USER`".to_owned())
 }
 
 fn user_of(line: &[u8]) -> Option<&[u8]> {
@@ -317,7 +334,12 @@ impl Drop for Leftover {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::password_file::Users;
+    use crate::password_file::{Pick, Users};
+
+    /// Whether this is the user's password.
+    fn is_right(users: &Users, user: &str, password: &[u8]) -> bool {
+        users.verify(user, password, Pick { kind: 0, scram_kind: 0 })
+    }
 
     /// A new hash looks as the old tool's did and is read back; two hashes of one password differ.
     #[test]
@@ -349,6 +371,7 @@ mod tests {
             ("ann", b"\xFF"),
             ("ann", b"a\x07"),
             ("a\u{AD}nn", b"secret"),
+            (&"x".repeat(scram::USER_BYTES_MAX + 1), b"secret"),
         ] {
             assert!(hash(user, password).is_err(), "{user:?} {password:?}");
         }
@@ -360,7 +383,7 @@ mod tests {
         let (after, done) = apply(before.as_bytes(), &Change::HashAll(Scheme::Scram(4_096))).unwrap();
         assert_eq!(done, "1 passwords hashed, 1 hashes kept");
         let users = Users::parse("p".as_ref(), &after).unwrap();
-        assert!(users.verify("ann", b"secret") && users.scram("bob").is_some());
+        assert!(is_right(&users, "ann", b"secret") && users.scram("bob").is_some());
     }
 
     /// Adding, changing and deleting touch the lines of that user alone, byte for byte.
@@ -390,13 +413,15 @@ mod tests {
     #[test]
     fn hashing_a_whole_file() {
         let mosquitto = format!("m:$6$c2FsdA==${}==", "A".repeat(86));
-        let before = format!("# team\nann:secret\n\nbob:p:a$$\n{mosquitto}\nend:$6$x");
+        let before = format!("# team\nann:secret\n\nbob:p:a$$\n{mosquitto}\nend:$6x");
         let (after, done) = apply(before.as_bytes(), &Change::HashAll(Scheme::Crypt)).unwrap();
         assert_eq!(done, "3 passwords hashed, 1 hashes kept");
         let text = String::from_utf8(after.clone()).unwrap();
         assert!(text.starts_with("# team\nann:$6$") && text.contains(&mosquitto));
         let users = Users::parse("p".as_ref(), text.replace(&mosquitto, "").as_bytes()).unwrap();
-        assert!(users.verify("ann", b"secret") && users.verify("bob", b"p:a$$") && users.verify("end", b"$6$x"));
+        assert!(
+            is_right(&users, "ann", b"secret") && is_right(&users, "bob", b"p:a$$") && is_right(&users, "end", b"$6x")
+        );
         assert_eq!(
             apply(&after, &Change::HashAll(Scheme::Crypt)).unwrap(),
             (after, "0 passwords hashed, 4 hashes kept".to_owned())
@@ -406,6 +431,46 @@ mod tests {
             Err("line 2: a line is user:password or user:hash".to_owned())
         );
         assert!(apply(b"ann:\n", &Change::HashAll(Scheme::Crypt)).is_err());
+    }
+
+    /// What begins like a hash and is none was cut short or comes from elsewhere: it is named by its line, never hashed as a
+    /// password, and nothing of it is repeated. A `$` alone makes no hash.
+    #[test]
+    fn a_broken_hash_is_no_password() {
+        let scram = Scheme::Scram(4_096).hash("ann", b"secret").unwrap();
+        let crypt = hash_password(b"secret").unwrap();
+        for broken in [
+            &scram[..scram.len() - 1],
+            &scram.replace("$4096$", "$4095$"),
+            "$scram-sha-256$",
+            &crypt[..crypt.len() - 1],
+            &format!("{crypt}$"),
+            "$5$salt",
+            "$6$",
+            "$6$\u{FC}$x",
+            "$1$abcdefgh$0123456789012345678901",
+            "$2b$12$abcdefghijklmnopqrstuv",
+            "$7$101$a$b",
+            "$y$j9T$salt$hash",
+            "$argon2id$x",
+        ] {
+            let before = format!("bob:plain\nann:{broken}\n");
+            for scheme in [Scheme::Crypt, Scheme::Scram(4_096)] {
+                assert_eq!(
+                    apply(before.as_bytes(), &Change::HashAll(scheme)).map(|(_, done)| done),
+                    Err(
+                        "line 2: begins like a hash and is none; if it is a password, set it by `sol passwd FILE USER`"
+                            .to_owned()
+                    ),
+                    "{broken}"
+                );
+            }
+        }
+        for password in ["$", "$$", "$$x", "$ecret", "$a b$c", "a$6$b"] {
+            let (after, _) = apply(format!("ann:{password}\n").as_bytes(), &Change::HashAll(Scheme::Crypt)).unwrap();
+            let users = Users::parse("p".as_ref(), &after).unwrap();
+            assert!(is_right(&users, "ann", password.as_bytes()), "{password}");
+        }
     }
 
     /// The file is replaced as a whole, through a link, and nothing stays beside it. A new one is for its owner alone; of

@@ -8,17 +8,18 @@
 //! too, with another meaning: its last field has 88 characters and ends in `==`, crypt(3)'s has 86 and never an `=`. A
 //! hash that cannot be checked refuses the file, because its user could never log in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use base64ct::{Base64, Encoding};
 use sha_crypt::{PasswordVerifier, ShaCrypt};
 use sol_engine::{ChangedUser, UserChange};
 
 use crate::config::{Diagnostic, reason};
-use crate::scram::{self, Keys};
+use crate::scram::{self, Keys, ScramKind};
 
 /// Longest password, in bytes: the limit of crypt(3), and of what one login may cost.
 pub const PASSWORD_BYTES_MAX: usize = 512;
@@ -37,12 +38,16 @@ pub enum Stored {
 }
 
 /// Users and their hashes.
+///
+/// Who is not in the file has a stand-in: an entry that no password has, of a kind that entries of the file have, as often
+/// as they have it. Which one is a matter of the name and a secret of the caller's alone. So for a file of several kinds,
+/// too, a name without a user costs what some user costs, and always the same.
 #[derive(Clone, Debug)]
 pub struct Users {
     entries: HashMap<Box<str>, Stored>,
-    /// Checked in place of a user who does not exist.
-    dummy: Stored,
-    usual_iterations: u32,
+    /// A stand-in of each kind.
+    kinds: Kinds<Stored>,
+    scram_kinds: Kinds<ScramKind>,
 }
 
 impl Users {
@@ -105,13 +110,17 @@ impl Users {
     }
 
     fn new(entries: HashMap<Box<str>, Stored>) -> Self {
-        let dummy = Stored::dummy(entries.values());
-        let iterations = entries.values().filter_map(Stored::scram).map(Keys::iterations);
-        let usual_iterations = most_frequent(iterations).unwrap_or(scram::ITERATIONS_DEFAULT);
+        let costs = Kinds::of(entries.values().map(Stored::cost), ("$6$", 0));
+        let kinds = costs.map(|(beginning, salt_bytes)| Stored::stand_in(beginning, salt_bytes));
+        let usual = ScramKind {
+            iterations: scram::ITERATIONS_DEFAULT,
+            salt_bytes: scram::SALT_BYTES,
+        };
+        let scram_kinds = Kinds::of(entries.values().filter_map(Stored::scram).map(Keys::kind), usual);
         Self {
             entries,
-            dummy,
-            usual_iterations,
+            kinds,
+            scram_kinds,
         }
     }
 
@@ -150,20 +159,72 @@ impl Users {
         self.get(user)?.scram()
     }
 
-    /// The iterations that most users with keys for SCRAM have.
-    pub const fn usual_iterations(&self) -> u32 {
-        self.usual_iterations
+    /// What SCRAM asks of somebody who has no keys for it; the same for the same `pick`.
+    pub fn scram_kind(&self, user: &str, pick: Pick) -> ScramKind {
+        let stand_in = self.get(user).is_none().then(|| self.kinds.pick(pick.kind));
+        match stand_in.and_then(Stored::scram) {
+            // What the plain password would cost, too.
+            Some(keys) => keys.kind(),
+            None => *self.scram_kinds.pick(pick.scram_kind),
+        }
     }
 
-    /// Checks a password; takes milliseconds, and as long for a user who does not exist.
-    pub fn verify(&self, user: &str, password: &[u8]) -> bool {
+    /// Checks a password; takes milliseconds. For a user who does not exist it takes as long as for some user, who is
+    /// chosen by `pick`.
+    pub fn verify(&self, user: &str, password: &[u8], pick: Pick) -> bool {
         match self.get(user) {
             Some(stored) => stored.matches(password),
             None => {
-                self.dummy.matches(password);
+                self.kinds.pick(pick.kind).matches(password);
                 false
             }
         }
+    }
+}
+
+/// Which stand-in a name has: random, and always the same for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick {
+    /// Among all kinds of entries.
+    pub kind: u64,
+    /// Among the kinds of keys for SCRAM.
+    pub scram_kind: u64,
+}
+
+/// The different kinds that entries are of, in a fixed order, each with the number of entries up to its last.
+#[derive(Clone, Debug)]
+struct Kinds<T>(Vec<(u64, T)>);
+
+impl<T> Kinds<T> {
+    /// Sorts kinds out; `usual` if there is none.
+    fn of(all: impl Iterator<Item = T>, usual: T) -> Self
+    where
+        T: Ord,
+    {
+        let mut counts = BTreeMap::<T, u64>::new();
+        for one in all {
+            *counts.entry(one).or_default() += 1;
+        }
+        if counts.is_empty() {
+            counts.insert(usual, 1);
+        }
+        let mut sum = 0;
+        let summed = counts.into_iter().map(|(one, count)| {
+            sum += count;
+            (sum, one)
+        });
+        Self(summed.collect())
+    }
+
+    fn map<U>(self, change: impl Fn(T) -> U) -> Kinds<U> {
+        Kinds(self.0.into_iter().map(|(sum, one)| (sum, change(one))).collect())
+    }
+
+    /// One of them, as often as entries are of its kind.
+    fn pick(&self, random: u64) -> &T {
+        let total = self.0.last().map_or(1, |(sum, _)| *sum);
+        let at = self.0.partition_point(|(sum, _)| *sum <= random % total);
+        &self.0[at].1
     }
 }
 
@@ -214,45 +275,38 @@ impl Stored {
         same && allowed
     }
 
-    /// A hash that no password has, and that costs what most of `entries` cost.
-    fn dummy<'a>(entries: impl Iterator<Item = &'a Self>) -> Self {
-        let cost = most_frequent(entries.map(Self::cost)).unwrap_or("$6$");
-        let digest_len = if cost.starts_with("$5$") {
+    /// A hash that no password has, of this [`cost`](Self::cost).
+    fn stand_in(beginning: &str, salt_bytes: usize) -> Self {
+        let digest_len = if beginning.starts_with("$5$") {
             SHA256_CHARS
         } else {
             SHA512_CHARS
         };
-        let crypt = |cost: &str| Self::Crypt(format!("{cost}nobodynobodynobo${}", ".".repeat(digest_len)).into());
-        match cost.strip_prefix(scram::PREFIX) {
-            None => crypt(cost),
-            Some(_) => {
-                let key = format!("{}=", "A".repeat(43));
-                Self::parse(&format!("{cost}bm9ib2R5bm9ib2R5bm9ibw==${key}${key}")).unwrap_or_else(|_| crypt("$6$"))
-            }
+        let crypt = |beginning: &str| {
+            let digest = ".".repeat(digest_len);
+            Self::Crypt(format!("{beginning}nobodynobodynobo${digest}").into())
+        };
+        if !beginning.starts_with(scram::PREFIX) {
+            return crypt(beginning);
         }
+        let (salt, key) = (vec![0; salt_bytes], [0; 32]);
+        let (salt, key) = (Base64::encode_string(&salt), Base64::encode_string(&key));
+        Self::parse(&format!("{beginning}{salt}${key}${key}")).unwrap_or_else(|_| crypt("$6$"))
     }
 
-    /// The beginning that says what a check costs: scheme and rounds.
-    fn cost(&self) -> &str {
-        let (text, fields) = match self {
-            Self::Crypt(text) => (text, 2),
-            Self::Scram(scram) => (&scram.1, 3),
+    /// What a check costs: the beginning with scheme and rounds, and the bytes of the salt of SCRAM, which it shows.
+    fn cost(&self) -> (&str, usize) {
+        let (text, fields, salt_bytes) = match self {
+            Self::Crypt(text) => (text, 2, 0),
+            Self::Scram(scram) => (&scram.1, 3, scram.0.kind().salt_bytes),
         };
         let rest: usize = text
             .rsplitn(fields + 1, '$')
             .take(fields)
             .map(|field| field.len() + 1)
             .sum();
-        &text[..=text.len() - rest]
+        (&text[..=text.len() - rest], salt_bytes)
     }
-}
-
-fn most_frequent<T: Eq + std::hash::Hash>(all: impl Iterator<Item = T>) -> Option<T> {
-    let mut counts: HashMap<T, usize> = HashMap::new();
-    for one in all {
-        *counts.entry(one).or_default() += 1;
-    }
-    counts.into_iter().max_by_key(|(_, count)| *count).map(|(one, _)| one)
 }
 
 const SHA512_CHARS: usize = 86;
@@ -351,6 +405,8 @@ mod tests {
     const SCRAM: &str = "$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$\
          WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
+    const ANY: Pick = Pick { kind: 0, scram_kind: 0 };
+
     fn parse(text: &str) -> Result<Users, Vec<String>> {
         Users::parse("p".as_ref(), text.as_bytes()).map_err(|faults| faults.iter().map(ToString::to_string).collect())
     }
@@ -360,7 +416,7 @@ mod tests {
     fn vectors() {
         for hash in [HELLO, HELLO_ROUNDS, HELLO_256] {
             let users = parse(&format!("u:{hash}")).unwrap();
-            assert!(users.verify("u", b"Hello world!"), "{hash}");
+            assert!(users.verify("u", b"Hello world!", ANY), "{hash}");
             for wrong in [
                 &b"Hello world"[..],
                 b"Hello world!\0",
@@ -369,9 +425,9 @@ mod tests {
                 &[b'a'; 513],
                 &[b'a'; 60_000],
             ] {
-                assert!(!users.verify("u", wrong), "{hash}");
+                assert!(!users.verify("u", wrong, ANY), "{hash}");
             }
-            assert!(!users.verify("U", b"Hello world!"));
+            assert!(!users.verify("U", b"Hello world!", ANY));
         }
     }
 
@@ -413,32 +469,72 @@ mod tests {
         );
     }
 
-    /// The stand-in for an unknown user costs what most users cost: same scheme, same rounds.
+    /// In a file of several kinds each kind stands in for unknown users as often as entries are of it, whatever order the
+    /// file has; what SCRAM asks of them, and of users without keys for it, is what it asks of some user.
     #[test]
-    fn the_dummy_costs_the_same() {
-        let dummy = |text: &str| parse(text).unwrap().dummy.cost().to_owned();
-        assert_eq!(dummy(""), "$6$");
-        assert_eq!(
-            dummy(&format!("a:{HELLO_ROUNDS}\nb:{HELLO_ROUNDS}\nc:{HELLO}")),
-            "$6$rounds=10000$"
+    fn stand_ins_are_of_the_kinds_of_the_file() {
+        let other = format!(
+            "$scram-sha-256$5000$c2FsdHNhbHQ=${}",
+            SCRAM.splitn(5, '$').nth(4).unwrap()
         );
-        assert_eq!(dummy(&format!("a:{HELLO_256}")), "$5$");
-        let users = parse(&format!("a:{HELLO_256}")).unwrap();
-        assert_eq!(Stored::parse(users.dummy.as_str()), Ok(users.dummy.clone()));
-        let scram = format!("a:{SCRAM}\nb:{SCRAM}\nc:{HELLO}");
-        assert_eq!(dummy(&scram), "$scram-sha-256$4096$");
-        assert_eq!(parse(&scram).unwrap().usual_iterations(), 4_096);
-        assert_eq!(parse("").unwrap().usual_iterations(), scram::ITERATIONS_DEFAULT);
-        assert!(!parse(&scram).unwrap().verify("nobody", b"pencil"));
+        let lines = [
+            format!("a:{HELLO_ROUNDS}\n"),
+            format!("b:{HELLO_256}\n"),
+            format!("c:{SCRAM}\n"),
+            format!("d:{SCRAM}\n"),
+            format!("e:{other}\n"),
+        ];
+        let (users, reversed) = (parse(&lines.concat()).unwrap(), {
+            let lines: String = lines.iter().rev().cloned().collect();
+            parse(&lines).unwrap()
+        });
+        let mut seen = BTreeMap::<_, usize>::new();
+        for random in 0..10 {
+            let stand_in = users.kinds.pick(random);
+            assert_eq!(stand_in, reversed.kinds.pick(random));
+            *seen.entry(stand_in.cost()).or_default() += 1;
+            let pick = |scram_kind| Pick {
+                kind: random,
+                scram_kind,
+            };
+            for scram_kind in 0..3 {
+                let asked = users.scram_kind("nobody", pick(scram_kind));
+                let without_keys = users.scram_kind("a", pick(scram_kind));
+                let known = |user: &str| users.scram(user).unwrap().kind();
+                assert_eq!(without_keys, if scram_kind < 2 { known("c") } else { known("e") });
+                assert_eq!(asked, stand_in.scram().map_or(without_keys, Keys::kind));
+            }
+            assert!(!users.verify("nobody", b"pencil", pick(0)));
+        }
+        let expected = [
+            (("$5$", 0), 2),
+            (("$6$rounds=10000$", 0), 2),
+            (("$scram-sha-256$4096$", 16), 4),
+            (("$scram-sha-256$5000$", 8), 2),
+        ];
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    /// Where there is nobody, or nobody with keys for SCRAM, the stand-in is of the kind that `sol passwd` writes.
+    #[test]
+    fn stand_ins_without_an_example() {
+        for text in [String::new(), format!("a:{HELLO_256}")] {
+            let kind = parse(&text).unwrap().scram_kind("nobody", ANY);
+            assert_eq!(
+                (kind.iterations, kind.salt_bytes),
+                (scram::ITERATIONS_DEFAULT, scram::SALT_BYTES)
+            );
+        }
+        assert_eq!(parse("").unwrap().kinds.pick(7).cost(), ("$6$", 0));
     }
 
     /// Keys for SCRAM serve the plain password too; nothing near it does.
     #[test]
     fn scram_keys() {
         let users = parse(&format!("u:{SCRAM}\nv:{HELLO}")).unwrap();
-        assert!(users.verify("u", b"pencil") && users.scram("u").is_some());
+        assert!(users.verify("u", b"pencil", ANY) && users.scram("u").is_some());
         for wrong in [&b"pencil\0"[..], b"Pencil", b"", &[b'a'; 513]] {
-            assert!(!users.verify("u", wrong));
+            assert!(!users.verify("u", wrong, ANY));
         }
         assert!(users.scram("v").is_none() && users.scram("w").is_none());
         assert_eq!(users.get("u").unwrap().as_str(), SCRAM);

@@ -39,6 +39,10 @@ pub const ITERATIONS_DEFAULT: u32 = 15_000;
 pub const MESSAGE_BYTES_MAX: usize = 2_048;
 /// Longest nonce of a client, in bytes.
 pub const NONCE_BYTES_MAX: usize = 256;
+/// Longest user name, in bytes, as it is sent and as it is prepared: SASLprep makes 33 bytes of the 3 of U+FDFA.
+pub const USER_BYTES_MAX: usize = 1_024;
+/// Largest [`Challenge::memo`]: both messages, the header and the nonce once more, and the user.
+pub const MEMO_BYTES_MAX: usize = 4_096;
 /// Bytes of a new salt.
 pub const SALT_BYTES: usize = 16;
 /// Fewest and most bytes of a salt that is read.
@@ -46,6 +50,15 @@ const SALT_BYTES_MIN: usize = 8;
 const SALT_BYTES_MAX: usize = 64;
 
 type Key = [u8; 32];
+
+/// What the keys of several users may have in common, and a challenge shows.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ScramKind {
+    /// Iterations of the hash.
+    pub iterations: u32,
+    /// Bytes of the salt, at most twice those of a hash.
+    pub salt_bytes: usize,
+}
 
 /// What is kept of a password.
 #[derive(Clone, Eq, PartialEq)]
@@ -87,11 +100,13 @@ impl Keys {
     }
 
     /// Keys that no password has: a stand-in for a user who does not exist. The same `secret` and `user` give the same.
-    pub fn of_nobody(secret: &[u8], user: &str, iterations: u32) -> Self {
+    pub fn of_nobody(secret: &[u8], user: &str, kind: ScramKind) -> Self {
         let part = |name: &[u8]| hmac(secret, &[name, user.as_bytes()]);
+        let mut salt = [part(b"salt of "), part(b"rest of the salt of ")].concat();
+        salt.truncate(kind.salt_bytes);
         Self {
-            iterations,
-            salt: part(b"salt of ")[..SALT_BYTES].into(),
+            iterations: kind.iterations,
+            salt: salt.into(),
             stored_key: part(b"StoredKey of "),
             server_key: part(b"ServerKey of "),
         }
@@ -137,9 +152,12 @@ impl Keys {
         same && prepared.is_some()
     }
 
-    /// Iterations of the hash behind them.
-    pub const fn iterations(&self) -> u32 {
-        self.iterations
+    /// What a challenge shows of them.
+    pub const fn kind(&self) -> ScramKind {
+        ScramKind {
+            iterations: self.iterations,
+            salt_bytes: self.salt.len(),
+        }
     }
 }
 
@@ -356,9 +374,13 @@ fn name(escaped: &str) -> Result<String, Fault> {
         });
         name.push_str(rest);
     }
-    prepare(&name)
+    let fits = |name: &str| name.len() <= USER_BYTES_MAX;
+    Some(&*name)
+        .filter(|name| fits(name))
+        .and_then(prepare)
+        .filter(|name| fits(name))
         .map(Cow::into_owned)
-        .ok_or(Fault("a name that is empty or not allowed"))
+        .ok_or(Fault("a name that is empty, too long or not allowed"))
 }
 
 #[cfg(test)]
@@ -395,7 +417,7 @@ mod tests {
         for wrong in [
             Keys::derive(b"Pencil", &keys().salt, 4096),
             Keys::derive(b"pencil", &keys().salt, 4097),
-            Keys::of_nobody(b"secret", "user", 4096),
+            Keys::of_nobody(b"secret", "user", keys().kind()),
         ] {
             assert_eq!(closing.verify(&wrong), None);
         }
@@ -516,6 +538,44 @@ mod tests {
         assert!(Opening::parse(b"n,,n=us\xFFer,r=x").is_err());
     }
 
+    /// What is kept of an exchange is bounded, however long the client makes each part of its message, and however much
+    /// longer a name gets when it is prepared.
+    #[test]
+    fn a_memo_is_bounded() {
+        let swells = |count: usize| format!("n,,n={},r=x", "\u{FDFA}".repeat(count));
+        assert_eq!(Opening::parse(swells(31).as_bytes()).unwrap().user().len(), 31 * 33);
+        let too_long = Fault("a name that is empty, too long or not allowed");
+        for first in [
+            swells(32),
+            swells(341),
+            format!("n,,n={},r=x", "x".repeat(USER_BYTES_MAX + 1)),
+        ] {
+            assert_eq!(Opening::parse(first.as_bytes()), Err(too_long));
+        }
+        let kind = ScramKind {
+            iterations: ITERATIONS_MAX,
+            salt_bytes: SALT_BYTES_MAX,
+        };
+        let nonce = "r".repeat(NONCE_BYTES_MAX);
+        let longest = |first: &str| {
+            let fill = "z".repeat(MESSAGE_BYTES_MAX - first.len() - 3);
+            let first = format!("{first},z={fill}");
+            let opening = Opening::parse(first.as_bytes()).unwrap();
+            let keys = Keys::of_nobody(b"k", opening.user(), kind);
+            opening.challenge(&keys, &"o".repeat(24)).memo.len()
+        };
+        let (long, swollen) = ("x".repeat(USER_BYTES_MAX), "\u{FDFA}".repeat(31));
+        let memos = [
+            longest(&format!("n,,n={long},r={nonce}")),
+            longest(&format!("n,,n={swollen},r={nonce}")),
+            longest(&format!("n,a={swollen},n={swollen},r={nonce}")),
+        ];
+        assert!(
+            memos.iter().all(|len| (3_500..=MEMO_BYTES_MAX).contains(len)),
+            "{memos:?}"
+        );
+    }
+
     /// Every malformed last message is refused, and so is every memo that is none.
     #[test]
     fn malformed_last_messages() {
@@ -606,13 +666,20 @@ mod tests {
         );
     }
 
-    /// Somebody who does not exist has a salt of the usual form, always the same one, and not another's.
+    /// Somebody who does not exist has a salt of the form that is asked for, always the same one, and not another's.
     #[test]
     fn nobody_looks_like_somebody() {
-        let nobody = |secret: &[u8], user| Keys::of_nobody(secret, user, 4096);
+        let nobody = |secret: &[u8], user| Keys::of_nobody(secret, user, keys().kind());
         assert_eq!(nobody(b"k", "eve"), nobody(b"k", "eve"));
         assert_eq!(nobody(b"k", "eve").salt.len(), SALT_BYTES);
         assert_ne!(nobody(b"k", "eve").salt, nobody(b"k", "eva").salt);
         assert_ne!(nobody(b"k", "eve").salt, nobody(b"l", "eve").salt);
+        for salt_bytes in [SALT_BYTES_MIN, SALT_BYTES_MAX] {
+            let kind = ScramKind {
+                iterations: 5_000,
+                salt_bytes,
+            };
+            assert_eq!(Keys::of_nobody(b"k", "eve", kind).kind(), kind);
+        }
     }
 }
