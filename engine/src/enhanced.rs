@@ -58,6 +58,14 @@ impl Enhanced {
         matches!(self.step, Step::ExpectAnswer)
     }
 
+    /// Bytes of what the authenticator noted: charged while the client is in.
+    pub(crate) const fn noted_bytes(&self) -> usize {
+        match &self.step {
+            Step::ExpectAuth(memo) => memo.len(),
+            Step::Idle | Step::ExpectAnswer => 0,
+        }
+    }
+
     /// The authenticator wants another step: what it says to the client, and what it noted for itself.
     pub(crate) fn go_on(&mut self, data: Vec<u8>, memo: Vec<u8>) -> AuthData {
         self.step = Step::ExpectAuth(memo);

@@ -98,7 +98,10 @@ impl Engine {
         let taken = match self.clients.enhanced.get_mut(&id) {
             // [MQTT-4.12.0-7]
             None => Err(Violation::UninvitedAuth),
-            Some(enhanced) => enhanced.take(auth),
+            Some(enhanced) => {
+                let noted = enhanced.noted_bytes();
+                enhanced.take(auth).inspect(|_| self.clients.memory.refund(noted))
+            }
         };
         match taken {
             Err(violation) => {
@@ -214,7 +217,10 @@ impl Engine {
             AuthOutcome::Proven { username, .. } if user != Some(&*username) => Err(ReasonCode::NotAuthorized),
             AuthOutcome::Accepted => Ok(last_word(enhanced, None)),
             AuthOutcome::Proven { data, .. } => Ok(last_word(enhanced, data)),
-            AuthOutcome::Continue { data, memo } => Ok(enhanced.go_on(data, memo)),
+            AuthOutcome::Continue { data, memo } => {
+                self.clients.memory.charge(memo.len());
+                Ok(enhanced.go_on(data, memo))
+            }
             AuthOutcome::Refused(_) if mutant("5.0/4.12.1-2") => return,
             AuthOutcome::Refused(reason) => Err(reason),
         };

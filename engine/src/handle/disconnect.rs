@@ -316,8 +316,8 @@ impl crate::clients::Clients {
         {
             self.timers.cancel(timer);
         }
-        if let Some(id) = connection.id {
-            self.enhanced.remove(&id);
+        if let Some(enhanced) = connection.id.and_then(|id| self.enhanced.remove(&id)) {
+            self.memory.refund(enhanced.noted_bytes());
         }
         if let Some(aliases) = connection.aliases.take() {
             self.memory.refund(aliases.bytes);

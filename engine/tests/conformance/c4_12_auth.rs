@@ -645,3 +645,32 @@ fn an_auth_that_is_too_large_is_not_sent() {
         node.expect(client, &["DISCONNECT 83", "CLOSE"]);
     });
 }
+
+/// What an authenticator notes of a client that is in is charged, as long as it is kept: until the client's next step, or
+/// its end.
+#[test]
+fn what_is_noted_is_charged() {
+    in_each_node(asking(), |node| {
+        let client = enter(node, "client", "user");
+        let before = node.stats().memory_bytes;
+        for _ in 0..2 {
+            auth(node, client, ReAuthenticate, Some(METHOD), "again");
+            challenge(node, "server", &"m".repeat(1_000));
+            assert_eq!(node.stats().memory_bytes - before, 1_000);
+            auth(node, client, ContinueAuthentication, Some(METHOD), "client");
+            assert_eq!(node.stats().memory_bytes, before);
+            prove(node, "user", "");
+        }
+        // Each of these ends leaves a step unfinished: the client's, and ours for its mistake.
+        auth(node, client, ReAuthenticate, Some(METHOD), "again");
+        challenge(node, "server", &"m".repeat(1_000));
+        node.disconnect_with(client, Success, Some(0));
+        assert_eq!(node.stats().memory_bytes, 0);
+        let client = enter(node, "client", "user");
+        auth(node, client, ReAuthenticate, Some(METHOD), "again");
+        challenge(node, "server", &"m".repeat(1_000));
+        assert_eq!(node.stats().memory_bytes, before + 1_000);
+        auth(node, client, ReAuthenticate, Some(METHOD), "out of turn");
+        assert_eq!(node.stats().memory_bytes, before);
+    });
+}
