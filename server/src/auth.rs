@@ -770,6 +770,28 @@ mod tests {
         assert_ne!(shape("bob").1, shape("eve").1);
     }
 
+    /// Where entries are of several kinds, names without a user are challenged now like one kind, now like another, each name
+    /// always alike, in whatever order the file has its users.
+    #[test]
+    fn scram_tells_nobody_who_exists_in_a_mixed_file() {
+        let crypt = hash_password(b"pencil").unwrap();
+        let more = crate::passwd::Scheme::Scram(9_000).hash("cid", b"pencil").unwrap();
+        let lines = format!("ann:{PENCIL}\nbob:{crypt}\ncid:{more}\n");
+        let verifier = Verifier::new(scram_users(&lines), 1, 8).unwrap();
+        let iterations = |user: &str| challenged(&verifier, user).0.rsplit_once("i=").unwrap().1.to_owned();
+        let names: Vec<_> = (0..200).map(|n| format!("nobody{n}")).collect();
+        let first: Vec<_> = names.iter().map(|name| iterations(name)).collect();
+        assert_eq!(first, names.iter().map(|name| iterations(name)).collect::<Vec<_>>());
+        for kind in ["4096", "9000"] {
+            // A half of them, give or take: the secret is another in each run.
+            let count = first.iter().filter(|asked| *asked == kind).count();
+            assert!((50..=150).contains(&count), "{kind}: {count}");
+        }
+        // Read again in any order, the file has the same stand-ins.
+        verifier.replace(scram_users(&format!("cid:{more}\nann:{PENCIL}\nbob:{crypt}\n")));
+        assert_eq!(first, names.iter().map(|name| iterations(name)).collect::<Vec<_>>());
+    }
+
     /// An answer is checked against the users of its moment: a new file between the two steps harms nobody whose keys
     /// stayed, and keeps out whose did not.
     #[test]
