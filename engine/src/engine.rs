@@ -67,6 +67,8 @@ pub struct Engine {
     pub(crate) unkept: u64,
     /// Whose acknowledged publish the present call is routing, and its identifier where that has been noted.
     pub(crate) unrouted: Option<(SessionKey, Option<PacketId>)>,
+    /// How often logins were revoked.
+    pub(crate) revocations: u64,
     pub(crate) stopping: bool,
     pub(crate) restoring: Restoring,
     pub(crate) overdue: Overdue,
@@ -103,6 +105,7 @@ impl Engine {
             sweep_after: None,
             unkept: 0,
             unrouted: None,
+            revocations: 0,
             stopping: false,
             restoring: Restoring::default(),
             overdue: Overdue::default(),

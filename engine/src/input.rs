@@ -99,7 +99,7 @@ pub enum Level {
 /// The authenticator's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthOutcome {
-    /// Let in, as whoever CONNECT named.
+    /// Let in, as whoever CONNECT named: the answer to a password, not to an exchange.
     Accepted,
     /// Let in, as the user that an exchange has proven the client to be.
     Proven {
@@ -116,7 +116,8 @@ pub enum AuthOutcome {
         /// it for as long as the connection is there, and does not read it.
         memo: Vec<u8>,
     },
-    /// Refused, with the Reason Code of the CONNACK, or of the DISCONNECT that ends a client's later attempt (0x86 Bad User Name or Password, 0x89 Server busy, …).
+    /// Refused, with the Reason Code of the CONNACK, or of the DISCONNECT that ends a client's later attempt (0x86 Bad
+    /// User Name or Password, 0x89 Server busy, …).
     Refused(ReasonCode),
 }
 
@@ -180,6 +181,8 @@ pub(crate) struct OwnedConnect {
     pub(crate) username: Option<String>,
     /// An authenticator has confirmed the User Name.
     pub(crate) vouched: bool,
+    /// How often logins had been revoked when the authenticator was asked.
+    pub(crate) revocations: u64,
     pub(crate) will: Option<Box<OwnedWill>>,
     pub(crate) session_expiry_interval: u32,
     pub(crate) receive_maximum: u16,

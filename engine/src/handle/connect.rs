@@ -88,6 +88,7 @@ impl Engine {
             return Flow::Stop;
         }
         let mut owned = owned_connect(connect);
+        owned.revocations = self.revocations;
         if owned.client_id.is_empty() {
             owned.client_id = self.assign_client_id();
             owned.assigned = true;
@@ -162,6 +163,10 @@ impl Engine {
     /// The user whom the Session of this Client Identifier belongs to, if that is not who comes now. A Session that was
     /// made without a login is anybody's.
     fn other_owner(&self, connect: &OwnedConnect) -> Option<&User> {
+        if !self.clients.config.listeners.iter().any(|rules| rules.ask) {
+            // Nobody could prove to be the owner any more: each would be kept from his own Session, for ever.
+            return None;
+        }
         let key = self.clients.sessions.find(&connect.client_id)?;
         let user = self.clients.sessions.get(key)?.user.as_deref()?;
         let is_owner = connect.vouched && connect.username.as_deref() == Some(&*user.name);
@@ -262,7 +267,11 @@ impl Engine {
     ) -> Flow {
         // Only who made a Session may resume it, take it over or discard it (section 5.4.2 of 5.0).
         let owner_is_gone = self.other_owner(&connect).map(|owner| owner.is_gone);
-        let objection = if owner_is_gone == Some(false) {
+        let objection = if connect.vouched && connect.revocations < self.revocations {
+            // Logins were revoked while this one was checked or on its way here, and it may be one of them: what ended
+            // those did not find it. Asked again, the authenticator knows.
+            Some(ReasonCode::ServerBusy)
+        } else if owner_is_gone == Some(false) {
             Some(ReasonCode::NotAuthorized)
         } else if self.is_full_for(&connect) {
             Some(ReasonCode::QuotaExceeded)
@@ -517,6 +526,7 @@ fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
         assigned: false,
         username: connect.username.map(String::from),
         vouched: false,
+        revocations: 0,
         will: connect.will.as_ref().map(|will| Box::new(owned_will(will))),
         session_expiry_interval,
         receive_maximum: properties.receive_maximum.map_or(u16::MAX, |max| max.get()),

@@ -81,6 +81,8 @@ impl Engine {
     /// Ends the connections of logins that may be wrong now, and notes whose Sessions have no owner any more, or have him
     /// again.
     pub(crate) fn on_users(&mut self, now: Now, changed: &[ChangedUser], effects: &mut Effects) {
+        let revokes = changed.iter().any(|changed| changed.change != UserChange::Added);
+        self.revocations += u64::from(revokes);
         let changes: BTreeMap<&str, UserChange> = changed
             .iter()
             .map(|changed| (&*changed.username, changed.change))

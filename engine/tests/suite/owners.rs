@@ -169,3 +169,74 @@ fn a_user_who_is_back_owns_his_session() {
         node.expect(device, &["PINGRESP"]);
     });
 }
+
+/// A login that is revoked while its connection moves to its home, or while it is checked, lets nobody in: the client is
+/// told to come again, and is checked by what holds now. Others who were on their way have to come again, too.
+#[test]
+fn a_login_that_is_revoked_on_its_way_lets_nobody_in() {
+    for version in [V311, V5] {
+        in_each_node(asking(), |node| {
+            let shards = node.engines.len();
+            for n in 0..shards {
+                let come = |node: &mut Node| {
+                    let client_id = node.name_on(n, "device");
+                    node.connect_with(version, &client_id, |connect| connect.username = Some("alice"))
+                };
+                node.holds_moves = true;
+                let client = come(node);
+                node.answer_login(AuthOutcome::Accepted);
+                change_user(node, "alice", UserChange::Gone);
+                let (inbox, moved) = (node.take(client), node.release_moves());
+                if moved == 0 {
+                    // It was at home, and in, when it was revoked.
+                    let ended: &[&str] = match version {
+                        V5 => &["CONNACK 00", "DISCONNECT 87", "CLOSE"],
+                        _ => &["CONNACK 00", "CLOSE"],
+                    };
+                    assert_eq!(inbox, ended);
+                } else {
+                    node.expect(client, &["CONNACK 89", "CLOSE"]);
+                }
+                let client = come(node);
+                change_user(node, "alice", UserChange::Gone);
+                node.answer_login(AuthOutcome::Accepted);
+                node.expect(client, &["CONNACK 89", "CLOSE"]);
+                let client = come(node);
+                // That one is there who was not revokes nothing.
+                change_user(node, "bob", UserChange::Added);
+                node.answer_login(AuthOutcome::Accepted);
+                node.expect(client, &["CONNACK 00"]);
+                node.disconnect(client);
+            }
+            assert_eq!(node.stats().clients_connected, 0);
+        });
+    }
+}
+
+/// Once nobody is asked about logins any more, nobody can prove to own a Session: its client keeps it, as on a broker
+/// that never asked. Until then, on a listener that asks or not, it stays its owner's.
+#[test]
+fn authentication_that_is_turned_off_locks_nobody_out() {
+    let open = ListenerRules {
+        allow_anonymous: true,
+        ask: false,
+    };
+    in_each_node(asking(), |node| {
+        prepare(node);
+        let mut config = asking();
+        config.listeners.insert(0, open);
+        node.reload(config.clone());
+        let come = |node: &mut Node| {
+            node.connect_with(V5, "device", |connect| {
+                connect.clean_start = false;
+                connect.username = Some("alice");
+            })
+        };
+        let device = come(node);
+        node.expect(device, &["CONNACK 87", "CLOSE"]);
+        config.listeners.truncate(1);
+        node.reload(config);
+        let device = come(node);
+        node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
+    });
+}

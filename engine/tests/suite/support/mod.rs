@@ -27,7 +27,7 @@ use std::time::Duration;
 use sol_codec::{Packet, ProtocolVersion};
 use sol_engine::{
     AckKind, AuthOutcome, AuthRequest, Close, ConnAckData, ConnectionId, Delivery, Effects, Engine, EngineConfig,
-    Event, Flow, Handover, Input, Instant, ListenerId, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket,
+    Event, Flow, Handover, Input, Instant, ListenerId, Move, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket,
     UnixMillis,
 };
 
@@ -87,6 +87,9 @@ pub struct Node {
     pub keeps_bytes: bool,
     /// Mailboxes whose messages are held back until [`Node::deliver_mail`]: (from, to).
     pub held_links: Vec<(usize, usize)>,
+    /// Whether connections on their way to their home are held back until [`Node::release_moves`].
+    pub holds_moves: bool,
+    held_moves: Vec<(usize, Move)>,
     config: EngineConfig,
     mailboxes: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
     effects: Vec<Effects>,
@@ -116,6 +119,8 @@ impl Node {
             durable_at_once: true,
             keeps_bytes: false,
             held_links: Vec::new(),
+            holds_moves: false,
+            held_moves: Vec::new(),
             config,
             mailboxes: BTreeMap::new(),
             effects: (0..shards).map(|_| Effects::default()).collect(),
@@ -370,8 +375,10 @@ impl Node {
         let wrote = !effects.records.is_empty();
         effects.clear();
         self.effects[shard] = effects;
-        for moved in moves {
-            self.adopt(shard, moved.connection, usize::from(moved.to.0), *moved.handover);
+        if self.holds_moves {
+            self.held_moves.extend(moves.into_iter().map(|moved| (shard, moved)));
+        } else {
+            self.adopt_all(shard, moves);
         }
         for read in reads {
             self.change_reading(shard, read);
@@ -379,6 +386,24 @@ impl Node {
         if wrote && self.durable_at_once {
             self.make_durable(shard);
         }
+    }
+
+    fn adopt_all(&mut self, shard: usize, moves: Vec<Move>) {
+        for moved in moves {
+            self.adopt(shard, moved.connection, usize::from(moved.to.0), *moved.handover);
+        }
+    }
+
+    /// Lets the connections that were held back arrive. Returns how many there were.
+    pub fn release_moves(&mut self) -> usize {
+        self.holds_moves = false;
+        let held = std::mem::take(&mut self.held_moves);
+        let count = held.len();
+        for (shard, moved) in held {
+            self.adopt_all(shard, vec![moved]);
+        }
+        self.run();
+        count
     }
 
     /// Everything an engine has emitted is on stable storage.
