@@ -9,7 +9,7 @@
 //!            ▼                      │                                        │
 //!       ExpectAnswer ───────────────┤◄─────────────── AUTH 0x18 ─────────────┘
 //!            ▲                      │
-//!            │ AUTH 0x19            ├── Accepted: CONNACK 0x00, later AUTH 0x00 ──► Idle
+//!            │ AUTH 0x19            ├── Proven: CONNACK 0x00, later AUTH 0x00 ──► Idle
 //!          Idle                     └── Refused: CONNACK, later DISCONNECT ──► closed
 //! ```
 

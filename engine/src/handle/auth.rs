@@ -16,6 +16,8 @@ use crate::input::{AuthOutcome, Flow, OwnedConnect};
 use crate::time::Now;
 use crate::violation::Violation;
 
+const PROVES_NOBODY: Event = Event::Odd("an authenticator accepts an exchange that has proven nobody");
+
 impl Engine {
     /// Has a CONNECT's login checked; nothing more of its client is decoded meanwhile.
     pub(crate) fn ask(
@@ -149,6 +151,11 @@ impl Engine {
 
     fn on_connecting_answered(&mut self, now: Now, id: ConnectionId, outcome: AuthOutcome, effects: &mut Effects) {
         let (username, data) = match outcome {
+            AuthOutcome::Accepted if self.is_exchange(id) => {
+                // The User Name beside an exchange is a claim: nothing has proven it.
+                effects.events.push(PROVES_NOBODY);
+                return self.refuse_connecting(id, ReasonCode::UnspecifiedError, effects);
+            }
             AuthOutcome::Accepted => (None, None),
             AuthOutcome::Proven { username, data } => (Some(username), data),
             AuthOutcome::Continue { data, memo } => return self.challenge(id, data, memo, effects),
@@ -178,6 +185,13 @@ impl Engine {
         if self.accept(now, id, listener, *connect, effects) == Flow::Go {
             effects.reads.push(Read::Resume(id));
         }
+    }
+
+    /// Whether a client that connects has named an Authentication Method.
+    fn is_exchange(&self, id: ConnectionId) -> bool {
+        self.clients.connections.get(id).is_some_and(|connection| {
+            matches!(&connection.state, State::ExpectAuthentication(connect) if connect.enhanced.is_some())
+        })
     }
 
     /// Sends a client that connects the next step of its method, and waits for its AUTH.
@@ -215,7 +229,10 @@ impl Engine {
         };
         let answer = match outcome {
             AuthOutcome::Proven { username, .. } if user != Some(&*username) => Err(ReasonCode::NotAuthorized),
-            AuthOutcome::Accepted => Ok(last_word(enhanced, None)),
+            AuthOutcome::Accepted => {
+                effects.events.push(PROVES_NOBODY);
+                Err(ReasonCode::UnspecifiedError)
+            }
             AuthOutcome::Proven { data, .. } => Ok(last_word(enhanced, data)),
             AuthOutcome::Continue { data, memo } => {
                 self.clients.memory.charge(memo.len());

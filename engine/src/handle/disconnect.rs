@@ -104,7 +104,7 @@ impl Engine {
         match (&connection.state, cause) {
             (State::ExpectConnect, Cause::Malformed(error)) => {
                 if let Some(version) = version_of_refusal(error) {
-                    let connack = ConnAckData::new(version, error.reason_code());
+                    let connack = ConnAckData::new(version, connack_reason(error.reason_code()));
                     self.clients
                         .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
                 }

@@ -364,6 +364,26 @@ fn a_user_name_beside_the_method_must_be_the_proven_one() {
     });
 }
 
+/// An authenticator that accepts an exchange without saying whom it proves lets nobody in: the User Name beside it is a
+/// claim.
+#[test]
+fn an_exchange_that_proves_nobody_lets_nobody_in() {
+    in_each_node(asking(), |node| {
+        let client = node.connect_with(V5, "client", |connect| {
+            connect.properties.authentication_method = Some(METHOD);
+            connect.username = Some("admin");
+        });
+        node.answer_login(AuthOutcome::Accepted);
+        node.expect(client, &["CONNACK 80", "CLOSE"]);
+        let client = enter(node, "client", "user");
+        auth(node, client, ReAuthenticate, Some(METHOD), "client 1");
+        node.answer_login(AuthOutcome::Accepted);
+        node.expect(client, &["DISCONNECT 80", "CLOSE"]);
+        let odd = node.events.iter().filter(|event| matches!(event, Event::Odd(_)));
+        assert_eq!(odd.count(), 2);
+    });
+}
+
 /// CONNACK is the first packet but AUTH: what waits in the Session comes behind it.
 ///
 /// Proves 5.0: MQTT-3.2.0-1.
