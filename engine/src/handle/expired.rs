@@ -11,7 +11,7 @@ use crate::event::Cause;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::session::AwayTimers;
 use crate::session::sessions::SessionRef;
-use crate::time::{Now, UnixMillis};
+use crate::time::{Instant, Now, UnixMillis};
 
 /// Deadlines handled in one tick; the rest is due in the next, so that a million at once are sliced.
 const DEADLINES_MAX: usize = 1_024;
@@ -21,8 +21,10 @@ const SWEEP_SLICE: Duration = Duration::from_millis(50);
 /// A Keep Alive that is judged so much too late finds a shard that stood still: what the client sent meanwhile may lie
 /// unread.
 const STALL_MIN: Duration = Duration::from_millis(500);
-/// How long it may take to read that.
+/// How long it may take to read that, once for each silence.
 const STALL_GRACE: Duration = Duration::from_secs(1);
+/// When a client was last heard that has had its grace and was not heard since.
+const NOT_SINCE_GRACE: Instant = Instant::from_nanos(u64::MAX);
 
 impl Engine {
     /// Handles the deadlines that have passed.
@@ -81,14 +83,13 @@ impl Engine {
         if connection.paused {
             connection.last_heard = now.mono;
         }
-        let patience = patience(connection.keep_alive);
-        let mut deadline = connection.last_heard.saturating_add(patience);
-        if now.mono.saturating_since(deadline) >= STALL_MIN {
-            // As if it had been heard, so that the next time it is late by as little as any other.
+        let mut deadline = connection.last_heard.saturating_add(patience(connection.keep_alive));
+        let had_grace = connection.last_heard == NOT_SINCE_GRACE;
+        if !had_grace && now.mono.saturating_since(deadline) >= STALL_MIN {
             deadline = now.mono.saturating_add(STALL_GRACE);
-            connection.last_heard = deadline.saturating_sub(patience);
+            connection.last_heard = NOT_SINCE_GRACE;
         }
-        if deadline <= now.mono {
+        if had_grace || deadline <= now.mono {
             self.end_connection(now, id, Cause::KeepAlive, effects);
         } else {
             connection.timer = Some(self.clients.timers.insert(deadline, Reason::KeepAlive(id)));

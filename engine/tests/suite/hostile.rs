@@ -268,6 +268,30 @@ fn a_broker_that_stood_still_reads_before_it_judges() {
     });
 }
 
+/// Who is silent gets that second once, however often the broker stands still; who spoke since gets it again.
+#[test]
+fn a_broker_that_stands_still_again_and_again_judges_at_last() {
+    in_every_node(|node| {
+        let [speaks, silent] = ["speaks", "silent"].map(|client_id| {
+            let client = node.connect_with(V311, client_id, |connect| connect.keep_alive = 10);
+            node.take(client);
+            client
+        });
+        let stand_still = |node: &mut Node| {
+            node.now.mono = node.now.mono.saturating_add(Duration::from_secs(60));
+            node.run();
+        };
+        stand_still(node);
+        node.ping(speaks);
+        node.expect(speaks, &["PINGRESP"]);
+        node.expect(silent, &[]);
+        stand_still(node);
+        node.expect(silent, &["CLOSE"]);
+        node.ping(speaks);
+        node.expect(speaks, &["PINGRESP"]);
+    });
+}
+
 /// The ends of the ranges: Keep Alive 1 and 65,535, expiries of 0xFFFFFFFE (136 years) and 0xFFFFFFFF (never), and a
 /// clock that has run for 2^32 milliseconds.
 #[test]
