@@ -80,6 +80,16 @@ impl Clients {
         Some(place)
     }
 
+    /// Has an acknowledgement told that waits already; see [`Acks::ask_again`](crate::session::acks::Acks::ask_again).
+    pub(crate) fn ask_again(&mut self, key: SessionKey, lane: Lane, packet_id: PacketId) -> bool {
+        let Some(acks) = self.sessions.get_mut(key).and_then(|session| session.acks.as_mut()) else {
+            return false;
+        };
+        let waits = acks.ask_again(lane, packet_id);
+        self.lane_is_long |= acks.longest() >= self.config.acks_waiting_max;
+        waits
+    }
+
     pub(crate) fn ack_mut(&mut self, key: SessionKey, place: Place) -> Option<&mut Waiting> {
         self.sessions.get_mut(key)?.acks.as_mut()?.get_mut(place)
     }

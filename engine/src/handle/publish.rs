@@ -291,13 +291,7 @@ impl Engine {
         packet_id: PacketId,
         effects: &mut Effects,
     ) -> Flow {
-        let key = from.key;
-        let acks = self
-            .clients
-            .sessions
-            .get_mut(key)
-            .and_then(|session| session.acks.as_mut());
-        if acks.is_some_and(|acks| acks.ask_again(Lane::PubRec, packet_id)) {
+        if self.clients.ask_again(from.key, Lane::PubRec, packet_id) {
             return Flow::Go;
         }
         let ack = Some((Lane::PubRec, packet_id));

@@ -656,6 +656,35 @@ fn waiting_acknowledgements_are_limited() {
     assert_eq!(node.take(subscriber).len(), 20);
 }
 
+/// So is a client that comes back and asks again, out of turn, for acknowledgements that wait: each may put another
+/// behind them.
+#[test]
+fn acknowledgements_that_are_asked_for_again_are_limited() {
+    let config = EngineConfig {
+        acks_waiting_max: 4,
+        ..Default::default()
+    };
+    let mut node = Node::new(2, config);
+    let subscriber = node.connect(V5, &node.name_on(1, "s"));
+    node.subscribed(subscriber, &["t"], 0);
+    let name = node.name_on(0, "p");
+    let publisher = node.resume(V311, &name, 0);
+    node.hold_mail();
+    for n in 1..=4 {
+        node.publish(publisher, "t", 2, n, "x");
+    }
+    node.lose(publisher);
+    let publisher = node.resume(V311, &name, 0);
+    node.take(publisher);
+    for n in [3, 2, 1, 4] {
+        node.publish_with(publisher, "t", 2, n, "x", |publish| publish.dup = true);
+    }
+    assert_eq!(node.stats().publish_received, 5);
+    node.release_mail();
+    node.expect(publisher, &["PUBREC #3", "PUBREC #2", "PUBREC #1", "PUBREC #4"]);
+    assert_eq!(node.take(subscriber).len(), 4);
+}
+
 /// A reload disconnects nobody who keeps to what its CONNACK announced; who connects later is held to the new limits.
 #[test]
 fn a_reload_keeps_what_was_announced() {
