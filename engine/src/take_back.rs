@@ -67,6 +67,7 @@ impl Clients {
     /// A PUBLISH did not leave: it is owed still, unless it is to be `forgotten`. `false`: neither can be had.
     fn unsend(&mut self, id: ConnectionId, delivery: Delivery, forgotten: bool, effects: &mut Effects) -> bool {
         let Some(connection) = self.connections.get_mut(id) else {
+            self.let_go(delivery.message, effects);
             return false;
         };
         if delivery.topic_alias.is_some() && !delivery.alias_only {
@@ -232,6 +233,41 @@ mod tests {
         });
         assert_eq!(bench.take_back(&mark), Ok(vec![one, three, two]));
         assert!(bench.effects.is_empty());
+    }
+
+    /// What was to be sent to a connection that is gone by now is held by nobody any more, and its charge is free again.
+    #[test]
+    fn what_nobody_can_get_is_let_go() {
+        let used = |goes: bool| {
+            let mut bench = Bench::new();
+            let reader = bench.client("reader", 10, "t");
+            let publisher = bench.client("publisher", 10, "none");
+            let mark = bench.effects.mark();
+            bench.publish(publisher, "t", QoS::AtLeastOnce, 1);
+            let _ = bench.input(Input::Closed(reader));
+            if goes {
+                bench.effects.clear();
+                let _ = bench.input(Input::Flushed);
+            } else {
+                assert_eq!(bench.take_back(&mark), Ok(vec![publisher, reader]));
+            }
+            let message = bench.effects.spare_message();
+            let mut message = alloc::rc::Rc::try_unwrap(message).unwrap();
+            message.fill("t", sol_codec::ApplicationProperties::from_stored(&[]), b"");
+            bench.engine.clients.charge_message(&mut message);
+            let delivery = Delivery::new(alloc::rc::Rc::new(message), QoS::AtMostOnce, false);
+            let Bench { engine, effects, .. } = &mut bench;
+            engine
+                .clients
+                .send_publish(crate::Now::default(), reader, delivery, effects);
+            let _ = bench.input(Input::Flushed);
+            assert_eq!(bench.engine.check(), Ok(()));
+            bench.engine.clients.memory.used()
+        };
+        assert_eq!(used(true), used(false));
+        let mut idle = Bench::new();
+        idle.client("publisher", 10, "none");
+        assert_eq!(used(true), idle.engine.clients.memory.used());
     }
 
     /// Where a message was to be forwarded to when its call failed does not get the next one instead.

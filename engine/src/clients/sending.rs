@@ -18,6 +18,7 @@ impl Clients {
         effects: &mut Effects,
     ) -> bool {
         let Some(connection) = self.connections.get_mut(id) else {
+            self.let_go(delivery.message, effects);
             return true;
         };
         if connection.version == ProtocolVersion::V5 {
