@@ -221,18 +221,17 @@ impl Connection {
     /// Lets a client's Topic Alias stand for a topic from now on; the alias is within the announced maximum.
     pub(crate) fn set_alias_in(&mut self, alias: TopicAlias, topic: &str, memory: &mut Memory) {
         let at = usize::from(alias.get());
-        let Aliases { incoming, bytes, .. } = &mut **self.aliases.get_or_insert_default();
+        let aliases = &mut **self.aliases.get_or_insert_default();
+        let incoming = &mut aliases.incoming;
         if incoming.len() <= at {
             incoming.resize(at.saturating_add(1), None);
         }
         if let Some(slot) = incoming.get_mut(at)
             && slot.as_deref() != Some(topic)
         {
-            let (old, new) = (slot.as_deref().map_or(0, alias_charge), alias_charge(topic));
-            *slot = Some(Box::from(topic));
-            *bytes = bytes.saturating_add(new).saturating_sub(old);
-            memory.charge(new);
-            memory.refund(old);
+            let old = slot.replace(Box::from(topic));
+            aliases.charge(alias_charge(topic), memory);
+            aliases.refund(old.as_deref().map_or(0, alias_charge), memory);
         }
     }
 
@@ -242,7 +241,8 @@ impl Connection {
         if self.topic_alias_maximum == 0 {
             return (None, false);
         }
-        let Aliases { outgoing, bytes, .. } = &mut **self.aliases.get_or_insert_default();
+        let aliases = &mut **self.aliases.get_or_insert_default();
+        let outgoing = &mut aliases.outgoing;
         if let Some(&alias) = outgoing.get(topic.as_bytes()) {
             return (Some(alias), true);
         }
@@ -253,8 +253,7 @@ impl Connection {
         let alias = TopicAlias::new((outgoing.len() as u16).saturating_add(1));
         if let Some(alias) = alias {
             outgoing.insert(topic.as_bytes().into(), alias);
-            *bytes = bytes.saturating_add(alias_charge(topic));
-            memory.charge(alias_charge(topic));
+            aliases.charge(alias_charge(topic), memory);
         }
         (alias, false)
     }
@@ -264,9 +263,24 @@ impl Connection {
         if let Some(aliases) = &mut self.aliases
             && aliases.outgoing.remove(topic.as_bytes()).is_some()
         {
-            aliases.bytes = aliases.bytes.saturating_sub(alias_charge(topic));
-            memory.refund(alias_charge(topic));
+            aliases.refund(alias_charge(topic), memory);
         }
+    }
+}
+
+impl Aliases {
+    fn charge(&mut self, bytes: usize, memory: &mut Memory) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        memory.charge(bytes);
+    }
+
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "what goes was counted when it came; if not, we counted wrong, which the overflow check finds"
+    )]
+    fn refund(&mut self, bytes: usize, memory: &mut Memory) {
+        self.bytes -= bytes;
+        memory.refund(bytes);
     }
 }
 

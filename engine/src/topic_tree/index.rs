@@ -70,12 +70,8 @@ impl Index {
             self.entries.reserve_exact(16);
             self.entries.push(VACANT);
         }
-        if let Some(run) = self.entries.get_mut(at..=vacant)
-            && let Some(vacant) = run.last_mut()
-        {
-            *vacant = Entry { hash, slot };
-            run.rotate_right(1);
-        }
+        *self.entry(vacant) = Entry { hash, slot };
+        self.run(at, vacant).rotate_right(1);
     }
 
     /// Removes a slot.
@@ -93,12 +89,8 @@ impl Index {
         {
             end += 1;
         }
-        if let Some(run) = self.entries.get_mut(at..end)
-            && let Some(first) = run.first_mut()
-        {
-            *first = VACANT;
-            run.rotate_left(1);
-        }
+        *self.entry(at) = VACANT;
+        self.run(at, end - 1).rotate_left(1);
         if self.len < self.homes / 4 {
             self.resize(self.len * 4 / 3 + SMALLEST);
         }
@@ -126,6 +118,20 @@ impl Index {
             .skip(at)
             .take_while(|&&entry| skipped(entry))
             .count()
+    }
+
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`position` or `skip` has just found it, and no index comes from a peer"
+    )]
+    fn entry(&mut self, at: usize) -> &mut Entry {
+        &mut self.entries[at]
+    }
+
+    /// The entries from `first` to `last`.
+    #[expect(clippy::indexing_slicing, reason = "as of `entry`")]
+    fn run(&mut self, first: usize, last: usize) -> &mut [Entry] {
+        &mut self.entries[first..=last]
     }
 
     /// Lays the entries out anew; they are in order already, so each goes to its home or behind the one before.

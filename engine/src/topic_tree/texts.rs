@@ -87,8 +87,9 @@ impl Texts {
         self.texts.at(id.slot()).bytes() == text
     }
 
+    #[expect(clippy::expect_used, reason = "only a `&str` is ever held")]
     pub(super) fn text(&self, id: TextId) -> &str {
-        core::str::from_utf8(self.texts.at(id.slot()).bytes()).unwrap_or_default()
+        core::str::from_utf8(self.texts.at(id.slot()).bytes()).expect("the text is UTF-8")
     }
 }
 
@@ -111,9 +112,13 @@ impl Text {
         }
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "`new` gives a short text the length of what it copied"
+    )]
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Short { len, bytes, .. } => bytes.get(..usize::from(*len)).unwrap_or(bytes),
+            Self::Short { len, bytes, .. } => &bytes[..usize::from(*len)],
             Self::Long { text, .. } => text,
         }
     }
