@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 
+use crate::connection::State;
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey};
 
@@ -13,6 +14,7 @@ impl Engine {
     /// Says which of them contradict each other: nothing that this engine says can be trusted any more.
     pub fn check(&self) -> Result<(), &'static str> {
         self.check_connections()?;
+        self.check_waits()?;
         self.check_subscriptions()?;
         self.check_gauges()
     }
@@ -48,6 +50,35 @@ impl Engine {
             }
             if self.clients.sessions.find(&session.client_id) != Some(key) {
                 return Err("a Session is not found by its Client Identifier");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever is not read has somebody who ends that, and a Session that is away has an end.
+    fn check_waits(&self) -> Result<(), &'static str> {
+        let (mut paused, mut parked) = (0, 0);
+        for (id, connection) in self.clients.connections.iter() {
+            paused += usize::from(connection.paused);
+            if connection.paused && !self.line.has_paused(id) {
+                return Err("a connection is paused, and nobody resumes it");
+            }
+            if let Some(waiting) = &connection.parked {
+                parked += 1;
+                if self.parking.get(&waiting.n) != Some(&id) {
+                    return Err("a connection has parked, and nobody releases it");
+                }
+            }
+        }
+        if (paused, parked) != (self.line.paused_len(), self.parking.len()) {
+            return Err("a connection that is gone is paused or has parked");
+        }
+        // Of those whose time passed while the broker was down, other shards may have to be heard first.
+        let all_end = self.overdue.is_empty();
+        for (_, session) in self.clients.sessions.iter().filter(|_| all_end) {
+            let is_away = session.connection.is_none() && session.expiry_interval != u32::MAX;
+            if is_away && session.timers.as_ref().is_none_or(|timers| timers.expiry.is_none()) {
+                return Err("a Session that is away never expires");
             }
         }
         Ok(())
@@ -95,6 +126,14 @@ impl Engine {
         if owed as u64 != self.clients.stats.stored_messages {
             return Err("the gauge of stored messages is wrong");
         }
+        if sessions().filter(|session| session.connection.is_some()).count() != self.clients.settled {
+            return Err("the count of Sessions with a connection is wrong");
+        }
+        let connections = self.clients.connections.iter();
+        let active = connections.filter(|(_, connection)| matches!(connection.state, State::Active(..)));
+        if active.count() as u64 != self.clients.stats.clients_connected {
+            return Err("the gauge of connected clients is wrong");
+        }
         Ok(())
     }
 }
@@ -113,11 +152,28 @@ mod tests {
         connection.and_then(Connection::session).unwrap()
     }
 
+    /// A publish of this client's waits for memory.
+    fn park(bench: &mut Bench, id: ConnectionId) {
+        let parked = crate::connection::Parked {
+            n: 1,
+            timer: bench
+                .engine
+                .clients
+                .timers
+                .insert(crate::Instant::from_nanos(1), crate::clients::Reason::Parked(id)),
+            waiting: Default::default(),
+            bytes: 0,
+        };
+        bench.engine.clients.connections.get_mut(id).unwrap().parked = Some(alloc::boxed::Box::new(parked));
+        bench.engine.parking.insert(1, id);
+        assert_eq!(bench.engine.check(), Ok(()));
+    }
+
     /// Every contradiction between the tables is found, and an engine without one is found sound.
     #[test]
     fn planted_contradictions_are_found() {
         type Plant = fn(&mut Bench, SessionKey, ConnectionId);
-        let planted: [(&str, Plant); 8] = [
+        let planted: [(&str, Plant); 15] = [
             ("a Session's connection does not know it", |bench, _, id| {
                 bench.engine.clients.connections.remove(id);
             }),
@@ -143,6 +199,33 @@ mod tests {
             }),
             ("the gauge of stored messages is wrong", |bench, _, _| {
                 bench.engine.clients.stats.stored_messages -= 1;
+            }),
+            ("the gauge of connected clients is wrong", |bench, _, _| {
+                bench.engine.clients.stats.clients_connected -= 1;
+            }),
+            ("the count of Sessions with a connection is wrong", |bench, _, _| {
+                bench.engine.clients.settled += 1;
+            }),
+            ("a connection is paused, and nobody resumes it", |bench, _, id| {
+                bench.engine.clients.connections.get_mut(id).unwrap().paused = true;
+            }),
+            ("a connection has parked, and nobody releases it", |bench, _, id| {
+                park(bench, id);
+                bench.engine.parking.clear();
+            }),
+            ("a connection that is gone is paused or has parked", |bench, _, id| {
+                park(bench, id);
+                bench.engine.clients.connections.get_mut(id).unwrap().parked = None;
+            }),
+            ("a connection that is gone is paused or has parked", |bench, _, id| {
+                bench.engine.pause(crate::Now::default(), id, crate::fanout::Hold::Line);
+                bench.engine.clients.connections.get_mut(id).unwrap().paused = false;
+            }),
+            ("a Session that is away never expires", |bench, key, id| {
+                bench.engine.clients.sessions.get_mut(key).unwrap().expiry_interval = 10;
+                let _ = bench.input(crate::Input::Closed(id));
+                assert_eq!(bench.engine.check(), Ok(()));
+                bench.engine.clients.cancel_away_timers(key);
             }),
         ];
         for (found, plant) in planted {

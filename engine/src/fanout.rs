@@ -1,8 +1,8 @@
 //! The open fan-out, and the line behind it.
 //!
-//! A fan-out that does not fit the tray, or takes more steps than one call should, is cut: its targets are kept and the next ticks go on. Until it is done every
-//! later publish waits in line, and its acknowledgement with it, so that order holds [MQTT-4.6.0-5]. There is never more
-//! than one open fan-out.
+//! A fan-out that does not fit the tray, or takes more steps than one call should, is cut: its targets are kept and the
+//! next ticks go on. Until it is done every later publish waits in line, and its acknowledgement with it, so that order
+//! holds [MQTT-4.6.0-5]. There is never more than one open fan-out.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -81,6 +81,16 @@ impl Line {
     /// How many publishes wait.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether a connection is to be resumed.
+    pub(crate) fn has_paused(&self, id: ConnectionId) -> bool {
+        self.paused.contains_key(&id)
+    }
+
+    /// How many connections are to be resumed.
+    pub(crate) fn paused_len(&self) -> usize {
+        self.paused.len()
     }
 
     pub(crate) fn open(&mut self, fanout: FanOut) {

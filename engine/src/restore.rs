@@ -27,6 +27,12 @@ pub(crate) struct Overdue {
     after: u64,
 }
 
+impl Overdue {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
 /// What is needed between the first record and the last.
 #[derive(Debug, Default)]
 pub(crate) struct Restoring {
