@@ -212,7 +212,7 @@ impl Oracle {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
                 // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
                 if refuses && known.is_some() || self.sessions[id].blurred {
-                    life.may_come_again();
+                    life.may_come_again(at);
                     life.expires
                         .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
                 }

@@ -221,10 +221,13 @@ impl Oracle {
         if !shared().any(|s| s.options.qos.min(message.qos) == QoS::AtLeastOnce) {
             return 0;
         }
-        let members: BTreeSet<SessionId> = shared().map(|s| s.session).collect();
-        let left = members.iter().flat_map(|&id| &self.session(id).left);
+        // Who is a member of two groups may lose a copy of each.
+        let members: BTreeSet<_> = shared().map(|s| (s.session, &s.share, &s.filter)).collect();
+        let left = members.iter().flat_map(|(id, ..)| &self.session(*id).left);
         let ended = shared().filter_map(|s| s.ending.as_ref());
-        let over = members.iter().filter(|&&id| self.session(id).may_be_over(self.now));
+        let over = members
+            .iter()
+            .filter(|(id, ..)| self.session(*id).may_be_over(self.now));
         let losses = left.chain(ended).filter(|&&at| at > first).count() + over.count();
         losses as u32 * self.life(number).times
     }
@@ -235,7 +238,7 @@ impl Oracle {
         let (message, life) = (self.message(number), self.life(number));
         let received = arrival.received;
         let stream: Stream = (message.origin, message.topic.clone(), message.qos, received.qos);
-        let (first, last, retain) = (life.first, life.last, message.retain);
+        let (first, last, retain) = (life.first, life.again, message.retain);
         let session = self.session(arrival.session);
         let is_first = session.copies.get(&number).is_none_or(|copies| copies.live == 0);
         let overtaken = |latest: Option<&u64>| latest.is_some_and(|&latest| latest > last);

@@ -46,6 +46,8 @@ pub(super) struct Life {
     /// When it was published first and last.
     pub(super) first: At,
     pub(super) last: At,
+    /// When it was published last, perhaps.
+    pub(super) again: At,
     /// Since when it is surely where it was to go.
     pub(super) settled: Option<At>,
     /// The last time it was published when it was noted down as owed.
@@ -70,13 +72,14 @@ impl Life {
             self.first = at;
         }
         self.times += 1;
-        self.last = at;
+        (self.last, self.again) = (at, at);
         (self.settled, self.replaced) = (None, None);
     }
 
     /// It was perhaps published once more.
-    pub(super) const fn may_come_again(&mut self) {
+    pub(super) const fn may_come_again(&mut self, at: At) {
         self.times += 1;
+        self.again = at;
         (self.settled, self.replaced) = (None, None);
     }
 
