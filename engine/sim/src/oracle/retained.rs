@@ -11,12 +11,12 @@ impl Oracle {
         let at = self.at;
         let life = self.life_mut(number);
         let settled = *life.settled.get_or_insert(at);
-        let (origin, is_will, last) = {
+        let (origin, is_will, last, again) = {
             let (message, life) = &self.messages[&number];
             if !message.retain || life.refused || life.doubtful {
                 return;
             }
-            (message.origin, message.is_will, life.last)
+            (message.origin, message.is_will, life.last, life.again)
         };
         let others = self
             .retained
@@ -28,9 +28,9 @@ impl Oracle {
             let (message, life) = &self.messages[&other];
             let same_publisher = message.origin == origin && !message.is_will && !is_will;
             let certain = !life.refused && !life.doubtful;
-            let before = life.settled.is_some_and(|settled| settled < last) || same_publisher && life.last < last;
+            let before = life.settled.is_some_and(|settled| settled < last) || same_publisher && life.again < last;
             let after =
-                certain && life.settled.is_some() && (life.first > settled || same_publisher && life.last > last);
+                certain && life.settled.is_some() && (life.first > settled || same_publisher && life.last > again);
             overtaken |= after;
             if before {
                 self.life_mut(other).replaced.get_or_insert(at);
