@@ -259,7 +259,8 @@ impl Oracle {
                 self.describe("is replayed after what replaced it", number, arrival)
             })?;
         }
-        if retain {
+        // A group's copy may overtake the replay of a Subscription of its member's own.
+        if retain && causes.groups.is_empty() {
             let latest = self
                 .session_mut(arrival.session)
                 .latest_retained
