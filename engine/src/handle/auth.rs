@@ -77,6 +77,8 @@ impl Engine {
         match connect.enhanced.as_mut()?.take(auth) {
             Err(violation) => Some(violation),
             Ok(credentials) => {
+                // This step is answered by the users of now; only what is revoked after it makes the answer old.
+                connect.revocations = self.revocations;
                 effects.auth_requests.push(AuthRequest {
                     connection: id,
                     listener: connection.listener,
