@@ -115,11 +115,7 @@ pub(crate) fn parse<'a>(
 ) -> Parsed<'a, Publish<'a>> {
     let flags = context.header.flags;
     let qos = QoS::from_bits(flags >> QOS_SHIFT & 0x03)
-        .or(if mutant("5.0/3.3.1-4") {
-            Some(QoS::ExactlyOnce)
-        } else {
-            None
-        })
+        .or_else(|| mutant("5.0/3.3.1-4").then_some(QoS::ExactlyOnce))
         .ok_or_else(|| fail(input, DecodeErrorKind::InvalidQoS))?;
     let (rest, topic) = match known {
         Some(topic) => binary(input).map(|(rest, _)| (rest, Some(topic)))?,
