@@ -6,8 +6,9 @@ use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
 use core::num::{NonZeroU16, NonZeroU32};
 
 use sol_codec::{
-    ConnAck, ConnAckProperties, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, SubscriptionId,
-    SubscriptionIds, TopicAlias, TopicName,
+    AckProperties, ConnAck, ConnAckProperties, Disconnect, Packet, PacketId, ProtocolVersion, PubAck, PubComp, PubRec,
+    PubRel, Publish, PublishProperties, QoS, ReasonCode, ReasonCodes, SubAck, SubscriptionId, SubscriptionIds,
+    TopicAlias, TopicName, UnsubAck,
 };
 
 use crate::event::Event;
@@ -207,14 +208,14 @@ pub enum Outgoing {
         /// The SUBSCRIBE it answers.
         packet_id: PacketId,
         /// One Reason Code for each filter, in order.
-        reason_codes: Box<Vec<u8>>,
+        reason_codes: Box<Vec<ReasonCode>>,
     },
     /// UNSUBACK.
     UnsubAck {
         /// The UNSUBSCRIBE it answers.
         packet_id: PacketId,
         /// One Reason Code for each filter, in order; not on the wire before 5.0.
-        reason_codes: Box<Vec<u8>>,
+        reason_codes: Box<Vec<ReasonCode>>,
     },
     /// PINGRESP.
     PingResp,
@@ -222,6 +223,48 @@ pub enum Outgoing {
     Disconnect(ReasonCode),
     /// AUTH, to 5.0 clients only.
     Auth(Box<AuthData>),
+}
+
+impl Outgoing {
+    /// Gives `then` this as a packet of the codec, for whoever looks at packets one by one. To send the same PUBLISH to
+    /// many there are cheaper ways, from [`Delivery::with_publish`].
+    pub fn with_packet<R>(&self, then: impl FnOnce(&Packet<'_>) -> R) -> R {
+        match self {
+            Self::Publish(delivery) => {
+                delivery.with_publish(&mut Vec::new(), |publish| then(&Packet::Publish(*publish)))
+            }
+            &Self::Ack {
+                kind,
+                packet_id,
+                reason_code,
+            } => then(&match kind {
+                AckKind::PubAck => Packet::PubAck(PubAck::new(packet_id, reason_code)),
+                AckKind::PubRec => Packet::PubRec(PubRec::new(packet_id, reason_code)),
+                AckKind::PubRel => Packet::PubRel(PubRel::new(packet_id, reason_code)),
+                AckKind::PubComp => Packet::PubComp(PubComp::new(packet_id, reason_code)),
+            }),
+            Self::ConnAck(data) => then(&Packet::ConnAck(data.packet())),
+            Self::SubAck {
+                packet_id,
+                reason_codes,
+            } => then(&Packet::SubAck(SubAck {
+                packet_id: *packet_id,
+                properties: AckProperties::default(),
+                reason_codes: ReasonCodes::from_slice(reason_codes),
+            })),
+            Self::UnsubAck {
+                packet_id,
+                reason_codes,
+            } => then(&Packet::UnsubAck(UnsubAck {
+                packet_id: *packet_id,
+                properties: AckProperties::default(),
+                reason_codes: ReasonCodes::from_slice(reason_codes),
+            })),
+            Self::PingResp => then(&Packet::PingResp),
+            Self::Disconnect(reason_code) => then(&Packet::Disconnect(Disconnect::new(*reason_code))),
+            Self::Auth(auth) => then(&Packet::Auth(auth.packet())),
+        }
+    }
 }
 
 /// The four acknowledgements of QoS 1 and 2, which have one shape.

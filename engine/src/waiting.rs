@@ -206,7 +206,7 @@ impl Engine {
         id: crate::ids::ConnectionId,
         lane: Lane,
         packet_id: PacketId,
-        reason_codes: Vec<u8>,
+        reason_codes: Vec<ReasonCode>,
         effects: &mut Effects,
     ) {
         let bytes = (reason_codes.len() as u32).saturating_add(8);

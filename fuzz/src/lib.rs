@@ -6,7 +6,6 @@ pub mod differential;
 pub mod naive;
 pub mod packets;
 pub mod peer;
-pub mod wire;
 pub mod world;
 
 use sol_codec::{DecodeLimits, Direction, Packet, ProtocolVersion};

@@ -9,7 +9,7 @@ use sol_codec::{
 };
 use sol_engine::{ConnectionId, Outgoing};
 
-use crate::wire::wire;
+use crate::encoded;
 
 /// The engines' own limit of messages on their way to one client.
 pub const INFLIGHT_MAX: u16 = 4;
@@ -135,9 +135,10 @@ impl Peer {
             Outgoing::ConnAck(connack) => connack.version,
             _ => self.version,
         };
-        let Some(bytes) = wire(packet, version) else {
-            return;
-        };
+        if version < ProtocolVersion::V5 && matches!(packet, Outgoing::Disconnect(_)) {
+            return; // 3.x has none from a server: the close says it
+        }
+        let bytes = packet.with_packet(|packet| encoded(packet, version));
         let limits = DecodeLimits {
             direction: Direction::FromServer,
             ..DecodeLimits::default()

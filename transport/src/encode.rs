@@ -15,7 +15,6 @@ pub(crate) struct Encoder {
     /// By [`Shape`]: what a receiver's version and QoS make of a message.
     last: [Last; 4],
     subscription_ids: Vec<SubscriptionId>,
-    reason_codes: Vec<ReasonCode>,
 }
 
 /// A message that was encoded, and its bytes from the second time on.
@@ -56,27 +55,21 @@ impl Encoder {
             Outgoing::SubAck {
                 packet_id,
                 reason_codes,
-            } => {
-                let reason_codes = self.reason_codes(reason_codes);
-                SubAck {
-                    packet_id: *packet_id,
-                    properties: AckProperties::default(),
-                    reason_codes,
-                }
-                .encode(version, out);
+            } => SubAck {
+                packet_id: *packet_id,
+                properties: AckProperties::default(),
+                reason_codes: ReasonCodes::from_slice(reason_codes),
             }
+            .encode(version, out),
             Outgoing::UnsubAck {
                 packet_id,
                 reason_codes,
-            } => {
-                let reason_codes = self.reason_codes(reason_codes);
-                UnsubAck {
-                    packet_id: *packet_id,
-                    properties: AckProperties::default(),
-                    reason_codes,
-                }
-                .encode(version, out);
+            } => UnsubAck {
+                packet_id: *packet_id,
+                properties: AckProperties::default(),
+                reason_codes: ReasonCodes::from_slice(reason_codes),
             }
+            .encode(version, out),
             Outgoing::PingResp => PingResp.encode(version, out),
             // 3.x has no DISCONNECT from the server; the close that follows says it.
             Outgoing::Disconnect(_) if version < ProtocolVersion::V5 => {}
@@ -138,13 +131,6 @@ impl Encoder {
             delivery.packet_id,
             out,
         );
-    }
-
-    fn reason_codes(&mut self, values: &[u8]) -> ReasonCodes<'_> {
-        self.reason_codes.clear();
-        let code = |&value| ReasonCode::from_value(value).unwrap_or(ReasonCode::UnspecifiedError);
-        self.reason_codes.extend(values.iter().map(code));
-        ReasonCodes::from_slice(&self.reason_codes)
     }
 }
 
@@ -294,7 +280,7 @@ mod tests {
             b"",
             b"\xe0\x01\x8b",
         );
-        let reason_codes = Box::new(vec![1, 0x87]);
+        let reason_codes = Box::new(vec![ReasonCode::GrantedQoS1, ReasonCode::NotAuthorized]);
         expect(
             Outgoing::SubAck {
                 packet_id,
@@ -306,7 +292,7 @@ mod tests {
         expect(
             Outgoing::UnsubAck {
                 packet_id,
-                reason_codes: Box::new(vec![0x11]),
+                reason_codes: Box::new(vec![ReasonCode::NoSubscriptionExisted]),
             },
             b"\xb0\x02\x00\x01",
             b"\xb0\x04\x00\x01\x00\x11",

@@ -80,7 +80,7 @@ impl Fault {
                 if let Some(packet_id) = sol_codec::PacketId::new(*packet_id) {
                     return Given::Answer(Outgoing::UnsubAck {
                         packet_id,
-                        reason_codes: Box::new(vec![0; filters.len()]),
+                        reason_codes: Box::new(vec![ReasonCode::Success; filters.len()]),
                     });
                 }
             }

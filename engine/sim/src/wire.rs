@@ -1,12 +1,9 @@
 //! I12: whatever the broker sends is encoded and read again as its receiver would, and must be legal there.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 
-use sol_codec::{
-    AckProperties, ConnAck, ConnAckProperties, DecodeLimits, Decoded, Direction, Disconnect, Packet, PacketId,
-    ProtocolVersion, PubAck, PubComp, PubRec, PubRel, ReasonCode, ReasonCodes, SubAck, UnsubAck, decode,
-};
-use sol_engine::{AckKind, ConnAckData, Outgoing};
+use sol_codec::{DecodeLimits, Decoded, Direction, Packet, ProtocolVersion, decode};
+use sol_engine::{AckKind, Outgoing};
 
 use crate::packet::{Received, Reply};
 use crate::violation::{Verdict, Violation, broken, ensure};
@@ -38,94 +35,22 @@ pub(crate) fn carry(
 }
 
 fn bytes_of(packet: &Outgoing, version: ProtocolVersion) -> Result<Vec<u8>, Violation> {
-    let mut bytes = Vec::new();
-    let properties = AckProperties::default();
-    let announced = match packet {
-        Outgoing::Publish(delivery) => delivery.with_publish(&mut Vec::new(), |publish| {
-            publish.encode(version, &mut bytes);
-            publish.encoded_len(version)
-        }),
-        Outgoing::Ack {
-            kind,
-            packet_id,
-            reason_code,
-        } => write(&ack(*kind, *packet_id, *reason_code), version, &mut bytes),
-        Outgoing::ConnAck(data) => {
-            ensure(data.version == version, "I12", || {
-                format!("a CONNACK of {:?}", data.version)
-            })?;
-            write(&Packet::ConnAck(connack(data)), version, &mut bytes)
-        }
-        Outgoing::SubAck {
-            packet_id,
-            reason_codes,
-        } => {
-            let codes = codes(reason_codes)?;
-            let packet = SubAck {
-                packet_id: *packet_id,
-                properties,
-                reason_codes: ReasonCodes::from_slice(&codes),
-            };
-            write(&Packet::SubAck(packet), version, &mut bytes)
-        }
-        Outgoing::UnsubAck {
-            packet_id,
-            reason_codes,
-        } => {
-            let codes = codes(reason_codes)?;
-            let packet = UnsubAck {
-                packet_id: *packet_id,
-                properties,
-                reason_codes: ReasonCodes::from_slice(&codes),
-            };
-            write(&Packet::UnsubAck(packet), version, &mut bytes)
-        }
+    match packet {
         Outgoing::Auth(_) => return Err(broken("I12", "an AUTH, and no client has asked for one".into())),
-        Outgoing::PingResp => write(&Packet::PingResp, version, &mut bytes),
-        Outgoing::Disconnect(reason) => write(&Packet::Disconnect(Disconnect::new(*reason)), version, &mut bytes),
-    };
+        Outgoing::ConnAck(data) => ensure(data.version == version, "I12", || {
+            format!("a CONNACK of {:?}", data.version)
+        })?,
+        _ => {}
+    }
+    let mut bytes = Vec::new();
+    let announced = packet.with_packet(|packet| {
+        packet.encode(version, &mut bytes);
+        packet.encoded_len(version)
+    });
     ensure(announced == bytes.len(), "I12", || {
         format!("{packet:?} announces {announced} bytes and has {}", bytes.len())
     })?;
     Ok(bytes)
-}
-
-fn write(packet: &Packet<'_>, version: ProtocolVersion, bytes: &mut Vec<u8>) -> usize {
-    packet.encode(version, bytes);
-    packet.encoded_len(version)
-}
-
-fn ack<'a>(kind: AckKind, packet_id: PacketId, reason: ReasonCode) -> Packet<'a> {
-    match kind {
-        AckKind::PubAck => Packet::PubAck(PubAck::new(packet_id, reason)),
-        AckKind::PubRec => Packet::PubRec(PubRec::new(packet_id, reason)),
-        AckKind::PubRel => Packet::PubRel(PubRel::new(packet_id, reason)),
-        AckKind::PubComp => Packet::PubComp(PubComp::new(packet_id, reason)),
-    }
-}
-
-fn connack(data: &ConnAckData) -> ConnAck<'_> {
-    ConnAck {
-        session_present: data.session_present,
-        reason_code: data.reason_code,
-        properties: ConnAckProperties {
-            session_expiry_interval: data.session_expiry_interval,
-            receive_maximum: data.receive_maximum.and_then(NonZeroU16::new),
-            maximum_qos: data.maximum_qos,
-            retain_available: data.retain_available,
-            maximum_packet_size: data.maximum_packet_size.and_then(NonZeroU32::new),
-            assigned_client_id: data.assigned_client_id.as_deref(),
-            topic_alias_maximum: data.topic_alias_maximum,
-            server_keep_alive: data.server_keep_alive,
-            ..ConnAckProperties::default()
-        },
-    }
-}
-
-fn codes(values: &[u8]) -> Result<Vec<ReasonCode>, Violation> {
-    let known =
-        |&value| ReasonCode::from_value(value).ok_or_else(|| broken("I12", format!("a Reason Code {value:02x}")));
-    values.iter().map(known).collect()
 }
 
 fn reply(packet: &Packet<'_>) -> Result<Reply, Violation> {

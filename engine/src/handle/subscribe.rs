@@ -51,7 +51,7 @@ impl Engine {
                 packet_id: subscribe.packet_id,
             };
             let (code, n) = self.subscribe_one(key, &wish, effects);
-            reason_codes.push(code.value());
+            reason_codes.push(code);
             announcement = announcement.max(n);
         }
         if mutant("5.0/3.9.3-1") {

@@ -35,12 +35,12 @@ impl Engine {
             } else {
                 ReasonCode::NoSubscriptionExisted
             };
-            reason_codes.push(code.value());
+            reason_codes.push(code);
         }
         if mutant("5.0/3.11.3-1") {
             reason_codes.reverse();
         }
-        if mutant("5.0/3.10.4-5") && reason_codes.iter().all(|&code| code > 0) {
+        if mutant("5.0/3.10.4-5") && !reason_codes.contains(&ReasonCode::Success) {
             return;
         }
         let dirty = self.clients.journal.is_dirty();

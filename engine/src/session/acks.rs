@@ -34,7 +34,7 @@ pub(crate) struct Waiting {
     pub(crate) packet_id: PacketId,
     pub(crate) reason_code: ReasonCode,
     /// Reason Codes of a SUBACK or UNSUBACK.
-    pub(crate) reason_codes: Vec<u8>,
+    pub(crate) reason_codes: Vec<ReasonCode>,
     /// Completions still to come.
     pub(crate) waits: u32,
     /// The connection that asked is gone: count down, but tell nobody.

@@ -24,7 +24,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sol_codec::{Packet, ProtocolVersion};
+use sol_codec::{Packet, ProtocolVersion, ReasonCode};
 use sol_engine::{
     AckKind, AuthOutcome, AuthRequest, Close, ConnAckData, ConnectionId, Delivery, Effects, Engine, EngineConfig,
     Event, Flow, Handover, Input, Instant, ListenerId, Move, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket,
@@ -627,11 +627,11 @@ pub fn text(packet: &Outgoing) -> String {
         Outgoing::SubAck {
             packet_id,
             reason_codes,
-        } => format!("SUBACK #{} {reason_codes:02x?}", packet_id.get()),
+        } => format!("SUBACK #{} {:02x?}", packet_id.get(), values(reason_codes)),
         Outgoing::UnsubAck {
             packet_id,
             reason_codes,
-        } => format!("UNSUBACK #{} {reason_codes:02x?}", packet_id.get()),
+        } => format!("UNSUBACK #{} {:02x?}", packet_id.get(), values(reason_codes)),
         Outgoing::PingResp => "PINGRESP".into(),
         Outgoing::Disconnect(reason) => format!("DISCONNECT {:02x}", reason.value()),
         Outgoing::Auth(auth) => {
@@ -711,4 +711,8 @@ pub fn packet_id_of(line: &str) -> u16 {
     line.split(' ')
         .find_map(|word| word.strip_prefix('#')?.parse().ok())
         .unwrap_or_default()
+}
+
+fn values(reason_codes: &[ReasonCode]) -> Vec<u8> {
+    reason_codes.iter().map(|code| code.value()).collect()
 }

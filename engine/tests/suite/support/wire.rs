@@ -1,10 +1,7 @@
 //! The bytes between a client and the node, for what only they show: flags, Properties, sizes.
 
-use sol_codec::{
-    AckProperties, DecodeLimits, Decoded, Direction, Disconnect, PingResp, ProtocolVersion, PubAck, PubComp, PubRec,
-    PubRel, ReasonCode, ReasonCodes, SubAck, UnsubAck, decode,
-};
-use sol_engine::{AckKind, Input, Outgoing};
+use sol_codec::{DecodeLimits, Decoded, Direction, ProtocolVersion, decode};
+use sol_engine::{Input, Outgoing};
 
 use super::{Client, Node, V5};
 
@@ -78,47 +75,11 @@ impl Node {
 
 /// A packet as the transport would write it.
 pub(super) fn encode(packet: &Outgoing, version: ProtocolVersion) -> Vec<u8> {
-    let mut out = Vec::new();
-    let codes = |values: &[u8]| -> Vec<ReasonCode> {
-        let code = |&value| ReasonCode::from_value(value).unwrap();
-        values.iter().map(code).collect()
+    let version = match packet {
+        Outgoing::ConnAck(data) => data.version,
+        _ => version,
     };
-    match packet {
-        Outgoing::Publish(delivery) => {
-            delivery.with_publish(&mut Vec::new(), |publish| publish.encode(version, &mut out))
-        }
-        &Outgoing::Ack {
-            kind,
-            packet_id,
-            reason_code,
-        } => match kind {
-            AckKind::PubAck => PubAck::new(packet_id, reason_code).encode(version, &mut out),
-            AckKind::PubRec => PubRec::new(packet_id, reason_code).encode(version, &mut out),
-            AckKind::PubRel => PubRel::new(packet_id, reason_code).encode(version, &mut out),
-            AckKind::PubComp => PubComp::new(packet_id, reason_code).encode(version, &mut out),
-        },
-        Outgoing::ConnAck(data) => data.packet().encode(data.version, &mut out),
-        Outgoing::SubAck {
-            packet_id,
-            reason_codes,
-        } => SubAck {
-            packet_id: *packet_id,
-            properties: AckProperties::default(),
-            reason_codes: ReasonCodes::from_slice(&codes(reason_codes)),
-        }
-        .encode(version, &mut out),
-        Outgoing::UnsubAck {
-            packet_id,
-            reason_codes,
-        } => UnsubAck {
-            packet_id: *packet_id,
-            properties: AckProperties::default(),
-            reason_codes: ReasonCodes::from_slice(&codes(reason_codes)),
-        }
-        .encode(version, &mut out),
-        Outgoing::PingResp => PingResp.encode(version, &mut out),
-        Outgoing::Disconnect(reason_code) => Disconnect::new(*reason_code).encode(version, &mut out),
-        Outgoing::Auth(auth) => auth.packet().encode(version, &mut out),
-    }
+    let mut out = Vec::new();
+    packet.with_packet(|packet| packet.encode(version, &mut out));
     out
 }
