@@ -8,33 +8,23 @@
 //! A step of SCRAM costs the broker a few HMACs, whoever it is about, since it is the client that computes the hash. So it
 //! is answered at once, too, and no flood of passwords delays it. Nothing is kept between the steps: what has to be
 //! remembered of an exchange goes out with its challenge and comes back with the client's answer, which is checked against
-//! the users of that moment.
-//!
-//! # Which users exist
-//! is told to nobody by an answer or its time. A name without a user has a stand-in of a kind that some users have; a plain
-//! password for it costs what one costs for those, and SCRAM asks what it asks of them. A user without keys for SCRAM is
-//! challenged as if he had some. Challenges for one name have the same salt and iterations each time. Not hidden is what a
-//! change makes visible: stand-ins depend on a secret that ends with the process, so that over a restart the salt of a user
-//! stays and that of nobody is another; and on how many entries are of which kind, so that a stand-in may be of another
-//! kind when the file is read again. Nor is hidden that a password which was right before is answered sooner: it is right.
+//! the users of that moment. What an answer or its time tells of who exists is said in `judge`.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use base64ct::{Base64, Encoding};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use sha2::{Digest, Sha512_256};
 use sol_engine::ChangedUser;
-use subtle::ConstantTimeEq;
 
-use crate::password_file::{PASSWORD_BYTES_MAX, Pick, Stored, Users};
-use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
+use self::judge::Judge;
+use crate::password_file::Users;
+
+mod judge;
 
 /// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
 /// and all its clients behind it.
@@ -122,9 +112,7 @@ pub struct Verifier {
 }
 
 struct Shared {
-    users: RwLock<Arc<Users>>,
-    cache: Mutex<HashMap<Box<str>, Tag>>,
-    key: [u8; 32],
+    judge: Judge,
     waiting: Mutex<HashMap<IpAddr, u32>>,
     stopping: AtomicBool,
 }
@@ -153,24 +141,14 @@ impl Drop for Place {
     }
 }
 
-/// Random bytes of a nonce of SCRAM.
-const NONCE_BYTES: usize = 18;
-
-/// A keyed hash of stored entry and password.
-type Tag = [u8; 32];
-
 impl Verifier {
     /// Starts `threads` threads behind a queue of `queue` requests.
     ///
     /// # Errors
     /// The system has no thread or no randomness to give.
     pub fn new(users: Users, threads: usize, queue: usize) -> io::Result<Self> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
-            users: RwLock::new(Arc::new(users)),
-            cache: Mutex::default(),
-            key,
+            judge: Judge::new(users)?,
             waiting: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
@@ -195,7 +173,7 @@ impl Verifier {
     /// # Errors
     /// [`Full`] with the request, if the queue or the share of its address is full.
     pub fn submit(&self, request: Request) -> Result<(), Full> {
-        let Some(request) = self.shared.answer_at_once(request) else {
+        let Some(request) = self.shared.judge.answer_at_once(request) else {
             return Ok(());
         };
         let Some(queue) = &self.queue else {
@@ -234,18 +212,12 @@ impl Verifier {
     /// Puts other users in force, and says who is another than before. Whoever is let in by an entry of the old ones was
     /// answered before this returns.
     pub fn replace(&self, users: Users) -> Vec<ChangedUser> {
-        let mut present = self.shared.users.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = present.changes_to(&users);
-        *present = Arc::new(users);
-        drop(present);
-        // The tags of changed entries would never match again; this gives their memory back.
-        self.shared.cache().clear();
-        changed
+        self.shared.judge.replace(users)
     }
 
     /// Whether there is any user.
     pub fn has_users(&self) -> bool {
-        !self.shared.users().is_empty()
+        !self.shared.judge.users().is_empty()
     }
 }
 
@@ -274,170 +246,11 @@ impl Shared {
             return;
         }
         let Waiting { request, place } = waiting;
-        // Whatever else there is was answered before the queue.
-        if let Request {
-            login: Login::Password { user, password },
-            reply,
-            ..
-        } = request
-        {
-            survive(|| {
-                let (accepted, _in_force) = self.verify_in_force(&user, &password);
-                drop(place);
-                reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
-            });
-        }
-    }
-
-    /// A step of SCRAM; costs microseconds.
-    fn scram(&self, users: &Users, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
-        let step = match memo {
-            None => self.scram_challenge(users, message),
-            Some(memo) => self.scram_verdict(users, memo, message),
-        };
-        // The refusal itself is logged where the client is known.
-        step.unwrap_or_else(|fault| {
-            tracing::debug!("a step of SCRAM is wrong: {fault}");
-            Verdict::Refused
-        })
-    }
-
-    fn scram_challenge(&self, users: &Users, message: &[u8]) -> Result<Verdict, Fault> {
-        let opening = Opening::parse(message)?;
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|_| Fault("the system has no randomness"))?;
-        let (_, keys) = self.scram_keys(users, opening.user());
-        let Challenge { message, memo } = opening.challenge(&keys, &Base64::encode_string(&nonce));
-        Ok(Verdict::Continue {
-            message: message.into_bytes(),
-            memo: memo.into_bytes(),
-        })
-    }
-
-    fn scram_verdict(&self, users: &Users, memo: &[u8], message: &[u8]) -> Result<Verdict, Fault> {
-        let closing = Closing::parse(memo, message)?;
-        let user = closing.user();
-        let (exists, keys) = self.scram_keys(users, user);
-        let proven = closing.verify(&keys).filter(|_| exists);
-        Ok(proven.map_or(Verdict::Refused, |message| Verdict::Proven {
-            user: user.to_owned(),
-            message: message.into_bytes(),
-        }))
-    }
-
-    /// The keys of a user, or what stands in for them, and whether they are a user's. Takes as long for either.
-    fn scram_keys(&self, users: &Users, user: &str) -> (bool, Keys) {
-        let stand_in = Keys::of_nobody(&self.key, user, users.scram_kind(user, self.pick(user)));
-        match users.scram(user) {
-            Some(keys) => (true, keys.clone()),
-            None => (false, stand_in),
-        }
-    }
-
-    /// Answers a step of SCRAM, and a password that was right before if its entry is the same still; else gives it back.
-    fn answer_at_once(&self, request: Request) -> Option<Request> {
-        // Held until it is answered: see [`Verifier::replace`].
-        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        let Request { login, peer, reply } = request;
-        match login {
-            Login::Scram { memo, message } => {
-                survive(|| reply(self.scram(&users, memo.as_deref(), &message)));
-                None
-            }
-            Login::Password { user, password } => match self.known(&users, &user, &password) {
-                Some((_, true)) => {
-                    reply(Verdict::Accepted);
-                    None
-                }
-                _ => Some(Request {
-                    login: Login::Password { user, password },
-                    peer,
-                    reply,
-                }),
-            },
-        }
-    }
-
-    /// Checks a login by the users that are in force when the check is done, and keeps them in force while the answer
-    /// is held.
-    fn verify_in_force(&self, user: &str, password: &[u8]) -> (bool, RwLockReadGuard<'_, Arc<Users>>) {
-        loop {
-            let users = self.users();
-            let accepted = self.verify(&users, user, password);
-            let present = self.users.read().unwrap_or_else(PoisonError::into_inner);
-            if Arc::ptr_eq(&users, &present) {
-                return (accepted, present);
-            }
-        }
-    }
-
-    /// The tag of a user of the file, and whether it is remembered.
-    fn known(&self, users: &Users, user: &str, password: &[u8]) -> Option<(Tag, bool)> {
-        let stored = users.get(user).filter(|_| password.len() <= PASSWORD_BYTES_MAX)?;
-        let tag = self.tag(stored, password);
-        let known = self.cache().get(user).is_some_and(|known| known.ct_eq(&tag).into());
-        Some((tag, known))
-    }
-
-    fn verify(&self, users: &Users, user: &str, password: &[u8]) -> bool {
-        let tag = match self.known(users, user, password) {
-            Some((_, true)) => return true,
-            Some((tag, false)) => Some(tag),
-            None => None,
-        };
-        let accepted = users.verify(user, password, self.pick(user));
-        if let Some(tag) = tag.filter(|_| accepted) {
-            // One tag a user, and only for users of the file: the map is bounded by the file.
-            self.cache().insert(user.into(), tag);
-        }
-        accepted
-    }
-
-    fn users(&self) -> Arc<Users> {
-        Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Which stand-in this name has, for as long as the broker runs.
-    fn pick(&self, user: &str) -> Pick {
-        let digest = Sha512_256::new()
-            .chain_update(self.key)
-            .chain_update(b"stand-in of ")
-            .chain_update(user);
-        let halves: Tag = digest.finalize().into();
-        let number = |at: usize| {
-            halves[at..at + 8]
-                .iter()
-                .fold(0, |number, &byte| number << 8 | u64::from(byte))
-        };
-        Pick {
-            kind: number(0),
-            scram_kind: number(8),
-        }
-    }
-
-    fn tag(&self, stored: &Stored, password: &[u8]) -> Tag {
-        let entry = stored.as_str().as_bytes();
-        let digest = Sha512_256::new()
-            .chain_update(self.key)
-            .chain_update(entry.len().to_le_bytes())
-            .chain_update(entry)
-            .chain_update(password);
-        digest.finalize().into()
-    }
-
-    fn cache(&self) -> MutexGuard<'_, HashMap<Box<str>, Tag>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.judge.answer(request, move || drop(place));
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Runs the check of one login, whose fault must not cost all later ones their thread.
-fn survive(check: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(check)).is_err() {
-        tracing::error!("a fault of the broker in checking a login, survived");
     }
 }
 
@@ -456,6 +269,7 @@ fn network(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::passwd::hash_password;
+    use base64ct::{Base64, Encoding};
     use sol_engine::UserChange;
     use std::sync::mpsc;
 
@@ -497,7 +311,7 @@ mod tests {
             assert_eq!(ask(&verifier, "", b""), Verdict::Refused);
         }
         assert_eq!(
-            verifier.shared.cache().len(),
+            verifier.shared.judge.cache().len(),
             2,
             "only right logins are remembered, one a user"
         );
@@ -528,7 +342,7 @@ mod tests {
         assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Refused);
         let both = format!(
             "ann:{}\nbob:{PENCIL}\n",
-            verifier.shared.users().get("ann").unwrap().as_str()
+            verifier.shared.judge.users().get("ann").unwrap().as_str()
         );
         assert_eq!(replace(scram_users(&both)), [of("bob", UserChange::Added)]);
         assert_eq!(replace(scram_users(&both)), []);
@@ -539,9 +353,9 @@ mod tests {
     fn tags_are_bound_to_the_entry() {
         let verifier = Verifier::new(users(&[("ann", b"old")]), 1, 8).unwrap();
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Accepted);
-        let remembered = verifier.shared.cache().clone();
+        let remembered = verifier.shared.judge.cache().clone();
         verifier.replace(users(&[("ann", b"new")]));
-        *verifier.shared.cache() = remembered;
+        *verifier.shared.judge.cache() = remembered;
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Refused);
     }
 
