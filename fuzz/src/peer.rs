@@ -67,9 +67,10 @@ impl Peer {
         }
     }
 
-    /// The Client Identifier that this connection owns, once it does.
+    /// The Client Identifier that this connection owns, once it does. Before 5.0 nobody tells a client which one it was
+    /// assigned.
     pub fn owns(&self) -> Option<&str> {
-        self.connected.then_some(&*self.client_id)
+        (self.connected && !self.client_id.is_empty()).then_some(&*self.client_id)
     }
 
     /// It says something; the engine has not heard it yet.
