@@ -137,12 +137,15 @@ impl Engine {
             // [MQTT-4.12.0-1]
             return Some(ReasonCode::BadAuthenticationMethod);
         }
-        let anonymous_session = connect.client_id.is_empty();
-        // [MQTT-3.1.3-8] of 3.1.1: without a name nothing could be resumed.
-        let unnamed_durable =
-            connect.version != ProtocolVersion::V5 && !connect.clean_start && !mutant("3.1.1/3.1.3-8");
+        let must_be_named = match connect.version {
+            // It has one character at least (section 3.1 of MQTT 3.1).
+            ProtocolVersion::V31 => true,
+            // [MQTT-3.1.3-8] of 3.1.1: without a name nothing could be resumed.
+            ProtocolVersion::V311 => !connect.clean_start && !mutant("3.1.1/3.1.3-8"),
+            ProtocolVersion::V5 => false,
+        };
         if connect.client_id.len() > config.client_id_bytes_max
-            || anonymous_session && (unnamed_durable || !config.allow_empty_client_id)
+            || connect.client_id.is_empty() && (must_be_named || !config.allow_empty_client_id)
         {
             return Some(ReasonCode::ClientIdentifierNotValid);
         }

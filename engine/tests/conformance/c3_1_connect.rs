@@ -359,6 +359,21 @@ fn a_session_that_stays_needs_a_name_in_3_1_1() {
     });
 }
 
+/// A client of MQTT 3.1 has to bring a name of one character at least (section 3.1 of MQTT 3.1).
+#[test]
+fn every_client_of_3_1_has_a_name() {
+    in_every_node(|node| {
+        for clean in [false, true] {
+            let unnamed = node.connect_with(sol_codec::ProtocolVersion::V31, "", move |connect| {
+                connect.clean_start = clean;
+            });
+            node.expect(unnamed, &["CONNACK 85", "CLOSE"]);
+        }
+        node.connect(sol_codec::ProtocolVersion::V31, "x");
+        assert_eq!(node.stats().clients_connected, 1);
+    });
+}
+
 /// Names of 1 to 23 letters and digits are let in, each as a Session of its own.
 ///
 /// Proves 5.0: MQTT-3.1.3-5; 3.1.1: MQTT-3.1.3-5.
