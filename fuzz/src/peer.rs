@@ -235,7 +235,9 @@ impl Peer {
             self.received.contains(&id) || self.session_present,
             "PUBREL of {id:?} without PUBREC"
         );
-        if reason_code == ReasonCode::Success {
+        // Before 5.0 a PUBREC of nothing is answered like any other; it takes no place of the window.
+        let is_stray = self.received.contains(&id) && !self.unacknowledged.contains_key(&id);
+        if reason_code == ReasonCode::Success && !is_stray {
             self.unacknowledged.insert(id, PacketType::PubComp);
             self.has_room();
         }
