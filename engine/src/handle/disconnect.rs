@@ -178,10 +178,11 @@ impl Engine {
             self.clients.away_timers(key, |timers| timers.will = Some(timer));
         }
         if expiry != u32::MAX {
+            let lasts = if mutant("5.0/4.1.0-2") { u32::MAX } else { expiry };
             let timer = self
                 .clients
                 .timers
-                .insert(after(now, expiry), Reason::SessionExpiry(reference));
+                .insert(after(now, lasts), Reason::SessionExpiry(reference));
             self.clients.away_timers(key, |timers| timers.expiry = Some(timer));
         }
         self.clients.write_session(now, key, effects);

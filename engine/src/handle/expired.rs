@@ -44,9 +44,7 @@ impl Engine {
                     }
                 }
                 Reason::SessionExpiry(session) => {
-                    if let Some(key) = self.away(session, |timers| timers.expiry = None)
-                        && !mutant("5.0/4.1.0-2")
-                    {
+                    if let Some(key) = self.away(session, |timers| timers.expiry = None) {
                         self.clients.stats.clients_expired += 1;
                         self.end_session(now, key, effects);
                     }
