@@ -64,7 +64,7 @@ fn lets_in_whom_it_says(config: &Config, directives: &[(String, &str)]) {
     let said = |name: &'static str| {
         let there = directives
             .iter()
-            .filter(move |(key, value)| key.starts_with(name) && !value.is_empty());
+            .filter(move |(key, value)| key == name && !value.is_empty());
         there.map(|(_, value)| *value)
     };
     let yes = |value: &str| {

@@ -93,7 +93,8 @@ impl Engine {
             owned.client_id = self.assign_client_id();
             owned.assigned = true;
         }
-        if let Some(method) = connect.properties.authentication_method {
+        let method = connect.properties.authentication_method;
+        if let Some(method) = method.filter(|method| !mutant("5.0/4.12.0-1") || self.may_prove_by(method, rules)) {
             // The method proves who the client is: a Password beside it is not looked at.
             owned.enhanced = Some(Box::new(Enhanced::begin(method)));
             let credentials = Credentials::Exchange {
@@ -127,12 +128,18 @@ impl Engine {
         }
     }
 
+    /// Whether clients of such a listener may prove who they are by an Authentication Method.
+    fn may_prove_by(&self, method: &str, rules: ListenerRules) -> bool {
+        let known = &self.clients.config.authentication_methods;
+        rules.ask && known.iter().any(|known| known == method)
+    }
+
     /// What speaks against a CONNECT before anybody is asked about its user.
     fn objection(&mut self, connect: &Connect<'_>, rules: ListenerRules) -> Option<ReasonCode> {
         let config = &self.clients.config;
         if let Some(method) = connect.properties.authentication_method
             && !mutant("5.0/4.12.0-1")
-            && !(rules.ask && config.authentication_methods.iter().any(|known| known == method))
+            && !self.may_prove_by(method, rules)
         {
             // [MQTT-4.12.0-1]
             return Some(ReasonCode::BadAuthenticationMethod);
