@@ -634,10 +634,8 @@ fn each_connection_has_its_whole_receive_maximum() {
     }
 }
 
-/// A 3.1.1 client that uses one identifier again and again while nothing is acknowledged is read no further than
-/// `acks_waiting_max`, and goes on when acknowledgements have left.
-#[test]
-fn waiting_acknowledgements_are_limited() {
+/// Acknowledgements on the first of two shards wait for a Subscriber on the second, four of a kind at most.
+fn subscribed_elsewhere() -> (Node, Client) {
     let config = EngineConfig {
         acks_waiting_max: 4,
         ..Default::default()
@@ -645,6 +643,14 @@ fn waiting_acknowledgements_are_limited() {
     let mut node = Node::new(2, config);
     let subscriber = node.connect(V5, &node.name_on(1, "s"));
     node.subscribed(subscriber, &["t"], 0);
+    (node, subscriber)
+}
+
+/// A 3.1.1 client that uses one identifier again and again while nothing is acknowledged is read no further than
+/// `acks_waiting_max`, and goes on when acknowledgements have left.
+#[test]
+fn waiting_acknowledgements_are_limited() {
+    let (mut node, subscriber) = subscribed_elsewhere();
     let publisher = node.connect(V311, &node.name_on(0, "p"));
     node.hold_mail();
     for _ in 0..20 {
@@ -660,13 +666,7 @@ fn waiting_acknowledgements_are_limited() {
 /// behind them.
 #[test]
 fn acknowledgements_that_are_asked_for_again_are_limited() {
-    let config = EngineConfig {
-        acks_waiting_max: 4,
-        ..Default::default()
-    };
-    let mut node = Node::new(2, config);
-    let subscriber = node.connect(V5, &node.name_on(1, "s"));
-    node.subscribed(subscriber, &["t"], 0);
+    let (mut node, subscriber) = subscribed_elsewhere();
     let name = node.name_on(0, "p");
     let publisher = node.resume(V311, &name, 0);
     node.hold_mail();
