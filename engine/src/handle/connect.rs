@@ -94,6 +94,7 @@ impl Engine {
             owned.assigned = true;
         }
         let method = connect.properties.authentication_method;
+        // The switch has a method that nobody knows be as good as none.
         if let Some(method) = method.filter(|method| !mutant("5.0/4.12.0-1") || self.may_prove_by(method, rules)) {
             // The method proves who the client is: a Password beside it is not looked at.
             owned.enhanced = Some(Box::new(Enhanced::begin(method)));
