@@ -50,6 +50,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     let shards = Shards::start(&transport, &engine, seeds, clock, observer)
         .map_err(|error| reason(&io::Error::other(error.to_string())))?;
     let listening = shards.addresses().iter().map(address).collect();
+    let backend = shards.backend().as_str();
     let handle = shards.handle();
     let joiner = std::thread::Builder::new()
         .name("sol-shards".to_owned())
@@ -57,7 +58,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         .map_err(|error| format!("no thread: {}", reason(&error)))?;
     let facts = Facts {
         listening,
-        backend: sol_transport::backend_name(),
+        backend,
         shards: usize::from(engine.shards),
         users: 0,
     };

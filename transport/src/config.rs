@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use crate::choice::Io;
 use crate::listener::ListenerConfig;
 
 /// What the shards listen on, and their limits. Limits are per shard unless they say otherwise.
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
+    /// The backend.
+    pub io: Io,
     /// Where to listen; a listener's place here is its [`sol_engine::ListenerId`].
     pub listeners: Vec<ListenerConfig>,
     /// Largest CONNECT, in bytes; nothing larger is held for a peer that has not been let in.
@@ -52,6 +55,7 @@ pub struct TransportConfig {
 impl Default for TransportConfig {
     fn default() -> Self {
         Self {
+            io: Io::Auto,
             listeners: Vec::new(),
             connect_bytes_max: 16 << 10,
             connect_time_max: Duration::from_secs(5),

@@ -43,6 +43,7 @@
 )]
 
 mod backend;
+mod choice;
 mod clock;
 mod config;
 mod conns;
@@ -58,6 +59,7 @@ mod shard;
 mod shards;
 mod waiting;
 
+pub use choice::{BackendName, Io, UnknownIo};
 pub use clock::Clock;
 pub use config::TransportConfig;
 pub use counters::Counters;
@@ -65,4 +67,4 @@ pub use handle::{Handle, ShardAnswer};
 pub use listener::{ListenAddr, ListenError, ListenerConfig};
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
-pub use shards::{Exit, Shards, StartError, backend_name};
+pub use shards::{Exit, Shards, StartError};

@@ -13,6 +13,7 @@ use sol_engine::{EngineConfig, ListenerId, ShardId};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::{Backend, BackendLimits};
+use crate::choice::{BackendName, Choice, choose};
 use crate::clock::Clock;
 use crate::config::TransportConfig;
 use crate::handle::Handle;
@@ -38,6 +39,8 @@ pub enum Exit {
 pub enum StartError {
     /// A listener could not be had.
     Listen(ListenError),
+    /// [`crate::Io::IoUring`] was asked for and is not to be had; the sentence says why, and what to do.
+    NoIoUring(String),
     /// The system refused a thread, a descriptor or memory.
     System(io::Error),
 }
@@ -46,6 +49,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(error) => error.fmt(f),
+            Self::NoIoUring(why) => write!(f, "cannot start with io_uring: {why}"),
             Self::System(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -55,6 +59,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Listen(error) => Some(error),
+            Self::NoIoUring(_) => None,
             Self::System(error) => Some(error),
         }
     }
@@ -72,19 +77,10 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// What waits for sockets here.
-#[must_use]
-pub const fn backend_name() -> &'static str {
-    if cfg!(any(target_os = "linux", target_os = "android")) {
-        "epoll"
-    } else {
-        "kqueue"
-    }
-}
-
 /// The running shards.
 #[derive(Debug)]
 pub struct Shards {
+    choice: Choice,
     handle: Handle,
     addresses: Vec<ListenAddr>,
     files: Vec<SocketFile>,
@@ -104,27 +100,45 @@ struct Start<O> {
 }
 
 impl Shards {
-    /// Binds the listeners and starts `engine.shards` shards. The process may have as many descriptors as the system
-    /// grants it then, and peers that were not let in at most a quarter of them. `seeds` must be unpredictable: they key the hashes of what
-    /// clients choose. `observer` makes each shard's own.
+    /// Binds the listeners and starts `engine.shards` shards, on the backend that `config.io` chooses. The process may have
+    /// as many descriptors as the system grants it then, and peers that were not let in at most a quarter of them. `seeds`
+    /// must be unpredictable: they key the hashes of what clients choose. `observer` makes each shard's own.
     ///
     /// # Errors
-    /// When a listener cannot be had or the system refuses a resource; nothing runs then.
+    /// When a listener or the wanted backend cannot be had, or the system refuses a resource; nothing runs then.
     pub fn start<O: Observer>(
+        config: &TransportConfig,
+        engine: &EngineConfig,
+        seeds: [u64; 4],
+        clock: Clock,
+        observer: impl FnMut(ShardId) -> O,
+    ) -> Result<Self, StartError> {
+        let choice = choose(config.io)?;
+        let config = &TransportConfig {
+            unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
+            ..config.clone()
+        };
+        match choice.backend {
+            BackendName::Epoll | BackendName::Kqueue | BackendName::IoUring => {
+                Self::start_on::<Epoll, O>(choice, config, engine, seeds, clock, observer)
+            }
+        }
+    }
+
+    /// Starts the shards on a backend.
+    fn start_on<B: Backend, O: Observer>(
+        choice: Choice,
         config: &TransportConfig,
         engine: &EngineConfig,
         seeds: [u64; 4],
         clock: Clock,
         mut observer: impl FnMut(ShardId) -> O,
     ) -> Result<Self, StartError> {
-        let config = &TransportConfig {
-            unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
-            ..config.clone()
-        };
         let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high);
         let (exit, exits) = bounded(mailboxes.len());
         let (ready, readies) = bounded(mailboxes.len());
         let mut shards = Self {
+            choice,
             handle: Handle::new(exchange),
             addresses: Vec::new(),
             files: Vec::new(),
@@ -145,7 +159,7 @@ impl Shards {
             let (ready, exit) = (ready.clone(), exit.clone());
             let thread = thread::Builder::new().name(format!("shard-{}", start.mailbox.shard().0));
             shards.threads.push(thread.spawn(move || {
-                let started = start.shard();
+                let started = start.shard::<B>();
                 let failed = started.is_err();
                 let (told, shard) = match started {
                     Ok(shard) => (Ok(()), Some(shard)),
@@ -187,6 +201,19 @@ impl Shards {
         &self.addresses
     }
 
+    /// The backend that all shards run on.
+    #[must_use]
+    pub const fn backend(&self) -> BackendName {
+        self.choice.backend
+    }
+
+    /// Why [`crate::Io::Auto`] did not take io_uring, in one sentence without a full stop; `None`: it did, or there was
+    /// nothing to choose.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&str> {
+        self.choice.fallback.as_deref()
+    }
+
     /// What other threads speak to the shards through.
     #[must_use]
     pub fn handle(&self) -> Handle {
@@ -223,8 +250,8 @@ impl Drop for Shards {
 }
 
 impl<O: Observer> Start<O> {
-    fn shard(self) -> io::Result<Shard<Epoll, O>> {
-        let mut backend = Epoll::new(BackendLimits {
+    fn shard<B: Backend>(self) -> io::Result<Shard<B, O>> {
+        let mut backend = B::new(BackendLimits {
             read_bytes: self.config.read_bytes,
             little_bytes: usize::try_from(self.config.connect_bytes_max).unwrap_or(usize::MAX),
             reads_max: self.config.reads_max,
