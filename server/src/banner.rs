@@ -99,12 +99,7 @@ mod tests {
     }
 
     fn parse(text: &str) -> (Config, Facts) {
-        let config = Config::parse(
-            "/etc/sol.conf".as_ref(),
-            text.as_bytes(),
-            &Host { memory_bytes: 1 << 30 },
-        )
-        .unwrap();
+        let config = Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host::default()).unwrap();
         let listening = config
             .listeners
             .iter()

@@ -51,6 +51,9 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         .map_err(|error| reason(&io::Error::other(error.to_string())))?;
     let listening = shards.addresses().iter().map(address).collect();
     let backend = shards.backend().as_str();
+    if let Some(why) = shards.fallback() {
+        tracing::info!("{backend} and not io_uring: {why}");
+    }
     let handle = shards.handle();
     let joiner = std::thread::Builder::new()
         .name("sol-shards".to_owned())
@@ -211,6 +214,8 @@ fn transport_config(config: &Config) -> Result<TransportConfig, String> {
         listeners,
         connect_bytes_max: config.limits.connect_bytes_max,
         connect_time_max: config.limits.connect_timeout,
+        pin_shards: config.pin_shards,
+        io: config.io,
         ..TransportConfig::default()
     })
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Metrics, Overrides, own};
+use crate::config::{Io, Metrics, Overrides, Shards, own, threads};
 use crate::passwd::Scheme;
 use crate::scram;
 
@@ -50,6 +50,12 @@ pub struct Serve {
     /// Serve metrics here [default: 127.0.0.1:9883 if it is free]
     #[arg(long, value_name = "ADDR|off", value_parser = own::metrics)]
     pub metrics: Option<Metrics>,
+    /// Serve clients with so many threads [default: one for each core]
+    #[arg(long, value_name = "N|auto", value_parser = threads::shards)]
+    pub shards: Option<Shards>,
+    /// Wait for sockets by io_uring or epoll [default: auto, the first where the system permits it]
+    #[arg(long, value_name = "auto|io_uring|epoll", value_parser = threads::io)]
+    pub io: Option<Io>,
 }
 
 impl Serve {
@@ -61,6 +67,8 @@ impl Serve {
             verbose: self.verbose,
             pid_file: self.pid_file.clone(),
             metrics: self.metrics,
+            shards: self.shards,
+            io: self.io,
         }
     }
 }
@@ -168,6 +176,16 @@ mod tests {
             (true, Some("p".into()), Some(Metrics::Off))
         );
         assert_eq!(parse("sol --metrics here"), Err(ErrorKind::ValueValidation));
+        assert_eq!(
+            parse("sol --shards 2").unwrap().serve.overrides().shards,
+            Some(Shards::Count(2))
+        );
+        assert_eq!(parse("sol --shards auto").unwrap().serve.shards, Some(Shards::Auto));
+        assert_eq!(parse("sol --io epoll").unwrap().serve.overrides().io, Some(Io::Epoll));
+        assert_eq!(parse("sol --io select"), Err(ErrorKind::ValueValidation));
+        for bad in ["0", "257", "many", "-1"] {
+            assert!(parse(&format!("sol --shards {bad}")).is_err(), "{bad}");
+        }
         assert!(matches!(
             parse("sol check -c f").unwrap().command,
             Some(Command::Check { config: Some(_) })

@@ -23,6 +23,7 @@ mod listener;
 pub(crate) mod own;
 mod reader;
 mod sol;
+pub(crate) mod threads;
 pub(crate) mod units;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use self::directives::{Directive, directives};
 pub use self::host::Host;
 pub use self::lexer::{FILE_BYTES_MAX, KEY_BYTES_MAX, LINE_BYTES_MAX};
 pub use self::listener::{Address, Listener};
+pub use sol_transport::Io;
 
 /// Where the configuration is looked for when `-c` is not given.
 pub const DEFAULT_PATH: &str = "/etc/sol/sol.conf";
@@ -57,6 +59,14 @@ pub struct Config {
     pub tcp_nodelay: bool,
     /// Who may connect.
     pub auth: Auth,
+    /// How many threads serve clients, as it was asked for.
+    pub shards: Shards,
+    /// Cores that the process may use, as the machine said when this was read.
+    pub cores: u16,
+    /// Whether each of these threads stays on one core.
+    pub pin_shards: bool,
+    /// How they wait for sockets.
+    pub io: Io,
     /// Every bound on what clients may cost.
     pub limits: Limits,
     /// What is written down, how and where.
@@ -91,6 +101,24 @@ impl Auth {
     /// gives a name.
     pub fn checks_passwords(&self, dialect: Dialect) -> bool {
         self.password_file.is_some() && !(dialect == Dialect::Sol && self.allow_anonymous)
+    }
+}
+
+/// How many threads serve clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shards {
+    /// As many as are good for this machine.
+    Auto,
+    /// This many.
+    Count(u16),
+}
+
+impl fmt::Display for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Count(count) => count.fmt(f),
+        }
     }
 }
 
@@ -259,6 +287,10 @@ pub struct Overrides {
     pub pid_file: Option<PathBuf>,
     /// `--metrics`.
     pub metrics: Option<Metrics>,
+    /// `--shards`.
+    pub shards: Option<Shards>,
+    /// `--io`.
+    pub io: Option<Io>,
 }
 
 /// Why a configuration is refused: all errors, and the warnings that came before them.
@@ -352,7 +384,28 @@ impl Config {
             }
             self.metrics = metrics;
         }
+        if let Some(shards) = overrides.shards {
+            if self.shards != Shards::Auto && self.shards != shards {
+                self.warn_override("--shards", "shards");
+            }
+            self.shards = shards;
+        }
+        if let Some(io) = overrides.io {
+            if self.io != Io::Auto && self.io != io {
+                self.warn_override("--io", "io");
+            }
+            self.io = io;
+        }
         Ok(())
+    }
+
+    /// How many threads serve clients: as many as there are cores, unless a number was asked for. All cores are to be
+    /// used under load, and a shard without work sleeps.
+    pub fn shard_count(&self) -> u16 {
+        match self.shards {
+            Shards::Auto => self.cores.clamp(1, threads::SHARDS_MAX),
+            Shards::Count(count) => count,
+        }
     }
 
     fn override_listener(&mut self, overrides: &Overrides) -> Result<(), Refused> {

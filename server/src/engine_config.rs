@@ -6,9 +6,6 @@ use sol_engine::{EngineConfig, ListenerRules, QueueFull};
 use crate::config::{self, Config};
 use crate::scram;
 
-/// Threads that serve clients.
-const SHARDS: u16 = 1;
-
 /// The engine's limits, for as many listeners as the transport has: a host name may have bound several. Limits of the
 /// whole broker are shared out between the shards.
 pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
@@ -17,11 +14,11 @@ pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
         allow_anonymous: config.auth.allow_anonymous,
         ask: config.auth.checks_passwords(config.dialect),
     };
-    let shards = usize::from(SHARDS);
+    let shards = usize::from(config.shard_count());
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
-        shards: SHARDS,
+        shards: config.shard_count(),
         listeners: vec![rules; listeners],
         maximum_packet_size: limits.packet_bytes_max,
         inflight_max: limits.inflight_max,

@@ -83,6 +83,7 @@ pub(crate) fn notice(notice: &Notice<'_>) {
         Notice::AcceptFailed {
             error, paused: false, ..
         } => warn!(reason = %error, "a connection was not accepted"),
+        Notice::NotPinned(error) => warn!(reason = %error, "a shard does not stay on one core"),
         Notice::Survived { source, panic } => error!(peer = %Peer(*source), "a fault of the broker, survived: {panic}"),
     }
 }

@@ -11,7 +11,7 @@ use crate::password_file::Users;
 use crate::serve::Broker;
 
 /// Directives that hold from the start to the end of the process.
-const NEED_RESTART: [&str; 14] = [
+const NEED_RESTART: [&str; 17] = [
     "unix_socket",
     "ip_address",
     "ip_port",
@@ -26,6 +26,9 @@ const NEED_RESTART: [&str; 14] = [
     "log_timestamp",
     "metrics",
     "pid_file",
+    "shards",
+    "pin_shards",
+    "io",
 ];
 
 /// Who hears of the new configuration.
@@ -129,6 +132,8 @@ fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
     next.log.levels = levels;
     next.metrics = current.metrics;
     next.pid_file.clone_from(&current.pid_file);
+    (next.shards, next.cores) = (current.shards, current.cores);
+    (next.pin_shards, next.io) = (current.pin_shards, current.io);
     differ
 }
 

@@ -5,9 +5,12 @@
     reason = "a test fails where it unwraps; its tables are data"
 )]
 
-use sol_server::config::{Address, Config, Dialect, Host, Levels, LogStream, Metrics, Overrides, Refused};
+use sol_server::config::{Address, Config, Dialect, Host, Io, Levels, LogStream, Metrics, Overrides, Refused, Shards};
 
-const HOST: Host = Host { memory_bytes: 1 << 30 };
+const HOST: Host = Host {
+    memory_bytes: 1 << 30,
+    cores: 2,
+};
 
 fn parse(text: &str) -> Result<Config, Refused> {
     Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &HOST)
@@ -56,6 +59,10 @@ log_type warning
 log_type information
 log_format text
 log_timestamp true
+shards auto
+pin_shards false
+io auto
+# shards auto is 2 here
 # metrics 127.0.0.1:9883, if that port is free
 "
     );
@@ -117,6 +124,10 @@ auto_id_prefix a/b
 frobnicate
 max_packet_size 1
 metrics 9883
+shards 0
+shards
+pin_shards maybe
+io poll
 ";
     let mixed = "one file is either in the old broker's dialect or in Mosquitto's";
     assert_eq!(
@@ -144,6 +155,10 @@ metrics 9883
             "20:1: unknown directive `frobnicate`".to_owned(),
             "21: 1 bytes are too few, 128 is the least: no client could be served; units are KB, MB and GB".to_owned(),
             "22:9: `9883` is neither ADDRESS:PORT nor off".to_owned(),
+            "23:8: `0` is neither auto nor a whole number from 1 to 256".to_owned(),
+            "24:1: `shards` stands on line 23 already".to_owned(),
+            "25:12: `maybe` is neither true nor false".to_owned(),
+            "26:4: `poll` is none of auto, io_uring, epoll".to_owned(),
         ]
     );
     assert_eq!(
@@ -196,6 +211,9 @@ max_connect_size 1KB
 set_tcp_nodelay false
 auto_id_prefix x
 allow_zero_length_clientid false
+shards 7
+pin_shards true
+io epoll
 ";
     let mut first = parse(text).unwrap();
     let mut second = parse(&first.to_directives()).unwrap();
@@ -216,9 +234,13 @@ fn command_line_wins() {
         verbose: true,
         pid_file: Some("/run/b.pid".into()),
         metrics: Some(Metrics::Off),
+        shards: Some(Shards::Count(3)),
+        io: Some(Io::IoUring),
     };
-    let mut config =
-        parse("listener 1884 127.0.0.1\nallow_anonymous true\npid_file /run/a.pid\nmetrics 127.0.0.1:1\n").unwrap();
+    let mut config = parse(
+        "listener 1884 127.0.0.1\nallow_anonymous true\npid_file /run/a.pid\nmetrics 127.0.0.1:1\nshards 2\nio epoll\n",
+    )
+    .unwrap();
     config.apply(&overrides).unwrap();
     assert_eq!(config.listeners[0].to_string(), "0.0.0.0:1884");
     assert_eq!(config.log.levels, Levels::ALL);
@@ -226,6 +248,7 @@ fn command_line_wins() {
         (config.metrics, config.pid_file.as_deref()),
         (Metrics::Off, Some("/run/b.pid".as_ref()))
     );
+    assert_eq!((config.shard_count(), config.io), (3, Io::IoUring));
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
@@ -233,6 +256,8 @@ fn command_line_wins() {
             "/etc/sol.conf:1: the command line wins: listening on 0.0.0.0:1884, not on 127.0.0.1:1884",
             "command line: --pid-file wins over pid_file in the file",
             "command line: --metrics wins over metrics in the file",
+            "command line: --shards wins over shards in the file",
+            "command line: --io wins over io in the file",
         ]
     );
     let mut config = Config::without_file(&HOST);

@@ -14,7 +14,14 @@ fn parse(text: &str) -> Result<Config, Refused> {
 }
 
 fn parse_on(text: &str, memory_bytes: u64) -> Result<Config, Refused> {
-    Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host { memory_bytes })
+    Config::parse(
+        "/etc/sol.conf".as_ref(),
+        text.as_bytes(),
+        &Host {
+            memory_bytes,
+            ..Host::default()
+        },
+    )
 }
 
 /// Accepted, with exactly these warnings.
@@ -64,6 +71,10 @@ max_keepalive 0
 max_connect_size 16KB
 connect_timeout 5
 log_format text
+shards auto
+pin_shards false
+io auto
+# shards auto is 1 here
 # metrics 127.0.0.1:9883, if that port is free
 "
     );

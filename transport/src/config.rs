@@ -12,6 +12,8 @@ pub struct TransportConfig {
     pub io: Io,
     /// Where to listen; a listener's place here is its [`sol_engine::ListenerId`].
     pub listeners: Vec<ListenerConfig>,
+    /// Whether each shard's thread stays on one core, in turn over those that the process may use.
+    pub pin_shards: bool,
     /// Largest CONNECT, in bytes; nothing larger is held for a peer that has not been let in.
     pub connect_bytes_max: u32,
     /// How long a peer may take to send its CONNECT.
@@ -57,6 +59,7 @@ impl Default for TransportConfig {
         Self {
             io: Io::Auto,
             listeners: Vec::new(),
+            pin_shards: false,
             connect_bytes_max: 16 << 10,
             connect_time_max: Duration::from_secs(5),
             frame_time_max: Duration::from_secs(30),

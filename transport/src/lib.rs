@@ -55,6 +55,7 @@ mod mailbox;
 mod observer;
 mod outbox;
 mod peer;
+mod pin;
 mod shard;
 mod shards;
 mod waiting;

@@ -40,6 +40,8 @@ pub enum Notice<'a> {
         /// The listener rests, because the system has run out of something.
         paused: bool,
     },
+    /// The shard's thread was to stay on one core, and the system did not grant it.
+    NotPinned(&'a io::Error),
     /// A fault of ours was survived; a connection may have ended for it.
     Survived {
         /// The connection that was handled.

@@ -19,7 +19,8 @@ use crate::config::TransportConfig;
 use crate::handle::Handle;
 use crate::listener::{ListenAddr, ListenError, SocketFile, bind};
 use crate::mailbox::{Exchange, Mailbox};
-use crate::observer::Observer;
+use crate::observer::{Notice, Observer};
+use crate::pin::{Core, cores};
 use crate::shard::{Shard, panic_text};
 
 /// How the shards ended.
@@ -96,6 +97,8 @@ struct Start<O> {
     clock: Clock,
     mailbox: Mailbox,
     sockets: Vec<Socket>,
+    /// Where the thread is to stay, if it is to.
+    core: Option<io::Result<Core>>,
     observer: O,
 }
 
@@ -146,6 +149,7 @@ impl Shards {
             exits,
         };
         let mut sockets = shards.bind(config, mailboxes.len())?;
+        let mut cores = cores(config.pin_shards);
         for mailbox in mailboxes {
             let start = Start {
                 config: config.clone(),
@@ -154,6 +158,7 @@ impl Shards {
                 clock,
                 observer: observer(mailbox.shard()),
                 sockets: sockets.pop().unwrap_or_default(),
+                core: cores.next(),
                 mailbox,
             };
             let (ready, exit) = (ready.clone(), exit.clone());
@@ -250,7 +255,13 @@ impl Drop for Shards {
 }
 
 impl<O: Observer> Start<O> {
-    fn shard<B: Backend>(self) -> io::Result<Shard<B, O>> {
+    fn shard<B: Backend>(mut self) -> io::Result<Shard<B, O>> {
+        // Before anything is allocated that should lie near that core.
+        if let Some(core) = self.core.take()
+            && let Err(error) = core.and_then(Core::pin)
+        {
+            self.observer.notice(Notice::NotPinned(&error));
+        }
         let mut backend = B::new(BackendLimits {
             read_bytes: self.config.read_bytes,
             little_bytes: usize::try_from(self.config.connect_bytes_max).unwrap_or(usize::MAX),

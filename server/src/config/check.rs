@@ -1,6 +1,6 @@
 //! What `sol check` prints.
 
-use super::{Config, Metrics, directives};
+use super::{Config, Metrics, Shards, directives};
 
 impl Config {
     /// The configuration as it would run, as directives of its dialect: every one that is in force, defaults included.
@@ -16,6 +16,9 @@ impl Config {
             for value in (directive.show)(self) {
                 text += &format!("{} {value}\n", directive.name);
             }
+        }
+        if self.shards == Shards::Auto {
+            text += &format!("# shards auto is {} here\n", self.shard_count());
         }
         if self.metrics == Metrics::Default {
             text += &format!("# metrics {}, if that port is free\n", super::METRICS_DEFAULT);

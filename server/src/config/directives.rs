@@ -5,7 +5,7 @@
 
 use super::draft::Draft;
 use super::reader::{Fault, Reader};
-use super::{Config, Dialect, later, own, sol};
+use super::{Config, Dialect, later, own, sol, threads};
 
 /// One row of the table.
 pub struct Directive {
@@ -33,7 +33,7 @@ impl Directive {
 
 /// Every directive that is read today: the old broker's keys in the order in which it compared them, then ours.
 pub fn directives() -> impl Iterator<Item = &'static Directive> {
-    sol::ROWS.iter().chain(own::ROWS)
+    sol::ROWS.iter().chain(own::ROWS).chain(threads::ROWS)
 }
 
 /// The directive called exactly `name`; the old broker's dialect does not tell cases apart.

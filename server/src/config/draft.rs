@@ -7,8 +7,8 @@ use super::lexer::Line;
 use super::listener::UNIX_PATH_BYTES_MAX;
 use super::reader::{Fault, Reader, fault, shorten};
 use super::{
-    Address, Auth, Config, Diagnostic, Dialect, Host, Levels, Limits, Listener, Log, LogFormat, LogStream, Metrics,
-    QueueFull, Refused, sol,
+    Address, Auth, Config, Diagnostic, Dialect, Host, Io, Levels, Limits, Listener, Log, LogFormat, LogStream, Metrics,
+    QueueFull, Refused, Shards, sol,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -400,6 +400,10 @@ fn defaults(dialect: Dialect, host: &Host) -> Config {
             allow_zero_length_clientid: true,
             auto_id_prefix: "auto-".to_owned(),
         },
+        shards: Shards::Auto,
+        cores: host.cores,
+        pin_shards: false,
+        io: Io::Auto,
         limits: Limits {
             packet_bytes_max: if sol { 512 << 10 } else { 1 << 20 },
             memory_bytes_max: Some(if sol {

@@ -1,6 +1,7 @@
 //! What the configuration needs to know of the machine.
 
 use std::path::Path;
+use std::thread::available_parallelism;
 
 /// Part of the machine's memory the broker takes by default, in percent: the rest is for the kernel's socket buffers.
 const MEMORY_PERCENT: u64 = 70;
@@ -12,12 +13,15 @@ const MEMORY_FALLBACK: u64 = 1 << 30;
 pub struct Host {
     /// Bytes of memory this process may use: the smaller of the machine's and the control group's.
     pub memory_bytes: u64,
+    /// Cores this process may use: what its affinity and its control group leave of the machine's.
+    pub cores: u16,
 }
 
 impl Default for Host {
     fn default() -> Self {
         Self {
             memory_bytes: MEMORY_FALLBACK,
+            cores: 1,
         }
     }
 }
@@ -33,7 +37,8 @@ impl Host {
             .filter_map(|text| limit(&text))
             .min();
         let memory_bytes = machine.into_iter().chain(group).min().unwrap_or(MEMORY_FALLBACK);
-        Self { memory_bytes }
+        let cores = available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
+        Self { memory_bytes, cores }
     }
 
     /// The most that `max_memory` is by default.
@@ -78,9 +83,17 @@ mod tests {
     /// The default leaves the kernel its share and is never absurdly small.
     #[test]
     fn memory_default() {
-        assert_eq!(Host { memory_bytes: 1 << 30 }.memory_default(), 716 << 20);
-        assert_eq!(Host { memory_bytes: 0 }.memory_default(), 16 << 20);
-        assert!(Host::detect().memory_bytes > 0);
+        let default = |memory_bytes| {
+            let host = Host {
+                memory_bytes,
+                ..Host::default()
+            };
+            host.memory_default()
+        };
+        assert_eq!(default(1 << 30), 716 << 20);
+        assert_eq!(default(0), 16 << 20);
+        let here = Host::detect();
+        assert!(here.memory_bytes > 0 && here.cores > 0);
     }
 
     /// The kernel's files are read as it writes them; "max" is no limit.

@@ -1,0 +1,98 @@
+//! The directives that say how many threads serve clients, where they run, and how they wait.
+
+use super::directives::Directive;
+use super::{Io, Shards};
+
+/// The most threads that may serve clients: what a machine has cores, and what each costs the others.
+pub(crate) const SHARDS_MAX: u16 = 256;
+
+pub(crate) const ROWS: &[Directive] = &[
+    Directive {
+        name: "shards",
+        only_in: None,
+        values: "auto|COUNT",
+        default: "auto: one for each core that the process may use",
+        help: "How many threads serve clients.",
+        repeats: false,
+        apply: |draft, reader| {
+            draft.config.shards = reader.with(shards)?;
+            Ok(())
+        },
+        show: |config| vec![config.shards.to_string()],
+    },
+    Directive {
+        name: "pin_shards",
+        only_in: None,
+        values: "true|false",
+        default: "false",
+        help: "Whether each of these threads stays on one core. Linux only.",
+        repeats: false,
+        apply: |draft, reader| {
+            draft.config.pin_shards = reader.switch()?;
+            Ok(())
+        },
+        show: |config| vec![config.pin_shards.to_string()],
+    },
+    Directive {
+        name: "io",
+        only_in: None,
+        values: "auto|io_uring|epoll",
+        default: "auto: io_uring where the system permits it, else epoll",
+        help: "How these threads wait for sockets. With io_uring the broker does not start where that is not permitted.",
+        repeats: false,
+        apply: |draft, reader| {
+            draft.config.io = reader.with(io)?;
+            Ok(())
+        },
+        show: |config| vec![config.io.to_string()],
+    },
+];
+
+/// Reads a number of threads.
+pub(crate) fn shards(text: &str) -> Result<Shards, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(Shards::Auto);
+    }
+    match text.parse() {
+        Ok(count @ 1..=SHARDS_MAX) => Ok(Shards::Count(count)),
+        _ => Err(format!(
+            "`{text}` is neither auto nor a whole number from 1 to {SHARDS_MAX}"
+        )),
+    }
+}
+
+/// Reads the name of a backend.
+pub(crate) fn io(text: &str) -> Result<Io, String> {
+    text.to_ascii_lowercase()
+        .parse()
+        .map_err(|_| format!("`{text}` is none of {}", Io::ALL.map(Io::as_str).join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number of threads is one that can run, or left to the broker; everything else is refused with a sentence.
+    #[test]
+    fn numbers_of_shards() {
+        assert_eq!(shards("auto"), Ok(Shards::Auto));
+        assert_eq!(shards("1"), Ok(Shards::Count(1)));
+        assert_eq!(shards("256"), Ok(Shards::Count(256)));
+        for bad in ["0", "257", "-1", "65537", "two", "", "1.5"] {
+            assert_eq!(
+                shards(bad),
+                Err(format!("`{bad}` is neither auto nor a whole number from 1 to 256"))
+            );
+        }
+    }
+
+    /// A backend has one of three names.
+    #[test]
+    fn backends() {
+        assert_eq!(io("io_uring"), Ok(Io::IoUring));
+        assert_eq!(
+            io("kqueue"),
+            Err("`kqueue` is none of auto, io_uring, epoll".to_owned())
+        );
+    }
+}
