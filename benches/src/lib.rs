@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod packets;
+pub mod peers;
 pub mod routing;
 pub mod trace;
