@@ -9,6 +9,8 @@
 //! never from inside a [`Sink`].
 
 pub(crate) mod epoll;
+mod rest;
+mod slots;
 
 use std::io;
 use std::time::Duration;

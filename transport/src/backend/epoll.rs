@@ -4,7 +4,6 @@
 //! again. What a limit cut short waits in a list of its own, and the next wait does not block.
 
 mod accept;
-mod slots;
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -17,7 +16,7 @@ use socket2::Socket;
 use sol_engine::{ConnectionId, Instant, ListenerId};
 
 use self::accept::Listener;
-use self::slots::{Slot, Slots};
+use super::slots::{Slot, Slots};
 use super::{Backend, BackendLimits, Reading, SendOp, Sink, Wake};
 
 /// Tokens count down from the top for what is no connection, and connections have their slots.
@@ -40,11 +39,47 @@ pub(crate) struct Epoll {
     sockets: Sockets,
 }
 
+/// Where a socket stands; it is read in small portions at first.
+#[derive(Debug)]
+struct State {
+    /// The kernel reports it.
+    registered: bool,
+    /// Not read until resumed.
+    paused: bool,
+    /// Read in small portions.
+    little: bool,
+    /// In the list of those to be read next turn.
+    queued: bool,
+    /// A short send waits for room.
+    awaits_room: bool,
+    /// The kernel says that the peer has closed: a short read is not the end of what is there.
+    hung_up: bool,
+    /// Its end was told.
+    ended: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            registered: false,
+            paused: false,
+            little: true,
+            queued: false,
+            awaits_room: false,
+            hung_up: false,
+            ended: false,
+        }
+    }
+}
+
+/// It is paid for every idle connection.
+const _: () = assert!(size_of::<Slot<State>>() <= 16);
+
 /// The connected sockets, apart from what is borrowed while events are walked.
 #[derive(Debug)]
 struct Sockets {
     limits: BackendLimits,
-    slots: Slots,
+    slots: Slots<State>,
     /// Where every read goes.
     buffer: Box<[u8]>,
     /// Slots with more to read than their quantum allowed, or resumed.
@@ -97,16 +132,16 @@ impl Backend for Epoll {
     }
 
     fn adopt(&mut self, socket: Socket) -> io::Result<ConnectionId> {
-        let connection = self.sockets.slots.insert(socket);
-        if let Some(slot) = self.sockets.slots.find(connection) {
-            slot.paused = true;
-        }
-        Ok(connection)
+        let state = State {
+            paused: true,
+            ..State::default()
+        };
+        Ok(self.sockets.slots.insert(socket, state))
     }
 
     fn release(&mut self, connection: ConnectionId) -> Option<Socket> {
         let slot = self.sockets.slots.find(connection)?;
-        let registered = slot.registered;
+        let registered = slot.state.registered;
         let socket = slot.socket.take()?;
         self.sockets.slots.free(connection);
         if registered {
@@ -125,7 +160,7 @@ impl Backend for Epoll {
 
     fn pause(&mut self, connection: ConnectionId) {
         if let Some(slot) = self.sockets.slots.find(connection) {
-            slot.paused = true;
+            slot.state.paused = true;
         }
     }
 
@@ -133,7 +168,7 @@ impl Backend for Epoll {
         let Some(slot) = self.sockets.slots.find(connection) else {
             return;
         };
-        slot.paused = false;
+        slot.state.paused = false;
         // If it cannot be registered, the read below finds what is there, and the shard's own limits end it.
         let _ = slot.register(self.poll.registry(), connection.slot());
         self.sockets.queue(connection.slot());
@@ -240,7 +275,7 @@ impl Sockets {
             }
             self.running.pop();
             if let Some(slot) = self.slots.at(index) {
-                slot.queued = false;
+                slot.state.queued = false;
                 self.read(index, sink);
             }
         }
@@ -249,9 +284,9 @@ impl Sockets {
 
     fn queue(&mut self, index: usize) {
         if let Some(slot) = self.slots.at(index)
-            && !slot.queued
+            && !slot.state.queued
         {
-            slot.queued = true;
+            slot.state.queued = true;
             self.runnable.push(index);
         }
     }
@@ -261,7 +296,7 @@ impl Sockets {
         let index = event.token().0;
         let Some(slot) = self.slots.at(index) else { return false };
         let ends = event.is_read_closed() || event.is_error();
-        slot.hung_up |= ends;
+        slot.state.hung_up |= ends;
         if event.is_writable() {
             self.writable(registry, index, sink);
         }
@@ -273,7 +308,11 @@ impl Sockets {
 
     fn readable<S: Sink>(&mut self, index: usize, sink: &mut S) {
         // One that was cut short in this turn has had its share; one that is paused is read when it is resumed.
-        if self.slots.at(index).is_some_and(|slot| !slot.queued && !slot.paused) {
+        if self
+            .slots
+            .at(index)
+            .is_some_and(|slot| !slot.state.queued && !slot.state.paused)
+        {
             self.read(index, sink);
         }
     }
@@ -283,10 +322,10 @@ impl Sockets {
         for _ in 0..self.limits.reads_max {
             let Some(slot) = self.slots.at(index) else { return };
             let connection = slot.connection(index);
-            let Some(socket) = slot.socket.as_ref().filter(|_| !slot.paused && !slot.ended) else {
+            let Some(socket) = slot.socket.as_ref().filter(|_| !slot.state.paused && !slot.state.ended) else {
                 return;
             };
-            let limit = if slot.little {
+            let limit = if slot.state.little {
                 self.limits.little_bytes.min(self.buffer.len())
             } else {
                 self.buffer.len()
@@ -294,18 +333,18 @@ impl Sockets {
             let room = self.buffer.get_mut(..limit).unwrap_or_default();
             match (&*socket).read(room) {
                 Ok(n) if n > 0 => {
-                    let drained = n < limit && !slot.hung_up;
+                    let drained = n < limit && !slot.state.hung_up;
                     let reading = sink.on_data(connection, room.get(..n).unwrap_or_default());
-                    slot.paused = reading == Reading::Pause;
-                    slot.little = reading == Reading::Little;
-                    if drained || slot.paused {
+                    slot.state.paused = reading == Reading::Pause;
+                    slot.state.little = reading == Reading::Little;
+                    if drained || slot.state.paused {
                         return;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => {
-                    slot.ended = true;
+                    slot.state.ended = true;
                     return sink.on_end(connection);
                 }
             }
@@ -315,8 +354,8 @@ impl Sockets {
 
     fn writable<S: Sink>(&mut self, registry: &Registry, index: usize, sink: &mut S) {
         let Some(slot) = self.slots.at(index) else { return };
-        if slot.awaits_room {
-            slot.awaits_room = false;
+        if slot.state.awaits_room {
+            slot.state.awaits_room = false;
             // Else some kernels report room for every packet that the peer acknowledges.
             let _ = slot.reregister(registry, index, Interest::READABLE);
             sink.on_writable(slot.connection(index));
@@ -347,8 +386,8 @@ impl Sockets {
                 return;
             }
         }
-        if !output.unsent().is_empty() && !slot.awaits_room {
-            slot.awaits_room = true;
+        if !output.unsent().is_empty() && !slot.state.awaits_room {
+            slot.state.awaits_room = true;
             let index = operation.connection.slot();
             operation.failed = slot
                 .reregister(registry, index, Interest::READABLE | Interest::WRITABLE)
@@ -357,14 +396,14 @@ impl Sockets {
     }
 }
 
-impl Slot {
+impl Slot<State> {
     /// Has the kernel report this socket, from the first time that it is needed: many a connection is moved or closed
     /// before.
     fn register(&mut self, registry: &Registry, index: usize) -> io::Result<()> {
         match &self.socket {
-            Some(socket) if !self.registered => {
+            Some(socket) if !self.state.registered => {
                 registry.register(&mut SourceFd(&socket.as_raw_fd()), Token(index), Interest::READABLE)?;
-                self.registered = true;
+                self.state.registered = true;
                 Ok(())
             }
             _ => Ok(()),
@@ -374,11 +413,11 @@ impl Slot {
     fn reregister(&mut self, registry: &Registry, index: usize, interests: Interest) -> io::Result<()> {
         let Some(socket) = &self.socket else { return Ok(()) };
         let descriptor = socket.as_raw_fd();
-        if self.registered {
+        if self.state.registered {
             return registry.reregister(&mut SourceFd(&descriptor), Token(index), interests);
         }
         registry.register(&mut SourceFd(&descriptor), Token(index), interests)?;
-        self.registered = true;
+        self.state.registered = true;
         Ok(())
     }
 }

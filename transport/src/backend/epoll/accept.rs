@@ -8,8 +8,9 @@ use mio::Registry;
 use socket2::{SockAddr, Socket};
 use sol_engine::{Instant, ListenerId};
 
-use super::Sockets;
+use super::{Sockets, State};
 use crate::backend::Sink;
+use crate::backend::rest::{Rest, concerns_one_connection};
 use crate::peer::PeerAddr;
 
 /// One listening socket.
@@ -20,15 +21,6 @@ pub(super) struct Listener {
     /// Connections may be waiting.
     pub(super) pending: bool,
     rest: Rest,
-}
-
-/// Whether a listener rests.
-#[derive(Debug, PartialEq, Eq)]
-enum Rest {
-    No,
-    /// From the next wait on, which knows the time.
-    Begins,
-    Until(Instant),
 }
 
 impl Listener {
@@ -48,16 +40,9 @@ impl Listener {
 
     /// How long a wait may last for this listener's sake.
     pub(super) fn wait(&mut self, now: Instant, pause: Duration) -> Option<Duration> {
-        if self.rest == Rest::Begins {
-            self.rest = Rest::Until(now.saturating_add(pause));
-        }
-        match self.rest {
-            Rest::Until(end) if end > now => Some(end.saturating_since(now)),
-            _ => {
-                self.rest = Rest::No;
-                self.pending.then_some(Duration::ZERO)
-            }
-        }
+        self.rest
+            .remaining(now, pause)
+            .or_else(|| self.pending.then_some(Duration::ZERO))
     }
 
     /// Ends a rest early.
@@ -102,40 +87,20 @@ impl Sockets {
         peer: PeerAddr,
         sink: &mut S,
     ) {
-        let connection = self.slots.insert(socket);
+        let connection = self.slots.insert(socket, State::default());
         if !sink.on_accept(listener, connection, peer) {
             return self.slots.free(connection);
         }
         self.read(connection.slot(), sink);
         if let Some(slot) = self.slots.find(connection)
-            && !slot.paused
-            && !slot.ended
+            && !slot.state.paused
+            && !slot.state.ended
             && slot.register(registry, connection.slot()).is_err()
         {
-            slot.ended = true;
+            slot.state.ended = true;
             sink.on_end(connection);
         }
     }
-}
-
-/// Whether an error is about the connection that was to be accepted, and the next one may be fine. Linux reports network
-/// errors of a new connection here.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::EPERM
-                | libc::ENETDOWN
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::ENOPROTOOPT
-                | libc::EOPNOTSUPP
-                | libc::ETIMEDOUT
-        )
-    )
 }
 
 /// Accepts a socket that does not block and is not inherited.
