@@ -36,7 +36,8 @@ def has_test(proof: str) -> bool:
         return name.startswith("test_") and bool(re.search(rf"^def {name}\(", text, re.M))
     marked = rf"#\[test\]\s*(?:#\[[^\]]*\]\s*)*fn {name}\("
     in_proptest = rf"proptest! \{{.*\bfn {name}\("
-    return bool(re.search(marked, text) or re.search(in_proptest, text, re.S))
+    on_each_backend = rf"^on_each_backend! \{{[^}}]*\b{name}\b"
+    return any(re.search(pattern, text, re.S | re.M) for pattern in (marked, in_proptest, on_each_backend))
 
 
 def test_every_attack_has_its_row():

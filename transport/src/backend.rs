@@ -5,12 +5,43 @@
 //! output memory belongs to the shard and is lent for a call. So nothing that the shard owns is ever in flight, which
 //! is what makes an interface with operations in flight possible behind the same seam.
 //!
+//! There are two: [`epoll`] over readiness, and [`uring`] over completions. One suite tests what they promise.
+//!
 //! A turn of a shard is one [`Backend::wait`] and one [`Backend::dispatch`]; everything else is called between turns,
 //! never from inside a [`Sink`].
 
 pub(crate) mod epoll;
 mod rest;
 mod slots;
+#[cfg(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "loongarch64",
+        target_arch = "powerpc64"
+    )
+))]
+pub(crate) mod uring;
+/// Where the system has no io_uring, or the architecture is one that the crate for it does not know.
+#[cfg(not(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "loongarch64",
+        target_arch = "powerpc64"
+    )
+)))]
+pub(crate) mod uring {
+    pub(crate) use super::epoll::Epoll as Uring;
+
+    pub(crate) fn try_out() -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
 
 use std::io;
 use std::time::Duration;
@@ -27,7 +58,7 @@ pub(crate) enum Reading {
     On,
     /// Read on, but little at a time: this peer has not been let in yet.
     Little,
-    /// Read no more until [`Backend::resume`].
+    /// Read no more until [`Backend::resume`]. What was received already may still be told, its end is not.
     Pause,
 }
 
@@ -122,4 +153,21 @@ pub(crate) struct BackendLimits {
     pub(crate) reads_max: u32,
     pub(crate) accepts_max: u32,
     pub(crate) accept_pause: Duration,
+    /// Buffers that are received into, of `read_bytes` each, where a backend has more than one.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "io_uring's alone"))]
+    pub(crate) buffers: u16,
+    /// Completions that the kernel keeps for the shard, where there are such.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "io_uring's alone"))]
+    pub(crate) completions_max: u32,
 }
+
+/// The shorter of two waits, where `None` is for ever.
+fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests;

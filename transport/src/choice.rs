@@ -2,6 +2,7 @@
 //! shard starts, so all of them have the same one.
 
 use std::fmt;
+use std::io;
 use std::str::FromStr;
 
 use crate::shards::StartError;
@@ -103,16 +104,48 @@ pub(crate) struct Choice {
     pub(crate) fallback: Option<String>,
 }
 
-/// Chooses.
-pub(crate) fn choose(io: Io) -> Result<Choice, StartError> {
-    match io {
-        Io::Auto | Io::Epoll => Ok(Choice {
-            backend: BackendName::READINESS,
+/// Chooses; `try_out` tries io_uring.
+pub(crate) fn choose(io: Io, try_out: impl FnOnce() -> io::Result<()>) -> Result<Choice, StartError> {
+    let readiness = Choice {
+        backend: BackendName::READINESS,
+        fallback: None,
+    };
+    if io == Io::Epoll {
+        return Ok(readiness);
+    }
+    match (try_out(), io) {
+        (Ok(()), _) => Ok(Choice {
+            backend: BackendName::IoUring,
             fallback: None,
         }),
-        Io::IoUring => Err(StartError::NoIoUring(
-            "this build has no io_uring; use auto or epoll".to_owned(),
-        )),
+        (Err(error), io) => match (why_not(&error), io) {
+            (Some(why), Io::IoUring) => Err(StartError::NoIoUring(format!("{why}; use auto or epoll instead"))),
+            // Where there is no other there was nothing to choose.
+            (Some(why), _) => Ok(Choice {
+                fallback: cfg!(target_os = "linux").then(|| why.to_owned()),
+                ..readiness
+            }),
+            // Out of descriptors or memory: another backend would not fare better for long.
+            (None, _) => Err(error.into()),
+        },
+    }
+}
+
+/// Why io_uring cannot be had here, if that is what an error says.
+fn why_not(error: &io::Error) -> Option<&'static str> {
+    if error.kind() == io::ErrorKind::Unsupported && error.raw_os_error().is_none() {
+        return Some("io_uring exists on Linux only, and not on every architecture");
+    }
+    if error.kind() == io::ErrorKind::InvalidInput {
+        return Some("this kernel's io_uring lacks what is needed (EINVAL): Linux 6.12 and later have it");
+    }
+    match error.raw_os_error()? {
+        libc::EPERM => Some(
+            "io_uring is not permitted here (EPERM): by kernel.io_uring_disabled, or by a seccomp filter as containers have",
+        ),
+        libc::EACCES => Some("io_uring is not permitted here (EACCES): by a policy of the system"),
+        libc::ENOSYS => Some("there is no io_uring here (ENOSYS): the kernel lacks it, or a sandbox hides it"),
+        _ => None,
     }
 }
 
@@ -128,6 +161,21 @@ mod tests {
         }
         for word in ["", "AUTO", "uring", "io-uring", "kqueue"] {
             assert_eq!(word.parse::<Io>(), Err(UnknownIo), "{word}");
+        }
+    }
+
+    /// io_uring is taken where it can be had, and what cannot be had is told in one sentence without a full stop.
+    #[test]
+    fn auto_takes_what_can_be_had() {
+        let choice = choose(Io::Auto, || Ok(())).unwrap();
+        assert_eq!((choice.backend, choice.fallback), (BackendName::IoUring, None));
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
+            let choice = choose(Io::Auto, || Err(io::Error::from_raw_os_error(errno))).unwrap();
+            assert_eq!(choice.backend, BackendName::READINESS);
+            assert_eq!(choice.fallback.is_some(), cfg!(target_os = "linux"));
+            let error = choose(Io::IoUring, || Err(io::Error::from_raw_os_error(errno))).unwrap_err();
+            assert!(error.to_string().starts_with("cannot start with io_uring: "), "{error}");
+            assert!(error.to_string().ends_with("; use auto or epoll instead"), "{error}");
         }
     }
 }

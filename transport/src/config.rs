@@ -27,6 +27,11 @@ pub struct TransportConfig {
     pub unauthenticated_bytes_max: usize,
     /// Bytes read at once.
     pub read_bytes: usize,
+    /// Buffers of `read_bytes` that all connections of a shard share on io_uring, rounded up to a power of two: together
+    /// they are what a turn receives at most.
+    pub read_buffers: u16,
+    /// Completions that io_uring keeps for a shard, rounded up to a power of two. More cost time, and are not lost.
+    pub completions_max: u32,
     /// Reads of one connection in one turn.
     pub reads_max: u32,
     /// Connections accepted from one listener in one turn.
@@ -66,6 +71,8 @@ impl Default for TransportConfig {
             unauthenticated_max: 8_192,
             unauthenticated_bytes_max: 16 << 20,
             read_bytes: 64 << 10,
+            read_buffers: 64,
+            completions_max: 4_096,
             reads_max: 4,
             accepts_max: 64,
             accept_pause: Duration::from_millis(100),

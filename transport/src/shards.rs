@@ -12,6 +12,7 @@ use socket2::Socket;
 use sol_engine::{EngineConfig, ListenerId, ShardId};
 
 use crate::backend::epoll::Epoll;
+use crate::backend::uring::{Uring, try_out};
 use crate::backend::{Backend, BackendLimits};
 use crate::choice::{BackendName, Choice, choose};
 use crate::clock::Clock;
@@ -116,13 +117,14 @@ impl Shards {
         clock: Clock,
         observer: impl FnMut(ShardId) -> O,
     ) -> Result<Self, StartError> {
-        let choice = choose(config.io)?;
+        let choice = choose(config.io, try_out)?;
         let config = &TransportConfig {
             unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
             ..config.clone()
         };
         match choice.backend {
-            BackendName::Epoll | BackendName::Kqueue | BackendName::IoUring => {
+            BackendName::IoUring => Self::start_on::<Uring, O>(choice, config, engine, seeds, clock, observer),
+            BackendName::Epoll | BackendName::Kqueue => {
                 Self::start_on::<Epoll, O>(choice, config, engine, seeds, clock, observer)
             }
         }
@@ -268,6 +270,8 @@ impl<O: Observer> Start<O> {
             reads_max: self.config.reads_max,
             accepts_max: self.config.accepts_max,
             accept_pause: self.config.accept_pause,
+            buffers: self.config.read_buffers,
+            completions_max: self.config.completions_max,
         })?;
         self.mailbox.set_wake(backend.wake()?);
         for (listener, socket) in (0..).map(ListenerId).zip(self.sockets) {

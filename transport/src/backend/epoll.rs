@@ -17,7 +17,7 @@ use sol_engine::{ConnectionId, Instant, ListenerId};
 
 use self::accept::Listener;
 use super::slots::{Slot, Slots};
-use super::{Backend, BackendLimits, Reading, SendOp, Sink, Wake};
+use super::{Backend, BackendLimits, Reading, SendOp, Sink, Wake, earlier};
 
 /// Tokens count down from the top for what is no connection, and connections have their slots.
 const WAKER: Token = Token(usize::MAX);
@@ -421,14 +421,3 @@ impl Slot<State> {
         Ok(())
     }
 }
-
-/// The shorter of two waits, where `None` is for ever.
-fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-#[cfg(test)]
-mod tests;
