@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::net::SocketAddr;
@@ -9,6 +10,17 @@ use std::net::SocketAddr;
 use sol_codec::{Packet, PacketId, ProtocolVersion, QoS, TopicName};
 
 use self::support::{Broker, Client, connect, disconnect, publish, publish_at, subscribe};
+
+on_each_backend! {
+    a_client_may_pipeline_everything_in_one_segment
+    connections_move_to_their_home_shard
+    a_client_may_send_one_byte_in_a_segment
+    a_packet_larger_than_every_buffer_arrives_whole
+    packets_cut_at_every_place_are_the_same_packets
+    one_message_reaches_many_clients_of_every_version_and_qos_as_it_should
+    what_a_client_sent_before_it_closed_its_side_is_answered
+    disconnect_ends_the_connection_in_order
+}
 
 fn with_shards(test: impl Fn(&Broker)) {
     for shards in [1, 2] {
@@ -51,7 +63,6 @@ fn open(address: SocketAddr, version: ProtocolVersion) -> Client {
     Client::open(address, version)
 }
 
-#[test]
 fn a_client_may_pipeline_everything_in_one_segment() {
     // Nothing says that a client waits for CONNACK (3.1.4, non-normative comment), and no byte behind CONNECT is lost
     // when the connection moves to its home shard.
@@ -67,7 +78,6 @@ fn a_client_may_pipeline_everything_in_one_segment() {
     });
 }
 
-#[test]
 fn connections_move_to_their_home_shard() {
     // A Session lives on one shard, wherever its connection was accepted.
     let broker = Broker::start(2, |_, _| ());
@@ -83,7 +93,6 @@ fn connections_move_to_their_home_shard() {
     broker.stop();
 }
 
-#[test]
 fn a_client_may_send_one_byte_in_a_segment() {
     with_shards(|broker| {
         let version = ProtocolVersion::V5;
@@ -95,7 +104,6 @@ fn a_client_may_send_one_byte_in_a_segment() {
     });
 }
 
-#[test]
 fn a_packet_larger_than_every_buffer_arrives_whole() {
     let broker = Broker::start(1, |config, _| config.read_bytes = 4 << 10);
     let version = ProtocolVersion::V311;
@@ -112,7 +120,6 @@ fn a_packet_larger_than_every_buffer_arrives_whole() {
     broker.stop();
 }
 
-#[test]
 fn packets_cut_at_every_place_are_the_same_packets() {
     // Small reads make every packet straddle two of them at some place or other.
     let version = ProtocolVersion::V5;
@@ -135,7 +142,6 @@ fn packets_cut_at_every_place_are_the_same_packets() {
     }
 }
 
-#[test]
 fn one_message_reaches_many_clients_of_every_version_and_qos_as_it_should() {
     // A fan-out copies bytes that were encoded once; nobody gets another one's.
     let broker = Broker::start(1, |_, _| ());
@@ -157,7 +163,6 @@ fn one_message_reaches_many_clients_of_every_version_and_qos_as_it_should() {
     broker.stop();
 }
 
-#[test]
 fn what_a_client_sent_before_it_closed_its_side_is_answered() {
     // A FIN that comes together with data ends the connection after the data, not instead of it.
     with_shards(|broker| {
@@ -173,7 +178,6 @@ fn what_a_client_sent_before_it_closed_its_side_is_answered() {
     });
 }
 
-#[test]
 fn disconnect_ends_the_connection_in_order() {
     // [MQTT-3.14.4-3] names the client's close; the server closes if the client does not.
     with_shards(|broker| {

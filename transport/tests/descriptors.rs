@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,6 +13,14 @@ use std::time::Duration;
 use sol_codec::ProtocolVersion;
 
 use self::support::{Broker, Client};
+
+on_each_backend! {
+    a_broker_with_few_descriptors
+    a_broker_with_many_clients
+    five_thousand_connections_leave_no_descriptor_behind
+    out_of_descriptors_the_listener_rests_and_those_inside_are_served
+    out_of_descriptors_those_who_say_nothing_make_room
+}
 
 const ROLE: &str = "SOL_TEST_FEW_DESCRIPTORS";
 
@@ -25,8 +34,9 @@ impl Starved {
     fn start() -> (Self, SocketAddr) {
         let mut child = Command::new("sh")
             .arg("-c")
-            .arg("ulimit -n 48 && exec \"$0\" --exact --nocapture a_broker_with_few_descriptors")
+            .arg("ulimit -n 48 && exec \"$0\" --exact --nocapture \"$1::a_broker_with_few_descriptors\"")
             .arg(std::env::current_exe().unwrap())
+            .arg(support::module())
             .env(ROLE, "broker")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -66,9 +76,8 @@ impl Starved {
 }
 
 /// The other process's part; on its own it does nothing.
-#[test]
 fn a_broker_with_few_descriptors() {
-    if std::env::var_os(ROLE).is_none() {
+    if std::env::var_os(ROLE).is_none_or(|role| role != "broker") {
         return;
     }
     let broker = Broker::start(1, |config, _| {
@@ -85,7 +94,6 @@ fn a_broker_with_few_descriptors() {
     broker.stop();
 }
 
-#[test]
 fn out_of_descriptors_the_listener_rests_and_those_inside_are_served() {
     let (starved, address) = Starved::start();
     let version = ProtocolVersion::V311;
@@ -115,7 +123,6 @@ fn out_of_descriptors_the_listener_rests_and_those_inside_are_served() {
     assert!(turns < 5_000, "{turns} turns: it span");
 }
 
-#[test]
 fn out_of_descriptors_those_who_say_nothing_make_room() {
     // Or silent peers would keep everybody out for as long as they may be silent, and come back then.
     let (starved, address) = Starved::start();
@@ -141,4 +148,65 @@ fn out_of_descriptors_those_who_say_nothing_make_room() {
     let (pauses, turns) = starved.finish();
     assert!(pauses > 0, "the descriptors never ran out");
     assert!(turns < 5_000, "{turns} turns: it span");
+}
+
+/// Descriptors of this process.
+#[cfg(target_os = "linux")]
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn descriptors() -> usize {
+    std::fs::read_dir("/dev/fd").unwrap().count()
+}
+
+/// The other process's part, which has it for itself, so that its descriptors are the broker's and its clients'.
+fn a_broker_with_many_clients() {
+    if std::env::var_os(ROLE).is_none_or(|role| role != "churn") {
+        return;
+    }
+    let version = ProtocolVersion::V5;
+    let broker = Broker::start(2, |config, _| config.listeners[0].defer_accept = false);
+    Client::connect(broker.address, version, "first").ping();
+    broker.wait_until("nobody is there", |counters| counters.connections == 0);
+    let idle = descriptors();
+    for round in 0..50 {
+        let mut clients: Vec<Client> = (0..100)
+            .map(|n| {
+                let mut client = Client::open(broker.address, version);
+                // Some never say a word, and some go in the middle of one.
+                match n % 10 {
+                    0 => {}
+                    1 => client.send(&support::connect(version, "half")[..5]),
+                    _ => client.send(&support::connect(version, &format!("client {n}"))),
+                }
+                client
+            })
+            .collect();
+        for (n, client) in clients.iter_mut().enumerate().filter(|(n, _)| n % 10 > 1) {
+            match (n + round) % 4 {
+                // Closed by the broker, closed in order, closed with a reset, and closed in silence.
+                0 => client.send(&[0x36, 4, 0, 1, b'a', 0]),
+                1 => client.send(&support::disconnect(version)),
+                2 => client.send(&support::publish(version, "t", &[0; 10_000])),
+                _ => client.expect_connack(),
+            }
+        }
+    }
+    broker.wait_until("everybody is gone", |counters| counters.connections == 0);
+    assert_eq!(descriptors(), idle);
+    broker.stop();
+}
+
+/// However 5,000 connections end, by whom and at what moment, every descriptor comes back.
+fn five_thousand_connections_leave_no_descriptor_behind() {
+    let test = format!("{}::a_broker_with_many_clients", support::module());
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &test])
+        .env(ROLE, "churn")
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
 }

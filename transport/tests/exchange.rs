@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,6 +13,13 @@ use sol_engine::{AuthOutcome, AuthRequest, Credentials, Event, ListenerRules, Sh
 use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Source};
 
 use self::support::{Broker, Client, PATIENCE};
+
+on_each_backend! {
+    an_exchange_ends_at_home
+    a_client_that_owes_an_auth_is_cut_in_time
+    a_late_challenge_comes_too_late
+    who_owes_an_auth_makes_room
+}
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 const METHOD: &str = "METHOD";
@@ -124,7 +132,6 @@ fn expect_connack(client: &mut Client) {
 }
 
 /// A client that has proven who it is comes in wherever it is at home, with what it sent behind its last AUTH.
-#[test]
 fn an_exchange_ends_at_home() {
     let (broker, _held) = start(3, Duration::from_secs(60), 100);
     for n in 0..12 {
@@ -141,7 +148,6 @@ fn an_exchange_ends_at_home() {
 
 /// The time for CONNECT holds for all of the exchange: who is silent after a challenge is cut, and so is who has not
 /// finished an AUTH; whoever is in is not.
-#[test]
 fn a_client_that_owes_an_auth_is_cut_in_time() {
     let (broker, _held) = start(1, Duration::from_secs(1), 100);
     let mut inside = begin(&broker, "inside");
@@ -161,7 +167,6 @@ fn a_client_that_owes_an_auth_is_cut_in_time() {
 
 /// While somebody else is asked no time-out cuts a client; when its time is over by the time it is challenged, it is cut
 /// then.
-#[test]
 fn a_late_challenge_comes_too_late() {
     let (broker, held) = start(1, Duration::from_secs(1), 100);
     let mut late = begin(&broker, HELD);
@@ -180,7 +185,6 @@ fn a_late_challenge_comes_too_late() {
 
 /// Clients that owe an AUTH are part of the crowd outside: whoever of it came first goes for a new one. Who waits for an
 /// answer does not.
-#[test]
 fn who_owes_an_auth_makes_room() {
     let (broker, held) = start(1, Duration::from_secs(60), 3);
     let mut asked = begin(&broker, HELD);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::io::{Read, Write};
@@ -13,7 +14,10 @@ use sol_codec::ProtocolVersion;
 
 use self::support::{Broker, Client, publish};
 
-#[test]
+on_each_backend! {
+    a_ping_is_answered_while_others_flood
+}
+
 fn a_ping_is_answered_while_others_flood() {
     // Three publishers have more to say than two subscribers can be sent, for as long as this test lasts: the output is
     // always full, and the turn must end nevertheless.

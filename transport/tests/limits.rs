@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::io::Write;
@@ -12,7 +13,22 @@ use sol_transport::ListenAddr;
 
 use self::support::{Broker, Client, connect, publish};
 
-#[test]
+on_each_backend! {
+    a_peer_that_stays_silent_is_cut_and_nobody_else_is
+    a_peer_that_does_not_speak_mqtt_is_closed_at_its_first_byte
+    a_connect_larger_than_allowed_is_refused_before_it_has_come
+    the_crowd_outside_is_bounded_and_who_waits_longest_goes
+    the_bytes_of_the_crowd_outside_are_bounded_and_who_waits_longest_goes
+    the_reason_of_a_close_arrives_although_input_was_unread
+    a_peer_that_goes_on_sending_after_its_end_is_cut
+    a_peer_that_does_not_close_its_side_is_cut_after_a_while
+    a_consumer_that_does_not_read_is_cut_and_the_others_are_served
+    a_consumer_that_reads_late_gets_everything_that_fits_in_order
+    stopping_tells_clients_why_and_ends
+    stopping_does_not_wait_for_ever_for_a_client_that_stays
+    clients_come_in_through_every_listener
+}
+
 fn a_peer_that_stays_silent_is_cut_and_nobody_else_is() {
     // The broker waits for CONNECT for a bounded time (section 3.1, [MQTT-3.1.0-1]).
     for defer_accept in [false, true] {
@@ -34,7 +50,6 @@ fn a_peer_that_stays_silent_is_cut_and_nobody_else_is() {
     }
 }
 
-#[test]
 fn a_peer_that_does_not_speak_mqtt_is_closed_at_its_first_byte() {
     // The first packet must be CONNECT [MQTT-3.1.0-1]; nothing is read further to find out what it is.
     let broker = Broker::start(1, |_, _| ());
@@ -47,7 +62,6 @@ fn a_peer_that_does_not_speak_mqtt_is_closed_at_its_first_byte() {
     broker.stop();
 }
 
-#[test]
 fn a_connect_larger_than_allowed_is_refused_before_it_has_come() {
     let broker = Broker::start(1, |config, _| config.connect_bytes_max = 100);
     let mut client = Client::open(broker.address, ProtocolVersion::V5);
@@ -59,7 +73,6 @@ fn a_connect_larger_than_allowed_is_refused_before_it_has_come() {
     broker.stop();
 }
 
-#[test]
 fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
     let broker = Broker::start(1, |config, _| {
         config.unauthenticated_max = 3;
@@ -86,7 +99,6 @@ fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
     broker.stop();
 }
 
-#[test]
 fn the_bytes_of_the_crowd_outside_are_bounded_and_who_waits_longest_goes() {
     // Whoever came late is not made to pay for those who were there before.
     let broker = Broker::start(1, |config, _| config.unauthenticated_bytes_max = 2_500);
@@ -108,7 +120,6 @@ fn the_bytes_of_the_crowd_outside_are_bounded_and_who_waits_longest_goes() {
     broker.stop();
 }
 
-#[test]
 fn the_reason_of_a_close_arrives_although_input_was_unread() {
     // [MQTT-4.13.1-1]: a DISCONNECT that a reset eats would have said nothing.
     let broker = Broker::start(1, |_, _| ());
@@ -122,7 +133,6 @@ fn the_reason_of_a_close_arrives_although_input_was_unread() {
     broker.stop();
 }
 
-#[test]
 fn a_peer_that_goes_on_sending_after_its_end_is_cut() {
     let broker = Broker::start(1, |config, _| config.linger_time_max = Duration::from_secs(3_600));
     let mut client = Client::connect(broker.address, ProtocolVersion::V5, "goes-on");
@@ -133,7 +143,6 @@ fn a_peer_that_goes_on_sending_after_its_end_is_cut() {
     broker.stop();
 }
 
-#[test]
 fn a_peer_that_does_not_close_its_side_is_cut_after_a_while() {
     let broker = Broker::start(1, |config, _| config.linger_time_max = Duration::from_millis(100));
     let mut client = Client::connect(broker.address, ProtocolVersion::V5, "stays");
@@ -143,7 +152,6 @@ fn a_peer_that_does_not_close_its_side_is_cut_after_a_while() {
     broker.stop();
 }
 
-#[test]
 fn a_consumer_that_does_not_read_is_cut_and_the_others_are_served() {
     // Output is bounded for each connection, and nobody waits for somebody else's reading.
     let broker = Broker::start(1, |_, engine| {
@@ -173,7 +181,6 @@ fn a_consumer_that_does_not_read_is_cut_and_the_others_are_served() {
     broker.stop();
 }
 
-#[test]
 fn a_consumer_that_reads_late_gets_everything_that_fits_in_order() {
     let broker = Broker::start(1, |_, engine| {
         engine.unsent_bytes_high = 64 << 20;
@@ -196,7 +203,6 @@ fn a_consumer_that_reads_late_gets_everything_that_fits_in_order() {
     broker.stop();
 }
 
-#[test]
 fn stopping_tells_clients_why_and_ends() {
     // 5.0 clients get DISCONNECT with 0x8B; the older versions have no such packet from a server.
     for shards in [1, 2] {
@@ -215,14 +221,12 @@ fn stopping_tells_clients_why_and_ends() {
     }
 }
 
-#[test]
 fn stopping_does_not_wait_for_ever_for_a_client_that_stays() {
     let broker = Broker::start(1, |config, _| config.stop_time_max = Duration::from_millis(200));
     let _stays = Client::connect(broker.address, ProtocolVersion::V5, "stays");
     broker.stop();
 }
 
-#[test]
 fn clients_come_in_through_every_listener() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");

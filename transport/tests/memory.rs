@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::io::Write;
@@ -10,6 +11,12 @@ use std::time::Duration;
 use sol_codec::{Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 
 use self::support::{Broker, Client, publish};
+
+on_each_backend! {
+    parts_of_packets_are_bounded_for_all_together_and_the_largest_goes
+    output_that_is_not_taken_is_bounded_for_all_together
+    a_packet_that_does_not_arrive_whole_in_time_ends_its_connection
+}
 
 /// A PUBLISH of 900 KB.
 fn large() -> Vec<u8> {
@@ -36,7 +43,6 @@ fn publish_retained(client: &mut Client) -> ReasonCode {
     })
 }
 
-#[test]
 fn parts_of_packets_are_bounded_for_all_together_and_the_largest_goes() {
     // With 1 MiB for everything, the marks are at 512 KiB and 1 MiB.
     let broker = Broker::start(1, |_, engine| engine.memory_bytes_max = 1 << 20);
@@ -67,7 +73,6 @@ fn parts_of_packets_are_bounded_for_all_together_and_the_largest_goes() {
     broker.stop();
 }
 
-#[test]
 fn output_that_is_not_taken_is_bounded_for_all_together() {
     // Each of them is within what one connection may have unsent; together they are not.
     let broker = Broker::start(1, |_, engine| {
@@ -102,7 +107,6 @@ fn output_that_is_not_taken_is_bounded_for_all_together() {
     broker.stop();
 }
 
-#[test]
 fn a_packet_that_does_not_arrive_whole_in_time_ends_its_connection() {
     let broker = Broker::start(1, |config, _| config.frame_time_max = Duration::from_millis(300));
     let version = ProtocolVersion::V5;

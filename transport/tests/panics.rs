@@ -2,6 +2,7 @@
 //! the shard gives up. Needs the feature `mutants`: a PUBLISH to a topic of that name asks for a fault.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+#[macro_use]
 mod support;
 
 use std::num::NonZeroU16;
@@ -11,6 +12,16 @@ use sol_codec::{Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Q
 use sol_engine::{Engine, EngineConfig, ShardId};
 use sol_transport::Exit;
 use support::{Broker, Client, puback, publish_at};
+
+on_each_backend! {
+    a_fault_costs_the_connection_that_caused_it_and_nobody_else
+    faults_while_decoding_do_not_add_up
+    a_fault_that_leaves_a_contradiction_ends_the_shard
+    a_second_fault_within_a_minute_ends_the_shard
+    a_fault_ahead_of_a_forward_is_survived_on_many_shards
+    a_fault_behind_a_forward_ends_the_broker
+    a_fault_over_what_waited_in_line_ends_the_broker
+}
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 const V311: ProtocolVersion = ProtocolVersion::V311;
@@ -74,7 +85,6 @@ fn narrow(broker: &Broker, filter: &str) -> Client {
 /// A fault while decoding, before an update or in the middle of one ends the connection that caused it, 5.0 with a
 /// DISCONNECT 0x83, after what it was owed already. Others lose nothing and get nothing of it: their messages go on, in
 /// order, and are acknowledged.
-#[test]
 fn a_fault_costs_the_connection_that_caused_it_and_nobody_else() {
     for place in ["panic/decode", "panic/before", "panic/middle"] {
         for version in [V311, V5] {
@@ -117,7 +127,6 @@ fn a_fault_costs_the_connection_that_caused_it_and_nobody_else() {
 
 /// Faults while decoding cost their connections however many there are: the codec keeps nothing that could be broken,
 /// and else whoever finds one sequence of bytes ends the broker by sending it twice.
-#[test]
 fn faults_while_decoding_do_not_add_up() {
     let broker = Broker::start(1, |_, _| ());
     let mut other = Client::connect(broker.address, V5, "other");
@@ -134,7 +143,6 @@ fn faults_while_decoding_do_not_add_up() {
 
 /// A fault after which the engine finds its tables in contradiction ends the shard as poisoned, and from then on no
 /// acknowledgement leaves, not even one that was due before.
-#[test]
 fn a_fault_that_leaves_a_contradiction_ends_the_shard() {
     let broker = Broker::start(1, |_, _| ());
     let mut guilty = Client::connect(broker.address, V5, "guilty");
@@ -153,7 +161,6 @@ fn a_fault_that_leaves_a_contradiction_ends_the_shard() {
 
 /// A second fault of the engine within a minute ends the shard as poisoned, whoever caused it, and from then on no
 /// acknowledgement leaves.
-#[test]
 fn a_second_fault_within_a_minute_ends_the_shard() {
     let broker = Broker::start(1, |_, _| ());
     let mut first = Client::connect(broker.address, V5, "first");
@@ -172,7 +179,6 @@ fn a_second_fault_within_a_minute_ends_the_shard() {
 
 /// With other shards, whatever they were told already cannot be taken back: a fault behind it ends the broker, and one
 /// ahead of it does not.
-#[test]
 fn a_fault_ahead_of_a_forward_is_survived_on_many_shards() {
     let broker = Broker::start(2, |_, _| ());
     let mut readers: Vec<Client> = (0..4)
@@ -209,7 +215,6 @@ fn name_at_home(stem: &str, shard: u16) -> String {
 
 /// A fault over what another shard has forwarded cannot be told to the publisher, whose acknowledgement waits for it and
 /// for which later ones wait: it ends the broker, and no acknowledgement leaves.
-#[test]
 fn a_fault_behind_a_forward_ends_the_broker() {
     let broker = Broker::start(2, |_, _| ());
     let mut reader = Client::connect(broker.address, V5, &name_at_home("reader", 1));
@@ -226,7 +231,6 @@ fn a_fault_behind_a_forward_ends_the_broker() {
 }
 
 /// The same for a publish that waited in line behind a large fan-out: its call is long over when it is routed.
-#[test]
 fn a_fault_over_what_waited_in_line_ends_the_broker() {
     let broker = Broker::start(1, |_, engine| engine.tray_max = 2);
     let mut readers: Vec<Client> = (0..6)

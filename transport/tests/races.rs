@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure fails the test")]
 
+#[macro_use]
 mod support;
 
 use std::io::{Read, Write};
@@ -13,9 +14,14 @@ use sol_codec::{ProtocolVersion, ReasonCode};
 
 use self::support::{Broker, Client, PATIENCE, connect, publish};
 
+on_each_backend! {
+    two_shards_that_flood_each_other_do_not_lock
+    takeovers_across_shards_leave_one
+    a_stop_ends_in_every_state
+}
+
 /// Both shards forward to each other more than their mailboxes are to hold: publishers are paused and resumed, everybody
 /// else is served, and neither shard waits for the other.
-#[test]
 fn two_shards_that_flood_each_other_do_not_lock() {
     let broker = Broker::start(2, |config, _| config.mailbox_bytes_high = 1_000);
     let version = ProtocolVersion::V311;
@@ -61,7 +67,6 @@ fn two_shards_that_flood_each_other_do_not_lock() {
 
 /// One Client Identifier that comes in through both shards from eight threads at a time: each connection but one hears
 /// 0x8E, and the one that is left is served [MQTT-3.1.4-3].
-#[test]
 fn takeovers_across_shards_leave_one() {
     const THREADS: usize = 8;
     const EACH: usize = 40;
@@ -97,7 +102,6 @@ fn takeovers_across_shards_leave_one() {
 
 /// Stopped with clients in every state, on one shard and on two: silent, in the middle of CONNECT, moving, flooding,
 /// never reading, gone. It always ends, and in time.
-#[test]
 fn a_stop_ends_in_every_state() {
     for n in 0..60 {
         let broker = Broker::start(1 + n % 2, |config, _| {

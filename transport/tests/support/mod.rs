@@ -2,11 +2,13 @@
 
 #![allow(
     dead_code,
+    unused_macros,
     unreachable_pub,
     clippy::unwrap_used,
     reason = "each test file uses its own part, and a failure fails the test"
 )]
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -17,10 +19,66 @@ use sol_codec::{
     SubscribeProperties, SubscriptionOptions, Subscriptions, TopicFilter, TopicName, decode,
 };
 use sol_engine::{EngineConfig, Query, ShardId};
-use sol_transport::{Clock, Counters, Exit, ListenAddr, ListenerConfig, Observer, Shards, TransportConfig};
+use sol_transport::{
+    Clock, Counters, Exit, Io, ListenAddr, ListenerConfig, Observer, Shards, StartError, TransportConfig,
+};
 
 /// Long enough for a machine that is busy with other tests, short enough for somebody who waits for a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes a test of each function, for each backend.
+macro_rules! on_each_backend {
+    ($($test:ident)*) => {
+        mod readiness {
+            $(#[test]
+            fn $test() {
+                super::support::on(sol_transport::Io::Epoll, super::$test);
+            })*
+        }
+
+        mod io_uring {
+            $(#[test]
+            fn $test() {
+                super::support::on(sol_transport::Io::IoUring, super::$test);
+            })*
+        }
+    };
+}
+
+thread_local! {
+    /// The backend of the brokers that a test starts.
+    static IO: Cell<Io> = const { Cell::new(Io::Auto) };
+}
+
+/// Runs a test on a backend, if the system permits that.
+pub fn on(io: Io, test: fn()) {
+    IO.set(io);
+    let config = TransportConfig {
+        io,
+        ..TransportConfig::default()
+    };
+    match Shards::start(&config, &EngineConfig::default(), SEEDS, Clock::start(), |_| ()) {
+        Err(StartError::NoIoUring(why)) => println!("skipped: {why}"),
+        started => {
+            drop(started.unwrap());
+            test();
+        }
+    }
+}
+
+/// The backend that this test runs on, by the name of its module.
+pub fn module() -> &'static str {
+    match IO.get() {
+        Io::IoUring => "io_uring",
+        Io::Auto | Io::Epoll => "readiness",
+    }
+}
+
+/// The shards of a broker: as many as a test wants, unless whoever runs all of them wants another number.
+fn shards(wanted: u16) -> u16 {
+    let forced = std::env::var("SOL_TEST_SHARDS").ok();
+    forced.map_or(wanted, |shards| shards.parse().unwrap())
+}
 
 /// What every broker here places its clients by.
 pub const SEEDS: [u64; 4] = [1, 2, 3, 4];
@@ -43,11 +101,12 @@ impl Broker {
         change: impl FnOnce(&mut TransportConfig, &mut EngineConfig),
     ) -> Self {
         let mut config = TransportConfig {
+            io: IO.get(),
             listeners: vec![ListenerConfig::new(ListenAddr::Tcp("127.0.0.1:0".parse().unwrap()))],
             ..TransportConfig::default()
         };
         let mut engine = EngineConfig {
-            shards,
+            shards: self::shards(shards),
             ..EngineConfig::default()
         };
         change(&mut config, &mut engine);
