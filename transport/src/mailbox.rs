@@ -4,7 +4,8 @@
 //! What bounds it is bytes: a shard charges what it posts to a pair of its own, and hears when the receiver has not
 //! taken it; its engine then pauses whoever publishes there. The bound is the mark plus one turn.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+mod sleeping;
+
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -13,6 +14,7 @@ use sol_engine::{
     AuthOutcome, ChangedUser, ConnectionId, EngineConfig, Handover, Message, Query, ShardId, ShardMessage,
 };
 
+use self::sleeping::{Credit, Sleeping};
 use crate::ShardAnswer;
 use crate::backend::Wake;
 use crate::peer::PeerAddr;
@@ -65,15 +67,14 @@ struct Padded<T>(T);
 pub(crate) struct Exchange {
     desks: Box<[Padded<Desk>]>,
     /// Bytes posted and not taken, by sender and receiver.
-    charged: Box<[Padded<AtomicUsize>]>,
+    credits: Box<[Padded<Credit>]>,
     high: usize,
 }
 
 /// One shard's end of the exchange.
 struct Desk {
     sender: Sender<Mail>,
-    /// The shard waits, or is about to, and has to be woken.
-    sleeping: AtomicBool,
+    sleeping: Sleeping,
     wake: OnceLock<Wake>,
 }
 
@@ -94,13 +95,13 @@ impl Exchange {
         let desk = |sender| {
             Padded(Desk {
                 sender,
-                sleeping: AtomicBool::new(false),
+                sleeping: Sleeping::new(),
                 wake: OnceLock::new(),
             })
         };
         let exchange = Arc::new(Self {
             desks: senders.into_iter().map(desk).collect(),
-            charged: (0..pairs).map(|_| Padded(AtomicUsize::new(0))).collect(),
+            credits: (0..pairs).map(|_| Padded(Credit::new())).collect(),
             high,
         });
         let mailbox = |(shard, receiver)| Mailbox::new(ShardId(shard), Arc::clone(&exchange), receiver);
@@ -132,15 +133,14 @@ impl Exchange {
         (0..self.desks.len() as u16).map(ShardId)
     }
 
-    fn charged(&self, from: ShardId, to: ShardId) -> Option<&AtomicUsize> {
-        self.charged
+    fn credit(&self, from: ShardId, to: ShardId) -> Option<&Credit> {
+        self.credits
             .get(usize::from(from.0) * self.desks.len() + usize::from(to.0))
             .map(|padded| &padded.0)
     }
 
     fn waiting(&self, from: ShardId, to: ShardId) -> usize {
-        self.charged(from, to)
-            .map_or(0, |charged| charged.load(Ordering::Acquire))
+        self.credit(from, to).map_or(0, Credit::bytes)
     }
 
     const fn low(&self) -> usize {
@@ -151,10 +151,7 @@ impl Exchange {
 impl Desk {
     /// Wakes the shard if it sleeps. What was done before is seen by a shard that finds it need not sleep.
     fn nudge(&self) {
-        // Pairs with the fence in `Mailbox::may_sleep`: either the sleeper sees the mail, or we see the sleeper.
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed)
-            && self.sleeping.swap(false, Ordering::AcqRel)
+        if self.sleeping.must_be_woken()
             && let Some(wake) = self.wake.get()
         {
             wake();
@@ -211,16 +208,11 @@ impl Mailbox {
     pub(crate) fn take(&self) -> Option<Mail> {
         let mail = self.receiver.try_recv().ok()?;
         if let Mail::Batch(batch) = &mail
-            && let Some(charged) = self.exchange.charged(batch.from, self.shard)
+            && let Some(credit) = self.exchange.credit(batch.from, self.shard)
+            && credit.give_back(batch.charge, self.exchange.low())
+            && let Some(desk) = self.exchange.desks.get(usize::from(batch.from.0))
         {
-            let before = charged.fetch_sub(batch.charge, Ordering::AcqRel);
-            let low = self.exchange.low();
-            if before > low && before - batch.charge <= low {
-                // The sender may wait for nothing else than this.
-                if let Some(desk) = self.exchange.desks.get(usize::from(batch.from.0)) {
-                    desk.0.nudge();
-                }
-            }
+            desk.0.nudge();
         }
         Some(mail)
     }
@@ -230,15 +222,14 @@ impl Mailbox {
         let Some(desk) = self.exchange.desks.get(usize::from(self.shard.0)) else {
             return false;
         };
-        desk.0.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        desk.0.sleeping.begin();
         self.receiver.is_empty() && !self.exchange.shards().any(|to| self.has_drained(to))
     }
 
     /// This shard looks after its mail itself again.
     pub(crate) fn awake(&self) {
         if let Some(desk) = self.exchange.desks.get(usize::from(self.shard.0)) {
-            desk.0.sleeping.store(false, Ordering::Relaxed);
+            desk.0.sleeping.end();
         }
     }
 
@@ -286,8 +277,8 @@ impl Mailbox {
     pub(crate) fn send(&mut self) {
         for (to, outgoing) in self.exchange.shards().zip(&mut self.outgoing) {
             if let Some(batch) = outgoing.take() {
-                if let Some(charged) = self.exchange.charged(self.shard, to) {
-                    charged.fetch_add(batch.charge, Ordering::AcqRel);
+                if let Some(credit) = self.exchange.credit(self.shard, to) {
+                    credit.charge(batch.charge);
                 }
                 self.exchange.post(to, Mail::Batch(batch));
             }
