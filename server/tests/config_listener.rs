@@ -155,7 +155,7 @@ io poll
             "20:1: unknown directive `frobnicate`".to_owned(),
             "21: 1 bytes are too few, 128 is the least: no client could be served; units are KB, MB and GB".to_owned(),
             "22:9: `9883` is neither ADDRESS:PORT nor off".to_owned(),
-            "23:8: `0` is neither auto nor a whole number from 1 to 256".to_owned(),
+            "23:8: `0` is neither auto nor a whole number from 1 to 64".to_owned(),
             "24:1: `shards` stands on line 23 already".to_owned(),
             "25:12: `maybe` is neither true nor false".to_owned(),
             "26:4: `poll` is none of auto, io_uring, epoll".to_owned(),

@@ -181,8 +181,9 @@ impl Shards {
                 }
             })?);
         }
+        // Only the threads can answer now: one that died before it could is an error too, and nobody waits for it.
+        drop(ready);
         for _ in 0..shards.threads.len() {
-            // Every thread answers; if one died before it could, that is an error of the system too.
             readies.recv().map_err(io::Error::other)??;
         }
         Ok(shards)

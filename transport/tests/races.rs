@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sol_codec::{ProtocolVersion, ReasonCode};
+use sol_engine::EngineConfig;
+use sol_transport::{Clock, Shards, StartError, TransportConfig};
 
 use self::support::{Broker, Client, PATIENCE, connect, publish};
 
@@ -98,6 +100,18 @@ fn takeovers_across_shards_leave_one() {
     }
     assert_eq!(alive, 1);
     broker.stop();
+}
+
+/// A shard that dies while it starts, here because an engine does not take so many others, ends the start with an error.
+#[test]
+fn a_shard_that_cannot_start_is_not_waited_for() {
+    let config = TransportConfig::default();
+    let engine = EngineConfig {
+        shards: 65,
+        ..EngineConfig::default()
+    };
+    let started = Shards::start(&config, &engine, support::SEEDS, Clock::start(), |_| ());
+    assert!(matches!(started, Err(StartError::System(_))));
 }
 
 /// Stopped with clients in every state, on one shard and on two: silent, in the middle of CONNECT, moving, flooding,

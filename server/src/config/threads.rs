@@ -3,8 +3,8 @@
 use super::directives::Directive;
 use super::{Io, Shards};
 
-/// The most threads that may serve clients: what a machine has cores, and what each costs the others.
-pub(crate) const SHARDS_MAX: u16 = 256;
+/// The most threads that may serve clients: the engine keeps sets of them in one word.
+pub(crate) const SHARDS_MAX: u16 = 64;
 
 pub(crate) const ROWS: &[Directive] = &[
     Directive {
@@ -77,11 +77,11 @@ mod tests {
     fn numbers_of_shards() {
         assert_eq!(shards("auto"), Ok(Shards::Auto));
         assert_eq!(shards("1"), Ok(Shards::Count(1)));
-        assert_eq!(shards("256"), Ok(Shards::Count(256)));
+        assert_eq!(shards("64"), Ok(Shards::Count(64)));
         for bad in ["0", "257", "-1", "65537", "two", "", "1.5"] {
             assert_eq!(
                 shards(bad),
-                Err(format!("`{bad}` is neither auto nor a whole number from 1 to 256"))
+                Err(format!("`{bad}` is neither auto nor a whole number from 1 to 64"))
             );
         }
     }
