@@ -177,7 +177,12 @@ impl Engine {
             Packet::PubRec(ack) => self.on_pubrec(now, id, session, ack, effects),
             Packet::PubRel(ack) => self.on_pubrel(id, session, ack, effects),
             Packet::PubComp(ack) => self.on_pubcomp(now, session, ack, effects),
-            Packet::Subscribe(subscribe) => self.on_subscribe(now, id, session, subscribe, effects),
+            Packet::Subscribe(subscribe) => {
+                self.on_subscribe(now, id, session, subscribe, effects);
+                if self.pause_for_any_full_shard(now, id) == Flow::Stop {
+                    return Flow::Stop;
+                }
+            }
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, id, session, unsubscribe, effects),
             Packet::PingReq if mutant("5.0/3.12.4-1") && !self.clients.lane_is_free(session, Lane::SubAck) => {}
             Packet::PingReq => self.clients.send(id, crate::effects::Outgoing::PingResp, 2, effects),

@@ -69,6 +69,12 @@ impl Links {
         self.links.get(usize::from(shard.0)).is_some_and(|link| link.full)
     }
 
+    /// A shard whose mailbox is above the mark, if there is one.
+    pub(crate) fn full_one(&self) -> Option<ShardId> {
+        let full = self.links.iter().position(|link| link.full)?;
+        Some(ShardId(full as u16))
+    }
+
     /// Tells all others something they confirm; returns its number.
     pub(crate) fn announce(&mut self, message: impl Fn(u64) -> ShardMessage, effects: &mut Effects) -> u64 {
         self.announced += 1;

@@ -201,7 +201,8 @@ impl Engine {
                 self.pause(now, id, Hold::Line);
                 return Flow::Stop;
             }
-            return Flow::Go;
+            // Where it will go is not known yet; a line that is never empty must not get around a full mailbox.
+            return self.pause_for_any_full_shard(now, id);
         }
         let outcome = self.route(now, publish, effects);
         if let Some((lane, packet_id)) = ack {
@@ -364,6 +365,17 @@ impl Engine {
         }
         let full: Option<ShardId> = self.scratch.posted_to().find(|&shard| self.links.is_full(shard));
         match full {
+            Some(shard) => {
+                self.pause(now, id, Hold::Shard(shard));
+                Flow::Stop
+            }
+            None => Flow::Go,
+        }
+    }
+
+    /// A client that adds to what all other shards are told is not read while one of them cannot keep up.
+    pub(crate) fn pause_for_any_full_shard(&mut self, now: Now, id: ConnectionId) -> Flow {
+        match self.links.full_one() {
             Some(shard) => {
                 self.pause(now, id, Hold::Shard(shard));
                 Flow::Stop

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sol_codec::{Packet, Subscribe, Subscriptions, TopicFilter};
 use sol_engine::{
-    ConnectionId, Effects, Engine, EngineConfig, Input, Level, ListenerId, Message, Now, Outgoing, ShardId,
+    ConnectionId, Effects, Engine, EngineConfig, Flow, Input, Level, ListenerId, Message, Now, Outgoing, Read, ShardId,
     ShardMessage, Transmit, UnixMillis,
 };
 
@@ -265,6 +265,41 @@ fn bounded(tray_max: usize) -> Bare {
         fanout_waiting_max: 3,
         ..Default::default()
     })
+}
+
+/// A line behind a fan-out that is never empty is no way around a full mailbox: who publishes into it is paused until that
+/// has room.
+#[test]
+fn a_line_is_no_way_around_a_full_shard() {
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        tray_max: 4,
+        ..Default::default()
+    });
+    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+    let here: Vec<u32> = (0..1_000).filter(is_here).take(11).collect();
+    for &n in &here {
+        bare.connect(n);
+    }
+    for &n in &here[1..] {
+        bare.subscribe(n, &["t".into()], 0);
+    }
+    let peer = |full| Input::Peer {
+        shard: ShardId(1),
+        full,
+    };
+    bare.input(peer(true));
+    bare.effects.clear();
+    let publisher = Bare::connection(here[0]);
+    let packet = Packet::Publish(publish("t", 0, 0, b"x"));
+    let flows = [(); 2].map(|()| {
+        let input = Input::Packet(publisher, &packet);
+        bare.engine.handle(bare.now, input, &mut bare.effects)
+    });
+    assert_eq!(flows, [Flow::Go, Flow::Stop]);
+    assert_eq!(bare.effects.reads, []);
+    bare.input(peer(false));
+    assert_eq!(bare.effects.reads, [Read::Resume(publisher)]);
 }
 
 /// A fan-out to Sessions that are away sends nothing, and is cut by its steps.

@@ -300,6 +300,29 @@ fn a_full_peer_pauses_its_publishers() {
     });
 }
 
+/// A full mailbox pauses who subscribes, too: what every shard is told of it would lie there.
+#[test]
+fn a_full_peer_pauses_who_subscribes() {
+    in_every_node(|node| {
+        if node.engines.len() == 1 {
+            return;
+        }
+        let eager = node.name_on(0, "eager");
+        let eager = node.connect(V5, &eager);
+        let peer = |full| Input::Peer {
+            shard: ShardId(1),
+            full,
+        };
+        node.input(0, peer(true));
+        node.subscribed(eager, &["first"], 0);
+        node.subscribe(eager, &["second"], 1);
+        node.expect(eager, &[]);
+        node.input(0, peer(false));
+        node.run();
+        node.expect(eager, &["SUBACK #1 [01]"]);
+    });
+}
+
 /// Keep Alive does not run while we do not listen.
 #[test]
 fn a_paused_publisher_does_not_time_out() {
