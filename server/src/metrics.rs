@@ -295,7 +295,7 @@ const COUNTERS: [Row; 28] = [
 ];
 
 /// What rises and falls.
-const GAUGES: [Row; 12] = [
+const GAUGES: [Row; 14] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
@@ -332,6 +332,16 @@ const GAUGES: [Row; 12] = [
     ("sol_memory_bytes_maximum", "The most bytes ever charged", |s| {
         s.memory_bytes_maximum
     }),
+    (
+        "sol_mailbox_bytes",
+        "Bytes on their way from one shard to another",
+        |s| s.mailbox_bytes,
+    ),
+    (
+        "sol_mailbox_bytes_maximum",
+        "The most bytes ever on their way between each two shards, added up",
+        |s| s.mailbox_bytes_maximum,
+    ),
 ];
 
 /// Name, sentence and value of a metric that each shard has, with a label for its number: Client Identifiers find their

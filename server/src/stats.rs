@@ -61,6 +61,10 @@ pub struct Stats {
     pub connections: u64,
     /// Of these, the ones that have not been let in yet.
     pub unauthenticated: u64,
+    /// Bytes that shards have posted to others and these have not taken yet.
+    pub mailbox_bytes: u64,
+    /// The most that lay between each two of them at any moment, added up.
+    pub mailbox_bytes_maximum: u64,
     /// Connections that could not be accepted.
     pub accept_errors: u64,
     /// Times that a listener rested because descriptors or memory had run out.
@@ -132,6 +136,8 @@ impl Stats {
         self.protocol_errors += engine.protocol_errors + transport.not_mqtt;
         self.connections += transport.connections;
         self.unauthenticated += transport.unauthenticated;
+        self.mailbox_bytes += transport.mailbox_bytes;
+        self.mailbox_bytes_maximum += transport.mailbox_bytes_maximum;
         self.accept_errors += transport.accept_errors;
         self.accept_pauses += transport.accept_pauses;
         self.connect_timeouts += transport.connect_timeouts;

@@ -30,6 +30,10 @@ counters! {
     unauthenticated,
     /// Bytes held for connections now: parts of packets, and what congested connections do not take.
     held_bytes,
+    /// Bytes that this shard has posted to others and they have not taken yet.
+    mailbox_bytes,
+    /// The most that it ever had posted to each of them, added up over them.
+    mailbox_bytes_maximum,
     /// Connections closed because they did not send CONNECT in time.
     connect_timeouts,
     /// Connections closed because what they sent first is not MQTT.

@@ -74,6 +74,6 @@ impl Handle {
     /// Stops the shards: clients are told, what was sent to them leaves, and [`crate::Shards::join`] returns. Harmless
     /// when repeated.
     pub fn stop(&self) {
-        self.exchange.post_all(|| Mail::Stop);
+        self.exchange.stop();
     }
 }

@@ -2,10 +2,12 @@
 //! posted earlier is taken earlier.
 //!
 //! What bounds it is bytes: a shard charges what it posts to a pair of its own, and hears when the receiver has not
-//! taken it; its engine then pauses whoever publishes there. The bound is the mark plus one turn.
+//! taken it; its engine then pauses whoever publishes there. What is gathered for one turn is sent early when it passes
+//! the mark, so the bound is twice the mark, and a message more of each publisher.
 
 mod sleeping;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -34,7 +36,7 @@ pub(crate) enum Mail {
     Reload(Arc<EngineConfig>),
     /// Users that are others than before.
     Users(Arc<Vec<ChangedUser>>),
-    /// The broker stops.
+    /// The broker stops; wakes who sleeps, since [`Exchange::is_stopping`] says it to who does not.
     Stop,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Exchange {
     /// Bytes posted and not taken, by sender and receiver.
     credits: Box<[Padded<Credit>]>,
     high: usize,
+    /// The shards are to stop, whatever lies in their mailboxes before they are told.
+    stopping: AtomicBool,
 }
 
 /// One shard's end of the exchange.
@@ -103,6 +107,7 @@ impl Exchange {
             desks: senders.into_iter().map(desk).collect(),
             credits: (0..pairs).map(|_| Padded(Credit::new())).collect(),
             high,
+            stopping: AtomicBool::new(false),
         });
         let mailbox = |(shard, receiver)| Mailbox::new(ShardId(shard), Arc::clone(&exchange), receiver);
         let mailboxes = (0..shards).zip(receivers).map(mailbox).collect();
@@ -125,6 +130,17 @@ impl Exchange {
         for shard in self.shards() {
             self.post(shard, mail());
         }
+    }
+
+    /// Stops every shard: none has to get through its mail first.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.post_all(|| Mail::Stop);
+    }
+
+    /// Whether the shards are to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Every shard.
@@ -166,7 +182,13 @@ pub(crate) struct Mailbox {
     exchange: Arc<Exchange>,
     receiver: Receiver<Mail>,
     outgoing: Vec<Option<Box<Batch>>>,
+    /// Bytes of all of them, and how many are sent before the turn is over.
+    outgoing_bytes: usize,
+    high: usize,
+    /// Who was told to be full.
     full: Vec<bool>,
+    /// The most bytes that each ever had of us.
+    posted_max: Vec<usize>,
 }
 
 impl Mailbox {
@@ -174,10 +196,13 @@ impl Mailbox {
         let shards = exchange.desks.len();
         Self {
             shard,
-            exchange,
             receiver,
             outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
+            outgoing_bytes: 0,
+            high: exchange.high,
             full: vec![false; shards],
+            posted_max: vec![0; shards],
+            exchange,
         }
     }
 
@@ -235,25 +260,21 @@ impl Mailbox {
 
     /// Adds to the batch for a shard. It leaves with [`Mailbox::send`].
     pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) {
-        if let Some(batch) = self.batch(to) {
-            batch.charge = message.charge().saturating_add(batch.charge);
+        if let Some(batch) = self.batch(to, message.charge()) {
             batch.messages.push(message);
         }
     }
 
     /// Adds a connection to the batch for a shard.
     pub(crate) fn post_moved(&mut self, to: ShardId, moved: Moved) {
-        if let Some(batch) = self.batch(to) {
-            batch.charge = moved
-                .kept
-                .len()
-                .saturating_add(size_of::<Moved>())
-                .saturating_add(batch.charge);
+        let charge = moved.kept.len().saturating_add(size_of::<Moved>());
+        if let Some(batch) = self.batch(to, charge) {
             batch.moved.push(moved);
         }
     }
 
-    fn batch(&mut self, to: ShardId) -> Option<&mut Batch> {
+    /// The batch for a shard, charged with what is about to be added.
+    fn batch(&mut self, to: ShardId, charge: usize) -> Option<&mut Batch> {
         let from = self.shard;
         let new = || {
             Box::new(Batch {
@@ -263,9 +284,10 @@ impl Mailbox {
                 charge: 0,
             })
         };
-        self.outgoing
-            .get_mut(usize::from(to.0))
-            .map(|batch| &mut **batch.get_or_insert_with(new))
+        let batch = self.outgoing.get_mut(usize::from(to.0))?.get_or_insert_with(new);
+        batch.charge = charge.saturating_add(batch.charge);
+        self.outgoing_bytes = charge.saturating_add(self.outgoing_bytes);
+        Some(batch)
     }
 
     /// Whether something was posted and not sent.
@@ -273,16 +295,34 @@ impl Mailbox {
         self.outgoing.iter().any(Option::is_some)
     }
 
+    /// Whether so much was posted that it should be sent before more is.
+    pub(crate) const fn has_plenty(&self) -> bool {
+        self.outgoing_bytes > self.high
+    }
+
     /// Sends the batches.
     pub(crate) fn send(&mut self) {
-        for (to, outgoing) in self.exchange.shards().zip(&mut self.outgoing) {
+        self.outgoing_bytes = 0;
+        let exchange = &self.exchange;
+        for ((to, outgoing), max) in exchange.shards().zip(&mut self.outgoing).zip(&mut self.posted_max) {
             if let Some(batch) = outgoing.take() {
-                if let Some(credit) = self.exchange.credit(self.shard, to) {
-                    credit.charge(batch.charge);
+                if let Some(credit) = exchange.credit(self.shard, to) {
+                    *max = credit.charge(batch.charge).max(*max);
                 }
-                self.exchange.post(to, Mail::Batch(batch));
+                exchange.post(to, Mail::Batch(batch));
             }
         }
+    }
+
+    /// Bytes that were sent and not taken.
+    pub(crate) fn posted_bytes(&self) -> usize {
+        let waiting = self.exchange.shards().map(|to| self.exchange.waiting(self.shard, to));
+        waiting.fold(0, usize::saturating_add)
+    }
+
+    /// The most that there ever were for each shard, added up.
+    pub(crate) fn posted_bytes_max(&self) -> usize {
+        self.posted_max.iter().fold(0, |sum, &max| max.saturating_add(sum))
     }
 
     /// A shard whose mailbox has filled above the mark with our mail, or fallen well below it, and was not told of yet.

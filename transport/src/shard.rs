@@ -179,7 +179,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         self.core.take_mail(&mut self.backend);
         // A poisoned shard is never relieved, so its output may stay full.
         while !self.core.watch.is_poisoned() && self.backend.dispatch(&mut self.core) {
-            self.relieve();
+            self.core.relieve(&mut self.backend);
         }
         if !self.core.watch.is_poisoned() {
             self.core.expire();
@@ -202,26 +202,11 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         waited
     }
 
-    /// Has output leave, so that more input can be taken, and tells the engine what came of it. Nobody is read for it:
-    /// afterwards there is room.
-    fn relieve(&mut self) {
-        let Self { backend, core } = self;
-        while !core.watch.is_poisoned() {
-            let applied = core.apply();
-            core.move_away(backend);
-            core.mailbox.send();
-            core.flush(backend);
-            if applied {
-                return core.tell_flushed();
-            }
-        }
-    }
-
     /// Does all that the engine said, at the end of a turn.
     fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            self.relieve();
             let Self { backend, core } = self;
+            core.relieve(backend);
             if core.watch.is_poisoned() {
                 return;
             }
@@ -235,6 +220,20 @@ impl<B: Backend, O: Observer> Shard<B, O> {
 }
 
 impl<O: Observer> Core<O> {
+    /// Has output and mail leave, so that more input can be taken, and tells the engine what came of it. Nobody is read
+    /// for it: afterwards there is room.
+    fn relieve<B: Backend>(&mut self, backend: &mut B) {
+        while !self.watch.is_poisoned() {
+            let applied = self.apply();
+            self.move_away(backend);
+            self.send_mail();
+            self.flush(backend);
+            if applied {
+                return self.tell_flushed();
+            }
+        }
+    }
+
     /// Whether something waits that another round would do. The tray may be empty and all that was in it still be here:
     /// decoding what was kept empties it whenever it has grown.
     fn has_work(&self) -> bool {

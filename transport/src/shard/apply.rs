@@ -17,9 +17,7 @@ impl<O: Observer> Core<O> {
     /// Does what is in the tray, as far as it can be done before output leaves; `false`: there is more. What concerns
     /// the backend waits in lists.
     pub(super) fn apply(&mut self) -> bool {
-        for (to, message) in self.effects.forwards.drain(..) {
-            self.mailbox.post(to, message);
-        }
+        self.post_forwards();
         if !self.apply_transmits() {
             return false;
         }
@@ -33,6 +31,13 @@ impl<O: Observer> Core<O> {
         self.effects.clear();
         self.encoded = 0;
         true
+    }
+
+    /// Puts what other shards are to hear into the batches for them, where its bytes are counted.
+    pub(super) fn post_forwards(&mut self) {
+        for (to, message) in self.effects.forwards.drain(..) {
+            self.mailbox.post(to, message);
+        }
     }
 
     fn apply_transmits(&mut self) -> bool {
@@ -73,6 +78,8 @@ impl<O: Observer> Core<O> {
         counters.connections = self.conns.len() as u64;
         counters.held_bytes = self.held_bytes() as u64;
         counters.unauthenticated = self.conns.unauthenticated as u64;
+        counters.mailbox_bytes = self.mailbox.posted_bytes() as u64;
+        counters.mailbox_bytes_maximum = self.mailbox.posted_bytes_max() as u64;
         for answer in self.effects.answers.drain(..) {
             if let Some(reply) = self.asks.pop_front() {
                 // Whoever asked may have stopped waiting.

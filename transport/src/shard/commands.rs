@@ -5,7 +5,7 @@ use std::mem;
 use sol_engine::{Close, ConnectionId, Flow, Input, Move, Read};
 
 use super::Core;
-use crate::backend::{Backend, Reading};
+use crate::backend::{Backend, Reading, Sink};
 use crate::conns::{Conn, Phase};
 use crate::mailbox::Moved;
 use crate::observer::{Notice, Observer};
@@ -19,6 +19,10 @@ impl<O: Observer> Core<O> {
             handover,
         } in self.moves.drain(..)
         {
+            // One that was given up meanwhile may have lost bytes that were kept of it; it is closed here.
+            if self.conns.get(connection).is_none_or(|conn| conn.ended) {
+                continue;
+            }
             let Some(conn) = self.conns.remove(connection) else {
                 continue;
             };
@@ -81,6 +85,7 @@ impl<O: Observer> Core<O> {
                     if self.conns.get(id).is_some_and(Conn::expects_login) {
                         self.conns.set_phase(id, Phase::Open);
                     }
+                    self.make_way(backend);
                     self.read_on(backend, id);
                 }
                 Read::Auth(id) => self.expect_auth(backend, id),
@@ -90,7 +95,17 @@ impl<O: Observer> Core<O> {
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.held = false;
             }
+            self.make_way(backend);
             self.read_on(backend, id);
+        }
+    }
+
+    /// Before what is kept of one more connection is decoded, what the others have brought may have to leave: a crowd that
+    /// was paused for a full shard goes on all at once.
+    fn make_way<B: Backend>(&mut self, backend: &mut B) {
+        self.post_forwards();
+        if self.is_full() {
+            self.relieve(backend);
         }
     }
 
@@ -182,9 +197,14 @@ impl<O: Observer> Core<O> {
         let conns = &self.conns;
         self.flushing.skip(|id| conns.get(id).is_some());
         self.lingering.skip(|id| conns.get(id).is_some());
+        self.tick();
+    }
+
+    /// Sends what was posted, and tells the engine of whom that has filled up and who has emptied.
+    pub(super) fn send_mail(&mut self) {
+        self.mailbox.send();
         while let Some((shard, full)) = self.mailbox.changed_peer() {
             self.tell(None, Input::Peer { shard, full });
         }
-        self.tick();
     }
 }

@@ -19,7 +19,7 @@ const CONNECT_FIRST_BYTE: u8 = 0x10;
 
 impl<O: Observer> Sink for Core<O> {
     fn is_full(&self) -> bool {
-        self.outboxes.is_full()
+        self.outboxes.is_full() || self.mailbox.has_plenty()
     }
 
     fn on_accept(&mut self, listener: ListenerId, connection: ConnectionId, peer: PeerAddr) -> bool {
@@ -40,8 +40,9 @@ impl<O: Observer> Sink for Core<O> {
 
     fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) -> Reading {
         self.counters.bytes_in += bytes.len() as u64;
-        self.contain(Some(connection), |core| core.take_bytes(connection, bytes))
-            .unwrap_or(Reading::Pause)
+        let reading = self.contain(Some(connection), |core| core.take_bytes(connection, bytes));
+        self.post_forwards();
+        reading.unwrap_or(Reading::Pause)
     }
 
     fn on_end(&mut self, connection: ConnectionId) {
@@ -252,16 +253,17 @@ impl<O: Observer> Core<O> {
         outcome
     }
 
-    /// Whether to decode on: the engine may want no more, or output may have to leave first.
+    /// Whether to decode on: the engine may want no more, or output and mail may have to leave first.
     #[inline]
     fn go_on(&mut self, id: ConnectionId, flow: Flow) -> Flow {
         if flow == Flow::Stop {
             self.stop(id);
             return Flow::Stop;
         }
-        if self.effects.transmits.len().saturating_sub(self.encoded) > self.config.tray_max {
+        let transmits = self.effects.transmits.len().saturating_sub(self.encoded);
+        if transmits.saturating_add(self.effects.forwards.len()) > self.config.tray_max {
             self.apply();
-            if self.outboxes.is_full() {
+            if self.is_full() {
                 if let Some(conn) = self.conns.get_mut(id) {
                     conn.held = true;
                     self.held.push(id);
