@@ -1,0 +1,100 @@
+"""Brokers with several shards, what they say of themselves, and the probe that is built beside them."""
+
+import os
+import pathlib
+import socket
+import subprocess
+
+from broker import Broker, free_port, sol_bin, wait_until
+from hostile import descriptors
+from wire import V5
+
+IS_LONG = os.environ.get("LONG") == "1"
+"""The long tier: as many rounds and seconds as were promised, instead of as few as show something."""
+
+REST = (
+    "sol_clients_connected",
+    "sol_clients_disconnected",
+    "sol_connections",
+    "sol_connections_unauthenticated",
+    "sol_subscriptions",
+    "sol_shared_subscriptions",
+    "sol_messages_stored",
+    "sol_memory_bytes",
+    "sol_mailbox_bytes",
+)
+"""What a broker has as much of at rest as before anybody came."""
+
+
+class Sharded(Broker):
+    """A broker with so many shards, on the backend that `SOL_IO` names, that tells its metrics."""
+
+    def __init__(self, directory: pathlib.Path, config: str = "", args=(), shards: int = 1, **options):
+        self.shards = shards
+        self.metrics_port = free_port()
+        args = ("--shards", str(shards), *(("--io", os.environ["SOL_IO"]) if "SOL_IO" in os.environ else ()), *args)
+        super().__init__(directory, config, args, **options)
+
+    def _config_text(self, config: str) -> str:
+        # $SOL and $SYS are not published: what is stored at rest stays the same.
+        own = f"metrics 127.0.0.1:{self.metrics_port}\nsys_interval 0"
+        return f"listener {self.port} {self.host}\nallow_anonymous true\n{own}\n{config}\n"
+
+    def metrics(self) -> dict[str, float]:
+        """All of them. A broker that is too busy to tell, or does not tell yet, is asked again."""
+
+        def ask():
+            try:
+                with socket.create_connection(("127.0.0.1", self.metrics_port), timeout=10) as s:
+                    s.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                    text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
+            except OSError:
+                return None
+            return text if text.startswith("HTTP/1.1 200") else None
+
+        rows = (line.rsplit(" ", 1) for line in wait_until(ask, "answer of the metrics", 30).splitlines() if line.startswith("sol_"))
+        return {name: float(value) for name, value in rows}
+
+    def clients(self) -> list[int]:
+        """Clients connected, by shard."""
+        metrics = self.metrics()
+        return [int(metrics[f'sol_shard_clients_connected{{shard="{n}"}}']) for n in range(self.shards)]
+
+    def at_rest(self) -> dict[str, float]:
+        metrics = self.metrics()
+        return {"descriptors": descriptors(self.pid), **{name: metrics[name] for name in REST}}
+
+    def expect_rest(self, before: dict[str, float]) -> None:
+        """Everything is as it was."""
+        try:
+            wait_until(lambda: self.at_rest() == before, "rest", 30)
+        except AssertionError:
+            now = self.at_rest()
+            raise AssertionError({name: (before[name], now[name]) for name in before if before[name] != now[name]}) from None
+
+    def names(self, shard: int, prefix: str, count: int) -> list[str]:
+        """Client Identifiers that are at home on a shard: there is one client more there when such a one comes. Nobody
+        else may come or go meanwhile."""
+        found, before = [], self.clients()
+        for n in range(10_000):
+            name = f"{prefix}-{n}"
+            with self.client(name, V5) as w:
+                home = [now - then for now, then in zip(self.clients(), before)].index(1)
+                w.disconnect()
+            wait_until(lambda: self.clients() == before, "departure")
+            found += [name] if home == shard else []
+            if len(found) == count:
+                return found
+        raise AssertionError("nobody is at home there")
+
+
+def probe(command: str, broker: Sharded, **options) -> dict[str, int]:
+    """Runs the probe against a broker; what it found."""
+    binary = pathlib.Path(os.environ.get("SOL_PROBE", pathlib.Path(sol_bin()).parent / "sol-probe"))
+    assert binary.exists(), f"{binary} is missing: cargo build -p sol-probe, or set SOL_PROBE"
+    given = {"broker": f"127.0.0.1:{broker.port}", "metrics": f"127.0.0.1:{broker.metrics_port}", **options}
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run([binary, command, *flags], capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr}{done.stdout}\n{broker.log()[-2000:]}"
+    return {name: float(value) for name, value in (line.split() for line in done.stdout.splitlines())}
