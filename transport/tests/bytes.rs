@@ -79,6 +79,7 @@ fn a_client_may_pipeline_everything_in_one_segment() {
 }
 
 fn connections_move_to_their_home_shard() {
+    support::keep_shards();
     // A Session lives on one shard, wherever its connection was accepted.
     let broker = Broker::start(2, |_, _| ());
     for n in 0..40 {

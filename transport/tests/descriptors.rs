@@ -1,6 +1,10 @@
 //! Out of descriptors: the listener rests, who is inside is served, and it goes on by itself.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a failure fails the test, and a process tells another what it sees"
+)]
 
 #[macro_use]
 mod support;

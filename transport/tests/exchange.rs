@@ -133,6 +133,7 @@ fn expect_connack(client: &mut Client) {
 
 /// A client that has proven who it is comes in wherever it is at home, with what it sent behind its last AUTH.
 fn an_exchange_ends_at_home() {
+    support::keep_shards();
     let (broker, _held) = start(3, Duration::from_secs(60), 100);
     for n in 0..12 {
         let mut client = begin(&broker, &format!("client {n}"));
@@ -186,6 +187,7 @@ fn a_late_challenge_comes_too_late() {
 /// Clients that owe an AUTH are part of the crowd outside: whoever of it came first goes for a new one. Who waits for an
 /// answer does not.
 fn who_owes_an_auth_makes_room() {
+    support::keep_shards();
     let (broker, held) = start(1, Duration::from_secs(60), 3);
     let mut asked = begin(&broker, HELD);
     let reply = held.recv_timeout(PATIENCE).unwrap();

@@ -74,6 +74,7 @@ fn a_connect_larger_than_allowed_is_refused_before_it_has_come() {
 }
 
 fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
+    support::keep_shards();
     let broker = Broker::start(1, |config, _| {
         config.unauthenticated_max = 3;
         config.listeners[0].defer_accept = false;
@@ -100,6 +101,7 @@ fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
 }
 
 fn the_bytes_of_the_crowd_outside_are_bounded_and_who_waits_longest_goes() {
+    support::keep_shards();
     // Whoever came late is not made to pay for those who were there before.
     let broker = Broker::start(1, |config, _| config.unauthenticated_bytes_max = 2_500);
     let mut crowd: Vec<Client> = (0..4)

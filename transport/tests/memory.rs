@@ -44,6 +44,7 @@ fn publish_retained(client: &mut Client) -> ReasonCode {
 }
 
 fn parts_of_packets_are_bounded_for_all_together_and_the_largest_goes() {
+    support::keep_shards();
     // With 1 MiB for everything, the marks are at 512 KiB and 1 MiB.
     let broker = Broker::start(1, |_, engine| engine.memory_bytes_max = 1 << 20);
     let version = ProtocolVersion::V5;
@@ -74,6 +75,7 @@ fn parts_of_packets_are_bounded_for_all_together_and_the_largest_goes() {
 }
 
 fn output_that_is_not_taken_is_bounded_for_all_together() {
+    support::keep_shards();
     // Each of them is within what one connection may have unsent; together they are not.
     let broker = Broker::start(1, |_, engine| {
         engine.memory_bytes_max = 4 << 20;

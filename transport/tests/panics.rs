@@ -86,6 +86,7 @@ fn narrow(broker: &Broker, filter: &str) -> Client {
 /// DISCONNECT 0x83, after what it was owed already. Others lose nothing and get nothing of it: their messages go on, in
 /// order, and are acknowledged.
 fn a_fault_costs_the_connection_that_caused_it_and_nobody_else() {
+    support::keep_shards();
     for place in ["panic/decode", "panic/before", "panic/middle"] {
         for version in [V311, V5] {
             for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
@@ -128,6 +129,7 @@ fn a_fault_costs_the_connection_that_caused_it_and_nobody_else() {
 /// Faults while decoding cost their connections however many there are: the codec keeps nothing that could be broken,
 /// and else whoever finds one sequence of bytes ends the broker by sending it twice.
 fn faults_while_decoding_do_not_add_up() {
+    support::keep_shards();
     let broker = Broker::start(1, |_, _| ());
     let mut other = Client::connect(broker.address, V5, "other");
     for panics in 1..=5 {
@@ -144,6 +146,7 @@ fn faults_while_decoding_do_not_add_up() {
 /// A fault after which the engine finds its tables in contradiction ends the shard as poisoned, and from then on no
 /// acknowledgement leaves, not even one that was due before.
 fn a_fault_that_leaves_a_contradiction_ends_the_shard() {
+    support::keep_shards();
     let broker = Broker::start(1, |_, _| ());
     let mut guilty = Client::connect(broker.address, V5, "guilty");
     let mut bytes = publish_at(V5, "fine", b"", QoS::AtLeastOnce, id(1));
@@ -162,6 +165,7 @@ fn a_fault_that_leaves_a_contradiction_ends_the_shard() {
 /// A second fault of the engine within a minute ends the shard as poisoned, whoever caused it, and from then on no
 /// acknowledgement leaves.
 fn a_second_fault_within_a_minute_ends_the_shard() {
+    support::keep_shards();
     let broker = Broker::start(1, |_, _| ());
     let mut first = Client::connect(broker.address, V5, "first");
     first.send(&publish_at(V5, "panic/before", b"", QoS::AtLeastOnce, id(1)));
@@ -180,6 +184,7 @@ fn a_second_fault_within_a_minute_ends_the_shard() {
 /// With other shards, whatever they were told already cannot be taken back: a fault behind it ends the broker, and one
 /// ahead of it does not.
 fn a_fault_ahead_of_a_forward_is_survived_on_many_shards() {
+    support::keep_shards();
     let broker = Broker::start(2, |_, _| ());
     let mut readers: Vec<Client> = (0..4)
         .map(|n| {
@@ -216,6 +221,7 @@ fn name_at_home(stem: &str, shard: u16) -> String {
 /// A fault over what another shard has forwarded cannot be told to the publisher, whose acknowledgement waits for it and
 /// for which later ones wait: it ends the broker, and no acknowledgement leaves.
 fn a_fault_behind_a_forward_ends_the_broker() {
+    support::keep_shards();
     let broker = Broker::start(2, |_, _| ());
     let mut reader = Client::connect(broker.address, V5, &name_at_home("reader", 1));
     reader.subscribe_at("panic/middle", QoS::AtLeastOnce);
@@ -232,6 +238,7 @@ fn a_fault_behind_a_forward_ends_the_broker() {
 
 /// The same for a publish that waited in line behind a large fan-out: its call is long over when it is routed.
 fn a_fault_over_what_waited_in_line_ends_the_broker() {
+    support::keep_shards();
     let broker = Broker::start(1, |_, engine| engine.tray_max = 2);
     let mut readers: Vec<Client> = (0..6)
         .map(|n| {

@@ -4,6 +4,7 @@
     dead_code,
     unused_macros,
     unreachable_pub,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "each test file uses its own part, and a failure fails the test"
 )]
@@ -48,11 +49,19 @@ macro_rules! on_each_backend {
 thread_local! {
     /// The backend of the brokers that a test starts.
     static IO: Cell<Io> = const { Cell::new(Io::Auto) };
+    /// The test is about a certain number of shards.
+    static KEEPS_SHARDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// To be called first by a test whose promise holds for its own number of shards only: limits are each shard's.
+pub fn keep_shards() {
+    KEEPS_SHARDS.set(true);
 }
 
 /// Runs a test on a backend, if the system permits that.
 pub fn on(io: Io, test: fn()) {
     IO.set(io);
+    KEEPS_SHARDS.set(false);
     let config = TransportConfig {
         io,
         ..TransportConfig::default()
@@ -74,9 +83,9 @@ pub fn module() -> &'static str {
     }
 }
 
-/// The shards of a broker: as many as a test wants, unless whoever runs all of them wants another number.
+/// The shards of a broker: as many as a test wants, unless `SOL_TEST_SHARDS` says another number.
 fn shards(wanted: u16) -> u16 {
-    let forced = std::env::var("SOL_TEST_SHARDS").ok();
+    let forced = std::env::var("SOL_TEST_SHARDS").ok().filter(|_| !KEEPS_SHARDS.get());
     forced.map_or(wanted, |shards| shards.parse().unwrap())
 }
 
