@@ -69,6 +69,8 @@ pub(crate) struct Clients {
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
     /// Sessions with a connection, those included whose CONNACK waits for the journal.
     pub(crate) settled: usize,
+    /// Such connections on other shards, as far as was told.
+    pub(crate) settled_elsewhere: usize,
     /// The present packet's acknowledgement waits behind as many as may wait.
     pub(crate) lane_is_long: bool,
     /// The message that was copied for queues last in this call, and its copy.
@@ -116,6 +118,7 @@ impl Clients {
             journal: Journal::new(config.journal, shard),
             doomed: Vec::new(),
             settled: 0,
+            settled_elsewhere: 0,
             lane_is_long: false,
             copied: None,
             epoch: 1,

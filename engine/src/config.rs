@@ -83,9 +83,10 @@ pub struct EngineConfig {
     pub assigned_client_id_prefix: String,
     /// Authentication Methods that whoever is asked knows. A CONNECT with another one is refused [MQTT-4.12.0-1].
     pub authentication_methods: Vec<String>,
-    /// Sessions of this shard with a Network Connection.
+    /// Sessions with a Network Connection, those of other shards included ([`crate::Elsewhere::Connections`]).
     pub connections_max: usize,
-    /// Bytes that Sessions, queues and retained messages of this shard may take together.
+    /// Bytes that Sessions, queues and retained messages may take together, with what is held elsewhere
+    /// ([`crate::Elsewhere::Memory`]).
     pub memory_bytes_max: usize,
     /// Unsent bytes of a congested connection above which its QoS 1 and 2 messages wait in the queue and QoS 0 is
     /// dropped.

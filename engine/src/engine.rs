@@ -12,13 +12,13 @@ use sol_codec::{Packet, PacketId};
 
 use crate::clients::Clients;
 use crate::config::EngineConfig;
-use crate::connection::Marks;
+use crate::connection::{Marks, State};
 use crate::effects::{Answer, Effects};
 use crate::event::Cause;
 use crate::fanout::Line;
 use crate::handle::publish::Publisher;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
-use crate::input::{Flow, Input, Level, Query};
+use crate::input::{AuthOutcome, Elsewhere, Flow, Input, Level, Query};
 use crate::links::Links;
 use crate::placement::Placement;
 use crate::restore::{Overdue, Restoring};
@@ -100,7 +100,7 @@ impl Engine {
             scratch: Scratch::default(),
             work: 0,
             assigned: 0,
-            assigner: assigner(&hasher),
+            assigner: derived(&hasher, "assigned Client Identifier"),
             sweeping: false,
             sweep_after: None,
             unkept: 0,
@@ -109,7 +109,8 @@ impl Engine {
             stopping: false,
             restoring: Restoring::default(),
             overdue: Overdue::default(),
-            clients: Clients::new(config, shard, hasher),
+            // All Sessions of a shard have the same upper bits of the hash that placed them, and a table goes by these too.
+            clients: Clients::new(config, shard, derived(&hasher, "Sessions")),
         }
     }
 
@@ -147,6 +148,7 @@ impl Engine {
             Input::Peer { shard, full } => self.on_peer(now, shard, full, effects),
             Input::Durable(ticket) => self.on_durable(now, ticket, effects),
             Input::Pressure(level) => self.on_pressure(now, level, effects),
+            Input::Elsewhere(held) => self.on_elsewhere(now, held, effects),
             Input::Publish(message) => self.on_own_publish(now, *message, effects),
             Input::Ask(Query::Stats) => effects
                 .answers
@@ -257,6 +259,40 @@ impl Engine {
         self.placement.home_of(self.placement.origin(client_id)) == self.shard
     }
 
+    /// Whether this input may let a connection in here, so that [`Input::Elsewhere`] must tell before it how many there are
+    /// on other shards.
+    #[must_use]
+    pub fn may_let_in(&self, input: &Input<'_>) -> bool {
+        match input {
+            Input::Adopted(..) => true,
+            // Who brings no Client Identifier gets one that is at home here.
+            Input::Packet(_, Packet::Connect(connect)) => {
+                connect.client_id.is_empty() || self.is_home_of_client(connect.client_id)
+            }
+            Input::Authenticated(id, AuthOutcome::Accepted | AuthOutcome::Proven { .. }) => self
+                .clients
+                .connections
+                .get(*id)
+                .is_some_and(|connection| match &connection.state {
+                    State::ExpectAuthentication(connect) => self.is_home_of_client(&connect.client_id),
+                    _ => false,
+                }),
+            _ => false,
+        }
+    }
+
+    /// Connections that are let in here: what [`Elsewhere::Connections`] counts for the others.
+    #[must_use]
+    pub const fn connections(&self) -> usize {
+        self.clients.settled
+    }
+
+    /// Bytes charged here: what [`Elsewhere::Memory`] counts for the others.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.clients.memory.used()
+    }
+
     /// This shard's counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -280,6 +316,16 @@ impl Engine {
         self.release_parked(now, effects);
     }
 
+    fn on_elsewhere(&mut self, now: Now, held: Elsewhere, effects: &mut Effects) {
+        match held {
+            Elsewhere::Connections(count) => self.clients.settled_elsewhere = count,
+            Elsewhere::Memory(bytes) => {
+                self.clients.memory.set_elsewhere(bytes);
+                self.release_parked(now, effects);
+            }
+        }
+    }
+
     fn on_reload(&mut self, config: Rc<EngineConfig>) {
         assert_eq!(
             config.shards, self.clients.config.shards,
@@ -301,8 +347,8 @@ impl Engine {
     }
 }
 
-/// The key of assigned Client Identifiers: their readers learn nothing of the one that tables are hashed with.
-fn assigner(hasher: &RandomState) -> RandomState {
-    let key = |n: u64| hasher.hash_one(("assigned Client Identifier", n));
+/// Another key for another purpose: who sees hashes by it learns nothing of the first one, and they are no more alike.
+fn derived(hasher: &RandomState, purpose: &str) -> RandomState {
+    let key = |n: u64| hasher.hash_one((purpose, n));
     RandomState::with_seeds(key(0), key(1), key(2), key(3))
 }

@@ -59,6 +59,9 @@ pub enum Input<'a> {
     Durable(Ticket),
     /// How scarce memory or disk are outside of what the engine charges itself.
     Pressure(Level),
+    /// What counts against a limit of the whole broker beside what this engine has: other shards hold it, or the transport
+    /// does.
+    Elsewhere(Elsewhere),
     /// A message of the broker's own: `$SYS`, a bridge, the admin plane.
     Publish(Box<Message>),
     /// A question of the admin plane; the answer comes in [`crate::Effects::answers`].
@@ -94,6 +97,15 @@ pub enum Level {
     Normal,
     /// Nothing more may be kept: 5.0 publishers get 0x97, 3.1.1 publishers wait.
     Full,
+}
+
+/// What others hold of something that [`EngineConfig`] limits for the whole broker. Holds until it is told anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Connections, of [`EngineConfig::connections_max`]. Told before each input that [`crate::Engine::may_let_in`] names.
+    Connections(usize),
+    /// Bytes, of [`EngineConfig::memory_bytes_max`].
+    Memory(usize),
 }
 
 /// The authenticator's answer.

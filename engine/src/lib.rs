@@ -108,7 +108,7 @@ pub use effects::{
 pub use engine::Engine;
 pub use event::{Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
-pub use input::{AuthOutcome, ChangedUser, Flow, Handover, Input, Level, Query, Ticket, UserChange};
+pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};

@@ -19,7 +19,12 @@ pub(crate) const REFERENCE_BYTES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: usize,
+    /// What all together may use.
     max: usize,
+    /// What others use of it.
+    elsewhere: usize,
+    /// What is left of it for this shard.
+    share: usize,
     peak: usize,
     /// Pressure from outside: the journal's disk, the process.
     pub(crate) outside: Level,
@@ -31,14 +36,33 @@ impl Memory {
         Self {
             used: 0,
             max,
+            elsewhere: 0,
+            share: max,
             peak: 0,
             outside: Level::Normal,
             full: false,
         }
     }
 
-    pub(crate) const fn set_max(&mut self, max: usize) {
+    pub(crate) fn set_max(&mut self, max: usize) {
         self.max = max;
+        self.settle();
+    }
+
+    /// Of the limit others use this much.
+    pub(crate) fn set_elsewhere(&mut self, bytes: usize) {
+        self.elsewhere = bytes;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        // Without a limit it does not matter how much others use.
+        self.share = if self.max == usize::MAX {
+            usize::MAX
+        } else {
+            self.max.saturating_sub(self.elsewhere)
+        };
+        self.full |= self.used > self.share;
     }
 
     pub(crate) const fn used(&self) -> usize {
@@ -53,7 +77,7 @@ impl Memory {
     pub(crate) fn charge(&mut self, bytes: usize) {
         self.used = self.used.saturating_add(bytes);
         self.peak = self.peak.max(self.used);
-        self.full |= self.used > self.max;
+        self.full |= self.used > self.share;
     }
 
     #[inline]
@@ -74,6 +98,6 @@ impl Memory {
     }
 
     const fn has_room(&self) -> bool {
-        self.used < self.max.saturating_sub(self.max / 20)
+        self.used < self.share.saturating_sub(self.max / 20)
     }
 }

@@ -184,13 +184,14 @@ impl Engine {
         (user.vouched && !is_owner).then_some(user)
     }
 
-    /// Whether this shard has no room for a client that is at home here. One that takes its own Session over needs none.
+    /// Whether the broker has no room for a client that is at home here. One that takes its own Session over needs none.
     fn is_full_for(&mut self, connect: &OwnedConnect) -> bool {
         let known = self.clients.sessions.find(&connect.client_id);
         let connected = known
             .and_then(|key| self.clients.sessions.get(key))
             .is_some_and(|session| session.connection.is_some());
-        let full = self.clients.settled >= self.clients.config.connections_max;
+        let settled = self.clients.settled.saturating_add(self.clients.settled_elsewhere);
+        let full = settled >= self.clients.config.connections_max;
         let durable = connect.session_expiry_interval > 0;
         let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
         let baggage = will + connect.username.as_deref().map_or(0, str::len);

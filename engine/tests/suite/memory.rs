@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sol_codec::Packet;
-use sol_engine::{Cause, EngineConfig, Event, Input, Level};
+use sol_engine::{Cause, Elsewhere, EngineConfig, Event, Input, Level};
 
 use crate::support::*;
 
@@ -110,6 +110,40 @@ fn the_wait_is_limited() {
                 ..
             }
         )));
+    });
+}
+
+/// `memory_bytes_max` counts what is held elsewhere: a shard that holds nothing is full when the others fill the limit, and
+/// has room again when a twentieth of it is free. Without a limit nobody's bytes matter.
+#[test]
+fn memory_elsewhere_counts() {
+    let elsewhere = |bytes| move || Input::Elsewhere(Elsewhere::Memory(bytes));
+    let config = EngineConfig {
+        memory_bytes_max: 100_000,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let subscriber = node.connect(V5, "subscriber");
+        node.subscribed(subscriber, &["t"], 1);
+        let (five, three) = (node.connect(V5, "five"), node.connect(V311, "three"));
+        node.input_all(elsewhere(100_000));
+        node.publish(five, "t", 1, 1, "refused");
+        node.expect(five, &["PUBACK #1 97"]);
+        node.publish(three, "t", 1, 1, "waits");
+        node.input_all(elsewhere(95_000));
+        node.expect(three, &[]);
+        node.input_all(elsewhere(90_000));
+        node.run();
+        node.expect(three, &["PUBACK #1"]);
+        node.publish(five, "t", 1, 1, "taken");
+        node.expect(five, &["PUBACK #1"]);
+        assert_eq!(node.drink(subscriber).len(), 2);
+    });
+    in_every_node(|node| {
+        let retainer = node.connect(V5, "retainer");
+        node.input_all(elsewhere(usize::MAX));
+        node.retain(retainer, "t", 1, 1, "kept");
+        node.expect(retainer, &["PUBACK #1"]);
     });
 }
 

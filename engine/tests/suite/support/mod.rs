@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use sol_codec::{Packet, ProtocolVersion, ReasonCode};
 use sol_engine::{
-    AckKind, AuthOutcome, AuthRequest, Close, ConnAckData, ConnectionId, Delivery, Effects, Engine, EngineConfig,
-    Event, Flow, Handover, Input, Instant, ListenerId, Move, Now, Outgoing, Read, ShardId, ShardMessage, Stats, Ticket,
-    UnixMillis,
+    AckKind, AuthOutcome, AuthRequest, Close, ConnAckData, ConnectionId, Delivery, Effects, Elsewhere, Engine,
+    EngineConfig, Event, Flow, Handover, Input, Instant, ListenerId, Move, Now, Outgoing, Read, ShardId, ShardMessage,
+    Stats, Ticket, UnixMillis,
 };
 
 pub use client::*;
@@ -183,10 +183,7 @@ impl Node {
             let (shard, connection) = (self.clients[client.0].shard, self.clients[client.0].connection);
             let mut flow = Flow::Go;
             sending(&mut |packet| {
-                let now = self.now;
-                flow = self.call(shard, |engine, effects| {
-                    engine.handle(now, Input::Packet(connection, packet), effects)
-                });
+                flow = self.hand(shard, Input::Packet(connection, packet));
             });
             if flow == Flow::Stop && self.clients[client.0].connection == connection {
                 self.clients[client.0].stopped = true;
@@ -197,9 +194,20 @@ impl Node {
 
     /// Gives an engine an input that no client sends, and runs until nothing is left to do.
     pub fn input(&mut self, shard: usize, input: Input<'_>) {
-        let now = self.now;
-        let _ = self.call(shard, |engine, effects| engine.handle(now, input, effects));
+        let _ = self.hand(shard, input);
         self.apply(shard);
+    }
+
+    /// Gives an engine an input, and before it what it has to know of the others.
+    fn hand(&mut self, shard: usize, input: Input<'_>) -> Flow {
+        let now = self.now;
+        if self.engines[shard].may_let_in(&input) {
+            let others =
+                self.engines.iter().map(Engine::connections).sum::<usize>() - self.engines[shard].connections();
+            let told = Input::Elsewhere(Elsewhere::Connections(others));
+            let _ = self.call(shard, |engine, effects| engine.handle(now, told, effects));
+        }
+        self.call(shard, |engine, effects| engine.handle(now, input, effects))
     }
 
     /// Calls an engine and counts the ticket of the records that it emits.
