@@ -102,6 +102,7 @@ impl Broker for Running {
             let Answer::Stats(engine) = &answer.answer;
             sum.add(engine, &answer.counters);
         }
+        sum.maxima(self.handle.maxima());
         let total = sum.clients_total().max(sum.clients_connected_maximum);
         sum.clients_maximum = self.clients_maximum.fetch_max(total, Ordering::Relaxed).max(total);
         Some(sum)

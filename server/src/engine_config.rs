@@ -6,15 +6,13 @@ use sol_engine::{EngineConfig, ListenerRules, QueueFull};
 use crate::config::{self, Config};
 use crate::scram;
 
-/// The engine's limits, for as many listeners as the transport has: a host name may have bound several. Limits of the
-/// whole broker are shared out between the shards.
+/// The engine's limits, for as many listeners as the transport has: a host name may have bound several.
 pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
     let limits = &config.limits;
     let rules = ListenerRules {
         allow_anonymous: config.auth.allow_anonymous,
         ask: config.auth.checks_passwords(config.dialect),
     };
-    let shards = usize::from(config.shard_count());
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
@@ -45,8 +43,8 @@ pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
         allow_empty_client_id: config.auth.allow_zero_length_clientid,
         assigned_client_id_prefix: config.auth.auto_id_prefix.clone(),
         authentication_methods: vec![scram::METHOD.to_owned()],
-        connections_max: limits.connections_max.map_or(usize::MAX, |max| count(max) / shards),
-        memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, |max| size(max) / shards),
+        connections_max: limits.connections_max.map_or(usize::MAX, count),
+        memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, size),
         ..EngineConfig::default()
     }
 }

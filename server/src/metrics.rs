@@ -349,7 +349,27 @@ const GAUGES: [Row; 14] = [
 type ShardRow = (&'static str, &'static str, fn(&ShardStats) -> u64);
 
 /// What only grows, by shard.
-const SHARD_COUNTERS: [ShardRow; 2] = [
+const SHARD_COUNTERS: [ShardRow; 6] = [
+    (
+        "sol_shard_sockets_opened_total",
+        "Network Connections accepted by each shard",
+        |s| s.sockets_opened,
+    ),
+    (
+        "sol_shard_connections_adopted_total",
+        "Connections that moved to each shard, the home of their client, from the one that accepted them",
+        |s| s.adopted,
+    ),
+    (
+        "sol_shard_forwards_sent_total",
+        "Publishes forwarded by each shard to others",
+        |s| s.forwards_sent,
+    ),
+    (
+        "sol_shard_forwards_received_total",
+        "Publishes forwarded to each shard by others",
+        |s| s.forwards_received,
+    ),
     (
         "sol_shard_packets_received_total",
         "MQTT Control Packets received by each shard",
@@ -371,7 +391,7 @@ const SHARD_GAUGES: [ShardRow; 2] = [
     ),
     (
         "sol_shard_memory_bytes",
-        "Bytes charged against each shard's part of max_memory",
+        "Bytes charged against max_memory, by shard",
         |s| s.memory_bytes,
     ),
 ];
@@ -414,7 +434,13 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
                 gauge!(name, "shard" => number.to_string()).set(value(shard) as f64);
             }
         }
-        gauge!(INFO, "version" => env!("CARGO_PKG_VERSION"), "backend" => stats.backend).set(1.0);
+        gauge!(
+            INFO,
+            "version" => env!("CARGO_PKG_VERSION"),
+            "backend" => stats.backend,
+            "shards" => stats.shards.len().to_string()
+        )
+        .set(1.0);
     });
     recorder.handle().render()
 }
@@ -446,6 +472,7 @@ mod tests {
             shards: vec![
                 ShardStats {
                     packets_received: 40,
+                    adopted: 12,
                     ..ShardStats::default()
                 },
                 ShardStats {
@@ -470,10 +497,11 @@ mod tests {
             "sol_shard_packets_received_total{shard=\"0\"} 40",
             "sol_shard_packets_received_total{shard=\"1\"} 1000",
             "sol_shard_clients_connected{shard=\"1\"} 3",
+            "sol_shard_connections_adopted_total{shard=\"0\"} 12",
             concat!(
                 "sol_info{version=\"",
                 env!("CARGO_PKG_VERSION"),
-                "\",backend=\"epoll\"} 1"
+                "\",backend=\"epoll\",shards=\"2\"} 1"
             ),
         ] {
             assert!(answer.lines().any(|found| found == line), "{line} in {answer}");

@@ -98,13 +98,21 @@ pub struct Stats {
 /// One shard's share.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ShardStats {
+    /// Network Connections that its listeners accepted.
+    pub sockets_opened: u64,
+    /// Connections that moved there from the shard that accepted them, because their client is at home there.
+    pub adopted: u64,
+    /// Publishes that it forwarded to other shards, once for each.
+    pub forwards_sent: u64,
+    /// Publishes that other shards forwarded to it.
+    pub forwards_received: u64,
     /// Clients at home there and connected.
     pub clients_connected: u64,
     /// MQTT Control Packets received.
     pub packets_received: u64,
     /// MQTT Control Packets sent.
     pub packets_sent: u64,
-    /// Bytes charged against its part of `max_memory`.
+    /// Bytes charged against `max_memory`.
     pub memory_bytes: u64,
 }
 
@@ -113,7 +121,6 @@ impl Stats {
     pub(crate) fn add(&mut self, engine: &sol_engine::Stats, transport: &sol_transport::Counters) {
         self.clients_connected += engine.clients_connected;
         self.clients_disconnected += engine.clients_disconnected;
-        self.clients_connected_maximum += engine.clients_maximum;
         self.clients_expired += engine.clients_expired;
         self.sockets_opened += transport.accepted;
         self.connects_received += engine.connects_accepted + engine.connects_refused;
@@ -152,11 +159,23 @@ impl Stats {
         self.publish_oversized += engine.publish_oversized;
         self.takeovers += engine.takeovers;
         self.shards.push(ShardStats {
+            sockets_opened: transport.accepted,
+            adopted: transport.adopted,
+            forwards_sent: engine.forwards_sent,
+            forwards_received: engine.forwards_received,
             clients_connected: engine.clients_connected,
             packets_received: engine.packets_received,
             packets_sent: engine.packets_sent,
             memory_bytes: engine.memory_bytes,
         });
+    }
+
+    /// Adds what there was at most in all shards together, after the last of them: their own maxima are of other moments.
+    pub(crate) fn maxima(&mut self, maxima: sol_transport::Maxima) {
+        self.clients_connected_maximum = maxima.connections.max(self.clients_connected);
+        if self.shards.len() > 1 {
+            self.memory_bytes_maximum = maxima.memory_bytes.max(self.memory_bytes);
+        }
     }
 
     /// Sessions with and without a connection.

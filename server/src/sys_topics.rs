@@ -1,7 +1,8 @@
 //! The `$SOL` and `$SYS` topics: from counters to names and values, nothing else.
 //!
 //! `$SOL` is the old broker's tree. Its source had every name with a trailing `/` (two without), so each is published in
-//! both forms, and the four that it registered and never published are filled. `$SYS` is Mosquitto's.
+//! both forms, and the four that it registered and never published are filled. `$SYS` is Mosquitto's, with `backend` and
+//! `shards` for what runs.
 
 use std::time::Duration;
 
@@ -118,6 +119,8 @@ pub fn sys_topics(stats: &Stats, loads: &Loads, out: &mut Vec<(String, String)>)
     }
     let version = concat!("sol version ", env!("CARGO_PKG_VERSION"));
     out.push(("$SYS/broker/version".to_owned(), version.to_owned()));
+    out.push(("$SYS/broker/backend".to_owned(), stats.backend.to_owned()));
+    out.push(("$SYS/broker/shards".to_owned(), stats.shards.len().to_string()));
     out.push((
         "$SYS/broker/uptime".to_owned(),
         format!("{} seconds", stats.uptime.as_secs()),
@@ -136,6 +139,7 @@ pub fn sys_topics(stats: &Stats, loads: &Loads, out: &mut Vec<(String, String)>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::ShardStats;
     use std::collections::HashMap;
 
     fn stats() -> Stats {
@@ -151,6 +155,8 @@ mod tests {
             clients_maximum: 9,
             connections: 4,
             messages_retained: 7,
+            backend: "epoll",
+            shards: vec![ShardStats::default(); 2],
             ..Stats::default()
         }
     }
@@ -195,13 +201,15 @@ mod tests {
         assert_eq!(topics.keys().filter(|name| name.starts_with("$SOL/")).count(), 22);
     }
 
-    /// Mosquitto's names and forms.
+    /// Mosquitto's names and forms, and beside them what runs.
     #[test]
     fn the_sys_tree() {
         let topics = topics(&stats(), &Loads::default());
         for (name, value) in [
             ("uptime", "90 seconds"),
             ("version", concat!("sol version ", env!("CARGO_PKG_VERSION"))),
+            ("backend", "epoll"),
+            ("shards", "2"),
             ("clients/total", "5"),
             ("clients/maximum", "9"),
             ("connections/socket/count", "4"),

@@ -55,7 +55,8 @@ pub struct TransportConfig {
     pub linger_bytes_max: u32,
     /// How long the shards may take to stop.
     pub stop_time_max: Duration,
-    /// Bytes posted from one shard to another and not yet taken, above which the sender is told.
+    /// Bytes posted from one shard to another and not yet taken, above which the sender is told. Lowered where all pairs
+    /// together could take more than an eighth of the memory limit.
     pub mailbox_bytes_high: usize,
 }
 

@@ -8,6 +8,7 @@ use sol_engine::{Answer, ChangedUser, EngineConfig, Message, Query, ShardId};
 
 use crate::counters::Counters;
 use crate::mailbox::{Exchange, Mail};
+use crate::whole::Maxima;
 
 /// One shard's answer to a question.
 #[derive(Clone, Debug)]
@@ -52,6 +53,12 @@ impl Handle {
         }
         answers.sort_by_key(|answer: &ShardAnswer| answer.shard);
         answers
+    }
+
+    /// What there was at most, in all shards together.
+    #[must_use]
+    pub fn maxima(&self) -> Maxima {
+        self.exchange.whole.maxima()
     }
 
     /// Publishes a message of the broker's own.

@@ -59,6 +59,7 @@ mod pin;
 mod shard;
 mod shards;
 mod waiting;
+mod whole;
 
 pub use choice::{BackendName, Io, UnknownIo};
 pub use clock::Clock;
@@ -69,3 +70,4 @@ pub use listener::{ListenAddr, ListenError, ListenerConfig};
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
 pub use shards::{Exit, Shards, StartError};
+pub use whole::Maxima;

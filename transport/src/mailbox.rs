@@ -20,6 +20,7 @@ use self::sleeping::{Credit, Sleeping};
 use crate::ShardAnswer;
 use crate::backend::Wake;
 use crate::peer::PeerAddr;
+use crate::whole::Whole;
 
 /// What lies in a shard's mailbox.
 #[derive(Debug)]
@@ -60,9 +61,9 @@ pub(crate) struct Moved {
 }
 
 /// A shard at most fills its own cache lines, not its neighbour's.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(align(128))]
-struct Padded<T>(T);
+pub(crate) struct Padded<T>(pub(crate) T);
 
 /// All mailboxes, for everybody who posts.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub(crate) struct Exchange {
     high: usize,
     /// The shards are to stop, whatever lies in their mailboxes before they are told.
     stopping: AtomicBool,
+    /// What counts against limits of the whole broker.
+    pub(crate) whole: Whole,
 }
 
 /// One shard's end of the exchange.
@@ -108,6 +111,7 @@ impl Exchange {
             credits: (0..pairs).map(|_| Padded(Credit::new())).collect(),
             high,
             stopping: AtomicBool::new(false),
+            whole: Whole::default(),
         });
         let mailbox = |(shard, receiver)| Mailbox::new(ShardId(shard), Arc::clone(&exchange), receiver);
         let mailboxes = (0..shards).zip(receivers).map(mailbox).collect();
@@ -141,6 +145,11 @@ impl Exchange {
     /// Whether the shards are to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// How many shards there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.desks.len()
     }
 
     /// Every shard.
@@ -221,6 +230,15 @@ impl Mailbox {
         if let Some(desk) = self.exchange.desks.get(usize::from(self.shard.0)) {
             // Set once, when the shard starts.
             let _ = desk.0.wake.set(wake);
+        }
+    }
+
+    /// Has every other shard look at what counts for all of them.
+    pub(crate) fn nudge_others(&self) {
+        for (shard, desk) in (0..).zip(&self.exchange.desks) {
+            if shard != self.shard.0 {
+                desk.0.nudge();
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Le
 
 use self::contain::Watch;
 pub(crate) use self::contain::panic_text;
-use self::memory::{FRAME_LOOKS, Marks};
+use self::memory::{FRAME_LOOKS, Marks, Others};
 use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::config::TransportConfig;
@@ -31,6 +31,7 @@ use crate::observer::Observer;
 use crate::outbox::Outboxes;
 use crate::shards::Exit;
 use crate::waiting::Waiting;
+use crate::whole::Share;
 
 /// Rounds of apply, flush and tell in one turn: what a flush sets free leaves in the same turn, but no chain of them
 /// keeps the sockets waiting.
@@ -68,6 +69,9 @@ struct Core<O> {
     partial: Waiting,
     /// How scarce memory is, as the engine was told.
     pressure: Level,
+    /// What this shard has added to the sums over all of them, and what it knows of the others.
+    share: Share,
+    others: Others,
     /// Connections that are being closed and have to read what was sent to them.
     flushing: Waiting,
     /// Connections whose end was announced.
@@ -147,6 +151,8 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             connecting: Waiting::new(config.connect_time_max),
             partial: Waiting::new((config.frame_time_max / FRAME_LOOKS).max(Duration::from_millis(1))),
             pressure: Level::Normal,
+            share: Share::default(),
+            others: Others::default(),
             flushing: Waiting::new(config.flush_time_max),
             lingering: Waiting::new(config.linger_time_max),
             moves: Vec::new(),
@@ -176,6 +182,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
     fn turn(&mut self) -> io::Result<Option<Exit>> {
         self.wait()?;
         self.core.counters.turns += 1;
+        self.core.look_at_others();
         self.core.take_mail(&mut self.backend);
         // A poisoned shard is never relieved, so its output may stay full.
         while !self.core.watch.is_poisoned() && self.backend.dispatch(&mut self.core) {
@@ -184,7 +191,11 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         if !self.core.watch.is_poisoned() {
             self.core.expire();
             self.settle();
-            if self.core.weigh() {
+            // What is set free by it is weighed again, for the others to hear of it.
+            for _ in 0..ROUNDS_MAX {
+                if self.core.watch.is_poisoned() || !self.core.weigh() {
+                    break;
+                }
                 self.settle();
             }
         }
@@ -193,7 +204,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
 
     fn wait(&mut self) -> io::Result<()> {
         let mut timeout = self.core.timeout();
-        if timeout != Some(Duration::ZERO) && !self.core.mailbox.may_sleep() {
+        if timeout != Some(Duration::ZERO) && (!self.core.mailbox.may_sleep() || self.core.is_relieved()) {
             timeout = Some(Duration::ZERO);
         }
         let waited = self.backend.wait(self.core.now.mono, timeout);
@@ -205,6 +216,8 @@ impl<B: Backend, O: Observer> Shard<B, O> {
     /// Does all that the engine said, at the end of a turn.
     fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
+            // Whoever is told that a connection has ended may have its place.
+            self.core.count_connections();
             let Self { backend, core } = self;
             core.relieve(backend);
             if core.watch.is_poisoned() {

@@ -79,6 +79,9 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// Less would have shards pause each other's publishers all the time.
+const MAILBOX_BYTES_HIGH_MIN: usize = 64 << 10;
+
 /// The running shards.
 #[derive(Debug)]
 pub struct Shards {
@@ -120,6 +123,7 @@ impl Shards {
         let choice = choose(config.io, try_out)?;
         let config = &TransportConfig {
             unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
+            mailbox_bytes_high: mailbox_bytes_high(config, engine),
             ..config.clone()
         };
         match choice.backend {
@@ -305,6 +309,14 @@ fn descriptors_max() -> Option<u64> {
     }
 }
 
+/// A pair of shards gets its part of an eighth of the memory that all may use: what lies in mailboxes is charged to nobody.
+fn mailbox_bytes_high(config: &TransportConfig, engine: &EngineConfig) -> usize {
+    let pairs = usize::from(engine.shards.max(1)).pow(2);
+    config
+        .mailbox_bytes_high
+        .min((engine.memory_bytes_max / 8 / pairs).max(MAILBOX_BYTES_HIGH_MIN))
+}
+
 /// How many connections of one shard may be unauthenticated: the crowd outside must leave descriptors to those inside.
 fn unauthenticated_max(config: &TransportConfig, descriptors: Option<u64>, shards: u16) -> usize {
     let share = descriptors.map(|max| usize::try_from(max / 4 / u64::from(shards.max(1))).unwrap_or(usize::MAX));
@@ -334,6 +346,22 @@ mod tests {
         assert_eq!(unauthenticated_max(&config, Some(1 << 20), 2), 8_192);
         assert_eq!(unauthenticated_max(&config, Some(1_024), 2), 128);
         assert_eq!(unauthenticated_max(&config, Some(1), 2), 1);
+    }
+
+    #[test]
+    fn mailboxes_take_a_bounded_part_of_the_memory_however_many_there_are() {
+        let config = TransportConfig::default();
+        let high = |shards, memory_bytes_max| {
+            let engine = EngineConfig {
+                shards,
+                memory_bytes_max,
+                ..EngineConfig::default()
+            };
+            mailbox_bytes_high(&config, &engine)
+        };
+        assert_eq!(high(2, usize::MAX), 1 << 20);
+        assert_eq!(high(64, 16 << 30), 512 << 10);
+        assert_eq!(high(256, 1 << 30), 64 << 10);
     }
 
     #[test]

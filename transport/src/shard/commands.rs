@@ -64,7 +64,7 @@ impl<O: Observer> Core<O> {
         self.conns
             .insert(Conn::new(id, source, Phase::Open, handover.version()));
         self.conns.keep(id, kept, self.now.mono);
-        match self.tell(Some(id), Input::Adopted(id, handover)) {
+        match self.contain(Some(id), |core| core.handle_login(Input::Adopted(id, handover))) {
             Some(Flow::Go) => self.read_on(backend, id),
             _ => self.stop(id),
         }

@@ -120,6 +120,7 @@ impl<O: Observer> Core<O> {
     fn survive(&mut self, about: Option<ConnectionId>, panic: &(dyn Any + Send)) {
         let text = panic_text(panic);
         self.counters.panics += 1;
+        self.give_place_back();
         let waiting = match self.recover(about) {
             Ok(waiting) => waiting,
             Err(why) => {

@@ -88,7 +88,10 @@ impl<O: Observer> Core<O> {
     /// Sees to it that one more connection may be unauthenticated. Whoever has waited longest goes, so that a crowd of
     /// silent peers does not keep the others out.
     fn make_room(&mut self) -> bool {
-        self.conns.unauthenticated < self.config.unauthenticated_max || self.evict_longest_waiting()
+        // Who is about to move home keeps no place here: a crowd that has sent CONNECT would shut out those behind it.
+        let moving = self.effects.moves.len().saturating_add(self.moves.len());
+        let outside = self.conns.unauthenticated.saturating_sub(moving);
+        outside < self.config.unauthenticated_max || self.evict_longest_waiting()
     }
 
     /// Ends the connection that came first of those that owe CONNECT or AUTH; `false`: there is none.
@@ -236,10 +239,13 @@ impl<O: Observer> Core<O> {
         self.watch.set(Step::Transport);
         let outcome = match decoded {
             Ok(Decoded::Packet { packet, len }) => {
-                let flow = self.handle(Input::Packet(id, &packet));
-                if phase != Phase::Open {
+                let flow = if phase == Phase::Open {
+                    self.handle(Input::Packet(id, &packet))
+                } else {
+                    let flow = self.handle_login(Input::Packet(id, &packet));
                     self.on_login(id, &packet, flow);
-                }
+                    flow
+                };
                 Outcome::Packet(len, self.go_on(id, flow))
             }
             Ok(Decoded::NeedMore(total)) => Outcome::NeedMore(total),

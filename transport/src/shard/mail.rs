@@ -28,7 +28,7 @@ impl<O: Observer> Core<O> {
             match self.mailbox.take() {
                 Some(Mail::Batch(batch)) => self.take_batch(backend, *batch, &mut room),
                 Some(Mail::Authenticated(id, outcome)) => {
-                    self.tell(Some(id), Input::Authenticated(id, outcome));
+                    self.contain(Some(id), |core| core.handle_login(Input::Authenticated(id, outcome)));
                 }
                 Some(Mail::Ask(query, reply)) => {
                     self.asks.push_back(reply);

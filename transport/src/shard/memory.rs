@@ -1,4 +1,5 @@
-//! Memory that connections hold outside of the engine, all together: parts of packets, and output that is not taken.
+//! Memory that connections hold outside of the engine, all together: parts of packets, and output that is not taken. And
+//! what other shards have, of all that is limited for the whole broker.
 //!
 //! Each is bounded for one connection, and many of them are not bounded by that. Above a mark the engine hears of
 //! pressure, so that nothing more is taken in to be kept; above a limit whoever holds most is closed. And a packet has to
@@ -6,11 +7,12 @@
 
 use std::cmp::Reverse;
 
-use sol_engine::{ConnectionId, EngineConfig, Input, Level};
+use sol_engine::{ConnectionId, Elsewhere, EngineConfig, Flow, Input, Level};
 
 use super::Core;
 use crate::conns::{Conn, Phase};
 use crate::observer::{Notice, Observer};
+use crate::whole::{Bytes, step};
 
 /// How often an unfinished packet is looked at in the time that it has: it stays longer by a part of that at most.
 pub(super) const FRAME_LOOKS: u32 = 4;
@@ -18,19 +20,35 @@ pub(super) const FRAME_LOOKS: u32 = 4;
 /// Bytes of a large packet that must arrive in the time that a small one has.
 const FRAME_STRIDE: usize = 256 << 10;
 
-/// How much may be held, in bytes.
+/// How much may be held in all shards, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     /// Above it the engine is told.
     high: usize,
     /// Above it connections are closed.
     max: usize,
+    /// How much all engines and transports may keep.
+    all: usize,
+    /// By how much shards may be wrong about each other.
+    error: usize,
+    /// Less is not told to anybody.
+    step: usize,
+}
+
+/// What a shard knows of the others, and what it told its engine.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    bytes: Bytes,
+    /// Bytes that its engine was told are kept elsewhere.
+    told: usize,
+    /// They may keep somebody waiting here, so their relief must be seen.
+    pressing: bool,
 }
 
 impl Marks {
     /// A quarter of what the engine itself may keep, and up to a half where a single packet would pass that: or its
     /// publisher would be refused for the sake of its own packet.
-    pub(super) const fn new(engine: &EngineConfig) -> Self {
+    pub(super) fn new(engine: &EngineConfig) -> Self {
         let (quarter, half) = (engine.memory_bytes_max / 4, engine.memory_bytes_max / 2);
         let packets = (engine.maximum_packet_size as usize).saturating_mul(2);
         let high = if packets < quarter {
@@ -40,15 +58,26 @@ impl Marks {
         } else {
             packets
         };
+        let step = step(engine.memory_bytes_max, engine.shards);
         Self {
             high,
             max: high.saturating_mul(2),
+            all: engine.memory_bytes_max,
+            error: step.saturating_mul(usize::from(engine.shards) + 2),
+            step,
         }
     }
 
     /// What is left when connections were closed for it: enough that it is not done again for every packet.
     const fn low(self) -> usize {
         self.max - self.max / 8
+    }
+
+    /// Whether somebody may have to wait while so much is kept, by as much as one shard can know.
+    const fn presses(self, bytes: Bytes) -> bool {
+        let held = (self.high - self.high / 4).saturating_sub(self.error);
+        let all = (self.all - self.all / 20).saturating_sub(self.error);
+        bytes.held > held || bytes.total() >= all
     }
 
     /// Above the mark it is scarce, and until a quarter is free again, so that it does not flutter.
@@ -69,24 +98,80 @@ impl<O: Observer> Core<O> {
         self.conns.kept_bytes.saturating_add(self.outboxes.blocked_bytes)
     }
 
-    /// At the end of a turn: closes who holds most if too much is held, and tells the engine how scarce memory is.
-    /// `true`: something is to be done for it.
+    /// At the end of a turn: closes who holds most if too much is held, and tells the engine how scarce memory is, and the
+    /// other shards what is kept here. `true`: something is to be done for it.
     pub(super) fn weigh(&mut self) -> bool {
         let marks = self.rules.memory;
-        let held = self.held_bytes();
-        let is_too_much = held > marks.max;
+        let own = Bytes {
+            charged: self.engine.memory_bytes(),
+            held: self.held_bytes(),
+        };
+        if !self.is_alone() {
+            let whole = &self.mailbox.exchange().whole;
+            if let Some((before, after)) = self.share.set_bytes(whole, own, marks.step)
+                && marks.presses(before)
+                && !marks.presses(after)
+            {
+                self.mailbox.nudge_others();
+            }
+            self.others.bytes = self.share.others(whole);
+        }
+        let held = own.held.saturating_add(self.others.bytes.held);
+        let is_too_much = held > marks.max && self.holds_its_part(own.held);
         if is_too_much {
             self.shed(held.saturating_sub(marks.low()), |conn| {
                 conn.kept_capacity().saturating_add(conn.blocked_bytes())
             });
         }
-        let level = marks.level(held, self.pressure);
+        self.tell_memory(own.held) || is_too_much
+    }
+
+    /// At the beginning of a turn: tells the engine what has changed on other shards since the last one.
+    pub(super) fn look_at_others(&mut self) {
+        if self.is_alone() {
+            return;
+        }
+        let bytes = self.share.others(&self.mailbox.exchange().whole);
+        if bytes != self.others.bytes {
+            self.others.bytes = bytes;
+            self.tell_memory(self.held_bytes());
+        }
+    }
+
+    /// Whether other shards pressed when this one looked, and do no more.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.others.pressing && !self.rules.memory.presses(self.mailbox.exchange().whole.bytes())
+    }
+
+    /// Tells the engine what of the memory is kept elsewhere, and how scarce what may be held is.
+    fn tell_memory(&mut self, own_held: usize) -> bool {
+        let marks = self.rules.memory;
+        let others = self.others.bytes;
+        let elsewhere = others.total().saturating_add(own_held);
+        let has_grown = elsewhere.abs_diff(self.others.told) >= marks.step || elsewhere == 0 && self.others.told > 0;
+        if has_grown {
+            self.others.told = elsewhere;
+            self.tell(None, Input::Elsewhere(Elsewhere::Memory(elsewhere)));
+        }
+        let level = marks.level(own_held.saturating_add(others.held), self.pressure);
         let has_changed = level != self.pressure;
         if has_changed {
             self.pressure = level;
             self.tell(None, Input::Pressure(level));
         }
-        is_too_much || has_changed
+        self.others.pressing = marks.presses(others.and(self.share.bytes()));
+        has_grown || has_changed
+    }
+
+    /// Whether this is the only shard.
+    fn is_alone(&self) -> bool {
+        self.mailbox.exchange().len() == 1
+    }
+
+    /// Whether this shard holds as much as others do: whoever holds most is there, or as good as.
+    fn holds_its_part(&self, own: usize) -> bool {
+        let all = own.saturating_add(self.others.bytes.held);
+        own >= all / self.mailbox.exchange().len()
     }
 
     /// Within a turn, which may bring a part of a packet from every connection. What output will be taken is not known
@@ -94,9 +179,36 @@ impl<O: Observer> Core<O> {
     #[inline]
     pub(super) fn shed_input(&mut self) {
         let marks = self.rules.memory;
-        if self.conns.kept_bytes > marks.max {
-            self.shed(self.conns.kept_bytes.saturating_sub(marks.low()), Conn::kept_capacity);
+        let (kept, others) = (self.conns.kept_bytes, self.others.bytes.held);
+        let held = kept.saturating_add(others);
+        if held > marks.max && self.holds_its_part(kept) {
+            self.shed(held.saturating_sub(marks.low()), Conn::kept_capacity);
         }
+    }
+
+    /// Gives the engine an input while a place is held, if it may let a connection in: of all shards no more are let in than
+    /// may be. Panics when the engine does.
+    pub(super) fn handle_login(&mut self, input: Input<'_>) -> Flow {
+        if !self.engine.may_let_in(&input) {
+            return self.handle(input);
+        }
+        let others = self.share.hold_place(&self.mailbox.exchange().whole);
+        let _ = self.handle(Input::Elsewhere(Elsewhere::Connections(others)));
+        let flow = self.handle(input);
+        self.give_place_back();
+        flow
+    }
+
+    /// Gives back the place that is held, if one is, after the engine has taken what it needs or failed.
+    pub(super) fn give_place_back(&mut self) {
+        let whole = &self.mailbox.exchange().whole;
+        self.share.settle(whole, self.engine.connections());
+    }
+
+    /// Tells the other shards how many connections are let in here.
+    pub(super) fn count_connections(&mut self) {
+        let connections = self.engine.connections();
+        self.share.set_connections(&self.mailbox.exchange().whole, connections);
     }
 
     /// Closes who weighs most, until that sets `excess` bytes free.
@@ -173,12 +285,16 @@ mod tests {
 
     #[test]
     fn the_marks_are_a_share_of_the_memory_and_leave_room_for_a_packet() {
-        let of = |high, max| Marks { high, max };
+        let of = |high, max| (high, max);
+        let marks = |memory, packet| {
+            let marks = marks(memory, packet);
+            (marks.high, marks.max)
+        };
         assert_eq!(marks(1_000, 1), of(250, 500));
         assert_eq!(marks(1_000, 200), of(400, 800));
         assert_eq!(marks(1_000, u32::MAX), of(500, 1_000));
         // Without a limit there is none here either.
-        assert_eq!(marks(usize::MAX, 1).max, usize::MAX / 4 * 2);
+        assert_eq!(marks(usize::MAX, 1).1, usize::MAX / 4 * 2);
     }
 
     #[test]

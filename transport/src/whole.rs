@@ -1,0 +1,260 @@
+//! What counts against limits of the whole broker: sums over all shards, to which each adds what it has itself.
+//!
+//! These are plain atomics, and no packet touches them: a connection does when it is let in and when it ends, and memory
+//! at the end of a turn that has changed it by a step. What is read from them is a turn old at most, so a limit of memory
+//! is kept but for what each shard takes in one turn; the one of connections is exact, because a place is held before the
+//! engine is asked whether there is one.
+
+use std::mem;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::mailbox::Padded;
+
+/// A place that is held for a connection which may be let in, beside those that are.
+const PLACE: u64 = 1 << 32;
+
+/// Bytes by which a shard's memory must have changed before the others hear of it, at most and at least.
+const STEP_MAX: usize = 1 << 20;
+const STEP_MIN: usize = 64;
+/// The part of a limit by which all shards together may be wrong about each other.
+const ERROR_PART: usize = 256;
+
+/// The sums.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    connections: Padded<Connections>,
+    memory: Padded<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    /// Those that are let in, and in the upper half the places held.
+    now: AtomicU64,
+    maximum: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// Bytes that engines are charged with.
+    charged: AtomicUsize,
+    /// Bytes that transports hold.
+    held: AtomicUsize,
+    maximum: AtomicUsize,
+}
+
+/// Bytes of memory, by who keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    /// The engine.
+    pub(crate) charged: usize,
+    /// The transport.
+    pub(crate) held: usize,
+}
+
+impl Bytes {
+    pub(crate) const fn total(self) -> usize {
+        self.charged.saturating_add(self.held)
+    }
+
+    /// Both together.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self {
+            charged: self.charged.saturating_add(other.charged),
+            held: self.held.saturating_add(other.held),
+        }
+    }
+}
+
+/// What the broker had at most, in all shards together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maxima {
+    /// Connections that were let in.
+    pub connections: u64,
+    /// Bytes charged, within a step of each shard's.
+    pub memory_bytes: u64,
+}
+
+impl Whole {
+    pub(crate) fn maxima(&self) -> Maxima {
+        Maxima {
+            connections: self.connections.0.maximum.load(Ordering::Relaxed),
+            memory_bytes: self.memory.0.maximum.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// What all shards keep together.
+    pub(crate) fn bytes(&self) -> Bytes {
+        Bytes {
+            charged: self.memory.0.charged.load(Ordering::Relaxed),
+            held: self.memory.0.held.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What one shard has added to the sums.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    connections: u64,
+    bytes: Bytes,
+    holds_place: bool,
+}
+
+impl Share {
+    /// Holds a place for one more connection, until [`Share::settle`]. Gives how many others are taken: by connections of
+    /// other shards, and by those that other shards may be about to let in.
+    pub(crate) fn hold_place(&mut self, whole: &Whole) -> usize {
+        self.holds_place = true;
+        let before = whole.connections.0.now.fetch_add(PLACE, Ordering::AcqRel);
+        let taken = (before % PLACE) + (before / PLACE);
+        usize::try_from(taken.saturating_sub(self.connections)).unwrap_or(usize::MAX)
+    }
+
+    /// Gives the place back, if one is held, and adds how many connections this shard has now.
+    pub(crate) fn settle(&mut self, whole: &Whole, connections: usize) {
+        if mem::take(&mut self.holds_place) {
+            self.count(whole, connections as u64, PLACE);
+        }
+    }
+
+    /// Adds how many connections this shard has now, if that is another number than before.
+    #[inline]
+    pub(crate) fn set_connections(&mut self, whole: &Whole, connections: usize) {
+        if connections as u64 != self.connections {
+            self.count(whole, connections as u64, 0);
+        }
+    }
+
+    fn count(&mut self, whole: &Whole, connections: u64, places: u64) {
+        let grown = connections.wrapping_sub(self.connections);
+        let now = &whole.connections.0;
+        let change = grown.wrapping_sub(places);
+        let after = now.now.fetch_add(change, Ordering::AcqRel).wrapping_add(change);
+        if connections > self.connections {
+            now.maximum.fetch_max(after % PLACE, Ordering::Relaxed);
+        }
+        self.connections = connections;
+    }
+
+    /// Adds what this shard keeps now, if that differs by a step from what it added before. Gives what all kept before and
+    /// keep after it then.
+    #[inline]
+    pub(crate) fn set_bytes(&mut self, whole: &Whole, bytes: Bytes, step: usize) -> Option<(Bytes, Bytes)> {
+        let is_step = |now: usize, before: usize| now.abs_diff(before) >= step || now == 0 && before != 0;
+        if !is_step(bytes.charged, self.bytes.charged) && !is_step(bytes.held, self.bytes.held) {
+            return None;
+        }
+        let sums = &whole.memory.0;
+        let add = |sum: &AtomicUsize, now: usize, before: usize| {
+            let change = now.wrapping_sub(before);
+            let old = sum.fetch_add(change, Ordering::AcqRel);
+            (old, old.wrapping_add(change))
+        };
+        let charged = add(&sums.charged, bytes.charged, self.bytes.charged);
+        let held = add(&sums.held, bytes.held, self.bytes.held);
+        sums.maximum.fetch_max(charged.1, Ordering::Relaxed);
+        self.bytes = bytes;
+        let of = |charged, held| Bytes { charged, held };
+        Some((of(charged.0, held.0), of(charged.1, held.1)))
+    }
+
+    /// What this shard has added.
+    pub(crate) const fn bytes(&self) -> Bytes {
+        self.bytes
+    }
+
+    /// What the other shards keep.
+    pub(crate) fn others(&self, whole: &Whole) -> Bytes {
+        let all = whole.bytes();
+        Bytes {
+            charged: all.charged.saturating_sub(self.bytes.charged),
+            held: all.held.saturating_sub(self.bytes.held),
+        }
+    }
+}
+
+/// By how many bytes a shard's memory must have changed before the others hear of it, for this limit and so many shards.
+pub(crate) fn step(memory_bytes_max: usize, shards: u16) -> usize {
+    (memory_bytes_max / ERROR_PART / usize::from(shards.max(1))).clamp(STEP_MIN, STEP_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_held_is_taken_for_the_others_until_it_is_given_back() {
+        let whole = Whole::default();
+        let (mut here, mut there) = (Share::default(), Share::default());
+        assert_eq!(here.hold_place(&whole), 0);
+        assert_eq!(there.hold_place(&whole), 1);
+        here.settle(&whole, 1);
+        there.settle(&whole, 0);
+        assert_eq!((here.hold_place(&whole), there.hold_place(&whole)), (0, 2));
+        // One that takes its own Session over needs no place more, and one that ends meanwhile sets one free.
+        here.settle(&whole, 1);
+        there.settle(&whole, 0);
+        here.set_connections(&whole, 0);
+        assert_eq!(there.hold_place(&whole), 0);
+        there.settle(&whole, 0);
+        assert_eq!(whole.maxima().connections, 1);
+    }
+
+    #[test]
+    fn no_more_are_let_in_than_may_be_whatever_the_shards_do_at_once() {
+        const MAX: usize = 3;
+        let whole = Whole::default();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let (mut share, mut own) = (Share::default(), 0);
+                    for round in 0..20_000 {
+                        let others = share.hold_place(&whole);
+                        if own + others < MAX {
+                            own += 1;
+                        }
+                        share.settle(&whole, own);
+                        if round % 3 > 0 && own > 0 {
+                            own -= 1;
+                            share.set_connections(&whole, own);
+                        }
+                    }
+                    share.set_connections(&whole, 0);
+                });
+            }
+        });
+        assert_eq!(whole.connections.0.now.load(Ordering::Relaxed), 0);
+        assert!((1..=MAX as u64).contains(&whole.maxima().connections));
+    }
+
+    #[test]
+    fn memory_is_added_by_steps_and_taken_away_to_nothing() {
+        let whole = Whole::default();
+        let (mut here, there) = (Share::default(), Share::default());
+        let of = |charged, held| Bytes { charged, held };
+        assert_eq!(here.set_bytes(&whole, of(99, 0), 100), None);
+        assert_eq!(here.set_bytes(&whole, of(100, 0), 100), Some((of(0, 0), of(100, 0))));
+        assert_eq!(
+            here.set_bytes(&whole, of(150, 100), 100),
+            Some((of(100, 0), of(150, 100)))
+        );
+        assert_eq!(here.others(&whole), of(0, 0));
+        assert_eq!(there.others(&whole).total(), 250);
+        // Below a step, but nothing: a shard that has become idle is not counted for what it had.
+        assert_eq!(
+            here.set_bytes(&whole, of(150, 0), 100),
+            Some((of(150, 100), of(150, 0)))
+        );
+        assert_eq!(here.set_bytes(&whole, of(60, 0), 100), None);
+        assert_eq!(whole.maxima().memory_bytes, 150);
+    }
+
+    #[test]
+    fn steps_are_small_beside_the_limit() {
+        assert_eq!(step(usize::MAX, 1), STEP_MAX);
+        assert_eq!(step(1 << 30, 4), 1 << 20);
+        assert_eq!(step(64 << 20, 4), 64 << 10);
+        assert_eq!(step(1 << 20, 256), STEP_MIN);
+    }
+}
