@@ -1,6 +1,7 @@
 """Starts the broker under test on free loopback ports and ends it by its process id.
 
-`BROKER=mosquitto` runs Debian's mosquitto instead, to tell a wrong test from a wrong broker.
+`SOL_SHARDS` says how many shards it has (2), `SOL_IO` which backend (auto). `BROKER=mosquitto` runs Debian's mosquitto
+instead, to tell a wrong test from a wrong broker.
 """
 
 import os
@@ -16,6 +17,8 @@ from wire import TIMEOUT, Wire
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IS_MOSQUITTO = os.environ.get("BROKER") == "mosquitto"
+SHARDS = int(os.environ.get("SOL_SHARDS", "2"))
+IO = os.environ.get("SOL_IO", "auto")
 
 
 def sol_bin() -> str:
@@ -74,7 +77,8 @@ class Broker:
         if IS_MOSQUITTO:
             binary = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
             return [binary, "-c", str(self.config_file), *args]
-        return [sol_bin(), "-c", str(self.config_file), *args]
+        threads = [] if "--shards" in args else ["--shards", str(SHARDS)]
+        return [sol_bin(), "-c", str(self.config_file), "--io", IO, *threads, *args]
 
     def _wait_until_accepting(self) -> None:
         def accepting():

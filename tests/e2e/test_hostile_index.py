@@ -16,7 +16,7 @@ ROWS = [line.split("\t") for line in INDEX.read_text().splitlines() if line and 
 # How many rows each group has: none is lost.
 GROUPS = {
     "FH": 30, "CN": 25, "PB": 20, "SB": 17, "QS": 11, "RT": 2, "WL": 5, "SS": 8, "RS": 13, "AU": 13,
-    "WS": 13, "TL": 6, "OV": 16, "FD": 12, "DK": 18, "CL": 6, "SH": 14, "CF": 20, "OP": 21,
+    "WS": 13, "TL": 6, "OV": 16, "FD": 12, "DK": 18, "CL": 6, "SH": 18, "CF": 20, "OP": 21,
 }  # fmt: skip
 WAITS_FOR = re.compile(
     r"waits for: (TLS|WebSocket|ACL|journal|bridges|PROXY|rate limits for each client|limits for each address|rules for each listener)"

@@ -439,6 +439,7 @@ def test_health_tells_a_broker_that_stands_still(start_broker):
     """/healthz answers 200 while the shards answer, and nothing good once they do not."""
     port = free_port()
     b = start_broker(f"metrics 127.0.0.1:{port}")
+    wait_until(lambda: "memory limit" in b.log(), "banner, which comes when metrics are served")
     assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=TIMEOUT).status == 200
     os.kill(b.pid, signal.SIGSTOP)
     try:

@@ -113,7 +113,7 @@ def test_without_a_file_it_listens_on_loopback_for_anyone(start_broker, tmp_path
     b = start_broker(cls=Flags)
     with b.client("", V5) as w:
         w.ping()
-    assert str(b.port) in b.log()
+    wait_until(lambda: f"listening on 127.0.0.1:{b.port}" in b.log(), "banner")
 
 
 @pytest.mark.sol
@@ -129,7 +129,7 @@ def test_the_command_line_wins_over_the_file(start_broker):
             return [sol_bin(), "-c", str(self.config_file), "-p", str(self.port)]
 
     b = start_broker(cls=Moved)
-    assert str(named) in b.log() and str(b.port) in b.log()
+    wait_until(lambda: str(named) in b.log() and f"listening on 127.0.0.1:{b.port}" in b.log(), "banner")
     with pytest.raises(OSError):
         Wire(named)
 
@@ -648,6 +648,7 @@ def test_metrics_count_what_happens(start_broker):
     """The Prometheus text is served on loopback and its numbers follow the traffic."""
     port = free_port()
     b = start_broker(f"metrics 127.0.0.1:{port}")
+    wait_until(lambda: "memory limit" in b.log(), "banner, which comes when metrics are served")
 
     def scrape() -> dict:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT) as answer:

@@ -332,7 +332,7 @@ class Wire:
             self.socket.settimeout(TIMEOUT)
             self.socket.connect(address)
         self.buffer = b""
-        self.stash: list[Packet] = []  # packets that came while `take` waited for its PUBREL
+        self.stash: list[Packet] = []  # packets that came while `take` waited for its PUBREL, or `subscribe` for its SUBACK
         self.connack: Packet | None = None
 
     def __enter__(self):
@@ -423,9 +423,17 @@ class Wire:
         """Each filter is a Topic Filter (QoS 2 is asked for) or a pair with its Subscription Options byte."""
         pairs = [(f, 2) if isinstance(f, str) else f for f in filters]
         self.send(subscribe(pairs, packet_id, self.version, properties_))
-        answer = self.expect(SUBACK)
+        answer = self._await_suback()
         assert answer.packet_id == packet_id and len(answer.reasons) == len(pairs), answer
         return answer
+
+    def _await_suback(self, timeout: float = TIMEOUT) -> Packet:
+        """Messages may come before it (section 3.8.4): they are kept for `recv`."""
+        deadline = time.monotonic() + timeout
+        while (p := self._recv_new(deadline)).kind == PUBLISH:
+            self.stash.append(p)
+        assert p.kind == SUBACK, f"expected SUBACK, got {p}"
+        return p
 
     def unsubscribe(self, *filters, packet_id: int = 1) -> Packet:
         self.send(unsubscribe(filters, packet_id, self.version))

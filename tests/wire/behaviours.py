@@ -77,9 +77,10 @@ def fill(publisher, topic: str, count: int, qos: int = 1) -> None:
     for n in range(count):
         answer = publisher.expect(PUBACK if qos == 1 else PUBREC)
         assert answer.packet_id == n + 1, f"acknowledged {answer.packet_id}, not {n + 1}"
-        if qos == 2:
-            publisher.push(wire.ack(PUBREL, n + 1))
     if qos == 2:
+        # Not earlier: a PUBCOMP waits for no PUBREC of another message.
+        for n in range(count):
+            publisher.push(wire.ack(PUBREL, n + 1))
         for _ in range(count):
             publisher.expect(PUBCOMP)
 

@@ -204,6 +204,8 @@ class Runner:
 
     def expect(self, context: Context, peer: Peer, step: Step) -> None:
         kinds = {kind for kind, _ in step.nodes}
+        if kinds == {"all"}:
+            return self.expect_all(context, peer, step.nodes[0][1])
         if "alive" in kinds:
             peer.push(PINGREQ)
         closes = kinds & {"close", "refuse", "gone"}
@@ -231,9 +233,30 @@ class Runner:
         if not ended or not any(ends(kind, detail, peer, packets) for kind, detail in step.nodes):
             raise Failed(f"came {shown(packets, ended)}")
 
+    def expect_all(self, context: Context, peer: Peer, wanted: list) -> None:
+        """Awaits as many packets as there are patterns, in any order."""
+        left = [Pattern(nodes, context.version, context.names, context.variables) for nodes in wanted]
+        seen = []
+        while left:
+            try:
+                packet = peer.next(ANSWER_SECONDS)
+            except Late:
+                raise Failed(f"came {shown(seen, False)}") from None
+            if packet is None:
+                raise Failed(f"came {shown(seen, True)}")
+            seen.append(packet)
+            for pattern in left:
+                taken = pattern.matches(packet)
+                if taken is not None:
+                    context.variables.update(taken)
+                    left.remove(pattern)
+                    break
+            else:
+                raise Failed(f"came {shown(seen, False)}")
+
     def skip_to(self, context: Context, peer: Peer, step: Step) -> None:
         """Awaits a packet, whatever comes before it."""
-        pattern = Pattern(step.nodes[0][1], context.version, context.names, context.variables)
+        pattern, *unwanted = (Pattern(nodes, context.version, context.names, context.variables) for _, nodes in step.nodes)
         seen = []
         while True:
             try:
@@ -247,6 +270,8 @@ class Runner:
             if taken is not None:
                 context.variables.update(taken)
                 return
+            if any(one.matches(packet) is not None for one in unwanted):
+                raise Failed(f"came {shown(seen, False)}")
 
 
 def ends(kind: str, detail, peer: Peer, packets: list[bytes]) -> bool:

@@ -156,7 +156,13 @@ def steps_of(text: str) -> tuple[Step, ...]:
 
 
 def alternatives(text: str) -> list[tuple[str, object]]:
-    """What may come: ("close", [codes]), ("refuse", [(3.x, 5.0)]), ("alive", None) or ("packet", nodes); any of them."""
+    """What may come: ("close", [codes]), ("refuse", [(3.x, 5.0)]), ("alive", None) or ("packet", nodes); any of them.
+    Or ("all", [nodes]): all of these packets; or ("packet", nodes) and ("not", nodes), which may not come before it."""
+    if " and " in text:
+        return [("all", [notation.read(part) for part in re.split(r"\s+and\s+", text)])]
+    if " not " in text:
+        wanted, unwanted = text.split(" not ")
+        return [("packet", notation.read(wanted)), ("not", notation.read(unwanted))]
     found = []
     for part in re.split(r"\s+or\s+", text):
         word, _, rest = part.partition(" ")
