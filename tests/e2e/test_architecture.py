@@ -17,8 +17,9 @@ def sources(*folders: str, tests: bool = False):
             parts = path.relative_to(ROOT).parts
             if "target" in parts or (not tests and ({"tests", "benches", "examples"} & set(parts) or path.stem == "tests")):
                 continue
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                if not tests and line.startswith("#[cfg(test)]"):
+            lines = path.read_text().splitlines()
+            for number, line in enumerate(lines, 1):
+                if not tests and (line.startswith("#[cfg(test)]") or line.startswith("#[cfg(all(test,") and lines[number].startswith("mod ")):
                     break  # tests stand at the bottom of a file
                 if not line.lstrip().startswith("//"):
                     yield path.relative_to(ROOT), number, line
