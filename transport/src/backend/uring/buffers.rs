@@ -65,9 +65,28 @@ pub(super) struct Buffers {
     /// One less than there are buffers, which is a power of two.
     mask: u16,
     tail: u16,
-    /// How much of each buffer was handed to us since it was put back.
-    used: Box<[u32]>,
+    used: Box<[Used]>,
     is_registered: bool,
+}
+
+/// Bytes of a buffer that were handed out and not read yet. There is one value for each, so that what it names stays as
+/// it is for as long as it exists.
+#[derive(Debug)]
+pub(super) struct Part {
+    id: u16,
+    start: u32,
+    len: u32,
+}
+
+/// How far a buffer is used up since it was put back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    /// Bytes that the kernel has handed to us.
+    bytes: u32,
+    /// Parts of them that we have not read yet.
+    unread: u32,
+    /// The kernel writes no more to it.
+    entirely: bool,
 }
 
 impl Buffers {
@@ -82,7 +101,7 @@ impl Buffers {
             size,
             mask: count - 1,
             tail: 0,
-            used: vec![0; usize::from(count)].into_boxed_slice(),
+            used: vec![Used::default(); usize::from(count)].into_boxed_slice(),
             is_registered: false,
         })
     }
@@ -115,34 +134,45 @@ impl Buffers {
         Ok(())
     }
 
-    /// The next `len` bytes of a buffer. To be called once for each completion, in their order, and followed by
-    /// [`Buffers::consume`].
-    pub(super) fn bytes(&self, id: u16, len: u32) -> &[u8] {
-        let Some(&used) = self.used.get(usize::from(id)) else {
-            return &[];
+    /// The next `len` bytes of a buffer. To be called once for each completion, in their order; the parts may be read in
+    /// any. With `more` the kernel goes on with the buffer behind them.
+    pub(super) fn hand_out(&mut self, id: u16, len: u32, more: bool) -> Part {
+        let Some(used) = self.used.get_mut(usize::from(id)) else {
+            return Part { id, start: 0, len: 0 };
         };
         // The kernel never hands out more than there is.
-        let len = len.min(self.size.saturating_sub(used));
-        // SAFETY: `id` is the number of a buffer and `used + len` not more than its size, so the range lies within the
-        // pages, which are initialised from the start. Nobody writes to it while it is lent: we never do, and the kernel
-        // only to what it has not handed out since the buffer was last put into its ring, for which `self` must be
-        // borrowed mutably.
+        let start = used.bytes.min(self.size);
+        let len = len.min(self.size - start);
+        used.bytes = start + len;
+        used.unread += 1;
+        used.entirely |= !more;
+        Part { id, start, len }
+    }
+
+    /// The bytes of a part.
+    pub(super) fn bytes(&self, part: &Part) -> &[u8] {
+        if part.len == 0 {
+            return &[];
+        }
+        // SAFETY: parts are made by `hand_out` alone, so `id` is the number of a buffer and `start + len` not more than its
+        // size: the range lies within the pages, which are initialised from the start. Nobody writes to it while it is
+        // lent: we never do, and the kernel only behind what it has handed out, until the buffer is put into its ring again;
+        // which needs `self` borrowed mutably, and every part of it consumed by `done`.
         unsafe {
             let start = self
                 .data
                 .start
-                .add(usize::from(id) * self.size as usize + used as usize);
-            core::slice::from_raw_parts(start.as_ptr(), len as usize)
+                .add(usize::from(part.id) * self.size as usize + part.start as usize);
+            core::slice::from_raw_parts(start.as_ptr(), part.len as usize)
         }
     }
 
-    /// Is done with the next `len` bytes of a buffer; it goes back if the kernel has used it up, which is when it has no
-    /// `more`.
-    pub(super) fn consume(&mut self, id: u16, len: u32, more: bool) {
-        if let Some(used) = self.used.get_mut(usize::from(id)) {
-            *used = used.saturating_add(len);
-            if !more {
-                self.put(id);
+    /// Is done with a part; its buffer goes back when it is used up and all of its parts were read.
+    pub(super) fn done(&mut self, part: Part) {
+        if let Some(used) = self.used.get_mut(usize::from(part.id)) {
+            used.unread = used.unread.saturating_sub(1);
+            if used.unread == 0 && used.entirely {
+                self.put(part.id);
             }
         }
     }
@@ -152,7 +182,7 @@ impl Buffers {
         let Some(used) = self.used.get_mut(usize::from(id)) else {
             return;
         };
-        *used = 0;
+        *used = Used::default();
         let at = usize::from(self.tail & self.mask);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: `id` is the number of a buffer and `at` less than there are, so both lie within their pages. An entry from

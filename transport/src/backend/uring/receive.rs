@@ -83,7 +83,7 @@ impl Uring {
     pub(super) fn received<S: Sink>(&mut self, completion: Completion, sink: &mut S) {
         let connection = completion.tag.connection();
         let Some((connection, slot)) = connection.and_then(|id| Some((id, self.slots.find(id)?))) else {
-            return self.recycle(&completion);
+            return self.recycle(completion);
         };
         let len = usize::try_from(completion.result).unwrap_or(0);
         let share = self.limits.read_bytes.saturating_mul(self.limits.reads_max as usize);
@@ -96,16 +96,15 @@ impl Uring {
             slot.state.disarm();
         }
         if slot.state.closing {
-            self.recycle(&completion);
+            self.recycle(completion);
             return self.finish_or_look_at(connection);
         }
-        if let Some((id, more)) = completion.buffer() {
-            let len = len as u32;
+        if let Some(part) = completion.part {
             let buffers = self.ring.buffers();
             if !slot.state.ended {
-                slot.state.obey(sink.on_data(connection, buffers.bytes(id, len)));
+                slot.state.obey(sink.on_data(connection, buffers.bytes(&part)));
             }
-            buffers.consume(id, len, more);
+            buffers.done(part);
         } else if is_end(&completion) {
             return self.end(connection, sink);
         }
@@ -116,10 +115,9 @@ impl Uring {
     }
 
     /// Puts a buffer back that was received into for nobody.
-    fn recycle(&mut self, completion: &Completion) {
-        if let Some((id, more)) = completion.buffer() {
-            let len = u32::try_from(completion.result).unwrap_or(0);
-            self.ring.buffers().consume(id, len, more);
+    fn recycle(&mut self, completion: Completion) {
+        if let Some(part) = completion.part {
+            self.ring.buffers().done(part);
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
-use super::buffers::{Buffers, GROUP};
+use super::buffers::{Buffers, GROUP, Part};
 use super::tag::{Kind, Tag};
 
 /// Operations queued for one system call; there are no more sends than that in a batch.
@@ -35,6 +35,8 @@ pub(super) struct Completion {
     /// The operation's result, or an error's number below zero.
     pub(super) result: i32,
     flags: u32,
+    /// What was received, to be given back by [`Buffers::done`].
+    pub(super) part: Option<Part>,
 }
 
 impl Completion {
@@ -43,6 +45,7 @@ impl Completion {
             tag: Tag::from_user_data(entry.user_data()),
             result: entry.result(),
             flags: entry.flags(),
+            part: None,
         }
     }
 
@@ -51,7 +54,7 @@ impl Completion {
         self.flags & MORE == 0
     }
 
-    /// The buffer that was received into, and whether it goes on. A failure has none to be put back.
+    /// The buffer that was received into, and whether it goes on. A failure has none.
     pub(super) fn buffer(&self) -> Option<(u16, bool)> {
         let id = cqueue::buffer_select(self.flags).filter(|_| self.result > 0)?;
         Some((id, cqueue::buffer_more(self.flags)))
@@ -286,7 +289,11 @@ impl Ring {
     /// The oldest completion.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Completion> {
-        let completion = Completion::new(&self.uring.completion().next()?);
+        let mut completion = Completion::new(&self.uring.completion().next()?);
+        if let Some((id, more)) = completion.buffer() {
+            // Here, because here they come in their order.
+            completion.part = Some(self.buffers.hand_out(id, completion.result.unsigned_abs(), more));
+        }
         let is_operation = !matches!(completion.tag.kind, Kind::Cancel | Kind::Send);
         if is_operation && completion.is_last() {
             self.in_flight = self.in_flight.saturating_sub(1);

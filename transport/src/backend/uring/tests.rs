@@ -80,6 +80,38 @@ fn exhausted_buffers_come_back_and_those_who_got_none_are_armed_again() {
     });
 }
 
+/// What one connection is told a turn later, because it has had its share, lies in a buffer beside what others are told
+/// at once: each gets its own bytes.
+#[test]
+fn who_has_had_its_share_does_not_shift_the_bytes_of_others() {
+    let limits = BackendLimits {
+        read_bytes: 64,
+        reads_max: 1,
+        buffers: 16,
+        ..LIMITS
+    };
+    let Some(mut backend) = backend(limits) else { return };
+    let mut notes = Notes::default();
+    let mut peers = readers(&mut backend, 4);
+    turn(&mut backend, &mut notes);
+    const ROUNDS: usize = 50;
+    for round in 1..=ROUNDS {
+        for (n, (_, theirs)) in peers.iter_mut().enumerate() {
+            // The first has more than its share, and ends in the middle of a buffer.
+            let len = if n == 0 { 150 } else { 10 };
+            theirs.write_all(&stream(n, len)).unwrap();
+        }
+        turn_until(&mut backend, &mut notes, |_, notes| {
+            let received: usize = notes.data.iter().map(|(_, bytes)| bytes.len()).sum();
+            received == 180 * round
+        });
+    }
+    for (n, (connection, _)) in peers.iter().enumerate() {
+        let len = if n == 0 { 150 } else { 10 };
+        assert_eq!(notes.bytes_of(*connection), stream(n, len).repeat(ROUNDS));
+    }
+}
+
 /// Completions that do not fit are neither lost nor taken for silence: what is received arrives whole, and a connection
 /// whose receive ended for want of room is armed again.
 #[test]
