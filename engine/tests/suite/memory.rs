@@ -143,7 +143,8 @@ fn memory_elsewhere_counts() {
         let retainer = node.connect(V5, "retainer");
         node.input_all(elsewhere(usize::MAX));
         node.retain(retainer, "t", 1, 1, "kept");
-        node.expect(retainer, &["PUBACK #1"]);
+        node.expect(retainer, &["PUBACK #1 10"]);
+        assert_eq!(node.stats().retained_messages, 1);
     });
 }
 

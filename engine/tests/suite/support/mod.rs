@@ -430,10 +430,7 @@ impl Node {
         };
         self.clients[at].shard = to;
         self.clients[at].connection = new;
-        let now = self.now;
-        let flow = self.call(to, |engine, effects| {
-            engine.handle(now, Input::Adopted(new, Box::new(handover)), effects)
-        });
+        let flow = self.hand(to, Input::Adopted(new, Box::new(handover)));
         self.clients[at].stopped = flow == Flow::Stop;
         self.apply(to);
         self.send_held(Client(at));
