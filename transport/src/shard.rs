@@ -65,6 +65,8 @@ struct Core<O> {
     asks: VecDeque<Sender<ShardAnswer>>,
     /// Connections that have to send CONNECT.
     connecting: Waiting,
+    /// Whether somebody could not be accepted in this turn for want of a descriptor.
+    lacks_descriptors: bool,
     /// Connections of which a part of a packet may be kept, to be looked at again.
     partial: Waiting,
     /// How scarce memory is, as the engine was told.
@@ -149,6 +151,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             watch: Watch::default(),
             asks: VecDeque::new(),
             connecting: Waiting::new(config.connect_time_max),
+            lacks_descriptors: false,
             partial: Waiting::new((config.frame_time_max / FRAME_LOOKS).max(Duration::from_millis(1))),
             pressure: Level::Normal,
             share: Share::default(),

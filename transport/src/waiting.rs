@@ -39,9 +39,18 @@ impl Waiting {
             .map(|(_, connection)| connection)
     }
 
-    /// Takes the one that has waited longest of those that are `meant`.
-    pub(crate) fn first(&mut self, mut meant: impl FnMut(ConnectionId) -> bool) -> Option<ConnectionId> {
-        let at = self.queue.iter().position(|&(_, connection)| meant(connection))?;
+    /// Takes the one that has waited longest of those that are `meant`, if it was there at `since`.
+    pub(crate) fn first(
+        &mut self,
+        since: Instant,
+        mut meant: impl FnMut(ConnectionId) -> bool,
+    ) -> Option<ConnectionId> {
+        let since = since.saturating_add(self.stay);
+        let at = self
+            .queue
+            .iter()
+            .take_while(|&&(deadline, _)| deadline <= since)
+            .position(|&(_, connection)| meant(connection))?;
         self.queue.remove(at).map(|(_, connection)| connection)
     }
 
@@ -74,8 +83,10 @@ mod tests {
         assert_eq!(waiting.expired(Instant::from_nanos(10)), None);
         assert_eq!(waiting.expired(Instant::from_nanos(12)), Some(connection(1)));
         assert_eq!(waiting.expired(Instant::from_nanos(12)), None);
-        assert_eq!(waiting.first(|id| id == connection(3)), None);
-        assert_eq!(waiting.first(|_| true), Some(connection(2)));
+        let now = Instant::from_nanos(12);
+        assert_eq!(waiting.first(now, |id| id == connection(3)), None);
+        assert_eq!(waiting.first(Instant::from_nanos(2), |_| true), None);
+        assert_eq!(waiting.first(Instant::from_nanos(3), |_| true), Some(connection(2)));
         assert_eq!(waiting.next_deadline(), None);
     }
 

@@ -179,6 +179,7 @@ impl<O: Observer> Core<O> {
     /// Does what has come due.
     pub(super) fn expire(&mut self) {
         let now = self.now.mono;
+        self.free_a_descriptor();
         while let Some(id) = self.connecting.expired(now) {
             self.time_out_login(id);
             if self.conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectLogin) {

@@ -78,8 +78,7 @@ impl<O: Observer> Sink for Core<O> {
             paused,
         });
         if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-            // Its descriptor is the next one's, who may say more.
-            self.evict_longest_waiting();
+            self.lacks_descriptors = true;
         }
     }
 }
@@ -91,14 +90,25 @@ impl<O: Observer> Core<O> {
         // Who is about to move home keeps no place here: a crowd that has sent CONNECT would shut out those behind it.
         let moving = self.effects.moves.len().saturating_add(self.moves.len());
         let outside = self.conns.unauthenticated.saturating_sub(moving);
-        outside < self.config.unauthenticated_max || self.evict_longest_waiting()
+        outside < self.config.unauthenticated_max || self.evict_longest_waiting(self.now.mono)
     }
 
-    /// Ends the connection that came first of those that owe CONNECT or AUTH; `false`: there is none.
-    fn evict_longest_waiting(&mut self) -> bool {
+    /// Gives the descriptor of a silent peer to the next one, who may say more, if this turn found none free. Called after
+    /// everybody was read, and never at the cost of a peer who came while the listener was not yet resting: what it said
+    /// may be on its way.
+    pub(super) fn free_a_descriptor(&mut self) {
+        if mem::take(&mut self.lacks_descriptors) {
+            let since = self.now.mono.saturating_sub(self.config.accept_pause);
+            self.evict_longest_waiting(since);
+        }
+    }
+
+    /// Ends the connection that came first of those that owe CONNECT or AUTH, if it was there at `since`; `false`: there is
+    /// none.
+    fn evict_longest_waiting(&mut self, since: Instant) -> bool {
         let conns = &self.conns;
         let owes = |id| conns.get(id).is_some_and(|conn| conn.owes_login() && !conn.ended);
-        let Some(id) = self.connecting.first(owes) else {
+        let Some(id) = self.connecting.first(since, owes) else {
             return false;
         };
         if let Some(source) = self.waiting_for_login(id) {
@@ -323,7 +333,7 @@ impl<O: Observer> Core<O> {
         self.watch_frame(id);
         self.shed_input();
         while self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max {
-            if self.evict_longest_waiting() {
+            if self.evict_longest_waiting(self.now.mono) {
                 continue;
             }
             // All of it is pipelined behind CONNECT packets that are being checked.
