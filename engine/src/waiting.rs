@@ -147,21 +147,22 @@ impl Engine {
             Lane::PubComp => AckKind::PubComp,
             Lane::SubAck | Lane::UnsubAck => return self.send_filters_ack(now, key, lane, ready, effects),
         };
-        if lane == Lane::PubRec && ready.reason_code.is_error() {
+        let is_refused = ready.reason_code.is_error();
+        if lane == Lane::PubRec && is_refused {
             self.forget_inbound(key, ready.packet_id, effects);
         }
-        if ready.muted {
+        // A QoS 1 message that came again is another one, of which something else may have become.
+        if lane == Lane::PubRec && (ready.muted || is_refused) {
             let acks = self
                 .clients
                 .sessions
                 .get_mut(key)
                 .and_then(|session| session.acks.as_mut());
-            // A QoS 1 message that came again is another one, of which something else may have become.
-            if lane == Lane::PubRec
-                && let Some(again) = acks.and_then(|acks| acks.find_mut(lane, ready.packet_id))
-            {
+            if let Some(again) = acks.and_then(|acks| acks.find_mut(lane, ready.packet_id)) {
                 again.reason_code = ready.reason_code;
             }
+        }
+        if ready.muted {
             return;
         }
         if let Some(id) = self.clients.sessions.get(key).and_then(|session| session.connection) {

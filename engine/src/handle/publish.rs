@@ -284,7 +284,7 @@ impl Engine {
         Flow::Go
     }
 
-    /// A QoS 2 PUBLISH came again: its PUBREC again, or the one that still waits [MQTT-4.3.3-10].
+    /// A QoS 2 PUBLISH came again: its PUBREC again, behind the one that may still wait [MQTT-4.3.3-10].
     pub(crate) fn answer_again(
         &mut self,
         now: Now,

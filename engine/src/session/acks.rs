@@ -107,21 +107,18 @@ impl Acks {
             .find(|waiting| waiting.packet_id == packet_id)
     }
 
-    /// The client asks again for an acknowledgement that waits: it is told after all, but not before those that it has
-    /// asked for earlier on the same connection [MQTT-4.6.0-3]. `false`: none waits.
+    /// The client asks again for an acknowledgement that waits: it is told after all, or once more, but not before those
+    /// that it has asked for earlier on the same connection [MQTT-4.6.0-3]. `false`: none waits.
     pub(crate) fn ask_again(&mut self, lane: Lane, packet_id: PacketId) -> bool {
         let waiting = &mut self.queue_mut(lane).waiting;
         let Some(at) = waiting.iter().rposition(|waiting| waiting.packet_id == packet_id) else {
             return false;
         };
         let in_turn = waiting.iter().skip(at + 1).all(|later| later.muted);
-        if let Some(found) = waiting.get_mut(at).filter(|found| found.muted) {
-            if in_turn {
-                found.muted = false;
-            } else {
-                // What waits goes on without a word, and this one, behind it, tells what became of it.
-                waiting.push_back(Waiting::new(packet_id, ReasonCode::Success, 0));
-            }
+        match waiting.get_mut(at) {
+            Some(found) if found.muted && in_turn => found.muted = false,
+            // What waits goes on, without a word if it is muted, and this one, behind it, tells what became of it.
+            _ => waiting.push_back(Waiting::new(packet_id, ReasonCode::Success, 0)),
         }
         true
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sol_engine::{EngineConfig, Input, ShardId};
+use sol_engine::{EngineConfig, Input, Level, ShardId};
 
 use crate::support::*;
 
@@ -477,6 +477,56 @@ fn what_is_sent_again_is_acknowledged_in_order() {
             assert_eq!(got[2], told(version, "PUBREC #3"));
         });
     }
+}
+
+/// [MQTT-4.3.3-2] of 3.1.1, [MQTT-4.3.3-8] of 5.0: each QoS 2 PUBLISH is answered with a PUBREC, a repeat that comes while
+/// the first waits too, and in the order in which they came; and the message is delivered once.
+#[test]
+fn each_repeat_has_a_pubrec_of_its_own() {
+    for version in [V311, V5] {
+        in_every_node(|node| {
+            let shards = node.engines.len();
+            let far = node.connect(V5, &node.name_on(shards - 1, "far"));
+            node.subscribed(far, &["t"], 0);
+            let publisher = node.connect(version, &node.name_on(0, "publisher"));
+            node.hold_mail();
+            for packet_id in [7, 7, 8, 7, 7, 8] {
+                node.publish_with(publisher, "t", 2, packet_id, "x", |publish| publish.dup = true);
+            }
+            if shards > 1 {
+                node.expect(publisher, &[]);
+            }
+            node.release_mail();
+            let answers = [7, 7, 8, 7, 7, 8].map(|n| format!("PUBREC #{n}"));
+            assert_eq!(node.take(publisher), answers);
+            assert_eq!(node.take(far).len(), 2);
+            for packet_id in [7, 8] {
+                node.pubrel(publisher, packet_id);
+                node.expect(publisher, &[&format!("PUBCOMP #{packet_id}")]);
+            }
+        });
+    }
+}
+
+/// [MQTT-4.3.3-9]: a repeat of a message that is refused while it waits is refused too, and the identifier is free then.
+#[test]
+fn a_repeat_is_refused_with_the_first() {
+    in_every_node(|node| {
+        if node.engines.len() < 2 {
+            return;
+        }
+        let topic = node.topic_on(1, "t");
+        let publisher = node.connect(V5, &node.name_on(0, "publisher"));
+        node.hold_mail();
+        node.retain(publisher, &topic, 2, 7, "x");
+        node.retain(publisher, &topic, 2, 8, "x");
+        node.retain(publisher, &topic, 2, 7, "x");
+        node.input(1, Input::Pressure(Level::Full));
+        node.release_mail();
+        node.expect(publisher, &["PUBREC #7 97", "PUBREC #8 97", "PUBREC #7 97"]);
+        node.pubrel(publisher, 7);
+        node.expect(publisher, &["PUBCOMP #7 92"]);
+    });
 }
 
 /// A QoS 1 message that a client sends again is another one: its PUBACK says what became of it, not of the first.
