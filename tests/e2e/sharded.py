@@ -27,13 +27,12 @@ REST = (
 
 
 class Sharded(Broker):
-    """A broker with so many shards, on the backend that `SOL_IO` names, that tells its metrics."""
+    """A broker with so many shards that tells its metrics."""
 
     def __init__(self, directory: pathlib.Path, config: str = "", args=(), shards: int = 1, **options):
         self.shards = shards
         self.metrics_port = free_port()
-        args = ("--shards", str(shards), *(("--io", os.environ["SOL_IO"]) if "SOL_IO" in os.environ else ()), *args)
-        super().__init__(directory, config, args, **options)
+        super().__init__(directory, config, ("--shards", str(shards), *args), **options)
 
     def _config_text(self, config: str) -> str:
         # $SOL and $SYS are not published: what is stored at rest stays the same.
