@@ -293,6 +293,12 @@ impl Engine {
         self.clients.memory.used()
     }
 
+    /// Whether this engine has found [`EngineConfig::memory_bytes_max`] met, and not enough was set free since.
+    #[must_use]
+    pub const fn has_met_memory_max(&self) -> bool {
+        self.clients.memory.has_met_max()
+    }
+
     /// This shard's counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -94,7 +94,12 @@ impl Memory {
 
     /// What [`is_full`](Self::is_full) would say.
     pub(crate) const fn would_be_full(&self) -> bool {
-        self.full && !self.has_room() || matches!(self.outside, Level::Full)
+        self.has_met_max() || matches!(self.outside, Level::Full)
+    }
+
+    /// The same, pressure from outside left out.
+    pub(crate) const fn has_met_max(&self) -> bool {
+        self.full && !self.has_room()
     }
 
     const fn has_room(&self) -> bool {

@@ -242,6 +242,7 @@ impl<O: Observer> Core<O> {
         while !self.watch.is_poisoned() {
             let applied = self.apply();
             self.move_away(backend);
+            self.tell_full();
             self.send_mail();
             self.flush(backend);
             if applied {

@@ -2,8 +2,9 @@
 //!
 //! These are plain atomics, and no packet touches them: a connection does when it is let in and when it ends, and memory
 //! at the end of a turn that has changed it by a step. What is read from them is a turn old at most, so a limit of memory
-//! is kept but for what each shard takes in one turn; the one of connections is exact, because a place is held before the
-//! engine is asked whether there is one.
+//! is kept but for what each shard takes in one turn. Whoever finds it met says so before anybody is refused for it, and
+//! then it is met for all: no client is let in by one shard after it was refused by another. The limit of connections is
+//! exact, because a place is held before the engine is asked whether there is one.
 
 use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -40,6 +41,8 @@ struct Memory {
     /// Bytes that transports hold.
     held: AtomicUsize,
     maximum: AtomicUsize,
+    /// How often a shard has found the limit met; 0: enough was set free since.
+    found_full: AtomicUsize,
 }
 
 /// Bytes of memory, by who keeps them.
@@ -88,6 +91,28 @@ impl Whole {
             charged: self.memory.0.charged.load(Ordering::Relaxed),
             held: self.memory.0.held.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether the limit of memory is met, for all shards.
+    pub(crate) fn is_full(&self) -> bool {
+        self.memory.0.found_full.load(Ordering::Acquire) > 0
+    }
+
+    /// A shard, whose bytes have been added, finds the limit of memory met.
+    pub(crate) fn find_full(&self) {
+        self.memory.0.found_full.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Asks whether the limit of memory is still met, if it was. `true`: it is no more.
+    pub(crate) fn find_room(&self, is_still_full: impl FnOnce(Bytes) -> bool) -> bool {
+        let found_full = &self.memory.0.found_full;
+        let found = found_full.load(Ordering::Acquire);
+        // Whoever finds it met meanwhile has the last word.
+        found > 0
+            && !is_still_full(self.bytes())
+            && found_full
+                .compare_exchange(found, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 }
 
@@ -248,6 +273,24 @@ mod tests {
         );
         assert_eq!(here.set_bytes(&whole, of(60, 0), 100), None);
         assert_eq!(whole.maxima().memory_bytes, 150);
+    }
+
+    #[test]
+    fn a_limit_that_is_met_is_met_for_all_until_one_finds_room() {
+        let whole = Whole::default();
+        let mut here = Share::default();
+        let of = |charged| Bytes { charged, held: 0 };
+        assert!(!whole.is_full() && !whole.find_room(|_| false));
+        here.set_bytes(&whole, of(100), 1);
+        whole.find_full();
+        assert!(whole.is_full() && !whole.find_room(|bytes| bytes == of(100)));
+        // It is met anew while somebody looks.
+        let finds_it_met = |_| {
+            whole.find_full();
+            false
+        };
+        assert!(!whole.find_room(finds_it_met) && whole.is_full());
+        assert!(whole.find_room(|_| false) && !whole.is_full());
     }
 
     #[test]

@@ -8,7 +8,10 @@ mod support;
 use std::io::Write;
 use std::time::Duration;
 
-use sol_codec::{Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName};
+use sol_codec::{
+    Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
+    TopicName,
+};
 
 use self::support::{Broker, Client, publish};
 
@@ -16,6 +19,7 @@ on_each_backend! {
     parts_of_packets_are_bounded_for_all_together_and_the_largest_goes
     output_that_is_not_taken_is_bounded_for_all_together
     a_packet_that_does_not_arrive_whole_in_time_ends_its_connection
+    no_shard_lets_a_session_in_after_one_was_refused_for_memory
 }
 
 /// A PUBLISH of 900 KB.
@@ -25,15 +29,19 @@ fn large() -> Vec<u8> {
 
 /// Publishes a retained message at QoS 1, and gives the Reason Code of its PUBACK.
 fn publish_retained(client: &mut Client) -> ReasonCode {
+    retain(client, "retained", b"x")
+}
+
+fn retain(client: &mut Client, topic: &str, payload: &[u8]) -> ReasonCode {
     let mut bytes = Vec::new();
     Publish {
         dup: false,
         qos: QoS::AtLeastOnce,
         retain: true,
-        topic: Some(TopicName::new("retained").unwrap()),
+        topic: Some(TopicName::new(topic).unwrap()),
         packet_id: PacketId::new(1),
         properties: PublishProperties::default(),
-        payload: b"x",
+        payload,
     }
     .encode(ProtocolVersion::V5, &mut bytes);
     client.send(&bytes);
@@ -132,4 +140,70 @@ fn a_packet_that_does_not_arrive_whole_in_time_ends_its_connection() {
     idle.expect_publish("large", &vec![b'x'; 900_000]);
     idle.ping();
     broker.stop();
+}
+
+/// At QoS 0, which is not refused when memory is full: an empty message clears what is retained (section 3.3.1.3).
+fn clear(client: &mut Client, topic: &str) {
+    let mut bytes = Vec::new();
+    Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: true,
+        topic: Some(TopicName::new(topic).unwrap()),
+        packet_id: None,
+        properties: PublishProperties::default(),
+        payload: b"",
+    }
+    .encode(ProtocolVersion::V5, &mut bytes);
+    client.send(&bytes);
+}
+
+/// The Reason Code of the CONNACK for a client whose Session would stay.
+fn come_to_stay(broker: &Broker, client_id: &str) -> ReasonCode {
+    let mut bytes = Vec::new();
+    Connect {
+        version: ProtocolVersion::V5,
+        clean_start: false,
+        keep_alive: 0,
+        client_id,
+        will: None,
+        username: None,
+        password: None,
+        properties: ConnectProperties {
+            session_expiry_interval: Some(600),
+            ..ConnectProperties::default()
+        },
+    }
+    .encode(ProtocolVersion::V5, &mut bytes);
+    let mut client = Client::open(broker.address, ProtocolVersion::V5);
+    client.send(&bytes);
+    client.with_packet(|packet| match packet {
+        Packet::ConnAck(ack) => ack.reason_code,
+        other => panic!("no CONNACK: {other:?}"),
+    })
+}
+
+fn no_shard_lets_a_session_in_after_one_was_refused_for_memory() {
+    // 0x97 (section 3.2.2.2) from whichever shard, as soon as a publisher has heard it from any; until there is room.
+    for shards in [2, 3, 5] {
+        let broker = Broker::start(shards, |_, engine| engine.memory_bytes_max = 1 << 20);
+        let mut publisher = Client::connect(broker.address, ProtocolVersion::V5, "publisher");
+        let topic = |n: usize| format!("retained/{n}");
+        let mut kept = 0;
+        while retain(&mut publisher, &topic(kept), &[b'x'; 3_000]) != ReasonCode::QuotaExceeded {
+            kept += 1;
+        }
+        for n in 0..4 * shards {
+            assert_eq!(come_to_stay(&broker, &format!("stays{n}")), ReasonCode::QuotaExceeded);
+        }
+        assert!((200..360).contains(&kept), "{kept}");
+        for n in 0..kept / 4 {
+            clear(&mut publisher, &topic(n));
+        }
+        for n in 0..4 * shards {
+            let client_id = format!("comes-back{n}");
+            broker.wait_until("room", |_| come_to_stay(&broker, &client_id) == ReasonCode::Success);
+        }
+        broker.stop();
+    }
 }

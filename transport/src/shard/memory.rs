@@ -41,6 +41,11 @@ pub(super) struct Others {
     bytes: Bytes,
     /// Bytes that its engine was told are kept elsewhere.
     told: usize,
+    /// How scarce it is what transports may hold.
+    held: Level,
+    /// The limit of memory is met for all, and this shard's engine has found that and said so.
+    full: bool,
+    said_full: bool,
     /// They may keep somebody waiting here, so their relief must be seen.
     pressing: bool,
 }
@@ -76,8 +81,12 @@ impl Marks {
     /// Whether somebody may have to wait while so much is kept, by as much as one shard can know.
     const fn presses(self, bytes: Bytes) -> bool {
         let held = (self.high - self.high / 4).saturating_sub(self.error);
-        let all = (self.all - self.all / 20).saturating_sub(self.error);
-        bytes.held > held || bytes.total() >= all
+        bytes.held > held || self.is_near(bytes)
+    }
+
+    /// Whether an engine that was full may still be, by as much as one shard can know: a twentieth must be free.
+    const fn is_near(self, bytes: Bytes) -> bool {
+        bytes.total() >= (self.all - self.all / 20).saturating_sub(self.error)
     }
 
     /// Above the mark it is scarce, and until a quarter is free again, so that it does not flutter.
@@ -98,14 +107,18 @@ impl<O: Observer> Core<O> {
         self.conns.kept_bytes.saturating_add(self.outboxes.blocked_bytes)
     }
 
+    fn own_bytes(&self) -> Bytes {
+        Bytes {
+            charged: self.engine.memory_bytes(),
+            held: self.held_bytes(),
+        }
+    }
+
     /// At the end of a turn: closes who holds most if too much is held, and tells the engine how scarce memory is, and the
     /// other shards what is kept here. `true`: something is to be done for it.
     pub(super) fn weigh(&mut self) -> bool {
         let marks = self.rules.memory;
-        let own = Bytes {
-            charged: self.engine.memory_bytes(),
-            held: self.held_bytes(),
-        };
+        let own = self.own_bytes();
         if !self.is_alone() {
             let whole = &self.mailbox.exchange().whole;
             if let Some((before, after)) = self.share.set_bytes(whole, own, marks.step)
@@ -115,6 +128,7 @@ impl<O: Observer> Core<O> {
                 self.mailbox.nudge_others();
             }
             self.others.bytes = self.share.others(whole);
+            self.others.full = self.is_whole_full();
         }
         let held = own.held.saturating_add(self.others.bytes.held);
         let is_too_much = held > marks.max && self.holds_its_part(own.held);
@@ -126,21 +140,52 @@ impl<O: Observer> Core<O> {
         self.tell_memory(own.held) || is_too_much
     }
 
-    /// At the beginning of a turn: tells the engine what has changed on other shards since the last one.
+    /// At the beginning of a turn, and before a connection is let in: tells the engine what has changed on other shards
+    /// since the last time.
     pub(super) fn look_at_others(&mut self) {
         if self.is_alone() {
             return;
         }
-        let bytes = self.share.others(&self.mailbox.exchange().whole);
-        if bytes != self.others.bytes {
+        let (bytes, full) = (self.share.others(&self.mailbox.exchange().whole), self.is_whole_full());
+        if bytes != self.others.bytes || full != self.others.full {
             self.others.bytes = bytes;
+            self.others.full = full;
             self.tell_memory(self.held_bytes());
         }
     }
 
+    /// Before anything leaves: if the engine has found the limit of memory met, every shard is to know before anybody hears
+    /// of it.
+    #[inline]
+    pub(super) fn tell_full(&mut self) {
+        if self.is_alone() || self.engine.has_met_memory_max() == self.others.said_full {
+            return;
+        }
+        self.others.said_full = !self.others.said_full;
+        if self.others.said_full {
+            let own = self.own_bytes();
+            let whole = &self.mailbox.exchange().whole;
+            // Or others would find room by what they know.
+            self.share.set_bytes(whole, own, 1);
+            whole.find_full();
+        }
+    }
+
+    /// Whether the limit of memory is met for all. Once it is, it stays so until no engine can take it to be still met.
+    fn is_whole_full(&mut self) -> bool {
+        self.tell_full();
+        let (marks, has_met) = (self.rules.memory, self.others.said_full);
+        let whole = &self.mailbox.exchange().whole;
+        if whole.find_room(|bytes| has_met || marks.is_near(bytes)) {
+            self.mailbox.nudge_others();
+        }
+        whole.is_full()
+    }
+
     /// Whether other shards pressed when this one looked, and do no more.
     pub(super) fn is_relieved(&self) -> bool {
-        self.others.pressing && !self.rules.memory.presses(self.mailbox.exchange().whole.bytes())
+        let whole = &self.mailbox.exchange().whole;
+        self.others.pressing && !self.rules.memory.presses(whole.bytes()) || self.others.full && !whole.is_full()
     }
 
     /// Tells the engine what of the memory is kept elsewhere, and how scarce what may be held is.
@@ -153,7 +198,12 @@ impl<O: Observer> Core<O> {
             self.others.told = elsewhere;
             self.tell(None, Input::Elsewhere(Elsewhere::Memory(elsewhere)));
         }
-        let level = marks.level(own_held.saturating_add(others.held), self.pressure);
+        self.others.held = marks.level(own_held.saturating_add(others.held), self.others.held);
+        let level = if self.others.full {
+            Level::Full
+        } else {
+            self.others.held
+        };
         let has_changed = level != self.pressure;
         if has_changed {
             self.pressure = level;
@@ -192,6 +242,7 @@ impl<O: Observer> Core<O> {
         if !self.engine.may_let_in(&input) {
             return self.handle(input);
         }
+        self.look_at_others();
         let others = self.share.hold_place(&self.mailbox.exchange().whole);
         let _ = self.handle(Input::Elsewhere(Elsewhere::Connections(others)));
         let flow = self.handle(input);
