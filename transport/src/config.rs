@@ -72,7 +72,7 @@ impl Default for TransportConfig {
             unauthenticated_max: 8_192,
             unauthenticated_bytes_max: 16 << 20,
             read_bytes: 64 << 10,
-            read_buffers: 64,
+            read_buffers: 16,
             completions_max: 4_096,
             reads_max: 4,
             accepts_max: 64,
