@@ -22,6 +22,7 @@ use crate::input::OwnedWill;
 use crate::journal::Journal;
 use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
 use crate::message::Message;
+use crate::rare::{Rare, Rares};
 use crate::record::RecordId;
 use crate::rights::{Action, may};
 use crate::session::User;
@@ -81,6 +82,8 @@ pub(crate) struct Clients {
     pub(crate) after_flush: Vec<SessionRef>,
     /// Sessions into whose queue the present call has put a message, once for each.
     pub(crate) queued: Vec<SessionKey>,
+    /// Rare branches taken, for simulations.
+    pub(crate) rares: Rares,
 }
 
 /// How one Session receives one message.
@@ -124,6 +127,7 @@ impl Clients {
             epoch: 1,
             after_flush: Vec::new(),
             queued: Vec::new(),
+            rares: Rares::default(),
             config,
         }
     }
@@ -153,6 +157,9 @@ impl Clients {
             replays.expect_to_see(message.topic().as_bytes(), self.config.replay_seen_max);
         }
         let holds = replays.holds_live;
+        if holds {
+            self.note_rare(Rare::ReplaySeenFull);
+        }
         let delivered = self.hand_over(now, key, message, how, holds, effects);
         // An update that was dropped leaves the replay's entry to be sent, and one that is held comes after it anyway.
         if is_update
@@ -218,6 +225,7 @@ impl Clients {
             return Delivered::Dropped;
         };
         if !matches!(state.state, State::Active(..)) || state.is_clogged(self.config.unsent_bytes_high) {
+            self.note_rare(Rare::CongestedDrop);
             // Another member of the group is tried, and who tries counts.
             self.stats.publish_dropped += u64::from(!how.tries_others);
             return Delivered::Dropped;
@@ -331,6 +339,7 @@ impl Clients {
 
     /// Counts a message that a Session did not get, and tells it at the first and at doubling counts.
     pub(crate) fn count_drop(&mut self, key: SessionKey, effects: &mut Effects) {
+        self.note_rare(Rare::QueueFull);
         self.stats.publish_dropped += 1;
         let Some(session) = self.sessions.get_mut(key) else {
             return;

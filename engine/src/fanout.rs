@@ -18,6 +18,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::message::Message;
+use crate::rare::Rare;
 use crate::route::{Outcome, Publish, Source, is_own};
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
@@ -93,6 +94,10 @@ impl Line {
         self.paused.len()
     }
 
+    pub(crate) const fn has_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     pub(crate) fn open(&mut self, fanout: FanOut) {
         debug_assert!(self.open.is_none(), "one open fan-out at a time");
         self.open = Some(fanout);
@@ -116,6 +121,7 @@ impl Engine {
     pub(crate) fn wait_in_line_or_drop(&mut self, publish: Publish, effects: &mut Effects) {
         let full = self.line.waiting.len() >= self.clients.config.fanout_waiting_max;
         if full && publish.message.qos == QoS::AtMostOnce {
+            self.clients.note_rare(Rare::LineDropped);
             self.clients.stats.publish_dropped += 1;
             self.clients.let_go(publish.message, effects);
         } else {
@@ -172,6 +178,7 @@ impl Engine {
         {
             return false;
         }
+        self.clients.note_rare(Rare::AcksLong);
         self.pause(now, id, Hold::Acks);
         true
     }
@@ -210,6 +217,7 @@ impl Engine {
             self.work += 1;
             fanout.next += 1;
             let Some(key) = self.clients.sessions.resolve(target.session) else {
+                self.clients.note_rare(Rare::FanoutTargetGone);
                 continue;
             };
             let how = How {
@@ -252,6 +260,7 @@ impl Engine {
         if self.tree.generation() == fanout.generation {
             return;
         }
+        self.clients.note_rare(Rare::FanoutReviewed);
         let message = &fanout.publish.message;
         let mut matches = self.scratch.matches.take().unwrap_or_default();
         matches.clear();
@@ -312,6 +321,7 @@ impl Engine {
                 if fanout.publish.message.is_late(now) {
                     // Those who have not had it by now do not get it [MQTT-3.3.2-5].
                     let left = fanout.targets.len() - fanout.next + fanout.groups.len();
+                    self.clients.note_rare(Rare::ExpiredInFanout);
                     self.clients.stats.publish_expired += left as u64;
                     fanout.targets.truncate(fanout.next);
                     fanout.groups.clear();

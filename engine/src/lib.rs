@@ -72,6 +72,7 @@ mod links;
 mod memory;
 mod message;
 mod placement;
+mod rare;
 mod record;
 mod restore;
 #[allow(unreachable_pub, reason = "opened to the benchmarks")]
@@ -110,6 +111,8 @@ pub use event::{Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
+#[doc(hidden)]
+pub use rare::{Rare, Unrest};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};
 pub use stats::Stats;

@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::memory::RETAINED_BYTES;
 use crate::message::Message;
+use crate::rare::Rare;
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
 use crate::rights::{Action, may};
@@ -98,6 +99,7 @@ impl Engine {
     /// A retained message was not kept and its publisher cannot be told: it is counted, and told to the log at the first
     /// and at doubling counts.
     pub(crate) fn count_unkept(&mut self, topic: &str, effects: &mut Effects) {
+        self.clients.note_rare(Rare::NotRetained);
         self.clients.stats.publish_dropped += 1;
         self.unkept += 1;
         if self.unkept.is_power_of_two() {
@@ -190,6 +192,9 @@ impl Engine {
             return;
         };
         let stale = replays.has_seen(message.topic().as_bytes());
+        if stale {
+            self.clients.rares.note(Rare::PageOvertaken);
+        }
         if stale || message.is_expired(now) || !may(session, Action::Retained, message.topic()) {
             return self.clients.let_go(message, effects);
         }
@@ -311,7 +316,7 @@ impl Engine {
             return;
         };
         let Some(key) = self.clients.sessions.resolve(session) else {
-            return;
+            return self.clients.note_rare(Rare::PageForNobody);
         };
         let Clients { sessions, memory, .. } = &mut self.clients;
         let Some(replays) = sessions.get_mut(key).and_then(|session| session.replays.as_mut()) else {
@@ -370,6 +375,9 @@ impl Engine {
             });
         if let Page::More(next) = end {
             self.sweep_after = Some(next);
+        }
+        if !expired.is_empty() {
+            self.clients.note_rare(Rare::RetainedSwept);
         }
         for message in expired {
             if let Some(old) = self.retained.remove(message.topic()) {

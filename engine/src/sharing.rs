@@ -11,6 +11,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{SessionKey, ShardId};
 use crate::message::Message;
+use crate::rare::Rare;
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source, share_extra};
 use crate::session::Session;
@@ -102,6 +103,7 @@ impl Engine {
         if let Picked::There(shard) = self.pick_shard(group, Some(self.shard))
             && !pick.passed_on
         {
+            self.clients.note_rare(Rare::PickPassedOn);
             self.post_pick(
                 shard,
                 GroupPick {
@@ -110,6 +112,7 @@ impl Engine {
                 },
             );
         } else {
+            self.clients.note_rare(Rare::PickLost);
             self.clients.stats.publish_dropped += 1;
         }
         false
@@ -285,6 +288,7 @@ impl Engine {
     /// member. A QoS 2 delivery that has begun stays or ends with its Session [MQTT-4.8.2-4, -5].
     pub(crate) fn give_back(&mut self, now: Now, owed: Vec<Owed>, effects: &mut Effects) {
         for owed in owed {
+            self.clients.note_rare(Rare::GivenBack);
             let share = owed.extra.as_ref().and_then(|extra| extra.share.clone());
             let message = owed.message.clone();
             self.clients.forget(owed, effects);
@@ -370,6 +374,7 @@ impl Engine {
         if !taken {
             return Some(owed);
         }
+        self.clients.note_rare(Rare::Lent);
         self.clients.forget(owed, effects);
         None
     }

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::ids::SessionKey;
 use crate::input::Ticket;
 use crate::journal::Gate;
+use crate::rare::Rare;
 use crate::session::acks::{Lane, Place, Waiting};
 use crate::session::sessions::SessionRef;
 use crate::time::Now;
@@ -111,7 +112,7 @@ impl Engine {
     /// One completion of a waiting acknowledgement has come; `refused` turns a success into 0x97.
     pub(crate) fn complete(&mut self, now: Now, who: (SessionRef, Place), refused: bool, effects: &mut Effects) {
         let Some(key) = self.clients.sessions.resolve(who.0) else {
-            return;
+            return self.clients.note_rare(Rare::AckForGone);
         };
         let Some(waiting) = self.clients.ack_mut(key, who.1) else {
             return;
@@ -163,7 +164,7 @@ impl Engine {
             }
         }
         if ready.muted {
-            return;
+            return self.clients.note_rare(Rare::AckMuted);
         }
         if let Some(id) = self.clients.sessions.get(key).and_then(|session| session.connection) {
             self.acknowledge(id, kind, ready.packet_id, ready.reason_code, effects);

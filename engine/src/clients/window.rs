@@ -8,6 +8,7 @@ use crate::effects::{AckKind, Delivery, Effects};
 use crate::ids::{ConnectionId, SessionKey};
 use crate::journal::Gate;
 use crate::memory::REFERENCE_BYTES;
+use crate::rare::Rare;
 use crate::record::RecordId;
 use crate::rights::{Action, may};
 use crate::session::sender::{Owed, SenderFlow};
@@ -232,6 +233,7 @@ impl Clients {
             .is_some_and(|session| may(session, Action::Replay, message.topic()));
         if expired || !allowed {
             self.stats.publish_expired += u64::from(expired);
+            self.note_rare(Rare::ExpiredInQueue);
             drop(message);
             return self.forget(owed, effects);
         }

@@ -16,6 +16,7 @@ use crate::ids::{ConnectionId, ListenerId, SessionKey};
 use crate::input::{Flow, Handover, OwnedConnect, OwnedWill};
 use crate::journal::Gate;
 use crate::memory::SESSION_BYTES;
+use crate::rare::Rare;
 use crate::record::RecordId;
 use crate::session::{Session, User};
 use crate::time::Now;
@@ -345,6 +346,7 @@ impl Engine {
             .get(key)
             .is_some_and(|session| session.record != RecordId(0));
         if durable && self.clients.journal.hold(Gate::Connect(id)) {
+            self.clients.note_rare(Rare::ConnackHeld);
             return Flow::Stop;
         }
         self.activate(now, id, effects);
@@ -447,6 +449,14 @@ impl Engine {
                 clean_start: !session_present,
                 session_present,
             });
+        }
+        let queued = self
+            .clients
+            .sessions
+            .get(key)
+            .and_then(|session| session.sender.as_ref());
+        if queued.is_some_and(|sender| sender.queue.len() >= self.clients.config.queue_max) {
+            self.clients.note_rare(Rare::QueueFullOnResume);
         }
         self.announce_groups_of(key, effects);
         self.clients.pump(now, key, effects);

@@ -16,6 +16,7 @@ use crate::ids::{ConnectionId, SessionKey};
 use crate::input::{Flow, OwnedWill};
 use crate::memory::{REFERENCE_BYTES, SESSION_BYTES};
 use crate::message::{Message, Origin};
+use crate::rare::Rare;
 use crate::record::RecordId;
 use crate::rights::{Action, may};
 use crate::route::{Publish, Source};
@@ -235,6 +236,7 @@ impl Engine {
             source: Source::Broker,
         };
         if self.line.is_busy() {
+            self.clients.note_rare(Rare::WillInLine);
             self.wait_in_line_or_drop(publish, effects);
         } else {
             self.route(now, publish, effects);

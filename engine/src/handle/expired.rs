@@ -9,6 +9,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::event::Cause;
 use crate::ids::{ConnectionId, SessionKey};
+use crate::rare::Rare;
 use crate::session::AwayTimers;
 use crate::session::sessions::SessionRef;
 use crate::time::{Instant, Now, UnixMillis};
@@ -103,6 +104,7 @@ impl Engine {
             .will
             .as_ref()
             .map_or(0, |will| will.delay.min(session.expiry_interval));
+        self.clients.note_rare(Rare::WillDelayed);
         let since = now.wall.as_millis().saturating_sub(u64::from(delay) * 1_000);
         self.fire_will(now, key, effects);
         self.clients

@@ -15,6 +15,7 @@ use crate::input::Flow;
 use crate::journal::Gate;
 use crate::memory::{Memory, REFERENCE_BYTES};
 use crate::message::Message;
+use crate::rare::Rare;
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source};
@@ -198,6 +199,7 @@ impl Engine {
             }
             self.unrouted = None;
             if self.wait_in_line(publish, effects) >= self.clients.config.fanout_waiting_max {
+                self.clients.note_rare(Rare::LineLong);
                 self.pause(now, id, Hold::Line);
                 return Flow::Stop;
             }
@@ -293,6 +295,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> Flow {
         if self.clients.ask_again(from.key, Lane::PubRec, packet_id) {
+            self.clients.note_rare(Rare::AskedAgain);
             return Flow::Go;
         }
         let ack = Some((Lane::PubRec, packet_id));

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::event::Cause;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
+use crate::rare::Rare;
 use crate::record::{Record, RecordId, SubscriptionRecord};
 use crate::rights::{Action, may};
 use crate::session::acks::{Lane, Waiting};
@@ -277,7 +278,10 @@ impl Engine {
             packet_id: wish.packet_id,
         };
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            session.replays.get_or_insert_default().push(replay);
+            let replaced = session.replays.get_or_insert_default().push(replay);
+            if replaced {
+                self.clients.note_rare(Rare::ReplayReplaced);
+            }
         }
     }
 

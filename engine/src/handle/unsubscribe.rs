@@ -9,6 +9,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::journal::Gate;
+use crate::rare::Rare;
 use crate::session::acks::{Lane, Waiting};
 use crate::shard_message::{Interest, ShardMessage};
 use crate::tight;
@@ -88,6 +89,7 @@ impl Engine {
             return;
         };
         let Some(replays) = &mut session.replays else { return };
+        self.clients.rares.note(Rare::ReplayStopped);
         let mut messages = Vec::new();
         if replays.remove(filter, |message| messages.push(message)) {
             session.replays = None;

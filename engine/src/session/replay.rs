@@ -69,14 +69,17 @@ pub(crate) struct Replays {
 }
 
 impl Replays {
-    /// Lines up a replay. One of the same filter that has not begun would say the same, and goes.
-    pub(crate) fn push(&mut self, replay: Replay) {
+    /// Lines up a replay. One of the same filter that has not begun would say the same, and goes. Returns whether there
+    /// was one.
+    pub(crate) fn push(&mut self, replay: Replay) -> bool {
         let n = self.next;
         self.next += 1;
-        if let Some(old) = self.ahead.insert(Rc::clone(&replay.filter), n) {
+        let old = self.ahead.insert(Rc::clone(&replay.filter), n);
+        if let Some(old) = old {
             self.open.remove(&old);
         }
         self.open.insert(n, replay);
+        old.is_some()
     }
 
     /// A SUBACK has left: the replays of its SUBSCRIBE, which are the next, may run.

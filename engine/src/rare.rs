@@ -1,0 +1,91 @@
+//! What simulations want to know of an engine that no effect tells: rare branches that it has taken, and what it holds.
+
+use crate::clients::Clients;
+use crate::engine::Engine;
+
+/// A rare branch, taken since somebody asked last. Nothing is noted on the way of an ordinary message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it; no part of the interface")]
+pub enum Rare {
+    PageOvertaken,
+    PageForNobody,
+    ReplaySeenFull,
+    ReplayReplaced,
+    ReplayStopped,
+    RetainedSwept,
+    Lent,
+    GivenBack,
+    PickPassedOn,
+    PickLost,
+    QueueFull,
+    QueueFullOnResume,
+    ExpiredInQueue,
+    ExpiredInFanout,
+    FanoutReviewed,
+    FanoutTargetGone,
+    LineLong,
+    LineDropped,
+    WillInLine,
+    WillDelayed,
+    AcksLong,
+    AckMuted,
+    AckForGone,
+    AskedAgain,
+    CongestedDrop,
+    ConnackHeld,
+    NotRetained,
+}
+
+/// What an engine holds that is not at rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unrest {
+    /// A fan-out is open.
+    pub fanout: bool,
+    /// Publishes wait behind it.
+    pub line: usize,
+    /// Connections are not read.
+    pub paused: usize,
+    /// Connections hold publishes until there is memory.
+    pub parked: usize,
+    /// Questions for retained messages are not answered.
+    pub queries: usize,
+}
+
+/// A bit for each [`Rare`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rares(u32);
+
+impl Rares {
+    #[cold]
+    pub(crate) const fn note(&mut self, rare: Rare) {
+        self.0 |= 1 << rare as u32;
+    }
+}
+
+impl Clients {
+    #[cold]
+    pub(crate) const fn note_rare(&mut self, rare: Rare) {
+        self.rares.note(rare);
+    }
+}
+
+impl Engine {
+    /// The rare branches taken since this was asked last, a bit each.
+    #[doc(hidden)]
+    pub const fn take_rares(&mut self) -> u32 {
+        core::mem::replace(&mut self.clients.rares.0, 0)
+    }
+
+    /// What it holds that is not at rest.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn unrest(&self) -> Unrest {
+        Unrest {
+            fanout: self.line.has_open(),
+            line: self.line.len(),
+            paused: self.line.paused_len(),
+            parked: self.parking.len(),
+            queries: self.queries.len(),
+        }
+    }
+}
