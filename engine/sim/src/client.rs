@@ -27,6 +27,10 @@ pub struct Client {
     pub says: VecDeque<Request>,
     /// It keeps its acknowledgements to itself.
     pub withholds: bool,
+    /// It has begun anew, and the broker was not told: it connects with Clean Start until it was.
+    pub insists: bool,
+    /// Its Session is a new one, and it has not heard so yet.
+    pub begins_anew: bool,
     withheld: VecDeque<Request>,
     sender: Sender,
     receiver: Receiver,
@@ -60,6 +64,8 @@ impl Client {
             connected: false,
             says: VecDeque::new(),
             withholds: false,
+            insists: false,
+            begins_anew: false,
             withheld: VecDeque::new(),
             sender: Sender::default(),
             receiver: Receiver::default(),
@@ -148,11 +154,11 @@ impl Client {
                 receive_maximum,
                 topic_alias_maximum,
             } => {
-                ensure(reason_code == ReasonCode::Success, "I12", || {
-                    format!("{} is refused: {reason_code:?}", self.client_id)
-                })?;
+                if reason_code != ReasonCode::Success {
+                    return Ok(Heard::Bye);
+                }
                 self.connected = true;
-                if !session_present {
+                if std::mem::take(&mut self.begins_anew) || !session_present {
                     self.forget();
                 }
                 let again = self.sender.resume(receive_maximum, topic_alias_maximum);

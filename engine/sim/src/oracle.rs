@@ -15,25 +15,28 @@
 
 mod debts;
 mod delivery;
+mod forget;
+mod glance;
 mod matching;
 mod message;
 mod retained;
 mod session;
 mod subscriptions;
+mod topics;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sol_codec::{ProtocolVersion, QoS, ReasonCode};
-use sol_engine::{AckKind, Now};
+use sol_engine::{AckKind, EngineConfig, Now, QueueFull, UnixMillis};
 
 use self::debts::{GroupDebt, ReplayDebt};
 pub use self::delivery::Arrival;
 pub use self::matching::matches;
-use self::message::Life;
+use self::message::{Life, Messages};
 pub use self::message::{Message, Number};
 use self::session::Session;
 pub use self::session::SessionId;
-use self::subscriptions::Subscription;
+use self::topics::{TopicId, Topics};
 use crate::packet::ConnectRequest;
 use crate::violation::{Verdict, ensure};
 
@@ -48,23 +51,54 @@ pub type LinkId = usize;
 pub struct Oracle {
     at: At,
     now: Now,
-    messages: BTreeMap<Number, (Message, Life)>,
+    topics: Topics,
+    messages: Messages,
     sessions: Vec<Session>,
     /// The Session that each client has, if any.
     current: BTreeMap<usize, SessionId>,
     /// The Session of each connection.
     links: BTreeMap<LinkId, SessionId>,
-    subscriptions: Vec<Subscription>,
     /// Messages that were published since everything was at rest.
     open: Vec<Number>,
     /// Messages that were published with RETAIN, by topic.
-    retained: BTreeMap<String, Vec<Number>>,
+    retained: Vec<Vec<Number>>,
+    /// Messages without payload, by topic.
+    empties: Vec<Vec<Number>>,
     group_debts: Vec<GroupDebt>,
     replay_debts: Vec<ReplayDebt>,
     /// What was owed, did not come, and has no other excuse than the broker's counter of drops.
     missing: Vec<String>,
-    /// The broker may answer 0x97.
-    refuses: bool,
+    /// How many that were found out and forgotten since.
+    missed: u64,
+    rules: Rules,
+    /// Memory was scarce, perhaps, since everything was forgotten.
+    pressed: bool,
+    /// The latest the wall clock was since then.
+    wall_max: UnixMillis,
+}
+
+/// What a broker may do by its configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// It may answer 0x97.
+    pub refuses: bool,
+    /// It may have no room for Sessions, Subscriptions, or what is retained.
+    pub lacks_room: bool,
+    /// It may drop QoS 0 of another shard, RETAIN or not, when many publishes wait behind a fan-out.
+    pub drops_in_line: bool,
+}
+
+impl Rules {
+    /// The rules of a configuration.
+    #[must_use]
+    pub fn of(config: &EngineConfig) -> Self {
+        let lacks_room = config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX;
+        Self {
+            refuses: config.queue_full == QueueFull::Refuse || lacks_room,
+            lacks_room,
+            drops_in_line: config.shards > 1 && config.fanout_waiting_max < 100,
+        }
+    }
 }
 
 /// What the world knows when everything is at rest.
@@ -77,13 +111,29 @@ pub struct Rest {
 }
 
 impl Oracle {
-    /// An oracle of a broker without Sessions, which may refuse what its queues have no room for, or never does.
+    /// An oracle of a broker without Sessions.
     #[must_use]
-    pub fn new(refuses: bool) -> Self {
+    pub fn new(rules: Rules) -> Self {
         Self {
-            refuses,
+            rules,
             ..Self::default()
         }
+    }
+
+    /// Memory is scarce from now on, perhaps, until everything is [forgotten](Self::forget).
+    pub const fn press(&mut self) {
+        self.pressed = true;
+    }
+
+    /// QoS 0 may be dropped behind a fan-out from now on.
+    pub const fn expect_drops_in_line(&mut self) {
+        self.rules.drops_in_line = true;
+    }
+
+    /// Whether the broker may have no room for more.
+    #[must_use]
+    pub const fn may_lack_room(&self) -> bool {
+        self.rules.lacks_room || self.pressed
     }
 
     fn advance(&mut self) -> At {
@@ -94,6 +144,7 @@ impl Oracle {
     /// Time passes: deadlines that lie behind may have had their effect from now on.
     pub fn time(&mut self, now: Now) {
         self.now = now;
+        self.wall_max = self.wall_max.max(now.wall);
         let due: Vec<Number> = (self.current.values())
             .filter_map(|&id| self.session(id).will_due(now))
             .collect();
@@ -104,7 +155,20 @@ impl Oracle {
 
     /// A message exists, though nobody has published it.
     pub fn introduce(&mut self, message: Message) {
-        self.messages.insert(message.number, (message, Life::default()));
+        let topic = self.topic(&message.topic);
+        if message.payload.is_empty() {
+            self.empties[topic].push(message.number);
+        }
+        self.messages.insert(message, topic);
+    }
+
+    fn topic(&mut self, name: &str) -> TopicId {
+        let topic = self.topics.topic(name);
+        if self.retained.len() <= topic {
+            self.retained.resize_with(topic + 1, Vec::new);
+            self.empties.resize_with(topic + 1, Vec::new);
+        }
+        topic
     }
 
     /// Which Session a connection belongs to.
@@ -123,7 +187,8 @@ impl Oracle {
     /// All topics that were published to with RETAIN.
     #[must_use]
     pub fn retained_topics(&self) -> Vec<String> {
-        self.retained.keys().cloned().collect()
+        let used = (0..self.retained.len()).filter(|&topic| !self.retained[topic].is_empty());
+        used.map(|topic| self.topics.name(topic).to_owned()).collect()
     }
 
     /// A CONNECT reaches the client's home.
@@ -184,6 +249,9 @@ impl Oracle {
         if self.session(id).link != Some(link) {
             return;
         }
+        if self.may_lack_room() {
+            self.doubt_parked(link);
+        }
         let now = self.now;
         let session = self.session_mut(id);
         session.leave(at, now, clean, expiry);
@@ -197,21 +265,31 @@ impl Oracle {
         }
     }
 
+    /// A connection ends that may have held publishes until there was memory: they go with it.
+    fn doubt_parked(&mut self, link: LinkId) {
+        for &number in &self.open {
+            let life = &mut self.messages.get_mut(number).life;
+            life.doubtful |= life.link == Some(link) && life.owed != life.last;
+        }
+    }
+
     /// A client's PUBLISH is handled.
     pub fn publish(&mut self, link: LinkId, number: Number, packet_id: Option<u16>) {
         let at = self.advance();
         let wall = self.now.wall;
         let Some(id) = self.session_of(link) else { return };
-        let Some((message, life)) = self.messages.get_mut(&number) else {
+        let Some(told) = self.messages.find_mut(number) else {
             return;
         };
+        let (message, life) = (&told.message, &mut told.life);
         if let Some(packet_id) = packet_id {
             let known = self.sessions[id].unanswered.insert(packet_id, number);
-            let refuses = self.refuses && self.sessions[id].version == ProtocolVersion::V5;
+            let refuses = (self.rules.refuses || self.pressed) && self.sessions[id].version == ProtocolVersion::V5;
             if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
                 // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
-                if refuses && known.is_some() || self.sessions[id].blurred {
+                let may_have_parked = self.pressed || self.rules.lacks_room;
+                if refuses && known.is_some() || may_have_parked || self.sessions[id].blurred {
                     life.may_come_again(at);
                     life.expires
                         .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
@@ -224,11 +302,13 @@ impl Oracle {
             );
         }
         life.published(at);
+        life.link = Some(link);
+        life.doubtful = self.rules.drops_in_line && message.retain && message.qos == QoS::AtMostOnce;
         life.expires
             .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
         self.open.push(number);
         if message.retain {
-            self.retained.entry(message.topic.clone()).or_default().push(number);
+            self.retained[life.topic].push(number);
         }
     }
 
@@ -353,10 +433,9 @@ impl Oracle {
         let at = self.advance();
         self.life_mut(number).published(at);
         self.open.push(number);
-        let message = self.message(number);
-        if message.retain {
-            let topic = message.topic.clone();
-            self.retained.entry(topic).or_default().push(number);
+        if self.message(number).retain {
+            let topic = self.life(number).topic;
+            self.retained[topic].push(number);
         }
     }
 
@@ -369,17 +448,14 @@ impl Oracle {
     }
 
     fn message(&self, number: Number) -> &Message {
-        &self.messages[&number].0
+        &self.messages.get(number).message
     }
 
     fn life(&self, number: Number) -> &Life {
-        &self.messages[&number].1
+        &self.messages.get(number).life
     }
 
     fn life_mut(&mut self, number: Number) -> &mut Life {
-        match self.messages.get_mut(&number) {
-            Some((_, life)) => life,
-            None => unreachable!("message {number} was introduced"),
-        }
+        &mut self.messages.get_mut(number).life
     }
 }

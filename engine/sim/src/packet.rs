@@ -68,6 +68,8 @@ pub struct ConnectRequest {
     pub topic_alias_maximum: u16,
     /// The Will.
     pub will: Option<WillRequest>,
+    /// User Name.
+    pub username: Option<String>,
 }
 
 /// A Will in a CONNECT.
@@ -273,7 +275,7 @@ impl ConnectRequest {
             keep_alive: 0,
             client_id: &self.client_id,
             will,
-            username: None,
+            username: self.username.as_deref(),
             password: None,
             properties,
         }))

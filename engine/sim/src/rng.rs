@@ -30,3 +30,39 @@ impl Rng {
         self.below(times) == 0
     }
 }
+
+impl Rng {
+    /// The stream of a seed that has this name: how much is drawn from one changes nothing in another.
+    #[must_use]
+    pub fn named(seed: u64, name: &str) -> Self {
+        let mut rng = Self(seed ^ 0x5851_f42d_4c95_7f2d);
+        for &byte in name.as_bytes() {
+            rng.0 = rng.next() ^ u64::from(byte);
+        }
+        rng
+    }
+
+    /// A number from `from` to `to`, both included.
+    pub const fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.next() % (to - from + 1)
+    }
+
+    /// Whether it happens that happens so often in a hundred times.
+    pub const fn percent(&mut self, often: u64) -> bool {
+        self.next() % 100 < often
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len())]
+    }
+
+    /// How long until something happens that happens once in `times` on average; `times` 0: never.
+    pub const fn wait(&mut self, times: u64) -> u64 {
+        if times == 0 {
+            u64::MAX
+        } else {
+            self.between(1, 2 * times - 1)
+        }
+    }
+}

@@ -98,6 +98,25 @@ pub const CLIENTS: [ProtocolVersion; 5] = [
     ProtocolVersion::V5,
 ];
 
+impl Op {
+    /// The client that does it.
+    #[must_use]
+    pub const fn who(&self) -> Option<usize> {
+        match self {
+            Self::Connect(who, _)
+            | Self::Disconnect(who, ..)
+            | Self::Lose(who)
+            | Self::Subscribe(who, ..)
+            | Self::Unsubscribe(who, _)
+            | Self::Publish(who, ..)
+            | Self::Withhold(who, _)
+            | Self::Release(who, _)
+            | Self::Congest(who, _) => Some(*who),
+            Self::Pass(_) | Self::Steps(_) | Self::Rest | Self::Look => None,
+        }
+    }
+}
+
 impl Story {
     /// Tells it from the beginning to the end, where everybody comes back and takes what is owed. Returns how many steps
     /// that took.
@@ -114,9 +133,9 @@ impl Story {
     #[must_use]
     pub fn log(&self, fault: Option<Fault>) -> Vec<String> {
         let mut world = self.world(fault);
-        world.write_down();
+        world.write_down(usize::MAX);
         let verdict = self.tell_to(&mut world);
-        let mut log = world.log().to_vec();
+        let mut log = world.log();
         log.extend(verdict.err().map(|violation| violation.to_string()));
         log
     }
@@ -127,6 +146,7 @@ impl Story {
             config: self.sizes.config(),
             clients: CLIENTS.to_vec(),
             fault,
+            ..Setup::default()
         })
     }
 
@@ -170,7 +190,7 @@ impl World {
         match op {
             Op::Connect(who, plan) => self.connect(*who, plan),
             Op::Disconnect(who, with_will, expiry) => self.disconnect(*who, *with_will, *expiry),
-            Op::Lose(who) => self.lose(*who),
+            Op::Lose(who) => self.lose(*who, false),
             Op::Subscribe(who, filters, id) => {
                 let filters: Vec<_> = filters
                     .iter()

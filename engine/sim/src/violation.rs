@@ -6,7 +6,8 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Its short name: I1 no loss after an acknowledgement, I2 exactly once, I3 DUP, I4 order, I5 no delivery without
-    /// cause, I6 retained, I7 Packet Identifiers, I9 one owner, I10 Wills, I12 legal output, I14 it comes to rest.
+    /// cause, I6 retained, I7 Packet Identifiers, I8 charges, I9 one owner, I10 Wills, I12 legal output, I13 containment, I14 it
+    /// comes to rest, I15 bounded work.
     pub invariant: &'static str,
     /// What happened.
     pub what: String,

@@ -8,16 +8,19 @@ use sol_engine::{AckKind, Outgoing};
 use crate::packet::{Received, Reply};
 use crate::violation::{Verdict, Violation, broken, ensure};
 
-/// A packet's way over the wire. `None`: the receiver's version has no such packet, and nothing is sent.
+/// A packet's way over the wire. `None`: the receiver's version has no such packet, and nothing is sent. `bytes` holds the packet
+/// afterwards.
 pub(crate) fn carry(
     packet: &Outgoing,
     version: ProtocolVersion,
     maximum_packet_size: usize,
+    bytes: &mut Vec<u8>,
 ) -> Result<Option<Reply>, Violation> {
     if version < ProtocolVersion::V5 && matches!(packet, Outgoing::Disconnect(_)) {
         return Ok(None);
     }
-    let bytes = bytes_of(packet, version)?;
+    bytes.clear();
+    write(packet, version, bytes)?;
     ensure(bytes.len() <= maximum_packet_size, "I12", || {
         format!(
             "{} bytes for a client that takes {maximum_packet_size}: {packet:?}",
@@ -28,13 +31,13 @@ pub(crate) fn carry(
         direction: Direction::FromServer,
         ..DecodeLimits::default()
     };
-    match decode(&bytes, version, &limits) {
+    match decode(bytes, version, &limits) {
         Ok(Decoded::Packet { packet: read, len }) if len == bytes.len() => reply(&read).map(Some),
         other => Err(broken("I12", format!("{packet:?} is read as {other:?}"))),
     }
 }
 
-fn bytes_of(packet: &Outgoing, version: ProtocolVersion) -> Result<Vec<u8>, Violation> {
+fn write(packet: &Outgoing, version: ProtocolVersion, bytes: &mut Vec<u8>) -> Verdict {
     match packet {
         Outgoing::Auth(_) => return Err(broken("I12", "an AUTH, and no client has asked for one".into())),
         Outgoing::ConnAck(data) => ensure(data.version == version, "I12", || {
@@ -42,15 +45,13 @@ fn bytes_of(packet: &Outgoing, version: ProtocolVersion) -> Result<Vec<u8>, Viol
         })?,
         _ => {}
     }
-    let mut bytes = Vec::new();
     let announced = packet.with_packet(|packet| {
-        packet.encode(version, &mut bytes);
+        packet.encode(version, bytes);
         packet.encoded_len(version)
     });
     ensure(announced == bytes.len(), "I12", || {
         format!("{packet:?} announces {announced} bytes and has {}", bytes.len())
-    })?;
-    Ok(bytes)
+    })
 }
 
 fn reply(packet: &Packet<'_>) -> Result<Reply, Violation> {

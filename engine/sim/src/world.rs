@@ -9,91 +9,179 @@
 //! mail lies as long as it likes, bytes come between, and what a shard posts leaves when it flushes. A shard may rest for
 //! a while and do nothing at all.
 
+mod calls;
+mod credits;
 mod end;
 mod journal;
+mod links;
 mod observe;
+mod ready;
+mod says;
 mod turn;
+mod twin;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sol_codec::{ProtocolVersion, QoS, ReasonCode, SubscriptionOptions};
-use sol_engine::{ConnectionId, Effects, Engine, EngineConfig, Input, Instant, Now, QueueFull, ShardId, UnixMillis};
+use sol_codec::{ProtocolVersion, QoS};
+use sol_engine::{
+    ConnectionId, Effects, Engine, EngineConfig, Input, Instant, Level, ListenerId, ListenerRules, Now, ShardId,
+    UnixMillis,
+};
 
+use self::credits::Credits;
 use self::journal::Journal;
+use self::links::Links;
 use self::observe::Seen;
+use self::ready::Act;
 use self::turn::Mail;
+use self::twin::Twin;
 use crate::checks::answers::Answers;
 use crate::checks::flights::Flights;
 use crate::checks::owners::Owners;
 use crate::client::Client;
 use crate::fault::Fault;
-use crate::oracle::{LinkId, Message, Number, Oracle, SessionId};
-use crate::packet::{ConnectRequest, PublishRequest, Reply, Request, WillRequest, payload_of};
+use crate::hash::Hash;
+use crate::marks::{Mark, Marks};
+use crate::oracle::{LinkId, Number, Oracle, SessionId};
+use crate::packet::{ConnectRequest, Reply, Request};
 use crate::rng::Rng;
 use crate::violation::Verdict;
 
 /// Unsent bytes of a congested connection: above the mark where deliveries wait, below the one where it is closed.
 const CONGESTED_BYTES: u32 = 2 << 20;
+/// Engines in one world.
+const SHARDS_MAX: usize = 8;
 
 /// What a world is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// From this follows everything that is left to chance.
     pub seed: u64,
-    /// The engines' configuration; its number of shards is the world's.
+    /// The engines' configuration; its number of shards, at most 8, is the world's.
     pub config: EngineConfig,
-    /// The clients, by the version that each speaks.
+    /// The clients, by the version that each speaks: at most 64.
     pub clients: Vec<ProtocolVersion>,
+    /// Clients that log in, a bit each, and how many logins of a hundred are refused.
+    pub logins: u64,
+    /// See [`Setup::logins`].
+    pub logins_refused: u64,
+    /// Bytes of mail between two shards above which the sender hears that the receiver is full.
+    pub mail_bytes_high: Option<usize>,
+    /// How actors pause.
+    pub pace: Pace,
+    /// A client that breaks every rule is told to a twin of each engine, and may make no difference to anybody else.
+    pub twin: bool,
     /// What is broken on purpose.
     pub fault: Option<Fault>,
 }
 
+/// How often shards and connections stand still, once in so many steps, and for how many at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// A shard rests, at any point of its turn; 0: none does.
+    pub rests_once_in: u64,
+    /// Steps that it rests.
+    pub rests_max: u64,
+    /// One direction of a connection stands still; 0: none does.
+    pub stalls_once_in: u64,
+    /// Steps that it does.
+    pub stalls_max: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            rests_once_in: 64,
+            rests_max: 64,
+            stalls_once_in: 0,
+            stalls_max: 0,
+        }
+    }
+}
+
 /// See the [module](self).
 pub struct World {
+    /// What happens next.
     rng: Rng,
+    /// Where a client connects, and what of its last words arrives.
+    places: Rng,
+    /// How much a journal writes at once, and how long a shard or a connection stands still.
+    pauses: Rng,
+    logins: Rng,
     now: Now,
-    config: EngineConfig,
+    config: Rc<EngineConfig>,
     shards: Vec<Shard>,
-    links: BTreeMap<LinkId, Link>,
-    last_link: LinkId,
+    credits: Credits,
+    links: Links,
     parties: Vec<Party>,
+    ready: Vec<Act>,
+    pace: Pace,
+    next_rest: u64,
+    next_stall: u64,
     last_number: Number,
     oracle: Oracle,
     flights: Flights,
     answers: Answers,
     owners: Owners,
+    twin: Option<Twin>,
     fault: Option<Fault>,
+    logins_refused: u64,
+    /// Clients that take part, a bit each; the one that looks at what is retained always does.
+    present: u64,
+    /// Faults are over: everything is to come to its end.
+    heals: bool,
+    /// Some engine may be under pressure.
+    is_pressed: bool,
     /// What the next request of a connection was exchanged for, by a fault.
     swapped: BTreeMap<LinkId, Request>,
     /// What the last client, which looks at what is retained, was sent.
     seen: BTreeMap<String, Number>,
     steps: u64,
-    /// What has crossed the engines' border, if anybody wants to read it.
-    log: Option<Vec<String>>,
+    hash: Hash,
+    marks: Marks,
+    /// Bytes of the packet at hand.
+    bytes: Vec<u8>,
+    /// What has crossed the engines' border lately, if anybody wants to read it.
+    log: Option<Log>,
+}
+
+/// The last lines of what has happened.
+struct Log {
+    lines: VecDeque<String>,
+    max: usize,
 }
 
 /// One engine and what the transport keeps for it.
 struct Shard {
     engine: Engine,
+    config: Rc<EngineConfig>,
     tray: Effects,
     seen: Seen,
     mailbox: VecDeque<Mail>,
     /// Connections that it has given away and not posted.
     moving: Vec<LinkId>,
+    /// Logins that are being checked.
+    logins: Vec<(LinkId, ConnectionId)>,
     journal: Journal,
     /// The connection in each slot, and how many tenants there were.
     slots: Vec<Option<LinkId>>,
     tenants: u32,
-    /// Steps for which it does nothing.
-    rests: usize,
+    /// When its engine has something to do next.
+    deadline: Option<Instant>,
+    /// The step until which it does nothing.
+    wakes: u64,
 }
 
 /// A client and its present connection.
 struct Party {
     client: Client,
     link: Option<LinkId>,
+    /// It is among what could happen next that it hears something.
+    offered: bool,
+    /// The listener that it connects through: the second one asks who it is.
+    listener: ListenerId,
 }
 
 /// A Network Connection: a pipe each way that carries whole packets in order.
@@ -112,6 +200,15 @@ struct Link {
     /// The engine is done with it.
     ended: bool,
     congested: bool,
+    /// It has come to its Session, which may have so many deliveries in flight.
+    settled: bool,
+    quota: usize,
+    /// Its login was refused.
+    refused: bool,
+    offered: bool,
+    /// Steps until which nothing arrives.
+    broker_stalls: u64,
+    client_stalls: u64,
 }
 
 /// A packet on its way to a client, with the Session that it is for and the time it left.
@@ -163,49 +260,66 @@ impl World {
     /// A world where nobody is connected.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let mut rng = Rng::new(setup.seed);
+        let seed = setup.seed;
+        let mut rng = Rng::named(seed, "engines");
         let seeds = [rng.next(), rng.next(), rng.next(), rng.next()];
-        let config = Rc::new(setup.config.clone());
-        let shards = (0..config.shards)
-            .map(|shard| Shard {
-                engine: Engine::new(ShardId(shard), Rc::clone(&config), seeds),
-                tray: Effects::default(),
-                seen: Seen::default(),
-                mailbox: VecDeque::new(),
-                moving: Vec::new(),
-                journal: Journal::default(),
-                slots: Vec::new(),
-                tenants: 0,
-                rests: 0,
-            })
+        let mut config = setup.config;
+        if setup.logins != 0 {
+            let asks = ListenerRules {
+                allow_anonymous: false,
+                ask: true,
+            };
+            config.listeners = vec![ListenerRules::default(), asks];
+        }
+        let config = Rc::new(config);
+        let shards: Vec<_> = (0..config.shards)
+            .map(|shard| Shard::new(ShardId(shard), &config, seeds))
             .collect();
+        assert!(shards.len() <= SHARDS_MAX, "a world has few shards");
         let versions = setup.clients.into_iter().chain([ProtocolVersion::V5]);
-        let refuses = setup.config.queue_full == QueueFull::Refuse;
         let party = |(who, version)| Party {
             client: Client::new(format!("client {who}"), version),
             link: None,
+            offered: false,
+            listener: ListenerId(u16::from(who < 64 && setup.logins >> who & 1 == 1)),
         };
+        let mut pauses = Rng::named(seed, "pauses");
         let mut world = Self {
-            rng,
+            rng: Rng::named(seed, "what happens next"),
+            places: Rng::named(seed, "places"),
+            logins: Rng::named(seed, "logins"),
             now: Now {
                 mono: Instant::from_nanos(0),
                 wall: UnixMillis::from_millis(1_000_000_000_000),
             },
-            config: setup.config,
+            credits: Credits::new(shards.len(), setup.mail_bytes_high),
             shards,
-            links: BTreeMap::new(),
-            last_link: 0,
+            links: Links::default(),
             parties: versions.enumerate().map(party).collect(),
+            ready: Vec::new(),
+            pace: setup.pace,
+            next_rest: pauses.wait(setup.pace.rests_once_in),
+            next_stall: pauses.wait(setup.pace.stalls_once_in),
+            pauses,
             last_number: 0,
-            oracle: Oracle::new(refuses),
+            oracle: Oracle::new(crate::oracle::Rules::of(&config)),
             flights: Flights::default(),
             answers: Answers::default(),
             owners: Owners::default(),
+            twin: setup.twin.then(|| Twin::new(seed, &config, seeds)),
             fault: setup.fault,
+            logins_refused: setup.logins_refused,
+            present: u64::MAX,
+            heals: false,
+            is_pressed: false,
             swapped: BTreeMap::new(),
             seen: BTreeMap::new(),
             steps: 0,
+            hash: Hash::default(),
+            marks: Marks::default(),
+            bytes: Vec::new(),
             log: None,
+            config,
         };
         world.oracle.time(world.now);
         world
@@ -217,243 +331,41 @@ impl World {
         self.steps
     }
 
-    /// From now on all that crosses the engines' border is written down.
-    pub fn write_down(&mut self) {
-        self.log.get_or_insert_default();
+    /// The hash of all that has crossed the engines' border.
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        self.hash.get()
+    }
+
+    /// Which rare states it has come through.
+    #[must_use]
+    pub const fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// From now on what crosses the engines' border is written down, and so many last lines are kept.
+    pub fn write_down(&mut self, lines_max: usize) {
+        self.log = Some(Log {
+            lines: VecDeque::new(),
+            max: lines_max,
+        });
     }
 
     /// What was written down.
     #[must_use]
-    pub fn log(&self) -> &[String] {
-        self.log.as_deref().unwrap_or_default()
+    pub fn log(&self) -> Vec<String> {
+        let lines = self.log.iter().flat_map(|log| log.lines.iter().cloned());
+        lines.collect()
     }
 
     fn note_down(&mut self, line: impl FnOnce() -> String) {
-        let at = self.now.mono.as_nanos() / 1_000_000;
+        let (at, step) = (self.now.mono.as_nanos() / 1_000_000, self.steps);
         if let Some(log) = &mut self.log {
-            log.push(format!("{at} ms: {}", line()));
-        }
-    }
-
-    /// A client connects, in place of a connection that it has. Nothing happens while an earlier CONNECT of its is under
-    /// way.
-    pub fn connect(&mut self, who: usize, plan: &ConnectPlan) {
-        if self
-            .links
-            .values()
-            .any(|link| link.who == who && !link.active && !link.ended)
-        {
-            return;
-        }
-        self.abandon(who);
-        let will = plan.will.as_ref().map(|will| self.will(who, will));
-        let party = &mut self.parties[who];
-        if plan.clean_start {
-            party.client.forget();
-        }
-        let v5 = party.client.version == ProtocolVersion::V5;
-        let connect = ConnectRequest {
-            version: party.client.version,
-            client_id: party.client.client_id.clone(),
-            clean_start: plan.clean_start,
-            session_expiry_interval: match (v5, plan.clean_start) {
-                (true, _) => plan.session_expiry_interval,
-                (false, true) => 0,
-                (false, false) => u32::MAX,
-            },
-            receive_maximum: plan.receive_maximum.filter(|_| v5),
-            maximum_packet_size: plan.maximum_packet_size.filter(|_| v5),
-            topic_alias_maximum: if v5 { plan.topic_alias_maximum } else { 0 },
-            will,
-        };
-        self.last_link += 1;
-        let link = self.last_link;
-        self.parties[who].link = Some(link);
-        let shard = self.rng.below(self.shards.len());
-        self.open(link, shard, who, connect);
-    }
-
-    fn will(&mut self, who: usize, (topic, qos, retain, delay): &(String, QoS, bool, u32)) -> WillRequest {
-        self.last_number += 1;
-        let number = self.last_number;
-        let payload = payload_of(number, 0);
-        let v5 = self.parties[who].client.version == ProtocolVersion::V5;
-        self.oracle.introduce(Message {
-            number,
-            origin: who,
-            is_will: true,
-            topic: topic.clone(),
-            payload: payload.clone(),
-            qos: *qos,
-            retain: *retain,
-            expiry: None,
-            tagged: false,
-        });
-        WillRequest {
-            number,
-            topic: topic.clone(),
-            payload,
-            qos: *qos,
-            retain: *retain,
-            delay: if v5 { *delay } else { 0 },
-        }
-    }
-
-    /// A client gives up its connection without a word: what is on its way to the broker may arrive or not.
-    pub fn lose(&mut self, who: usize) {
-        let Some(link) = self.parties[who].link.and_then(|link| self.links.get_mut(&link)) else {
-            return;
-        };
-        // A CONNECT arrives, so that the client knows what became of its Session.
-        let least = usize::from(matches!(link.to_broker.front(), Some(Request::Connect(_))));
-        let most = link.to_broker.len();
-        let kept = least + self.rng.below(most - least + 1);
-        link.to_broker.truncate(kept);
-        link.to_broker.push_back(Request::End);
-        self.abandon(who);
-    }
-
-    /// A client says good-bye.
-    pub fn disconnect(&mut self, who: usize, with_will: bool, session_expiry_interval: Option<u32>) {
-        let Party { client, link } = &mut self.parties[who];
-        let Some(link) = link
-            .filter(|_| client.connected)
-            .and_then(|link| self.links.get_mut(&link))
-        else {
-            return;
-        };
-        let v5 = client.version == ProtocolVersion::V5;
-        // A Session that was to end with its connection cannot be made to last (section 3.14.2.2.2).
-        let may_change = v5 && link.connect.session_expiry_interval > 0;
-        link.to_broker.push_back(Request::Disconnect {
-            reason_code: if with_will && v5 {
-                ReasonCode::DisconnectWithWillMessage
-            } else {
-                ReasonCode::Success
-            },
-            session_expiry_interval: session_expiry_interval.filter(|_| may_change),
-        });
-        self.abandon(who);
-    }
-
-    /// A client no longer looks at its connection.
-    fn abandon(&mut self, who: usize) {
-        let Party { client, link } = &mut self.parties[who];
-        client.leave();
-        if let Some(id) = link.take() {
-            if let Some(link) = self.links.get_mut(&id) {
-                link.to_client.clear();
+            if log.lines.len() >= log.max {
+                log.lines.pop_front();
             }
-            self.reap(id);
+            log.lines.push_back(format!("{step} ({at} ms): {}", line()));
         }
-    }
-
-    /// Forgets a connection that nobody looks at any more.
-    fn reap(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id) else { return };
-        if link.ended && self.parties[link.who].link != Some(id) {
-            self.links.remove(&id);
-            self.swapped.remove(&id);
-        }
-    }
-
-    /// A client subscribes.
-    pub fn subscribe(&mut self, who: usize, filters: &[(String, SubscriptionOptions)], subscription_id: Option<u32>) {
-        let client = &mut self.parties[who].client;
-        if !client.connected {
-            return;
-        }
-        let v5 = client.version == ProtocolVersion::V5;
-        let mut names = BTreeSet::new();
-        let mut filters: Vec<_> = filters
-            .iter()
-            .filter(|(name, _)| names.insert(name.clone()))
-            .cloned()
-            .collect();
-        for (name, options) in &mut filters {
-            if !v5 {
-                *options = SubscriptionOptions {
-                    qos: options.qos,
-                    ..SubscriptionOptions::default()
-                };
-            }
-            // [MQTT-3.8.3-4]
-            options.no_local &= !name.starts_with("$share/");
-        }
-        client.ask(true, filters.len(), |packet_id| Request::Subscribe {
-            packet_id,
-            subscription_id: subscription_id.filter(|_| v5),
-            filters,
-        });
-        self.carry(who);
-    }
-
-    /// A client unsubscribes.
-    pub fn unsubscribe(&mut self, who: usize, filters: &[String]) {
-        let client = &mut self.parties[who].client;
-        if client.connected {
-            client.ask(false, filters.len(), |packet_id| Request::Unsubscribe {
-                packet_id,
-                filters: filters.to_vec(),
-            });
-            self.carry(who);
-        }
-    }
-
-    /// A client publishes.
-    pub fn publish(&mut self, who: usize, plan: &PublishPlan) {
-        let client = &mut self.parties[who].client;
-        if !client.connected {
-            return;
-        }
-        self.last_number += 1;
-        let number = self.last_number;
-        let v5 = client.version == ProtocolVersion::V5;
-        let payload = if plan.empty {
-            String::new()
-        } else {
-            payload_of(number, plan.padding)
-        };
-        let message = Message {
-            number,
-            origin: who,
-            is_will: false,
-            topic: plan.topic.clone(),
-            payload: payload.clone(),
-            qos: plan.qos,
-            retain: plan.retain,
-            expiry: plan.expiry.filter(|_| v5),
-            tagged: plan.tagged && v5,
-        };
-        let publish = PublishRequest {
-            number,
-            dup: false,
-            qos: plan.qos,
-            retain: plan.retain,
-            topic: Some(plan.topic.clone()),
-            alias: None,
-            packet_id: None,
-            expiry: message.expiry,
-            tagged: message.tagged,
-            payload,
-        };
-        self.oracle.introduce(message);
-        client.publish(publish, plan.alias && v5);
-        self.carry(who);
-    }
-
-    /// A client keeps its acknowledgements to itself from now on, or no longer.
-    pub fn withhold(&mut self, who: usize, withholds: bool) {
-        self.parties[who].client.withholds = withholds;
-        if !withholds {
-            self.release(who, usize::MAX);
-        }
-    }
-
-    /// A client gives some of the acknowledgements that it kept to itself.
-    pub fn release(&mut self, who: usize, count: usize) {
-        self.parties[who].client.release(count);
-        self.carry(who);
     }
 
     /// A client's connection takes no more bytes, or takes all again.
@@ -463,7 +375,7 @@ impl World {
     pub fn congest(&mut self, who: usize, congested: bool) -> Verdict {
         let Some((id, link)) = self.parties[who]
             .link
-            .and_then(|id| Some((id, self.links.get_mut(&id)?)))
+            .and_then(|id| Some((id, self.links.get_mut(id)?)))
         else {
             return Ok(());
         };
@@ -481,13 +393,62 @@ impl World {
         self.tell(shard, input).map(drop)
     }
 
+    /// Memory outside of a shard's engine is scarce, or there is plenty again.
+    ///
+    /// # Errors
+    /// A check found a violation.
+    pub fn press(&mut self, shard: usize, full: bool) -> Verdict {
+        if full {
+            self.is_pressed = true;
+            self.oracle.press();
+        }
+        let level = if full { Level::Full } else { Level::Normal };
+        self.note_down(|| format!("shard {shard} is under pressure: {full}"));
+        self.tell(shard, Input::Pressure(level)).map(drop)
+    }
+
+    /// A shard has other limits from now on.
+    ///
+    /// # Errors
+    /// A check found a violation.
+    pub fn reload(&mut self, shard: usize, change: impl FnOnce(&mut EngineConfig)) -> Verdict {
+        let mut config = EngineConfig::clone(&self.config);
+        change(&mut config);
+        self.note_down(|| format!("shard {shard} has new limits"));
+        if config.queue_max < self.shards[shard].config.queue_max && self.stats().stored_messages > 0 {
+            self.marks.hit(Mark::ReloadBelow);
+        }
+        if config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX {
+            self.oracle.press();
+        }
+        if config.fanout_waiting_max < 100 {
+            self.oracle.expect_drops_in_line();
+        }
+        let config = Rc::new(config);
+        self.shards[shard].config = Rc::clone(&config);
+        self.tell(shard, Input::Reload(config)).map(drop)
+    }
+
+    /// Only these clients take part, a bit each.
+    pub const fn let_in(&mut self, present: u64) {
+        self.present = present;
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// Some of what could happen happens.
     ///
     /// # Errors
     /// A check found a violation.
     pub fn steps_of_chance(&mut self, count: usize) -> Verdict {
         for _ in 0..count {
-            self.step()?;
+            if !self.step()? {
+                break;
+            }
         }
         Ok(())
     }
@@ -507,13 +468,13 @@ impl World {
 
     fn keep_deadlines(&mut self, end: Instant) -> Verdict {
         loop {
-            let deadlines = self.shards.iter().filter_map(|shard| shard.engine.next_deadline());
+            let deadlines = self.shards.iter().filter_map(|shard| shard.deadline);
             let Some(next) = deadlines.min().filter(|next| *next <= end) else {
                 return Ok(());
             };
             self.move_clock(next.max(self.now.mono));
             for shard in 0..self.shards.len() {
-                if self.is_due(shard) {
+                if self.shards[shard].deadline.is_some_and(|due| due <= self.now.mono) {
                     self.tick(shard)?;
                 }
             }
@@ -531,11 +492,33 @@ impl World {
         self.oracle.time(self.now);
     }
 
-    /// What a client says enters its pipe.
-    fn carry(&mut self, who: usize) {
-        let Party { client, link } = &mut self.parties[who];
-        if let Some(link) = link.and_then(|link| self.links.get_mut(&link)) {
-            link.to_broker.append(&mut client.says);
+    /// Somebody sets the wall clock, by so many seconds.
+    pub fn set_wall(&mut self, seconds: i64) {
+        if seconds < 0 {
+            self.marks.hit(Mark::WallBack);
+        }
+        self.note_down(|| format!("the wall clock is set by {seconds} s"));
+        let millis = self.now.wall.as_millis().saturating_add_signed(seconds * 1_000);
+        self.now.wall = UnixMillis::from_millis(millis);
+        self.oracle.time(self.now);
+    }
+}
+
+impl Shard {
+    fn new(shard: ShardId, config: &Rc<EngineConfig>, seeds: [u64; 4]) -> Self {
+        Self {
+            engine: Engine::new(shard, Rc::clone(config), seeds),
+            config: Rc::clone(config),
+            tray: Effects::default(),
+            seen: Seen::default(),
+            mailbox: VecDeque::new(),
+            moving: Vec::new(),
+            logins: Vec::new(),
+            journal: Journal::default(),
+            slots: Vec::new(),
+            tenants: 0,
+            deadline: None,
+            wakes: 0,
         }
     }
 }

@@ -9,7 +9,9 @@ use crate::violation::{Verdict, ensure};
 
 /// What each connection waits for, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Answers(BTreeMap<(LinkId, Kind), VecDeque<u16>>);
+pub(crate) struct Answers(BTreeMap<LinkId, [VecDeque<u16>; KINDS]>);
+
+const KINDS: usize = 5;
 
 /// Kinds of answers; those of one kind do not overtake each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,12 +38,12 @@ impl Kind {
 impl Answers {
     /// A request was handled.
     pub(crate) fn due(&mut self, link: LinkId, kind: Kind, packet_id: u16) {
-        self.0.entry((link, kind)).or_default().push_back(packet_id);
+        self.0.entry(link).or_default()[kind as usize].push_back(packet_id);
     }
 
     /// An answer leaves.
     pub(crate) fn given(&mut self, link: LinkId, kind: Kind, packet_id: u16) -> Verdict {
-        let first = self.0.get_mut(&(link, kind)).and_then(VecDeque::pop_front);
+        let first = (self.0.get_mut(&link)).and_then(|due| due[kind as usize].pop_front());
         ensure(first == Some(packet_id), "I4", || {
             format!("{kind:?} {packet_id} leaves, and {first:?} is due")
         })
@@ -49,11 +51,17 @@ impl Answers {
 
     /// A connection is gone.
     pub(crate) fn forget(&mut self, link: LinkId) {
-        self.0.retain(|(of, _), _| *of != link);
+        self.0.remove(&link);
     }
 
     /// How many answers are due.
     pub(crate) fn waiting(&self) -> usize {
-        self.0.values().map(VecDeque::len).sum()
+        self.0.values().flatten().map(VecDeque::len).sum()
+    }
+
+    /// Whether a connection waits for PUBACK or PUBREC, and whether for SUBACK.
+    pub(crate) fn waiting_of(&self, link: LinkId) -> (bool, bool) {
+        let waits = |kind: Kind| self.0.get(&link).is_some_and(|due| !due[kind as usize].is_empty());
+        (waits(Kind::PubAck) || waits(Kind::PubRec), waits(Kind::SubAck))
     }
 }

@@ -7,11 +7,19 @@ use sol_engine::AckKind;
 
 use crate::oracle::{LinkId, SessionId};
 use crate::packet::Received;
-use crate::violation::{Verdict, ensure};
+use crate::violation::{Violation, ensure};
 
 /// The unfinished deliveries of all Sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(BTreeMap<SessionId, BTreeMap<u16, Flight>>);
+pub(crate) struct Flights(BTreeMap<SessionId, Outbound>);
+
+/// The unfinished deliveries of one Session.
+#[derive(Debug, Default)]
+struct Outbound {
+    flights: BTreeMap<u16, Flight>,
+    /// The identifier that was given out last.
+    last: u16,
+}
 
 /// A delivery from its PUBLISH to PUBACK or PUBCOMP.
 #[derive(Debug)]
@@ -22,6 +30,8 @@ struct Flight {
     link: LinkId,
     /// PUBREC has been handled.
     released: bool,
+    /// The connection that PUBREL was sent on last.
+    pubrel: Option<LinkId>,
 }
 
 /// The receiver's end of a delivery.
@@ -37,11 +47,12 @@ pub(crate) struct To {
 }
 
 impl Flights {
-    /// A PUBLISH leaves.
-    pub(crate) fn publish(&mut self, to: To, received: &Received) -> Verdict {
-        let flights = self.0.entry(to.session).or_default();
+    /// A PUBLISH leaves. Whether its identifier has come round.
+    pub(crate) fn publish(&mut self, to: To, received: &Received) -> Result<bool, Violation> {
+        let Outbound { flights, last } = self.0.entry(to.session).or_default();
         let Some(packet_id) = received.packet_id else {
-            return ensure(!received.dup, "I3", || format!("DUP at QoS 0: {received:?}"));
+            ensure(!received.dup, "I3", || format!("DUP at QoS 0: {received:?}"))?;
+            return Ok(false);
         };
         let known = flights.get(&packet_id);
         if received.dup {
@@ -68,24 +79,36 @@ impl Flights {
             qos: received.qos,
             link: to.link,
             released: false,
+            pubrel: None,
         };
         flights.insert(packet_id, flight);
         let count = flights.values().filter(|flight| flight.link == to.link).count();
         ensure(count <= to.quota, "I7", || {
             format!("{count} in flight, and Receive Maximum {}", to.quota)
-        })
+        })?;
+        let before = std::mem::replace(last, packet_id);
+        Ok(before > packet_id && before - packet_id > u16::MAX / 2)
     }
 
-    /// A PUBREL leaves.
-    pub(crate) fn pubrel(&mut self, session: SessionId, packet_id: u16, found: bool) -> Verdict {
-        let flight = self.0.get(&session).and_then(|flights| flights.get(&packet_id));
-        let right = !found || flight.is_some_and(|flight| flight.released);
-        ensure(right, "I7", || format!("PUBREL {packet_id} of {flight:?}"))
+    /// A PUBREL leaves. Whether it did before on another connection.
+    pub(crate) fn pubrel(
+        &mut self,
+        session: SessionId,
+        link: LinkId,
+        packet_id: u16,
+        found: bool,
+    ) -> Result<bool, Violation> {
+        let outbound = self.0.get_mut(&session);
+        let flight = outbound.and_then(|outbound| outbound.flights.get_mut(&packet_id));
+        let right = !found || flight.as_ref().is_some_and(|flight| flight.released);
+        ensure(right, "I7", || format!("PUBREL {packet_id} of {flight:?}"))?;
+        let before = flight.and_then(|flight| flight.pubrel.replace(link));
+        Ok(before.is_some_and(|before| before != link))
     }
 
     /// A client's acknowledgement is handled.
     pub(crate) fn acknowledged(&mut self, session: SessionId, kind: AckKind, packet_id: u16) {
-        let flights = self.0.entry(session).or_default();
+        let flights = &mut self.0.entry(session).or_default().flights;
         let Some(flight) = flights.get_mut(&packet_id) else {
             return;
         };
@@ -100,13 +123,34 @@ impl Flights {
     /// How many deliveries have not ended, of Sessions that `packet_max` knows a Maximum Packet Size of and no larger than
     /// that.
     pub(crate) fn unfinished(&self, packet_max: impl Fn(SessionId) -> Option<usize>) -> usize {
-        let unfinished = |(&id, flights): (&SessionId, &BTreeMap<u16, Flight>)| {
+        let unfinished = |(&id, outbound): (&SessionId, &Outbound)| {
             let max = packet_max(id).unwrap_or_default();
-            flights
+            (outbound.flights)
                 .values()
                 .filter(|flight| flight.payload.len() + 96 <= max)
                 .count()
         };
         self.0.iter().map(unfinished).sum()
+    }
+
+    /// Whether a connection has QoS 1 in flight, and whether a PUBREL.
+    pub(crate) fn state_of(&self, session: SessionId, link: LinkId) -> (bool, bool) {
+        let flights = || {
+            self.0
+                .get(&session)
+                .into_iter()
+                .flat_map(|outbound| outbound.flights.values())
+        };
+        let here = || flights().filter(|flight| flight.link == link);
+        let released = here().any(|flight| flight.released);
+        (here().any(|flight| flight.qos == QoS::AtLeastOnce), released)
+    }
+
+    /// Everything is at rest: forgets Sessions that are none any more, and deliveries that ended with their connection.
+    pub(crate) fn forget(&mut self, is_there: impl Fn(SessionId) -> bool) {
+        self.0.retain(|&id, _| is_there(id));
+        for outbound in self.0.values_mut() {
+            outbound.flights.clear();
+        }
     }
 }

@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 
 use sol_codec::QoS;
 
-use super::{LinkId, Number, Oracle, Rest, SessionId, matches};
+use super::topics::FilterId;
+use super::{LinkId, Number, Oracle, Rest, SessionId};
 use crate::violation::{Verdict, Violation, ensure};
 
 /// One member of a Shared Subscription must get a message.
 #[derive(Debug)]
 pub(super) struct GroupDebt {
     number: Number,
-    share: String,
-    filter: String,
+    filter: FilterId,
 }
 
 /// A Subscription must get the retained messages of its topics, while its connection stands.
 #[derive(Debug)]
 pub(super) struct ReplayDebt {
     pub(super) link: LinkId,
+    pub(super) session: SessionId,
     pub(super) subscription: usize,
 }
 
@@ -31,68 +32,58 @@ impl Oracle {
         if known || life.refused || life.doubtful {
             return;
         }
-        let sure: Vec<SessionId> = (self.current.values().copied())
-            .filter(|&id| self.session(id).is_sure(self.now))
-            .collect();
-        for &id in &sure {
-            let due = self.owed_qos(id, number).is_some_and(|qos| qos > QoS::AtMostOnce);
-            if due && !self.session(id).copies.contains_key(&number) {
+        for id in self.surely_subscribed(number) {
+            let session = self.session(id);
+            let due = session.is_sure(self.now) && !session.copies.contains_key(&number);
+            if due && self.owed_qos(id, number).is_some_and(|qos| qos > QoS::AtMostOnce) {
                 self.session_mut(id).owed.insert(number);
             }
         }
-        self.owe_groups(number, &sure);
+        self.owe_groups(number);
     }
 
-    fn owe_groups(&mut self, number: Number, sure: &[SessionId]) {
+    fn owe_groups(&mut self, number: Number) {
         let (message, life) = (self.message(number), self.life(number));
-        let standing: BTreeSet<(String, String)> = (self.subscriptions.iter())
-            .filter(|s| sure.contains(&s.session) && s.stands_since(life.last) && matches(&s.filter, &message.topic))
-            .filter_map(|s| Some((s.share.clone()?, s.filter.clone())))
-            .collect();
-        let served = self.sessions.iter().any(|session| session.copies.contains_key(&number));
-        let is_due = |(share, filter): &(String, String)| {
-            // A member that left may have taken it along, and nobody can tell which empty message some member got.
-            let is_sure = |s: usize| {
-                let s = &self.subscriptions[s];
+        // Nobody can tell which empty message some member got.
+        if message.payload.is_empty() || !life.holders.is_empty() {
+            return;
+        }
+        let stands = |&(id, n): &(SessionId, usize)| {
+            let session = self.session(id);
+            session.subscriptions[n].stands_since(life.last) && session.is_sure(self.now)
+        };
+        let mut debts = Vec::new();
+        for filter in self.topics.matching(life.topic) {
+            let group = self.topics.filter(filter);
+            if group.share.is_none() || !group.subscriptions.iter().any(stands) {
+                continue;
+            }
+            // A member that left may have taken it along.
+            let is_sure = |(id, n): (SessionId, usize)| {
+                let s = &self.session(id).subscriptions[n];
                 s.ending.is_none() && s.options.qos.min(message.qos) > QoS::AtMostOnce
             };
-            !served && !message.payload.is_empty() && self.members(share, filter, number).all(is_sure)
-        };
-        let due = standing.into_iter().filter(is_due);
-        let debts: Vec<_> = due.map(|(share, filter)| GroupDebt { number, share, filter }).collect();
+            if self.members(filter, number).all(is_sure) {
+                debts.push(GroupDebt { number, filter });
+            }
+        }
         self.group_debts.extend(debts);
     }
 
     /// Subscriptions of a group that may have existed since a message was published.
-    pub(super) fn members<'a>(
-        &'a self,
-        share: &'a str,
-        filter: &'a str,
-        number: Number,
-    ) -> impl Iterator<Item = usize> + 'a {
+    pub(super) fn members(&self, filter: FilterId, number: Number) -> impl Iterator<Item = (SessionId, usize)> {
         let first = self.life(number).first;
-        self.subscriptions.iter().enumerate().filter_map(move |(n, s)| {
-            let is_member = s.share.as_deref() == Some(share) && s.filter == filter;
-            (is_member && s.ended.is_none_or(|ended| ended >= first)).then_some(n)
-        })
+        let members = self.topics.filter(filter).subscriptions.iter().copied();
+        members.filter(move |&(id, n)| self.session(id).subscriptions[n].may_stand_since(first))
     }
 
     /// A copy came that no Subscription of the Session's own explains: some group's member has got its message.
     pub(super) fn serve_group(&mut self, session: SessionId, number: Number) {
-        let members = |debt: &GroupDebt| -> BTreeSet<SessionId> {
-            let members = self.members(&debt.share, &debt.filter, debt.number);
-            members.map(|s| self.subscriptions[s].session).collect()
-        };
-        let debts = self
-            .group_debts
-            .iter()
-            .enumerate()
-            .filter(|(_, debt)| debt.number == number);
-        let served = debts
-            .map(|(n, debt)| (n, members(debt)))
-            .filter(|(_, members)| members.contains(&session))
+        let served = (self.group_debts.iter().enumerate())
+            .filter(|(_, debt)| debt.number == number)
+            .filter(|(_, debt)| self.members(debt.filter, number).any(|(id, _)| id == session))
             // Others may serve the one with more members.
-            .min_by_key(|(_, members)| members.len())
+            .min_by_key(|(_, debt)| self.members(debt.filter, number).count())
             .map(|(n, _)| n);
         if let Some(served) = served {
             self.group_debts.remove(served);
@@ -100,10 +91,10 @@ impl Oracle {
     }
 
     /// A Session may forget what came by a filter and has not begun to be sent, unless another Subscription wants it.
-    pub(super) fn forgive_filter(&mut self, session: SessionId, filter: &str) {
+    pub(super) fn forgive_filter(&mut self, session: SessionId, filter: FilterId) {
         let forgiven: Vec<Number> = (self.session(session).owed.iter().copied())
             .filter(|&number| {
-                matches(filter, &self.message(number).topic)
+                self.topics.matches(filter, self.life(number).topic)
                     && self.owed_qos(session, number).is_none_or(|qos| qos == QoS::AtMostOnce)
             })
             .collect();
@@ -113,24 +104,22 @@ impl Oracle {
     }
 
     /// A member leaves a group.
-    pub(super) fn forgive_group(&mut self, share: &str, filter: &str) {
-        self.group_debts
-            .retain(|debt| debt.share != share || debt.filter != filter);
+    pub(super) fn forgive_group(&mut self, filter: FilterId) {
+        self.group_debts.retain(|debt| debt.filter != filter);
     }
 
     /// A Session ends, and with it the QoS 2 messages that its groups have begun to send it [MQTT-4.8.2-5].
     pub(super) fn forgive_groups_of(&mut self, session: SessionId) {
-        let groups: Vec<(String, String)> = (self.subscriptions.iter())
-            .filter(|s| s.session == session)
-            .filter_map(|s| Some((s.share.clone()?, s.filter.clone())))
-            .collect();
-        let messages = &self.messages;
-        self.group_debts.retain(|debt| {
-            let exactly = messages[&debt.number].0.qos == QoS::ExactlyOnce;
-            !exactly
-                || !groups
-                    .iter()
-                    .any(|(share, filter)| *share == debt.share && *filter == debt.filter)
+        let Self {
+            sessions,
+            messages,
+            group_debts,
+            ..
+        } = self;
+        let of_session = &sessions[session].subscriptions;
+        group_debts.retain(|debt| {
+            let exactly = messages.get(debt.number).message.qos == QoS::ExactlyOnce;
+            !exactly || !of_session.iter().any(|s| s.filter == debt.filter)
         });
     }
 
@@ -149,7 +138,7 @@ impl Oracle {
         }
         self.collect_groups(&ready);
         self.collect_replays(&ready)?;
-        ensure(self.missing.len() as u64 <= rest.dropped, "I1", || {
+        ensure(self.missed + self.missing.len() as u64 <= rest.dropped, "I1", || {
             format!(
                 "{} were dropped, and these did not come: {:?}",
                 rest.dropped, self.missing
@@ -182,7 +171,7 @@ impl Oracle {
 
     /// Whether one of those that cannot be told apart was this one.
     fn take_unnamed(&mut self, id: SessionId, number: Number) -> bool {
-        let topic = self.message(number).topic.clone();
+        let topic = self.life(number).topic;
         if !self.is_unnamed(id, number) {
             return false;
         }
@@ -219,14 +208,14 @@ impl Oracle {
     fn collect_groups(&mut self, ready: &[SessionId]) {
         let mut kept = Vec::new();
         for debt in std::mem::take(&mut self.group_debts) {
-            let members: BTreeSet<SessionId> = (self.members(&debt.share, &debt.filter, debt.number))
-                .map(|s| self.subscriptions[s].session)
-                .collect();
-            let is_over = |id: SessionId| self.session(id).ended.is_some();
-            if !members.iter().all(|&id| is_over(id) || ready.contains(&id)) {
+            let is_settled = |(id, _)| self.session(id).ended.is_some() || ready.contains(&id);
+            let excused = |(id, _)| self.is_excused(id, debt.number);
+            if !self.members(debt.filter, debt.number).all(is_settled) {
                 kept.push(debt);
-            } else if !members.iter().any(|&id| self.is_excused(id, debt.number)) && !self.may_be_served(&debt) {
-                self.missing.push(format!("{} to {}", debt.number, debt.filter));
+            } else if !self.members(debt.filter, debt.number).any(excused) && !self.may_be_served(&debt) {
+                let filter = self.topics.filter(debt.filter);
+                self.missing
+                    .push(format!("{} to a group of {}", debt.number, filter.plain));
             }
         }
         self.group_debts = kept;
@@ -235,31 +224,30 @@ impl Oracle {
     /// Whether a member may have got a message although nothing shows it: at QoS 0 after another one had lost it, or as
     /// the copy that was taken for that of a Subscription of its own.
     fn may_be_served(&self, debt: &GroupDebt) -> bool {
-        let mut members = self.members(&debt.share, &debt.filter, debt.number);
-        members.any(|s| {
-            let member = &self.subscriptions[s];
-            let copies = &self.session(member.session).copies;
-            member.options.qos == QoS::AtMostOnce || copies.contains_key(&debt.number)
+        self.members(debt.filter, debt.number).any(|(id, n)| {
+            let session = self.session(id);
+            session.subscriptions[n].options.qos == QoS::AtMostOnce || session.copies.contains_key(&debt.number)
         })
     }
 
     fn collect_replays(&mut self, ready: &[SessionId]) -> Verdict {
         for debt in std::mem::take(&mut self.replay_debts) {
-            let s = &self.subscriptions[debt.subscription];
-            let session = self.session(s.session);
-            if session.link != Some(debt.link) || !ready.contains(&s.session) || !s.stands_since(self.at) {
+            let session = self.session(debt.session);
+            let s = &session.subscriptions[debt.subscription];
+            if session.link != Some(debt.link) || !ready.contains(&debt.session) || !s.stands_since(self.at) {
                 continue;
             }
-            for topic in self.retained.keys().filter(|topic| matches(&s.filter, topic)) {
+            for topic in (0..self.retained.len()).filter(|&topic| self.topics.matches(s.filter, topic)) {
                 let Some(number) = self.surely_retained_since(topic, s.asked) else {
                     continue;
                 };
                 let came = session.copies.get(&number).and_then(|copies| copies.replayed);
-                let due = !s.excludes(session.who, self.message(number)) && !self.is_excused(s.session, number);
+                let due = !s.excludes(session.who, self.message(number)) && !self.is_excused(debt.session, number);
                 ensure(!due || came.is_some_and(|at| at > s.asked), "I6", || {
+                    let filter = &self.topics.filter(s.filter).plain;
                     format!(
-                        "client {} subscribed to {} and did not get message {number}",
-                        session.who, s.filter
+                        "client {} subscribed to {filter} and did not get message {number}",
+                        session.who
                     )
                 })?;
             }
@@ -269,6 +257,7 @@ impl Oracle {
 
     /// Whether a message need not reach a Session: it has expired, or is too large for its client.
     fn is_excused(&self, id: SessionId, number: Number) -> bool {
-        self.life(number).may_have_expired(self.now) || self.message(number).len_max() > self.session(id).packet_max
+        self.life(number).may_have_expired(self.wall_max)
+            || self.message(number).len_max() > self.session(id).packet_max
     }
 }

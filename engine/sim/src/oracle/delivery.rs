@@ -1,13 +1,13 @@
 //! A message has arrived: may it, and is it as it must be?
 
-use std::collections::BTreeSet;
-
 use sol_codec::{ProtocolVersion, QoS};
 use sol_engine::Now;
 
-use super::session::Stream;
+use super::message::Told;
+use super::session::{Session, Stream};
 use super::subscriptions::Subscription;
-use super::{Number, Oracle, SessionId};
+use super::topics::FilterId;
+use super::{At, Number, Oracle, SessionId};
 use crate::packet::Received;
 use crate::violation::{Verdict, broken, ensure};
 
@@ -32,7 +32,7 @@ struct Causes {
     /// The Session has a Subscription of its own that matches.
     plain: bool,
     /// Shared Subscriptions that match and that it may be a member of.
-    groups: BTreeSet<(String, String)>,
+    groups: Vec<FilterId>,
     /// Such a Subscription explains QoS and RETAIN, too.
     live: bool,
     /// SUBSCRIBEs that may have it sent as a retained message.
@@ -71,11 +71,15 @@ impl Oracle {
         self.check_subscription_ids(number, &causes, arrival)?;
         self.check_expiry(number, arrival)?;
         let copies = self.session_mut(session).copies.entry(number).or_default();
+        let first = copies.all == 0;
         copies.all += 1;
         if causes.replay {
             copies.replayed = Some(at);
         } else {
             copies.live += 1;
+        }
+        if first {
+            self.life_mut(number).holders.push(session);
         }
         if !self.session_mut(session).owed.remove(&number) {
             self.serve_group(session, number);
@@ -95,8 +99,12 @@ impl Oracle {
     fn received_unnamed(&mut self, arrival: &Arrival<'_>) -> Verdict {
         let Arrival { session, received, .. } = arrival;
         let (mut may_be, mut count_max) = (false, 0);
-        for (&number, (message, life)) in &self.messages {
-            let like_it = message.payload == received.payload && received.topic.as_ref() == Some(&message.topic);
+        let topic = received.topic.as_deref().unwrap_or_default();
+        let topic = self.topics.topic(topic);
+        let empties = self.empties.get(topic).map_or(&[][..], |empties| empties);
+        for &number in empties {
+            let life = self.life(number);
+            let like_it = self.message(number).payload == received.payload;
             if like_it && life.is_published() && self.is_unnamed(*session, number) {
                 let causes = self.causes(*session, number, received);
                 may_be |= causes.live && self.expiry_fits(number, arrival);
@@ -108,7 +116,6 @@ impl Oracle {
         }
         let who = self.session(*session).who;
         ensure(may_be, "I5", || format!("client {who} gets {received:?}"))?;
-        let topic = received.topic.clone().unwrap_or_default();
         let unnamed = self.session_mut(*session).unnamed.entry(topic).or_default();
         unnamed.came += 1;
         ensure(unnamed.came <= count_max, "I3", || {
@@ -124,7 +131,7 @@ impl Oracle {
     }
 
     fn check_content(&self, number: Number, arrival: &Arrival<'_>) -> Verdict {
-        let Some((message, life)) = self.messages.get(&number) else {
+        let Some(Told { message, life }) = self.messages.find(number) else {
             return Err(broken("I5", format!("nobody has published {:?}", arrival.received)));
         };
         let rule = if message.is_will { "I10" } else { "I5" };
@@ -144,16 +151,22 @@ impl Oracle {
         let who = self.session(session).who;
         let mut causes = Causes::default();
         let (mut qos_fits, mut retain_fits) = (false, false);
-        for s in self.explanations(session, number) {
+        let subscriptions = &self.session(session).subscriptions;
+        for s in subscriptions {
+            let matches = self.topics.matches(s.filter, life.topic);
+            if !matches || !self.may_explain(s, subscriptions, life.first) {
+                continue;
+            }
             let same_qos = s.options.qos.min(message.qos) == received.qos;
             // A group's message may be given back and go to somebody who came later.
             let in_time = life.settled.is_none_or(|settled| s.asked < settled) || self.is_given_back(s, number);
-            if in_time && s.may_match(session, message, life.first) && !s.excludes(who, message) {
+            if in_time && !life.over && s.may_stand_since(life.first) && !s.excludes(who, message) {
                 qos_fits |= same_qos;
                 retain_fits |= received.retain == (message.retain && s.options.retain_as_published);
-                match &s.share {
-                    Some(share) => drop(causes.groups.insert((share.clone(), s.filter.clone()))),
-                    None => causes.plain = true,
+                if !s.is_shared() {
+                    causes.plain = true;
+                } else if !causes.groups.contains(&s.filter) {
+                    causes.groups.push(s.filter);
                 }
             }
             let was_retained = message.retain
@@ -168,29 +181,25 @@ impl Oracle {
         causes
     }
 
-    /// Subscriptions of a Session that may have to do with a message: those that may have existed since, and those that
-    /// one of them took the place of, whose retained messages may still be on their way.
-    fn explanations(&self, session: SessionId, number: Number) -> Vec<&Subscription> {
-        let (message, first) = (self.message(number), self.life(number).first);
-        let of_session = || self.subscriptions.iter().filter(|s| s.session == session);
-        let standing: Vec<&Subscription> = of_session().filter(|s| s.may_match(session, message, first)).collect();
-        let is_covered = |s: &Subscription| s.may_replay && standing.iter().any(|other| other.filter == s.filter);
-        of_session()
-            .filter(|s| s.may_match(session, message, first) || is_covered(s))
-            .collect()
+    /// Whether a Subscription that matches a message may have to do with it: it may have existed since, or one of the
+    /// same filter that took its place, and its retained messages may still be on their way.
+    fn may_explain(&self, s: &Subscription, of_session: &[Subscription], first: At) -> bool {
+        let takes_its_place = |other: &Subscription| other.plain == s.plain && other.may_stand_since(first);
+        s.may_stand_since(first) || s.may_replay && of_session.iter().any(takes_its_place)
     }
 
     /// Whether a message of a Shared Subscription may have been given back since it was published.
     fn is_given_back(&self, member: &Subscription, number: Number) -> bool {
-        let Some(share) = &member.share else { return false };
+        if !member.is_shared() {
+            return false;
+        }
         let first = self.life(number).first;
-        let is_lost = |s: usize| {
-            let s = &self.subscriptions[s];
-            let session = self.session(s.session);
+        self.members(member.filter, number).any(|(id, n)| {
+            let session = self.session(id);
             let left = session.left.iter().any(|&at| at > first);
-            left || session.may_be_over(self.now) || s.ending.is_some_and(|at| at > first)
-        };
-        self.members(share, &member.filter, number).any(is_lost)
+            let ending = session.subscriptions[n].ending;
+            left || session.may_be_over(self.now) || ending.is_some_and(|at| at > first)
+        })
     }
 
     /// Each Subscription explains one copy each time that the message is published [MQTT-4.3.2-1, -4.3.3-1].
@@ -213,23 +222,33 @@ impl Oracle {
     /// How many copies of a message may have been lost since with members of groups that it went to. A QoS 2 delivery
     /// stays where it has begun.
     fn losses(&self, number: Number) -> u32 {
-        let (message, first) = (self.message(number), self.life(number).first);
-        let shared = || {
-            let may_be = |s: &&Subscription| s.share.is_some() && s.may_match(s.session, message, first);
-            self.subscriptions.iter().filter(may_be)
-        };
-        if !shared().any(|s| s.options.qos.min(message.qos) == QoS::AtLeastOnce) {
+        let (message, life) = (self.message(number), self.life(number));
+        // Who is a member of two groups may lose a copy of each.
+        let mut members: Vec<(SessionId, FilterId)> = Vec::new();
+        let (mut at_least_once, mut endings) = (false, 0);
+        for filter in self.topics.matching(life.topic) {
+            if self.topics.filter(filter).share.is_none() {
+                continue;
+            }
+            for (id, n) in self.members(filter, number) {
+                let s = &self.session(id).subscriptions[n];
+                at_least_once |= s.options.qos.min(message.qos) == QoS::AtLeastOnce;
+                endings += usize::from(s.ending.is_some_and(|at| at > life.first));
+                if !members.contains(&(id, filter)) {
+                    members.push((id, filter));
+                }
+            }
+        }
+        if !at_least_once {
             return 0;
         }
-        // Who is a member of two groups may lose a copy of each.
-        let members: BTreeSet<_> = shared().map(|s| (s.session, &s.share, &s.filter)).collect();
-        let left = members.iter().flat_map(|(id, ..)| &self.session(*id).left);
-        let ended = shared().filter_map(|s| s.ending.as_ref());
-        let over = members
-            .iter()
-            .filter(|(id, ..)| self.session(*id).may_be_over(self.now));
-        let losses = left.chain(ended).filter(|&&at| at > first).count() + over.count();
-        losses as u32 * self.life(number).times
+        let lost = |&(id, _): &(SessionId, FilterId)| {
+            let session = self.session(id);
+            let left = session.left.iter().filter(|&&at| at > life.first).count();
+            left + usize::from(session.may_be_over(self.now))
+        };
+        let losses = endings + members.iter().map(lost).sum::<usize>();
+        losses as u32 * life.times
     }
 
     /// First deliveries come in the order of publishing, by publisher, topic and QoS [MQTT-4.6.0-5, -6]; and what is
@@ -237,7 +256,7 @@ impl Oracle {
     fn check_order(&mut self, number: Number, causes: &Causes, arrival: &Arrival<'_>) -> Verdict {
         let (message, life) = (self.message(number), self.life(number));
         let received = arrival.received;
-        let stream: Stream = (message.origin, message.topic.clone(), message.qos, received.qos);
+        let stream: Stream = (message.origin, life.topic, message.qos, received.qos);
         let (first, last, retain) = (life.first, life.again, message.retain);
         let session = self.session(arrival.session);
         let is_first = session.copies.get(&number).is_none_or(|copies| copies.live == 0);
@@ -247,11 +266,7 @@ impl Oracle {
             ensure(!late, "I4", || {
                 self.describe("comes after a later one", number, arrival)
             })?;
-            let latest = self
-                .session_mut(arrival.session)
-                .latest
-                .entry(stream.clone())
-                .or_default();
+            let latest = self.session_mut(arrival.session).latest.entry(stream).or_default();
             *latest = (*latest).max(first);
         } else if causes.replay && !causes.live && !received.dup {
             let late = overtaken(session.latest_retained.get(&stream));
@@ -276,21 +291,23 @@ impl Oracle {
         let (message, life) = (self.message(number), self.life(number));
         let ids = &arrival.received.subscription_ids;
         let session = arrival.session;
-        let who = self.session(session).who;
-        let possible: Vec<&Subscription> = (self.subscriptions.iter())
-            .filter(|s| s.may_match(session, message, life.first))
-            .collect();
-        let explanations = self.explanations(session, number);
-        let known = ids.iter().all(|id| explanations.iter().any(|s| s.id == Some(*id)));
-        ensure(known, "I5", || {
+        let Session { who, subscriptions, .. } = self.session(session);
+        let matches = |s: &&Subscription| self.topics.matches(s.filter, life.topic);
+        let explains = |s: &Subscription| self.may_explain(s, subscriptions, life.first);
+        let is_known = |id: &u32| {
+            let mut matching = subscriptions.iter().filter(matches);
+            matching.any(|s| s.id == Some(*id) && explains(s))
+        };
+        ensure(ids.iter().all(is_known), "I5", || {
             self.describe("has a strange Subscription Identifier", number, arrival)
         })?;
         if causes.replay || !causes.groups.is_empty() {
             return Ok(());
         }
-        let must_be = possible.iter().filter(|s| {
-            let alone = possible.iter().filter(|other| other.filter == s.filter).count() == 1;
-            alone && s.stands_since(life.first) && !s.excludes(who, message)
+        let possible = || subscriptions.iter().filter(|s| self.may_match(s, life));
+        let must_be = possible().filter(|s| {
+            let alone = possible().filter(|other| other.plain == s.plain).count() == 1;
+            alone && s.stands_since(life.first) && !s.excludes(*who, message)
         });
         let complete = must_be.filter_map(|s| s.id).all(|id| ids.contains(&id));
         ensure(complete, "I5", || {
@@ -324,21 +341,20 @@ impl Oracle {
 
     /// One member of each Shared Subscription gets it, and another one only if that one was lost [MQTT-4.8.2-4, -5].
     fn check_groups(&self, number: Number, arrival: &Arrival<'_>) -> Verdict {
-        let (message, life) = (self.message(number), self.life(number));
-        let matching: Vec<&Subscription> = (self.subscriptions.iter())
-            .filter(|s| s.share.is_some() && s.may_match(s.session, message, life.first))
-            .collect();
-        let groups: BTreeSet<_> = matching.iter().map(|s| (&s.share, &s.filter)).collect();
-        let plain = |id: SessionId| {
-            let is_plain = |s: &&Subscription| s.share.is_none() && s.may_match(id, message, life.first);
-            u32::from(self.subscriptions.iter().any(|s| is_plain(&s)))
-        };
-        let shared = |(id, session): (SessionId, &super::Session)| {
+        let life = self.life(number);
+        let (mut groups, mut count) = (0, 0);
+        for filter in self.topics.matching(life.topic) {
+            let is_group = self.topics.filter(filter).share.is_some();
+            groups += u32::from(is_group && self.members(filter, number).next().is_some());
+        }
+        for &id in &life.holders {
+            let session = self.session(id);
+            let is_plain = |s: &Subscription| !s.is_shared() && self.may_match(s, life);
+            let plain = u32::from(session.subscriptions.iter().any(is_plain));
             let copies = session.copies.get(&number).map_or(0, |copies| copies.live);
-            copies.saturating_sub(life.times * plain(id))
-        };
-        let count: u32 = self.sessions.iter().enumerate().map(shared).sum();
-        let max = life.times * groups.len() as u32 + self.losses(number);
+            count += copies.saturating_sub(life.times * plain);
+        }
+        let max = life.times * groups + self.losses(number);
         ensure(count <= max, "I5", || {
             self.describe("went to several members of a group", number, arrival)
         })

@@ -7,17 +7,14 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['#', '+']) {
         return false;
     }
-    let filter: Vec<&str> = filter.split('/').collect();
-    let topic: Vec<&str> = topic.split('/').collect();
-    levels_match(&filter, &topic)
-}
-
-fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
-    match (filter, topic) {
-        (["#"], _) | ([], []) => true,
-        (["+", filter @ ..], [_, topic @ ..]) => levels_match(filter, topic),
-        ([wanted, filter @ ..], [level, topic @ ..]) => wanted == level && levels_match(filter, topic),
-        _ => false,
+    let (mut filter, mut topic) = (filter.split('/'), topic.split('/'));
+    loop {
+        match (filter.next(), topic.next()) {
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
+            _ => return false,
+        }
     }
 }
 

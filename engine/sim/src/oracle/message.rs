@@ -1,9 +1,10 @@
 //! A message, and what is known of its way.
 
 use sol_codec::QoS;
-use sol_engine::{Now, UnixMillis};
+use sol_engine::UnixMillis;
 
-use super::At;
+use super::topics::TopicId;
+use super::{At, LinkId, SessionId};
 
 /// The name of a message: no two have the same.
 pub type Number = u32;
@@ -60,6 +61,16 @@ pub(super) struct Life {
     pub(super) replaced: Option<At>,
     /// When it expires, for each time that it was published.
     pub(super) expires: Vec<UnixMillis>,
+    /// The connection that it was published on last, but for Wills.
+    pub(super) link: Option<LinkId>,
+    /// It had expired, perhaps, when much was forgotten.
+    pub(super) had_expired: bool,
+    /// Its topic.
+    pub(super) topic: TopicId,
+    /// Sessions that have had a copy.
+    pub(super) holders: Vec<SessionId>,
+    /// It has come to all that it was to come to, and what comes now is retained.
+    pub(super) over: bool,
 }
 
 impl Life {
@@ -73,6 +84,7 @@ impl Life {
         }
         self.times += 1;
         (self.last, self.again) = (at, at);
+        self.doubtful = false;
         (self.settled, self.replaced) = (None, None);
     }
 
@@ -83,8 +95,64 @@ impl Life {
         (self.settled, self.replaced) = (None, None);
     }
 
-    /// Whether it may have expired by now.
-    pub(super) fn may_have_expired(&self, now: Now) -> bool {
-        self.expires.iter().any(|&at| at <= now.wall)
+    /// Whether it may have expired, where this is the latest that the wall clock has been.
+    pub(super) fn may_have_expired(&self, wall_max: UnixMillis) -> bool {
+        self.had_expired || self.expires.iter().any(|&at| at <= wall_max)
+    }
+}
+
+/// A message and its way.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) message: Message,
+    pub(super) life: Life,
+}
+
+/// All messages, by number. Those that are forgotten leave their place empty.
+#[derive(Debug, Default)]
+pub(super) struct Messages(Vec<Option<Box<Told>>>);
+
+impl Messages {
+    pub(super) fn insert(&mut self, message: Message, topic: TopicId) {
+        let number = message.number as usize;
+        if self.0.len() <= number {
+            self.0.resize_with(number + 1, || None);
+        }
+        let life = Life {
+            topic,
+            ..Life::default()
+        };
+        self.0[number] = Some(Box::new(Told { message, life }));
+    }
+
+    pub(super) fn find(&self, number: Number) -> Option<&Told> {
+        self.0.get(number as usize)?.as_deref()
+    }
+
+    pub(super) fn find_mut(&mut self, number: Number) -> Option<&mut Told> {
+        self.0.get_mut(number as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn get(&self, number: Number) -> &Told {
+        match self.find(number) {
+            Some(told) => told,
+            None => unreachable!("message {number} was introduced"),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, number: Number) -> &mut Told {
+        match self.find_mut(number) {
+            Some(told) => told,
+            None => unreachable!("message {number} was introduced"),
+        }
+    }
+
+    /// Forgets those that are not `kept`, which are in order.
+    pub(super) fn forget(&mut self, kept: &[Number]) {
+        for (number, told) in self.0.iter_mut().enumerate() {
+            if told.is_some() && kept.binary_search(&(number as Number)).is_err() {
+                *told = None;
+            }
+        }
     }
 }

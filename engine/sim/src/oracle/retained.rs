@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::message::Told;
+use super::topics::TopicId;
 use super::{At, Number, Oracle};
 use crate::violation::{Verdict, ensure};
 
@@ -12,20 +14,16 @@ impl Oracle {
         let life = self.life_mut(number);
         let settled = *life.settled.get_or_insert(at);
         let (origin, is_will, last, again) = {
-            let (message, life) = &self.messages[&number];
+            let Told { message, life } = self.messages.get(number);
             if !message.retain || life.refused || life.doubtful {
                 return;
             }
             (message.origin, message.is_will, life.last, life.again)
         };
-        let others = self
-            .retained
-            .get(&self.messages[&number].0.topic)
-            .cloned()
-            .unwrap_or_default();
+        let others = self.retained[self.life(number).topic].clone();
         let mut overtaken = false;
         for other in others.into_iter().filter(|&other| other != number) {
-            let (message, life) = &self.messages[&other];
+            let Told { message, life } = self.messages.get(other);
             let same_publisher = message.origin == origin && !message.is_will && !is_will;
             let certain = !life.refused && !life.doubtful;
             let before = life.settled.is_some_and(|settled| settled < last) || same_publisher && life.again < last;
@@ -42,20 +40,23 @@ impl Oracle {
     }
 
     /// What may be retained for a topic; an empty message, or one that has expired, stands for none.
-    fn candidates(&self, topic: &str) -> BTreeSet<Number> {
-        let published = self.retained.get(topic).into_iter().flatten().copied();
+    pub(super) fn candidates(&self, topic: TopicId) -> BTreeSet<Number> {
+        let published = self.retained[topic].iter().copied();
         published
             .filter(|&number| self.life(number).replaced.is_none())
             .collect()
     }
 
     /// The message that has surely been retained for a topic ever since, if there is one.
-    pub(super) fn surely_retained_since(&self, topic: &str, at: At) -> Option<Number> {
+    pub(super) fn surely_retained_since(&self, topic: TopicId, at: At) -> Option<Number> {
+        if self.may_lack_room() {
+            return None;
+        }
         let candidates = self.candidates(topic);
         let number = *candidates.first().filter(|_| candidates.len() == 1)?;
-        let (message, life) = &self.messages[&number];
+        let Told { message, life } = self.messages.get(number);
         let sure = life.settled.is_some_and(|settled| settled < at) && !life.refused && !life.doubtful;
-        (sure && !message.payload.is_empty() && !life.may_have_expired(self.now)).then_some(number)
+        (sure && !message.payload.is_empty() && !life.may_have_expired(self.wall_max)).then_some(number)
     }
 
     /// Everything is at rest and somebody looked at all that is retained: it is one of the outcomes that may be.
@@ -64,18 +65,26 @@ impl Oracle {
     /// It is none of them.
     pub fn retained_is(&mut self, seen: &BTreeMap<String, Number>) -> Verdict {
         let at = self.advance();
-        let topics: BTreeSet<String> = self.retained.keys().chain(seen.keys()).cloned().collect();
-        for topic in topics {
-            let candidates = self.candidates(&topic);
-            let is = seen.get(&topic).copied();
+        for name in seen.keys() {
+            self.topic(name);
+        }
+        for topic in 0..self.retained.len() {
+            let candidates = self.candidates(topic);
+            let name = self.topics.name(topic);
+            let is = seen.get(name).copied();
+            if candidates.is_empty() && is.is_none() {
+                continue;
+            }
             let is_unsure = |number: Number| {
                 let life = self.life(number);
                 life.refused || life.doubtful || life.settled.is_none()
             };
-            let may_be_none = candidates.iter().all(|&n| is_unsure(n)) || candidates.iter().any(|&n| self.is_none(n));
+            let may_be_none = self.may_lack_room()
+                || candidates.iter().all(|&n| is_unsure(n))
+                || candidates.iter().any(|&n| self.is_none(n));
             let right = is.map_or(may_be_none, |number| candidates.contains(&number));
             ensure(right, "I6", || {
-                format!("{topic} has message {is:?} retained, and may have {candidates:?}")
+                format!("{name} has message {is:?} retained, and may have {candidates:?}")
             })?;
             for other in candidates.into_iter().filter(|&number| Some(number) != is) {
                 // A Will whose time has just come may still be on its way.
@@ -90,6 +99,6 @@ impl Oracle {
     }
 
     fn is_none(&self, number: Number) -> bool {
-        self.message(number).payload.is_empty() || self.life(number).may_have_expired(self.now)
+        self.message(number).payload.is_empty() || self.life(number).may_have_expired(self.wall_max)
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use sol_codec::{ProtocolVersion, QoS};
 use sol_engine::{Instant, Now};
 
+use super::subscriptions::Subscription;
+use super::topics::TopicId;
 use super::{At, LinkId, Number};
 use crate::packet::ConnectRequest;
 
@@ -32,7 +34,7 @@ pub(super) struct Session {
     pub(super) ends: Option<Instant>,
     pub(super) ended: Option<At>,
     pub(super) will: Option<Number>,
-    will_delay: u32,
+    pub(super) will_delay: u32,
     will_due: Option<Instant>,
     /// When its connections ended.
     pub(super) left: Vec<At>,
@@ -40,13 +42,19 @@ pub(super) struct Session {
     pub(super) clogged: bool,
     /// The smallest Maximum Packet Size of its connections.
     pub(super) packet_max: usize,
+    /// That of the latest connection.
+    pub(super) packet_max_now: usize,
     /// Its client's publishes that wait for PUBACK or PUBREC.
     pub(super) unanswered: BTreeMap<u16, Number>,
     /// QoS 2 identifiers of its client that wait for PUBREL.
     pub(super) inbound: BTreeSet<u16>,
     pub(super) copies: BTreeMap<Number, Copies>,
     /// Messages that cannot be told apart, by topic.
-    pub(super) unnamed: BTreeMap<String, Unnamed>,
+    pub(super) unnamed: BTreeMap<TopicId, Unnamed>,
+    /// What it has subscribed to, in the order of asking.
+    pub(super) subscriptions: Vec<Subscription>,
+    /// It is or was a member of a Shared Subscription.
+    pub(super) lends: bool,
     /// What must come.
     pub(super) owed: BTreeSet<Number>,
     /// The latest publish of those that came, by publisher, topic, and QoS published and delivered.
@@ -59,7 +67,7 @@ pub(super) struct Session {
 }
 
 /// What comes in order: publisher, topic, and QoS published and delivered.
-pub(super) type Stream = (usize, String, QoS, QoS);
+pub(super) type Stream = (usize, TopicId, QoS, QoS);
 
 /// How often a message came.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,16 +107,43 @@ impl Session {
             left: Vec::new(),
             clogged: false,
             packet_max: usize::MAX,
+            packet_max_now: usize::MAX,
             unanswered: BTreeMap::new(),
             inbound: BTreeSet::new(),
             copies: BTreeMap::new(),
             unnamed: BTreeMap::new(),
+            subscriptions: Vec::new(),
+            lends: false,
             owed: BTreeSet::new(),
             latest: BTreeMap::new(),
             latest_retained: BTreeMap::new(),
             dropped: 0,
             missing: 0,
         }
+    }
+
+    /// A Session that has ended.
+    pub(super) fn over(who: usize, at: At) -> Self {
+        Self {
+            ended: Some(at),
+            ..Self::new(who)
+        }
+    }
+
+    /// Everything is at rest: what has ended or come is forgotten.
+    pub(super) fn forget(&mut self) {
+        self.subscriptions.retain(|s| s.ended.is_none());
+        for s in &mut self.subscriptions {
+            s.may_replay = false;
+        }
+        self.lends = self.subscriptions.iter().any(Subscription::is_shared);
+        self.packet_max = self.packet_max_now;
+        self.left.clear();
+        self.copies.clear();
+        self.unnamed.clear();
+        self.unanswered.clear();
+        self.latest.clear();
+        self.latest_retained.clear();
     }
 
     /// A client's CONNECT is its own now.
@@ -122,9 +157,8 @@ impl Session {
         self.will = will.map(|will| will.number);
         self.will_delay = will.map_or(0, |will| will.delay);
         self.will_due = None;
-        self.packet_max = self
-            .packet_max
-            .min(connect.maximum_packet_size.map_or(usize::MAX, |max| max as usize));
+        self.packet_max_now = connect.maximum_packet_size.map_or(usize::MAX, |max| max as usize);
+        self.packet_max = self.packet_max.min(self.packet_max_now);
     }
 
     pub(super) fn come_back(&mut self, late: bool) {
@@ -148,6 +182,7 @@ impl Session {
             will: self.will.take(),
             will_delay: self.will_delay,
             packet_max: self.packet_max,
+            packet_max_now: self.packet_max_now,
             clogged: self.clogged,
             ..Self::new(self.who)
         }

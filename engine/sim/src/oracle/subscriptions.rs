@@ -3,16 +3,18 @@
 use sol_codec::{QoS, ReasonCode, RetainHandling, SubscriptionOptions};
 
 use super::debts::ReplayDebt;
-use super::{At, LinkId, Message, Number, Oracle, SessionId, matches};
+use super::message::Life;
+use super::session::Session;
+use super::topics::FilterId;
+use super::{At, LinkId, Message, Number, Oracle, SessionId};
 use crate::violation::{Verdict, ensure};
 
 /// One filter of one SUBSCRIBE. Another one for the same filter is another of these, which takes its place.
 #[derive(Clone, Debug)]
 pub(super) struct Subscription {
-    pub(super) session: SessionId,
-    /// ShareName, of a Shared Subscription.
-    pub(super) share: Option<String>,
-    pub(super) filter: String,
+    pub(super) filter: FilterId,
+    /// The filter without its ShareName, which a Shared Subscription has.
+    pub(super) plain: FilterId,
     pub(super) options: SubscriptionOptions,
     pub(super) id: Option<u32>,
     /// The request whose answer is waited for: SUBSCRIBE, then UNSUBSCRIBE.
@@ -32,15 +34,14 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    fn is_for(&self, session: SessionId, share: Option<&str>, filter: &str) -> bool {
-        self.session == session && self.share.as_deref() == share && self.filter == filter
+    /// Whether it is a Shared Subscription.
+    pub(super) const fn is_shared(&self) -> bool {
+        self.filter != self.plain
     }
 
-    /// Whether it may have existed at some moment since `first`, and matches.
-    pub(super) fn may_match(&self, session: SessionId, message: &Message, first: At) -> bool {
-        self.session == session
-            && self.ended.is_none_or(|ended| ended >= first)
-            && matches(&self.filter, &message.topic)
+    /// Whether it may have existed at some moment since `first`.
+    pub(super) fn may_stand_since(&self, first: At) -> bool {
+        self.ended.is_none_or(|ended| ended >= first)
     }
 
     /// Whether it surely existed at that moment and does still, or one that took its place.
@@ -52,12 +53,6 @@ impl Subscription {
     pub(super) fn excludes(&self, who: usize, message: &Message) -> bool {
         self.options.no_local && message.origin == who
     }
-}
-
-/// ShareName and Topic Filter.
-pub(super) fn parts(filter: &str) -> (Option<&str>, &str) {
-    let shared = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
-    shared.map_or((None, filter), |(share, filter)| (Some(share), filter))
 }
 
 impl Oracle {
@@ -72,19 +67,29 @@ impl Oracle {
         let at = self.advance();
         let Some(session) = self.session_of(link) else { return };
         for (place, (text, options)) in filters.iter().enumerate() {
-            let (share, filter) = parts(text);
-            let same = || self.subscriptions.iter().filter(|s| s.is_for(session, share, filter));
+            let filter = self.topics.filter_id(text);
+            let plain = match &self.topics.filter(filter).share {
+                None => filter,
+                Some(_) => {
+                    let plain = self.topics.filter(filter).plain.clone();
+                    self.topics.filter_id(&plain)
+                }
+            };
+            self.sessions[session].lends |= filter != plain;
+            let of_session = &mut self.sessions[session].subscriptions;
+            let same = || of_session.iter().filter(|s| s.filter == filter);
             let (may_be, is) = (same().any(|s| s.ended.is_none()), same().any(|s| s.stands_since(at)));
             let (may_replay, must_replay) = match options.retain_handling {
-                _ if share.is_some() => (false, false),
+                _ if filter != plain => (false, false),
                 RetainHandling::SendAtSubscribe => (true, true),
                 RetainHandling::SendIfNew => (!is, !may_be),
                 RetainHandling::DoNotSend => (false, false),
             };
-            self.subscriptions.push(Subscription {
-                session,
-                share: share.map(str::to_owned),
-                filter: filter.to_owned(),
+            let subscriptions = &mut self.topics.filter_mut(filter).subscriptions;
+            subscriptions.push((session, of_session.len()));
+            of_session.push(Subscription {
+                filter,
+                plain,
                 options: *options,
                 id,
                 request: (link, packet_id),
@@ -103,11 +108,7 @@ impl Oracle {
     /// member of a Shared Subscription, or may be another one.
     #[must_use]
     pub fn may_lend(&self, session: SessionId) -> bool {
-        self.session(session).blurred
-            || self
-                .subscriptions
-                .iter()
-                .any(|s| s.session == session && s.share.is_some())
+        self.session(session).blurred || self.session(session).lends
     }
 
     /// A SUBACK leaves.
@@ -116,27 +117,34 @@ impl Oracle {
         let Some(session) = self.session_of(link) else {
             return Ok(());
         };
-        let granted: Vec<usize> = (0..self.subscriptions.len())
-            .filter(|&n| {
-                let s = &self.subscriptions[n];
-                s.request == (link, packet_id) && s.granted.is_none() && s.ended.is_none()
-            })
-            .collect();
-        for n in granted {
-            let asked = self.subscriptions[n].clone();
-            let code = codes.get(asked.place).copied();
-            let fits = code == Some(ReasonCode::granted(asked.options.qos));
-            ensure(fits, "I12", || {
-                format!("{} at {:?} is answered {code:?}", asked.filter, asked.options.qos)
-            })?;
-            for s in self.subscriptions[..n].iter_mut() {
-                if s.is_for(session, asked.share.as_deref(), &asked.filter) {
-                    s.ended.get_or_insert(at);
-                }
+        let lacks_room = self.may_lack_room();
+        let of_session = &mut self.sessions[session].subscriptions;
+        for n in 0..of_session.len() {
+            let s = &of_session[n];
+            if s.request != (link, packet_id) || s.granted.is_some() || s.ended.is_some() {
+                continue;
             }
-            self.subscriptions[n].granted = Some(at);
-            if asked.must_replay {
-                self.replay_debts.push(ReplayDebt { link, subscription: n });
+            let (filter, must_replay) = (s.filter, s.must_replay);
+            let code = codes.get(s.place).copied();
+            if lacks_room && code.is_some_and(ReasonCode::is_error) {
+                of_session[n].ended = Some(at);
+                continue;
+            }
+            let fits = code == Some(ReasonCode::granted(s.options.qos));
+            ensure(fits, "I12", || {
+                let text = &self.topics.filter(filter).plain;
+                format!("{text} at {:?} is answered {code:?}", s.options.qos)
+            })?;
+            for s in of_session[..n].iter_mut().filter(|s| s.filter == filter) {
+                s.ended.get_or_insert(at);
+            }
+            of_session[n].granted = Some(at);
+            if must_replay {
+                self.replay_debts.push(ReplayDebt {
+                    link,
+                    session,
+                    subscription: n,
+                });
             }
         }
         Ok(())
@@ -147,16 +155,16 @@ impl Oracle {
         let at = self.advance();
         let Some(session) = self.session_of(link) else { return };
         for text in filters {
-            let (share, filter) = parts(text);
-            for s in &mut self.subscriptions {
-                if s.is_for(session, share, filter) && s.ended.is_none() {
+            let filter = self.topics.filter_id(text);
+            for s in &mut self.sessions[session].subscriptions {
+                if s.filter == filter && s.ended.is_none() {
                     s.ending.get_or_insert(at);
                     s.request = (link, packet_id);
                 }
             }
             self.forgive_filter(session, filter);
-            if let Some(share) = share {
-                self.forgive_group(share, filter);
+            if self.topics.filter(filter).share.is_some() {
+                self.forgive_group(filter);
             }
         }
     }
@@ -164,7 +172,8 @@ impl Oracle {
     /// An UNSUBACK leaves.
     pub fn unsuback(&mut self, link: LinkId, packet_id: u16) {
         let at = self.advance();
-        for s in &mut self.subscriptions {
+        let Some(session) = self.session_of(link) else { return };
+        for s in &mut self.sessions[session].subscriptions {
             if s.request == (link, packet_id) && s.ending.is_some() {
                 s.ended.get_or_insert(at);
             }
@@ -175,63 +184,85 @@ impl Oracle {
     pub(super) fn forgive_session(&mut self, session: SessionId) {
         self.session_mut(session).owed.clear();
         self.forgive_groups_of(session);
-        for s in self.subscriptions.iter_mut().filter(|s| s.session == session) {
+        for s in &mut self.sessions[session].subscriptions {
             s.granted = None;
         }
     }
 
     pub(super) fn end_subscriptions_of(&mut self, session: SessionId, at: At) {
-        for s in &mut self.subscriptions {
-            if s.session == session {
-                s.ending.get_or_insert(at);
-                s.ended.get_or_insert(at);
-            }
+        for s in &mut self.sessions[session].subscriptions {
+            s.ending.get_or_insert(at);
+            s.ended.get_or_insert(at);
         }
     }
 
     /// Everything is at rest: what was unsubscribed is gone though its answer was lost, and so is what was replaced.
     pub(super) fn close_subscriptions(&mut self) {
         let at = self.at;
-        for n in 0..self.subscriptions.len() {
-            let s = &self.subscriptions[n];
-            if s.ended.is_some() {
-                continue;
-            }
-            let later = &self.subscriptions[n + 1..];
-            let replaced = later
-                .iter()
-                .any(|later| later.is_for(s.session, s.share.as_deref(), &s.filter) && later.ended.is_none());
-            if s.ending.is_some() || replaced && s.granted.is_none() {
-                self.subscriptions[n].ended = Some(at);
+        for &id in self.current.values() {
+            let of_session = &mut self.sessions[id].subscriptions;
+            for n in 0..of_session.len() {
+                let s = &of_session[n];
+                if s.ended.is_some() {
+                    continue;
+                }
+                let mut later = of_session[n + 1..].iter();
+                let replaced = later.any(|later| later.filter == s.filter && later.ended.is_none());
+                if s.ending.is_some() || replaced && s.granted.is_none() {
+                    of_session[n].ended = Some(at);
+                }
             }
         }
+    }
+
+    /// Whether a Subscription may have existed at some moment since a message was published, and matches it.
+    pub(super) fn may_match(&self, s: &Subscription, life: &Life) -> bool {
+        s.may_stand_since(life.first) && self.topics.matches(s.filter, life.topic)
     }
 
     /// The QoS that a Session is surely owed a message with, by one Subscription or several that are not shared.
     /// `None`: by none.
     pub(super) fn owed_qos(&self, session: SessionId, number: Number) -> Option<QoS> {
         let (message, life) = (self.message(number), self.life(number));
-        let who = self.session(session).who;
-        let plain = |s: &&Subscription| s.share.is_none() && s.may_match(session, message, life.first);
-        let of_session: Vec<&Subscription> = self.subscriptions.iter().filter(plain).collect();
-        let standing = of_session.iter().filter(|s| s.stands_since(life.last));
-        let worst = |standing: &&Subscription| {
-            let same = of_session.iter().filter(|s| s.filter == standing.filter);
-            let excluded = same.clone().any(|s| s.excludes(who, message));
-            if excluded {
+        let Session { who, subscriptions, .. } = self.session(session);
+        let plain = || {
+            subscriptions
+                .iter()
+                .filter(|s| !s.is_shared() && self.may_match(s, life))
+        };
+        let standing = plain().filter(|s| s.stands_since(life.last));
+        let worst = |standing: &Subscription| {
+            let same = || plain().filter(|s| s.filter == standing.filter);
+            if same().any(|s| s.excludes(*who, message)) {
                 None
             } else {
-                same.map(|s| s.options.qos.min(message.qos)).min()
+                same().map(|s| s.options.qos.min(message.qos)).min()
             }
         };
         standing.filter_map(worst).max()
     }
 
+    /// Sessions that may have a Subscription of their own, not shared, which stood when a message was published.
+    pub(super) fn surely_subscribed(&self, number: Number) -> Vec<SessionId> {
+        let life = self.life(number);
+        let mut sessions = Vec::new();
+        for filter in self.topics.matching(life.topic) {
+            let filter = self.topics.filter(filter);
+            for &(id, n) in filter.subscriptions.iter().filter(|_| filter.share.is_none()) {
+                let session = self.session(id);
+                if session.ended.is_none() && session.subscriptions[n].stands_since(life.last) {
+                    sessions.push(id);
+                }
+            }
+        }
+        sessions.sort_unstable();
+        sessions.dedup();
+        sessions
+    }
+
     /// Whether a Subscription of somebody surely stood when a message was published, and does still.
     pub(super) fn somebody_surely_matches(&self, number: Number) -> bool {
-        self.current
-            .values()
-            .filter(|&&id| self.session(id).is_sure(self.now))
-            .any(|&id| self.owed_qos(id, number).is_some())
+        let mut subscribed = self.surely_subscribed(number).into_iter();
+        subscribed.any(|id| self.session(id).is_sure(self.now) && self.owed_qos(id, number).is_some())
     }
 }

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use sol_engine::Stats;
+use sol_engine::{Stats, Unrest};
 
 use super::{ConnectPlan, PublishPlan, World};
+use crate::marks::Mark;
 use crate::oracle::Rest;
 use crate::violation::{Verdict, broken, ensure};
 
 /// Steps within which everything must come to rest.
 const STEPS_MAX: usize = 1_000_000;
+/// How often a client tries to come back.
+const RETURNS_MAX: usize = 16;
 
 impl World {
     /// Lets happen all that can, and holds what has come against what was owed.
@@ -36,7 +39,7 @@ impl World {
     /// Whether a client has taken all that was sent to it, and said so.
     fn is_ready(&self, who: usize) -> bool {
         let party = &self.parties[who];
-        let link = party.link.and_then(|link| self.links.get(&link));
+        let link = party.link.and_then(|link| self.links.get(link));
         party.client.connected && party.client.has_acknowledged_all() && link.is_some_and(|link| !link.congested)
     }
 
@@ -80,22 +83,24 @@ impl World {
     /// # Errors
     /// A check found a violation.
     pub fn recover(&mut self) -> Verdict {
-        let clients = self.parties.len() - 1;
-        for who in 0..clients {
-            self.withhold(who, false);
-            self.congest(who, false)?;
-        }
+        self.heal()?;
         self.come_to_rest()?;
-        for who in 0..clients {
-            if self.parties[who].link.is_none() {
-                self.connect(
-                    who,
-                    &ConnectPlan {
+        for _ in 0..RETURNS_MAX {
+            let mut away = false;
+            for who in self.clients() {
+                if self.parties[who].link.is_none() {
+                    away = true;
+                    let plan = ConnectPlan {
                         session_expiry_interval: u32::MAX,
                         ..ConnectPlan::default()
-                    },
-                );
+                    };
+                    self.connect(who, &plan);
+                }
             }
+            if !away {
+                break;
+            }
+            self.come_to_rest()?;
         }
         self.rest()?;
         let stored = self.stats().stored_messages;
@@ -105,12 +110,79 @@ impl World {
         let packet_max = |id| self.oracle.packet_max(id).filter(|_| !self.oracle.may_lend(id));
         let unfinished = self.flights.unfinished(packet_max);
         ensure(unfinished == 0, "I7", || format!("{unfinished} deliveries do not end"))?;
-        for party in &self.parties[..clients] {
-            ensure(party.client.is_idle(), "I14", || {
-                format!("{:?} still waits", party.client)
+        for who in self.clients() {
+            let client = &self.parties[who].client;
+            ensure(client.connected && client.is_idle(), "I14", || {
+                format!("{client:?} still waits")
             })?;
         }
+        self.is_quiet()?;
         self.look_at_retained()
+    }
+
+    /// Faults are over, and nobody holds anything back.
+    fn heal(&mut self) -> Verdict {
+        self.heals = true;
+        for shard in 0..self.shards.len() {
+            let config = &self.shards[shard].config;
+            let lacks_room = config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX;
+            if lacks_room || **config != *self.config {
+                self.reload(shard, |config| {
+                    config.memory_bytes_max = usize::MAX;
+                    config.connections_max = usize::MAX;
+                })?;
+            }
+            if self.is_pressed {
+                self.press(shard, false)?;
+            }
+        }
+        self.is_pressed = false;
+        for who in self.clients() {
+            self.withhold(who, false);
+            let link = self.parties[who].link.and_then(|id| self.links.get(id));
+            if link.is_some_and(|link| link.congested) {
+                self.congest(who, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies behind is forgotten, and the limits that were there before the faults were over are in force again.
+    ///
+    /// # Errors
+    /// A check found a violation.
+    pub fn go_on(&mut self) -> Verdict {
+        self.oracle.forget();
+        let oracle = &self.oracle;
+        self.flights.forget(|id| oracle.is_current(id));
+        self.heals = false;
+        for shard in 0..self.shards.len() {
+            if *self.shards[shard].config != *self.config {
+                self.reload(shard, |_| {})?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The clients that take part, without the one that looks at what is retained.
+    fn clients(&self) -> impl Iterator<Item = usize> + use<> {
+        let present = self.present;
+        (0..self.parties.len() - 1).filter(move |who| present >> who & 1 == 1)
+    }
+
+    /// Nothing is under way in any engine or between them.
+    fn is_quiet(&self) -> Verdict {
+        let mail = self.credits.bytes();
+        ensure(mail == 0, "I8", || {
+            format!("{mail} bytes of mail are charged, and there is none")
+        })?;
+        for shard in &self.shards {
+            let unrest = shard.engine.unrest();
+            ensure(unrest == Unrest::default(), "I14", || {
+                format!("nothing can happen any more, and there is {unrest:?}")
+            })?;
+        }
+        Ok(())
     }
 
     /// All Sessions end and all that is retained is cleared: then nothing is left.
@@ -118,7 +190,8 @@ impl World {
     /// # Errors
     /// A check found a violation.
     pub fn end(&mut self) -> Verdict {
-        for who in 0..self.parties.len() {
+        self.heal()?;
+        for who in self.clients().chain([self.parties.len() - 1]) {
             self.connect(
                 who,
                 &ConnectPlan {
@@ -138,13 +211,21 @@ impl World {
             self.publish(self.parties.len() - 1, &clear);
         }
         self.come_to_rest()?;
-        for who in 0..self.parties.len() {
+        for who in self.clients().chain([self.parties.len() - 1]) {
             self.disconnect(who, false, None);
         }
         self.rest()?;
         self.pass(Duration::from_secs(1))?;
         self.rest()?;
         let stats = self.stats();
+        for (mark, count) in [
+            (Mark::SessionExpired, stats.clients_expired),
+            (Mark::Oversized, stats.publish_oversized),
+        ] {
+            if count > 0 {
+                self.marks.hit(mark);
+            }
+        }
         let left = [
             stats.memory_bytes,
             stats.subscriptions,
@@ -161,7 +242,7 @@ impl World {
     }
 
     /// The counters of all shards together.
-    fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> Stats {
         let mut sum = Stats::default();
         self.shards.iter().for_each(|shard| sum.add(&shard.engine.stats()));
         sum

@@ -1,13 +1,14 @@
 //! What an engine has put into its tray, looked at as soon as it is there.
 
 use sol_codec::ReasonCode;
-use sol_engine::{AckKind, ConnectionId, Event, Outgoing, Read};
+use sol_engine::{AckKind, Cause, ConnectionId, Event, Outgoing, Read, ShardMessage};
 
 use super::turn::hears_why;
 use super::{Parcel, World};
 use crate::checks::answers::Kind;
 use crate::checks::flights::To;
 use crate::fault::Fault;
+use crate::marks::Mark;
 use crate::oracle::LinkId;
 use crate::packet::Reply;
 use crate::violation::{Verdict, broken, ensure};
@@ -17,11 +18,13 @@ use crate::wire;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     records: usize,
-    transmits: usize,
-    moves: usize,
+    forwards: usize,
+    pub(super) transmits: usize,
+    pub(super) moves: usize,
+    pub(super) auth_requests: usize,
     reads: usize,
     events: usize,
-    closes: usize,
+    pub(super) closes: usize,
 }
 
 impl World {
@@ -31,13 +34,18 @@ impl World {
         let seen = self.shards[shard].seen;
         self.shards[shard].seen = Seen {
             records: tray.records.len(),
+            forwards: tray.forwards.len(),
             transmits: tray.transmits.len(),
             moves: tray.moves.len(),
+            auth_requests: tray.auth_requests.len(),
             reads: tray.reads.len(),
             events: tray.events.len(),
             closes: tray.closes.len(),
         };
         self.shards[shard].journal.write(&tray.records[seen.records..])?;
+        for (to, message) in &tray.forwards[seen.forwards..] {
+            self.hash.number(u64::from(to.0) << 32 | digest(message));
+        }
         for event in &tray.events[seen.events..] {
             self.note(event)?;
         }
@@ -51,14 +59,20 @@ impl World {
             let link = link.ok_or_else(|| broken("I12", format!("{moved:?} is nobody")))?;
             self.shards[shard].let_out(moved.connection);
             self.shards[shard].moving.push(link);
-            if let Some(link) = self.links.get_mut(&link) {
+            if let Some(link) = self.links.get_mut(link) {
                 link.connection = None;
             }
+        }
+        for asks in &tray.auth_requests[seen.auth_requests..] {
+            let link = self.link_of(shard, asks.connection);
+            let link = link.ok_or_else(|| broken("I12", format!("{asks:?} is for nobody")))?;
+            self.shards[shard].logins.push((link, asks.connection));
         }
         for close in &tray.closes[seen.closes..] {
             let link = self.link_of(shard, close.connection);
             let link = link.ok_or_else(|| broken("I12", format!("{close:?} is for nobody")))?;
             self.note_down(|| format!("connection {link} is closed"));
+            self.hash.number(link as u64);
             self.oracle.leave(link, false, None);
             self.over(link);
         }
@@ -67,8 +81,11 @@ impl World {
                 Read::Pause(connection) => (connection, true),
                 Read::Resume(connection) | Read::Auth(connection) => (connection, false),
             };
-            if let Some(link) = self.link_of(shard, connection).and_then(|id| self.links.get_mut(&id)) {
+            if let Some(id) = self.link_of(shard, connection)
+                && let Some(link) = self.links.get_mut(id)
+            {
                 link.stopped = stopped;
+                self.offer_take(id);
             }
         }
         self.shards[shard].tray = tray;
@@ -77,7 +94,7 @@ impl World {
 
     fn link_of(&self, shard: usize, connection: ConnectionId) -> Option<LinkId> {
         let id = self.shards[shard].tenant(connection)?;
-        let link = self.links.get(&id)?;
+        let link = self.links.get(id)?;
         (link.connection == Some(connection) && !link.ended).then_some(id)
     }
 
@@ -93,6 +110,16 @@ impl World {
                 }
                 Ok(())
             }
+            Event::Disconnected { cause, .. } => {
+                let mark = match cause {
+                    Cause::Slow => Mark::SlowClosed,
+                    Cause::Parked => Mark::ParkedClosed,
+                    Cause::Paused => Mark::PausedTooLong,
+                    _ => return Ok(()),
+                };
+                self.marks.hit(mark);
+                Ok(())
+            }
             Event::Odd(what) => Err(broken("odd", (*what).to_owned())),
             _ => Ok(()),
         }
@@ -100,17 +127,31 @@ impl World {
 
     /// A packet leaves for a client.
     pub(super) fn transmit(&mut self, id: LinkId, packet: &Outgoing) -> Verdict {
-        let Some(link) = self.links.get(&id) else { return Ok(()) };
-        let (who, version) = (link.who, link.connect.version);
+        let Some(link) = self.links.get(id) else { return Ok(()) };
+        let (who, version, expects_refusal) = (link.who, link.connect.version, link.refused);
         let packet_max = link.connect.maximum_packet_size.map_or(usize::MAX, |max| max as usize);
         let is_connack = matches!(packet, Outgoing::ConnAck(_));
         ensure(link.active || is_connack, "I12", || {
             format!("{packet:?} before CONNACK")
         })?;
-        let Some(mut reply) = wire::carry(packet, version, packet_max)? else {
+        let carried = wire::carry(packet, version, packet_max, &mut self.bytes)?;
+        let Some(mut reply) = carried else {
             return Ok(());
         };
-        if is_connack {
+        self.hash.number(id as u64);
+        self.hash.bytes(&self.bytes);
+        let is_refusal = matches!(&reply, Reply::ConnAck { reason_code, .. } if reason_code.is_error());
+        if is_refusal {
+            self.is_right_refusal(&reply, expects_refusal)?;
+        } else if is_connack {
+            // It may be gone before it hears that its Session is a new one; nobody can then tell by packets.
+            self.parties[who].client.begins_anew |= matches!(
+                &reply,
+                Reply::ConnAck {
+                    session_present: false,
+                    ..
+                }
+            );
             self.owners.enters(who, id, hears_why(version))?;
         } else {
             self.owners.may_send(who, id)?;
@@ -119,23 +160,47 @@ impl World {
             received.dup &= self.fault != Some(Fault::ForgetsDup);
         }
         self.note_down(|| format!("connection {id} of client {who} is sent {reply:?}"));
-        self.check_reply(id, &reply)?;
+        if !is_refusal {
+            self.check_reply(id, &reply)?;
+        }
         let parcel = Parcel {
             reply,
             session: self.oracle.session_of(id),
             sent: self.now,
         };
-        if let Some(link) = self.links.get_mut(&id)
+        if let Some(link) = self.links.get_mut(id)
             && self.parties[who].link == Some(id)
         {
             link.to_client.push_back(parcel);
+            self.offer_hear(who);
         }
         Ok(())
     }
 
+    /// A CONNECT is refused because its login was, or for want of room.
+    fn is_right_refusal(&mut self, reply: &Reply, login_was_refused: bool) -> Verdict {
+        let Reply::ConnAck {
+            session_present: false,
+            reason_code,
+            ..
+        } = reply
+        else {
+            return Err(broken("I12", format!("{reply:?}")));
+        };
+        let right = match reason_code {
+            ReasonCode::BadUserNameOrPassword => login_was_refused,
+            ReasonCode::QuotaExceeded | ReasonCode::ServerUnavailable => {
+                self.marks.hit(Mark::ConnectRefused);
+                self.oracle.may_lack_room()
+            }
+            _ => false,
+        };
+        ensure(right, "I12", || format!("{reply:?}, and why?"))
+    }
+
     /// The oracle and the checks hear a reply.
     fn check_reply(&mut self, id: LinkId, reply: &Reply) -> Verdict {
-        let Some((link, session)) = self.links.get_mut(&id).zip(self.oracle.session_of(id)) else {
+        let Some((link, session)) = self.links.get_mut(id).zip(self.oracle.session_of(id)) else {
             return Err(broken("I12", format!("{reply:?} for a client without a Session")));
         };
         match reply {
@@ -144,28 +209,45 @@ impl World {
                 self.oracle.connack(id, *session_present)
             }
             Reply::Publish(received) => {
-                let quota = link.connect.receive_maximum.unwrap_or(u16::MAX);
                 let to = To {
                     session,
                     link: id,
-                    quota: usize::from(quota.min(self.config.inflight_max)),
+                    quota: link.quota,
                     packet_max: link.connect.maximum_packet_size.map_or(usize::MAX, |max| max as usize),
                     lends: self.oracle.may_lend(session),
                 };
-                self.flights.publish(to, received)
+                if received.topic.is_none() {
+                    self.marks.hit(Mark::AliasOut);
+                }
+                let wraps = self.flights.publish(to, received)?;
+                if wraps {
+                    self.marks.hit(Mark::PacketIdWrap);
+                }
+                Ok(())
             }
             Reply::Ack(AckKind::PubRel, packet_id, reason) => {
                 let found = *reason == ReasonCode::Success;
-                self.flights.pubrel(session, *packet_id, found)
+                if self.flights.pubrel(session, id, *packet_id, found)? {
+                    self.marks.hit(Mark::PubrelAgain);
+                }
+                Ok(())
             }
             Reply::Ack(kind, packet_id, reason) => {
                 if let Some(kind) = Kind::of(*kind) {
                     self.answers.given(id, kind, *packet_id)?;
                 }
+                match reason {
+                    ReasonCode::QuotaExceeded => self.marks.hit(Mark::RefusedHere),
+                    ReasonCode::PacketIdentifierNotFound => self.marks.hit(Mark::PubrelUnknown),
+                    _ => {}
+                }
                 self.oracle.answered(id, *kind, *packet_id, *reason)
             }
             Reply::SubAck(packet_id, codes) => {
                 self.answers.given(id, Kind::SubAck, *packet_id)?;
+                if codes.iter().any(|code| code.is_error()) {
+                    self.marks.hit(Mark::SubscribeRefused);
+                }
                 self.oracle.suback(id, *packet_id, codes)
             }
             Reply::UnsubAck(packet_id, _) => {
@@ -178,6 +260,27 @@ impl World {
                 Ok(())
             }
             Reply::Disconnect(_) | Reply::PingResp => Ok(()),
+        }
+    }
+}
+
+/// A number that stands for what one shard tells another.
+pub(super) fn digest(message: &ShardMessage) -> u64 {
+    match message {
+        ShardMessage::Interest { n, .. } => *n << 4,
+        ShardMessage::Lost(_) => 1,
+        ShardMessage::Confirmed(n) => *n << 4 | 2,
+        ShardMessage::Forward(forward) => {
+            let flags = u64::from(forward.route) << 1 | u64::from(forward.retain);
+            let bytes = forward.message.payload().len() + forward.message.topic().len() + forward.groups.len();
+            (forward.n << 16 | (bytes as u64) << 8 | flags) << 4 | 3
+        }
+        ShardMessage::Taken(n) => *n << 4 | 4,
+        ShardMessage::Refused(n) => *n << 4 | 5,
+        ShardMessage::RetainedQuery { id, .. } => *id << 4 | 6,
+        ShardMessage::RetainedPage { id, messages, .. } => (*id << 16 | messages.len() as u64) << 4 | 7,
+        ShardMessage::Members { n, online, offline, .. } => {
+            (*n << 16 | u64::from(*online) << 8 | u64::from(*offline)) << 4 | 8
         }
     }
 }

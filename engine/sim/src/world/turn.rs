@@ -2,13 +2,17 @@
 
 use std::num::NonZeroU32;
 
-use sol_codec::{ProtocolVersion, QoS, ReasonCode};
-use sol_engine::{AckKind, ConnectionId, Flow, Handover, Input, ListenerId, ShardId, ShardMessage, Ticket};
+use sol_codec::{QoS, ReasonCode};
+use sol_engine::{
+    AckKind, AuthOutcome, Close, ConnectionId, Flow, Handover, Input, Outgoing, ShardId, ShardMessage, Ticket,
+};
 
+use super::ready::Act;
 use super::{Link, Shard, World};
 use crate::checks::answers::Kind;
 use crate::client::Heard;
 use crate::fault::{Fault, Given};
+use crate::marks::Mark;
 use crate::oracle::{Arrival, LinkId};
 use crate::packet::{ConnectRequest, Request};
 use crate::violation::{Verdict, Violation};
@@ -16,103 +20,74 @@ use crate::violation::{Verdict, Violation};
 /// What lies in a mailbox.
 pub(super) enum Mail {
     Message(ShardId, ShardMessage),
-    Moved(LinkId, Box<Handover>),
+    Moved(ShardId, LinkId, Box<Handover>),
 }
 
-/// Something that could happen next.
-#[derive(Clone, Copy, Debug)]
-enum Act {
-    /// A client takes a packet out of its pipe, or sees that its connection is closed.
-    Hear(usize),
-    /// A shard takes a packet out of a pipe.
-    Take(LinkId),
-    /// A shard takes one piece of mail.
-    Mail(usize),
-    /// A shard does what has come due.
-    Tick(usize),
-    /// A shard's tray is applied, and what it posts is posted.
-    Flush(usize),
-    /// A journal has written something.
-    Durable(usize),
-}
+/// Bytes that a connection is charged with in a mailbox.
+const MOVED_BYTES: usize = 256;
+impl Mail {
+    const fn from(&self) -> usize {
+        match self {
+            Self::Message(from, _) | Self::Moved(from, ..) => from.0 as usize,
+        }
+    }
 
-/// A shard rests once in so many steps, and for how long at most.
-const RESTS_ONCE_IN: usize = 64;
-const RESTS_MAX: usize = 64;
+    fn charge(&self) -> usize {
+        match self {
+            Self::Message(_, message) => message.charge(),
+            Self::Moved(..) => MOVED_BYTES,
+        }
+    }
+}
 
 impl World {
     /// One thing happens. Whether anything could.
     pub(super) fn step(&mut self) -> Result<bool, Violation> {
-        self.steps += 1;
-        if self.rng.once_in(RESTS_ONCE_IN) {
-            let shard = self.rng.below(self.shards.len());
-            self.shards[shard].rests = self.rng.below(RESTS_MAX);
-        }
-        let mut acts = self.acts();
-        for shard in &mut self.shards {
-            shard.rests = shard.rests.saturating_sub(1);
-        }
-        if acts.is_empty() {
-            self.shards.iter_mut().for_each(|shard| shard.rests = 0);
-            acts = self.acts();
-        }
-        if acts.is_empty() {
+        self.pause();
+        let Some(act) = self.choose() else {
             return Ok(false);
-        }
-        match acts[self.rng.below(acts.len())] {
+        };
+        self.steps += 1;
+        match act {
             Act::Hear(who) => self.hear(who)?,
             Act::Take(link) => self.take(link)?,
             Act::Mail(shard) => self.take_mail(shard)?,
             Act::Tick(shard) => self.tick(shard)?,
             Act::Flush(shard) => self.flush(shard)?,
             Act::Durable(shard) => self.make_durable(shard)?,
+            Act::Peer(shard) => self.hear_of_peer(shard)?,
+            Act::Login(shard) => self.answer_login(shard)?,
         }
         Ok(true)
     }
 
-    fn acts(&self) -> Vec<Act> {
-        let mut acts = Vec::new();
-        for (who, party) in self.parties.iter().enumerate() {
-            let link = party.link.and_then(|link| self.links.get(&link));
-            if link.is_some_and(|link| link.ended || !link.to_client.is_empty()) {
-                acts.push(Act::Hear(who));
+    /// Somebody stands still for a while.
+    fn pause(&mut self) {
+        if self.steps >= self.next_rest {
+            self.next_rest = self.steps + self.pauses.wait(self.pace.rests_once_in);
+            let shard = self.pauses.below(self.shards.len());
+            self.shards[shard].wakes = self.steps + self.pauses.between(1, self.pace.rests_max.max(1));
+        }
+        if self.steps >= self.next_stall {
+            self.next_stall = self.steps + self.pauses.wait(self.pace.stalls_once_in);
+            let who = self.pauses.below(self.parties.len());
+            let until = self.steps + self.pauses.between(1, self.pace.stalls_max.max(1));
+            let to_client = self.pauses.once_in(2);
+            if let Some(link) = self.parties[who].link.and_then(|id| self.links.get_mut(id)) {
+                if to_client {
+                    link.client_stalls = until;
+                } else {
+                    link.broker_stalls = until;
+                }
             }
         }
-        for (&id, link) in &self.links {
-            let ready = link.connection.is_some() && !link.stopped && !link.to_broker.is_empty();
-            // The end of a stream is seen though nothing is read.
-            let over = link.connection.is_some() && matches!(link.to_broker.front(), Some(Request::End));
-            if (ready || over) && !link.ended && self.shards[link.shard].rests == 0 {
-                acts.push(Act::Take(id));
-            }
-        }
-        for (n, shard) in self.shards.iter().enumerate().filter(|(_, shard)| shard.rests == 0) {
-            if !shard.mailbox.is_empty() {
-                acts.push(Act::Mail(n));
-            }
-            if self.is_due(n) {
-                acts.push(Act::Tick(n));
-            }
-            if !shard.tray.is_empty() {
-                acts.push(Act::Flush(n));
-            }
-            if shard.journal.durable < shard.journal.written {
-                acts.push(Act::Durable(n));
-            }
-        }
-        acts
-    }
-
-    pub(super) fn is_due(&self, shard: usize) -> bool {
-        let deadline = self.shards[shard].engine.next_deadline();
-        deadline.is_some_and(|deadline| deadline <= self.now.mono)
     }
 
     fn hear(&mut self, who: usize) -> Verdict {
         let Some(id) = self.parties[who].link else {
             return Ok(());
         };
-        let Some(parcel) = self.links.get_mut(&id).and_then(|link| link.to_client.pop_front()) else {
+        let Some(parcel) = self.links.get_mut(id).and_then(|link| link.to_client.pop_front()) else {
             self.abandon(who);
             return Ok(());
         };
@@ -145,9 +120,10 @@ impl World {
     }
 
     /// A connection is accepted by a shard.
-    pub(super) fn open(&mut self, id: LinkId, shard: usize, who: usize, connect: ConnectRequest) {
+    pub(super) fn open(&mut self, shard: usize, who: usize, connect: ConnectRequest) {
+        let id = self.links.next();
         let connection = self.shards[shard].let_in(id);
-        let link = Link {
+        self.links.push(Link {
             who,
             shard,
             connection: Some(connection),
@@ -158,15 +134,21 @@ impl World {
             active: false,
             ended: false,
             congested: false,
-        };
-        self.links.insert(id, link);
-        let listener = ListenerId(0);
+            settled: false,
+            quota: 0,
+            refused: false,
+            offered: false,
+            broker_stalls: 0,
+            client_stalls: 0,
+        });
+        self.offer_take(id);
+        let listener = self.parties[who].listener;
         let opened = self.tell(shard, Input::Opened { connection, listener });
         debug_assert_eq!(opened, Ok(Flow::Go), "nothing follows from an accepted connection");
     }
 
     fn take(&mut self, id: LinkId) -> Verdict {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return Ok(());
         };
         let (shard, Some(connection)) = (link.shard, link.connection) else {
@@ -177,26 +159,112 @@ impl World {
             return Ok(());
         };
         self.note_down(|| format!("shard {shard} takes of connection {id}: {request:?}"));
-        let given = self.given(id, &request);
         if matches!(request, Request::End) {
             self.oracle.leave(id, false, None);
             self.over(id);
             return self.tell(shard, Input::Closed(connection)).map(drop);
         }
-        self.listen(id, &request, &given);
-        let request = match given {
-            Given::Request(request) => request,
-            Given::Answer(answer) => return self.transmit(id, &answer),
-            Given::Besides(request, message) => {
-                self.tell(shard, Input::Publish(message)).map(drop)?;
-                request
+        self.listen(id, &request);
+        let request = if self.fault.is_none() {
+            request
+        } else {
+            match self.given(id, &request) {
+                Given::Request(request) => request,
+                Given::Answer(answer) => return self.transmit(id, &answer),
+                Given::Besides(request, message) => {
+                    self.tell(shard, Input::Publish(message)).map(drop)?;
+                    request
+                }
             }
         };
-        let flow = request.with_packet(version, |packet| self.tell_packet(shard, connection, packet));
+        let flow = request.with_packet(version, |packet| self.call(shard, Input::Packet(connection, packet)));
         let flow = flow.unwrap_or(Ok(Flow::Go))?;
-        // A Resume in the tray of the same call comes after the Stop.
-        if let Some(link) = self.links.get_mut(&id) {
+        if matches!(request, Request::Connect(_)) {
+            self.settle(shard, id, connection);
+        }
+        self.may_go_on(id, flow);
+        self.observe(shard)
+    }
+
+    /// What the engine says of a connection's reading. A Resume in the tray of the same call comes after it.
+    fn may_go_on(&mut self, id: LinkId, flow: Flow) {
+        if let Some(link) = self.links.get_mut(id) {
             link.stopped = flow == Flow::Stop;
+            let is_full = |to| self.credits.is_full(link.shard, to);
+            if link.stopped && link.active && (0..self.shards.len()).any(is_full) {
+                self.marks.hit(Mark::PeerFullPaused);
+            }
+        }
+    }
+
+    /// A CONNECT has been handled. If that brought its connection to its Session, the oracle hears of it before it sees
+    /// what followed.
+    fn settle(&mut self, shard: usize, id: LinkId, connection: ConnectionId) {
+        let Shard { tray, seen, config, .. } = &self.shards[shard];
+        let refuses = |packet: &Outgoing| matches!(packet, Outgoing::ConnAck(data) if data.reason_code.is_error());
+        let is_refused = (tray.transmits[seen.transmits..].iter())
+            .any(|transmit| transmit.connection == connection && refuses(&transmit.packet));
+        let is_closed = |close: &Close| close.connection == connection;
+        let waits = is_refused
+            || tray.closes[seen.closes..].iter().any(is_closed)
+            || tray.moves[seen.moves..]
+                .iter()
+                .any(|moved| moved.connection == connection)
+            || tray.auth_requests[seen.auth_requests..]
+                .iter()
+                .any(|asks| asks.connection == connection);
+        let inflight_max = config.inflight_max;
+        let Some(link) = self.links.get_mut(id).filter(|_| !waits) else {
+            return;
+        };
+        link.settled = true;
+        link.quota = usize::from(
+            link.connect
+                .receive_maximum
+                .unwrap_or(u16::MAX)
+                .min(inflight_max)
+                .max(1),
+        );
+        let (who, connect) = (link.who, link.connect.clone());
+        self.parties[who].client.insists &= !connect.clean_start;
+        self.mark_takeover(shard, who, id);
+        self.oracle.connect(who, id, &connect);
+    }
+
+    /// A shard hears whether another one's mailbox is full.
+    fn hear_of_peer(&mut self, shard: usize) -> Verdict {
+        let Some((peer, full)) = self.credits.tell(shard) else {
+            return Ok(());
+        };
+        if full {
+            self.marks.hit(Mark::PeerFull);
+        }
+        self.note_down(|| format!("shard {shard} hears that shard {peer} is full: {full}"));
+        let shard_id = ShardId(peer as u16);
+        self.tell(shard, Input::Peer { shard: shard_id, full }).map(drop)
+    }
+
+    /// A login was checked: any of those that wait.
+    fn answer_login(&mut self, shard: usize) -> Verdict {
+        let waiting = self.shards[shard].logins.len();
+        let (id, connection) = self.shards[shard].logins.swap_remove(self.logins.below(waiting));
+        let refused = self.logins.percent(self.logins_refused) && !self.heals;
+        self.note_down(|| format!("shard {shard} hears of connection {id}'s login, refused: {refused}"));
+        let outcome = if refused {
+            AuthOutcome::Refused(ReasonCode::BadUserNameOrPassword)
+        } else {
+            AuthOutcome::Accepted
+        };
+        match self.links.get_mut(id).filter(|link| !link.ended) {
+            Some(link) => link.refused = refused,
+            None => self.marks.hit(Mark::LoginForGone),
+        }
+        if refused {
+            self.marks.hit(Mark::LoginRefused);
+        }
+        let _ = self.call(shard, Input::Authenticated(connection, outcome))?;
+        if !refused && self.links.get(id).is_some_and(|link| !link.ended) {
+            self.settle(shard, id, connection);
         }
         self.observe(shard)
     }
@@ -215,7 +283,7 @@ impl World {
 
     /// Exchanges a QoS 0 message for the one that comes after it on the same topic.
     fn swap(&mut self, id: LinkId, request: &Request) -> Option<Request> {
-        let next = self.links.get(&id)?.to_broker.front()?;
+        let next = self.links.get(id)?.to_broker.front()?;
         let (Request::Publish(first), Request::Publish(second)) = (request, next) else {
             return None;
         };
@@ -231,18 +299,9 @@ impl World {
     }
 
     /// The oracle and the checks hear a request before the engine does.
-    fn listen(&mut self, id: LinkId, request: &Request, given: &Given) {
-        let Some(link) = self.links.get(&id) else { return };
+    fn listen(&mut self, id: LinkId, request: &Request) {
         match request {
-            Request::Connect(connect) => {
-                let client_id = match given {
-                    Given::Request(Request::Connect(given)) => &given.client_id,
-                    _ => &connect.client_id,
-                };
-                if self.shards[link.shard].engine.is_home_of_client(client_id) {
-                    self.oracle.connect(link.who, id, connect);
-                }
-            }
+            Request::Connect(_) => {}
             Request::Publish(publish) => {
                 let kind = if publish.qos == QoS::ExactlyOnce {
                     Kind::PubRec
@@ -250,6 +309,9 @@ impl World {
                     Kind::PubAck
                 };
                 if let Some(packet_id) = publish.packet_id {
+                    if kind == Kind::PubRec && self.oracle.expects_pubrel(id, packet_id) {
+                        self.marks.hit(Mark::Qos2Repeated);
+                    }
                     self.answers.due(id, kind, packet_id);
                 }
                 self.oracle.publish(id, publish.number, publish.packet_id);
@@ -269,6 +331,15 @@ impl World {
                 filters,
             } => {
                 self.answers.due(id, Kind::SubAck, *packet_id);
+                if filters.iter().any(|(filter, _)| self.oracle.is_unconfirmed(filter)) {
+                    self.marks.hit(Mark::InterestUnconfirmed);
+                }
+                if filters
+                    .iter()
+                    .any(|(filter, _)| self.oracle.was_lost_unconfirmed(filter))
+                {
+                    self.marks.hit(Mark::InterestAgain);
+                }
                 self.oracle.subscribe(id, *packet_id, *subscription_id, filters);
             }
             Request::Unsubscribe { packet_id, filters } => {
@@ -286,57 +357,41 @@ impl World {
         }
     }
 
-    fn tell_packet(
-        &mut self,
-        shard: usize,
-        connection: ConnectionId,
-        packet: &sol_codec::Packet<'_>,
-    ) -> Result<Flow, Violation> {
-        let Shard { engine, tray, .. } = &mut self.shards[shard];
-        Ok(engine.handle(self.now, Input::Packet(connection, packet), tray))
-    }
-
-    /// Gives an engine an input and looks at what follows.
-    pub(super) fn tell(&mut self, shard: usize, input: Input<'_>) -> Result<Flow, Violation> {
-        let Shard { engine, tray, .. } = &mut self.shards[shard];
-        let flow = engine.handle(self.now, input, tray);
-        self.observe(shard)?;
-        Ok(flow)
-    }
-
-    pub(super) fn tick(&mut self, shard: usize) -> Verdict {
-        self.note_down(|| format!("shard {shard} ticks"));
-        let Shard { engine, tray, .. } = &mut self.shards[shard];
-        engine.tick(self.now, tray);
-        self.observe(shard)
-    }
-
     fn take_mail(&mut self, shard: usize) -> Verdict {
-        match self.shards[shard].mailbox.pop_front() {
-            Some(Mail::Message(from, message)) => {
+        let Some(mail) = self.shards[shard].mailbox.pop_front() else {
+            return Ok(());
+        };
+        self.credits.refund(mail.from(), shard, mail.charge());
+        match mail {
+            Mail::Message(from, message) => {
                 self.note_down(|| format!("shard {shard} takes of shard {}: {message:?}", from.0));
+                match &message {
+                    ShardMessage::Refused(_) => self.marks.hit(Mark::RefusedThere),
+                    ShardMessage::RetainedPage { more: Some(_), .. } => self.marks.hit(Mark::ReplayInPages),
+                    _ => {}
+                }
                 self.tell(shard, Input::Shard { from, message }).map(drop)
             }
-            Some(Mail::Moved(id, handover)) => self.adopt(shard, id, handover),
-            None => Ok(()),
+            Mail::Moved(_, id, handover) => self.adopt(shard, id, handover),
         }
     }
 
     /// A connection arrives at its home.
     fn adopt(&mut self, shard: usize, id: LinkId, handover: Box<Handover>) -> Verdict {
-        let connection = self.shards[shard].let_in(id);
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return Ok(());
         };
+        let connection = self.shards[shard].let_in(id);
         (link.shard, link.connection) = (shard, Some(connection));
-        let (who, connect) = (link.who, link.connect.clone());
+        let who = link.who;
         self.note_down(|| format!("shard {shard} adopts connection {id} of client {who}"));
-        self.oracle.connect(who, id, &connect);
-        let Shard { engine, tray, .. } = &mut self.shards[shard];
-        let flow = engine.handle(self.now, Input::Adopted(connection, handover), tray);
-        if let Some(link) = self.links.get_mut(&id) {
-            link.stopped = flow == Flow::Stop;
+        if self.oracle.owner_of(who).is_some() {
+            self.marks.hit(Mark::TakeoverElsewhere);
         }
+        let flow = self.call(shard, Input::Adopted(connection, handover))?;
+        self.settle(shard, id, connection);
+        self.may_go_on(id, flow);
+        self.offer_take(id);
         self.observe(shard)
     }
 
@@ -345,42 +400,56 @@ impl World {
         self.note_down(|| format!("shard {shard} flushes"));
         let from = ShardId(shard as u16);
         let tray = &mut self.shards[shard].tray;
-        let forwards: Vec<_> = tray.forwards.drain(..).collect();
-        let moves: Vec<_> = tray.moves.drain(..).collect();
+        let mut forwards = std::mem::take(&mut tray.forwards);
+        let mut moves = std::mem::take(&mut tray.moves);
         tray.clear();
+        if let Some(twin) = &mut self.twin {
+            twin.flushed(shard);
+        }
         self.shards[shard].seen = super::Seen::default();
-        for (to, message) in forwards {
-            self.shards[usize::from(to.0)]
-                .mailbox
-                .push_back(Mail::Message(from, message));
+        for (to, message) in forwards.drain(..) {
+            self.post(usize::from(to.0), Mail::Message(from, message));
         }
-        let moving = std::mem::take(&mut self.shards[shard].moving);
-        for (id, moved) in moving.into_iter().zip(moves) {
-            let to = usize::from(moved.to.0);
-            self.shards[to].mailbox.push_back(Mail::Moved(id, moved.handover));
+        let mut moving = std::mem::take(&mut self.shards[shard].moving);
+        for (id, moved) in moving.drain(..).zip(moves.drain(..)) {
+            self.post(usize::from(moved.to.0), Mail::Moved(from, id, moved.handover));
         }
+        let Shard {
+            tray, moving: place, ..
+        } = &mut self.shards[shard];
+        (tray.forwards, tray.moves, *place) = (forwards, moves, moving);
         self.tell(shard, Input::Flushed).map(drop)
+    }
+
+    fn post(&mut self, to: usize, mail: Mail) {
+        self.credits.charge(mail.from(), to, mail.charge());
+        self.shards[to].mailbox.push_back(mail);
     }
 
     fn make_durable(&mut self, shard: usize) -> Verdict {
         let journal = &mut self.shards[shard].journal;
         let pending = (journal.written - journal.durable) as usize;
-        journal.durable += 1 + self.rng.below(pending) as u64;
+        journal.durable += 1 + self.pauses.below(pending) as u64;
         let ticket = Ticket(journal.durable);
         self.tell(shard, Input::Durable(ticket)).map(drop)
     }
 
     /// The engine is done with a connection.
     pub(super) fn over(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(id) else { return };
         if !std::mem::replace(&mut link.ended, true)
             && let Some(connection) = link.connection
         {
             let (who, shard) = (link.who, link.shard);
+            // It does not know that what it wanted to be forgotten is still there.
+            self.parties[who].client.insists |= !link.settled && link.connect.clean_start;
             link.to_broker.clear();
             self.shards[shard].let_out(connection);
             self.owners.leaves(who, id);
             self.answers.forget(id);
+            if self.parties[who].link == Some(id) {
+                self.offer_hear(who);
+            }
         }
         self.reap(id);
     }
@@ -411,6 +480,6 @@ impl Shard {
 }
 
 /// Whether a version has a DISCONNECT from the server.
-pub(super) fn hears_why(version: ProtocolVersion) -> bool {
-    version == ProtocolVersion::V5
+pub(super) fn hears_why(version: sol_codec::ProtocolVersion) -> bool {
+    version == sol_codec::ProtocolVersion::V5
 }
