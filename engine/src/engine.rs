@@ -244,7 +244,8 @@ impl Engine {
     /// Whether the present call should leave what is left to the next tick.
     #[inline]
     pub(crate) fn has_done_enough(&self, effects: &Effects) -> bool {
-        effects.transmits.len().max(self.work) >= self.clients.config.tray_max
+        let overtakes = mutant("shards/fanout-overtaken") && self.line.has_open();
+        effects.transmits.len().max(self.work) >= self.clients.config.tray_max && !overtakes
     }
 
     /// Whether retained messages of this Topic Name live here: which engine a retained record is restored into.

@@ -308,6 +308,12 @@ impl Engine {
             && let Some(old) = self.clients.sessions.get(key).and_then(|session| session.connection)
         {
             self.clients.stats.takeovers += 1;
+            if mutant("shards/interest-lost-on-takeover") {
+                self.lose_interest(key, effects);
+            }
+            if mutant("shards/will-lost-on-takeover") {
+                self.clients.set_will(key, None);
+            }
             self.end_connection(now, old, Cause::TakenOver, effects);
         }
         let mut existing = self.clients.sessions.find(&connect.client_id);

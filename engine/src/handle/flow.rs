@@ -2,6 +2,8 @@
 
 use alloc::collections::BTreeMap;
 
+use sol_codec::mutants::mutant;
+
 use crate::clients::Reason;
 use crate::connection::Marks;
 use crate::effects::Effects;
@@ -73,7 +75,7 @@ impl Engine {
         if let Some(link) = self.links.link_mut(shard) {
             link.full = full;
         }
-        if !full {
+        if !full && !mutant("shards/peer-stays-full") {
             self.resume(now, Hold::Shard(shard), effects);
         }
     }

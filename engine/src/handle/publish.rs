@@ -186,7 +186,8 @@ impl Engine {
                 ack: None,
             },
         };
-        if self.line.is_busy() {
+        let overtakes = ack.is_none() && mutant("shards/fanout-overtaken");
+        if self.line.is_busy() && !overtakes {
             if let Some((lane, packet_id)) = ack {
                 let waiting = Waiting::new(packet_id, ReasonCode::Success, 1);
                 let place = self.clients.open_ack(key, lane, waiting);

@@ -3,6 +3,7 @@
 use alloc::rc::Rc;
 
 use sol_codec::QoS;
+use sol_codec::mutants::mutant;
 
 use crate::effects::Effects;
 use crate::engine::Engine;
@@ -43,7 +44,7 @@ impl Engine {
             }
             ShardMessage::Refused(n) => {
                 if let Some(who) = self.links.on_refused(from, n) {
-                    self.complete(now, who, true, effects);
+                    self.complete(now, who, !mutant("shards/refused-ignored"), effects);
                 }
             }
             ShardMessage::RetainedQuery { id, filter, after } => {

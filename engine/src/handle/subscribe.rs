@@ -58,7 +58,8 @@ impl Engine {
         if mutant("5.0/3.9.3-1") {
             reason_codes.reverse();
         }
-        let mut waits = u32::from(announcement > self.links.confirmed());
+        let is_confirmed = announcement <= self.links.confirmed() || mutant("shards/suback-before-confirmed");
+        let mut waits = u32::from(!is_confirmed);
         let dirty = self.clients.journal.is_dirty();
         if waits == 0 && !dirty && self.clients.lane_is_free(key, Lane::SubAck) {
             self.send_codes(id, Lane::SubAck, subscribe.packet_id, reason_codes, effects);
@@ -73,11 +74,14 @@ impl Engine {
             return;
         };
         let session = self.clients.sessions.reference(key);
-        if announcement > self.links.confirmed() {
+        if !is_confirmed {
             self.confirmations.add(announcement, (session, place));
         }
         if dirty {
             self.clients.journal.hold(Gate::Ack(session, place));
+        }
+        if mutant("shards/retained-before-confirmed") {
+            self.start_replays(now, key, subscribe.packet_id, effects);
         }
         self.leave(now, key, Lane::SubAck, effects);
     }
@@ -193,6 +197,9 @@ impl Engine {
             return 0;
         }
         if !first {
+            if mutant("shards/second-subscribe-confirmed") {
+                return 0;
+            }
             return self.confirmations.number_of(key);
         }
         let interest = if key.is_wildcard() {

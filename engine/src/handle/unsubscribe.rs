@@ -84,6 +84,24 @@ impl Engine {
         existed
     }
 
+    /// Tells the other shards that nobody here wants what a Session has subscribed to: a fault, to be found.
+    pub(crate) fn lose_interest(&self, key: SessionKey, effects: &mut Effects) {
+        let session = self.clients.sessions.get(key);
+        let filters = session.and_then(|session| session.subscriptions.as_ref());
+        for &filter_key in filters.iter().flat_map(|subscriptions| &subscriptions.filters) {
+            let mut filter = String::new();
+            self.tree.filter_of(filter_key, &mut filter);
+            let interest = if filter_key.is_wildcard() {
+                Interest::Wildcard(filter)
+            } else {
+                Interest::Exact(self.tree.topic_hash(&filter))
+            };
+            for shard in self.links.others() {
+                effects.forwards.push((shard, ShardMessage::Lost(interest.clone())));
+            }
+        }
+    }
+
     fn stop_replay(&mut self, now: Now, key: SessionKey, filter: &str, effects: &mut Effects) {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;

@@ -318,7 +318,7 @@ impl Sender {
             .filter(|(_, owed)| owed.share().is_some())
             .filter(|(_, owed)| match owed.flow {
                 SenderFlow::ExpectPuback => true,
-                SenderFlow::ExpectPubrec => mutant("5.0/4.8.2-5"),
+                SenderFlow::ExpectPubrec => mutant("5.0/4.8.2-5") || mutant("shards/begun-qos2-handed-back"),
                 _ => false,
             })
             .map(|(id, _)| id)
