@@ -104,7 +104,7 @@ pub struct EngineConfig {
     /// a replay looks at.
     pub tray_max: usize,
     /// Publishes that wait behind an open fan-out before their connections are paused, and QoS 0 of other shards and of
-    /// the broker itself is dropped.
+    /// the broker itself is dropped, unless it is to be retained and there is memory for it.
     pub fanout_waiting_max: usize,
     /// Acknowledgements of one kind that wait in one Session before its connection is paused.
     pub acks_waiting_max: usize,

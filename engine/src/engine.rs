@@ -235,7 +235,8 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let parked = !self.parking.is_empty() && !self.clients.memory.would_be_full();
-        if self.line.is_busy() || !self.replaying.is_empty() || parked || self.links.owes_answer() {
+        let in_line = self.line.is_busy() || self.line.has_questions();
+        if in_line || !self.replaying.is_empty() || parked || self.links.owes_answer() {
             return Some(Instant::from_nanos(0));
         }
         self.clients.timers.next_deadline()

@@ -2,7 +2,8 @@
 //!
 //! A fan-out that does not fit the tray, or takes more steps than one call should, is cut: its targets are kept and the
 //! next ticks go on. Until it is done every later publish waits in line, and its acknowledgement with it, so that order
-//! holds [MQTT-4.6.0-5]. There is never more than one open fan-out.
+//! holds [MQTT-4.6.0-5]. There is never more than one open fan-out. Questions for retained messages wait as well, since
+//! what waits before them may be kept or clear something.
 
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -20,6 +21,7 @@ use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::message::Message;
 use crate::rare::Rare;
+use crate::retaining::Question;
 use crate::route::{Outcome, Publish, Source, is_own};
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
@@ -59,6 +61,10 @@ pub(crate) struct FanOut {
 pub(crate) struct Line {
     open: Option<FanOut>,
     waiting: VecDeque<Publish>,
+    /// How many have waited and gone their way.
+    gone: u64,
+    /// Questions for what is retained, each with how many must have gone their way before it is answered.
+    questions: VecDeque<(u64, Question)>,
     /// Why each is, and when our patience ends.
     paused: BTreeMap<ConnectionId, (Hold, TimerKey)>,
 }
@@ -95,6 +101,26 @@ impl Line {
         self.paused.len()
     }
 
+    /// A question waits for what is in the line now.
+    pub(crate) fn put_question(&mut self, question: Question) {
+        self.questions
+            .push_back((self.gone + self.waiting.len() as u64, question));
+    }
+
+    /// Whether questions wait.
+    pub(crate) fn has_questions(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
+    /// The next question that waits for nothing any more.
+    fn next_question(&mut self) -> Option<Question> {
+        let (after, _) = self.questions.front()?;
+        if *after > self.gone {
+            return None;
+        }
+        self.questions.pop_front().map(|(_, question)| question)
+    }
+
     pub(crate) const fn has_open(&self) -> bool {
         self.open.is_some()
     }
@@ -118,10 +144,13 @@ impl Engine {
         self.line.waiting.len()
     }
 
-    /// Puts a publish in line whose origin cannot be paused: where too many wait, QoS 0 is dropped and counted.
+    /// Puts a publish in line whose origin cannot be paused: where too many wait, QoS 0 is dropped and counted. While
+    /// there is memory that is not done to what is to be retained: what it replaces or clears would stay
+    /// [MQTT-3.3.1-5, -6].
     pub(crate) fn wait_in_line_or_drop(&mut self, publish: Publish, effects: &mut Effects) {
         let full = self.line.waiting.len() >= self.clients.config.fanout_waiting_max;
-        if full && publish.message.qos == QoS::AtMostOnce {
+        let droppable = !publish.is_to_be_retained() || self.clients.memory.is_full();
+        if full && droppable && publish.message.qos == QoS::AtMostOnce {
             self.clients.note_rare(Rare::LineDropped);
             self.clients.stats.publish_dropped += 1;
             self.clients.let_go(publish.message, effects);
@@ -346,8 +375,15 @@ impl Engine {
             let Some(publish) = self.line.waiting.pop_front() else {
                 break;
             };
+            self.line.gone += 1;
             self.work += 1;
             self.route_and_settle(now, publish, effects);
+        }
+        while !self.has_done_enough(effects)
+            && let Some(question) = self.line.next_question()
+        {
+            self.work += 1;
+            self.answer_question(now, &question, effects);
         }
         if self.line.waiting.len() <= self.clients.config.fanout_waiting_max / 2 && !self.line.paused.is_empty() {
             self.resume(now, Hold::Line, effects);

@@ -1,6 +1,10 @@
 //! Retained messages: kept on the home shard of their topic, replayed page by page.
 
-use alloc::{rc::Rc, string::ToString as _, vec::Vec};
+use alloc::{
+    rc::Rc,
+    string::{String, ToString as _},
+    vec::Vec,
+};
 
 use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, QoS};
@@ -37,6 +41,17 @@ struct Budget {
 pub(crate) struct Kept {
     pub(crate) message: Rc<Message>,
     pub(crate) record: RecordId,
+}
+
+/// A question for one page of the retained messages that live here: of another shard, or of a Session's replay here.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) from: ShardId,
+    /// The asker's name for it.
+    pub(crate) id: u64,
+    pub(crate) filter: String,
+    /// Where the last page ended.
+    pub(crate) after: Option<String>,
 }
 
 impl Engine {
@@ -231,16 +246,24 @@ impl Engine {
         replays.begin();
         let Some(replay) = replays.active() else { return };
         let Some(&shard) = replay.shards.last() else { return };
-        if shard != self.shard {
+        // What another shard sent before it knew of the Subscription may be in the line, and does not come to it but so.
+        if shard != self.shard || self.line.len() > 0 {
             self.last_query += 1;
             replay.asked = Some(self.last_query);
             self.queries.insert(self.last_query, reference);
-            let query = ShardMessage::RetainedQuery {
-                id: self.last_query,
-                filter: replay.filter.to_string(),
-                after: replay.after.clone(),
-            };
-            effects.forwards.push((shard, query));
+            let (id, filter, after) = (self.last_query, replay.filter.to_string(), replay.after.clone());
+            if shard == self.shard {
+                self.line.put_question(Question {
+                    from: shard,
+                    id,
+                    filter,
+                    after,
+                });
+            } else {
+                effects
+                    .forwards
+                    .push((shard, ShardMessage::RetainedQuery { id, filter, after }));
+            }
             return;
         }
         let (steps, page) = (budget.steps, &mut replay.page);
@@ -262,24 +285,32 @@ impl Engine {
         replay.turn_page(end);
     }
 
-    /// Another shard asks for a page.
-    pub(crate) fn on_retained_query(
-        &mut self,
-        now: Now,
-        from: ShardId,
-        id: u64,
-        filter: &str,
-        after: Option<&str>,
-        effects: &mut Effects,
-    ) {
+    /// Another shard asks for a page. What it has posted before may still be in the line, and must be in the answer.
+    pub(crate) fn on_question(&mut self, now: Now, question: Question, effects: &mut Effects) {
+        if self.line.len() > 0 && !mutant("shards/question-overtakes") {
+            self.line.put_question(question);
+        } else {
+            self.answer_question(now, &question, effects);
+        }
+    }
+
+    pub(crate) fn answer_question(&mut self, now: Now, question: &Question, effects: &mut Effects) {
+        let Question {
+            from,
+            id,
+            filter,
+            after,
+        } = question;
         let mut messages = Vec::new();
-        let mut after = after.map(alloc::string::String::from);
+        let mut after = after.clone();
         let (mut bytes, mut steps) = (0, PAGE_STEPS);
         // A few messages at a time, so that a page of large ones ends by its bytes. All share the steps.
-        for _ in 0..self.clients.config.retained_page_max.div_ceil(16) {
+        let page_max = self.clients.config.retained_page_max.max(1);
+        let few = page_max.min(16);
+        for _ in 0..page_max.div_ceil(few) {
             let end = self
                 .retained
-                .page_within(filter, after.as_deref(), 16, &mut steps, |_, kept| {
+                .page_within(filter, after.as_deref(), few, &mut steps, |_, kept| {
                     if !kept.message.is_expired(now) {
                         bytes += kept.message.charge();
                         messages.push(kept.message.clone_for_shard());
@@ -293,14 +324,14 @@ impl Engine {
                 break;
             }
         }
-        effects.forwards.push((
-            from,
-            ShardMessage::RetainedPage {
-                id,
-                messages,
-                more: after,
-            },
-        ));
+        let (id, more) = (*id, after);
+        if *from == self.shard {
+            self.on_retained_page(now, id, messages, more, effects);
+        } else {
+            effects
+                .forwards
+                .push((*from, ShardMessage::RetainedPage { id, messages, more }));
+        }
     }
 
     /// A page came.
@@ -309,7 +340,7 @@ impl Engine {
         now: Now,
         id: u64,
         messages: Vec<Message>,
-        more: Option<alloc::string::String>,
+        more: Option<String>,
         effects: &mut Effects,
     ) {
         let Some(session) = self.queries.remove(&id) else {

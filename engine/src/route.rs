@@ -31,6 +31,16 @@ pub(crate) struct Publish {
     pub(crate) source: Source,
 }
 
+impl Publish {
+    /// Whether it is kept or clears what is, here or at its topic's home.
+    pub(crate) fn is_to_be_retained(&self) -> bool {
+        match self.source {
+            Source::Shard { retain, .. } => retain,
+            _ => self.message.retain,
+        }
+    }
+}
+
 /// Where a message came from.
 #[derive(Debug)]
 pub(crate) enum Source {

@@ -8,6 +8,7 @@ use sol_codec::mutants::mutant;
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::ShardId;
+use crate::retaining::Question;
 use crate::route::{Publish, Source};
 use crate::shard_message::{Forward, Interest, ShardMessage};
 use crate::time::Now;
@@ -48,7 +49,13 @@ impl Engine {
                 }
             }
             ShardMessage::RetainedQuery { id, filter, after } => {
-                self.on_retained_query(now, from, id, &filter, after.as_deref(), effects);
+                let question = Question {
+                    from,
+                    id,
+                    filter,
+                    after,
+                };
+                self.on_question(now, question, effects);
             }
             ShardMessage::RetainedPage { id, messages, more } => {
                 self.on_retained_page(now, id, messages, more, effects);

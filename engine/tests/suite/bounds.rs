@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sol_codec::{Packet, Subscribe, Subscriptions, TopicFilter};
 use sol_engine::{
-    ConnectionId, Effects, Engine, EngineConfig, Flow, Input, Level, ListenerId, Message, Now, Outgoing, Read, ShardId,
-    ShardMessage, Transmit, UnixMillis,
+    ConnectionId, Effects, Engine, EngineConfig, Flow, Forward, Input, Level, ListenerId, Message, Now, Outgoing, Read,
+    ShardId, ShardMessage, Transmit, UnixMillis,
 };
 
 use crate::support::*;
@@ -93,6 +93,12 @@ impl Bare {
 
     fn input(&mut self, input: Input<'_>) {
         let _ = self.engine.handle(self.now, input, &mut self.effects);
+    }
+
+    /// Hears something of shard 1.
+    fn hear(&mut self, message: ShardMessage) {
+        let from = ShardId(1);
+        self.input(Input::Shard { from, message });
     }
 
     fn connection(n: u32) -> ConnectionId {
@@ -427,6 +433,145 @@ fn the_line_behind_a_fanout_is_charged_and_bounded() {
     assert_eq!(sent.iter().sum::<usize>(), 6 + 3);
     bare.engine.tick(bare.now, &mut bare.effects);
     assert_eq!(bare.engine.stats().memory_bytes, idle);
+}
+
+/// However long the line is, QoS 0 that replaces or clears what is retained has that effect, in its turn
+/// [MQTT-3.3.1-5, -6]: of the broker itself, and of another shard.
+#[test]
+fn a_long_line_keeps_what_is_to_be_retained() {
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        tray_max: 4,
+        fanout_waiting_max: 3,
+        ..Default::default()
+    });
+    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+    let here: Vec<u32> = (0..1_000).filter(is_here).take(10).collect();
+    for &n in &here {
+        bare.connect(n);
+        bare.subscribe(n, &["t".into()], 0);
+    }
+    let mut topics: Vec<String> = (0..1_000).map(|n| format!("r{n}")).collect();
+    topics.retain(|topic| bare.engine.is_home_of_topic(topic));
+    let [replaced, cleared] = [&topics[0], &topics[1]];
+    bare.retain(replaced);
+    bare.retain(cleared);
+    let from_there = |topic: &str, payload: &[u8], route| Input::Shard {
+        from: ShardId(1),
+        message: ShardMessage::Forward(Box::new(Forward {
+            n: 0,
+            message: Message::new(topic, payload, true),
+            route,
+            retain: !route,
+            groups: Vec::new(),
+            may_refuse: false,
+        })),
+    };
+    bare.input(Input::Publish(Box::new(Message::new("t", b"x", false))));
+    for _ in 0..3 {
+        bare.input(Input::Publish(Box::new(Message::new("u", b"x", false))));
+    }
+    bare.input(Input::Publish(Box::new(Message::new(replaced, b"fresh", true))));
+    bare.input(from_there(cleared, b"", false));
+    // Whether it is kept is another shard's to see to.
+    bare.input(from_there("elsewhere", b"x", true));
+    assert_eq!(bare.engine.stats().publish_dropped, 1);
+    bare.ticks(Bare::sent);
+    assert_eq!(bare.engine.stats().retained_messages, 1);
+    bare.effects.clear();
+    bare.input(Input::Shard {
+        from: ShardId(1),
+        message: ShardMessage::RetainedQuery {
+            id: 1,
+            filter: "#".into(),
+            after: None,
+        },
+    });
+    let Some((_, ShardMessage::RetainedPage { messages, .. })) = bare.effects.forwards.pop() else {
+        panic!("no answer")
+    };
+    let kept: Vec<_> = messages.iter().map(|kept| (kept.topic(), kept.payload())).collect();
+    assert_eq!(kept, [(&**replaced, b"fresh".as_slice())]);
+}
+
+/// An engine where a topic is at home that has a message retained, with a fan-out to ten Sessions open before a fresh one
+/// that another shard has posted; the topic, and a client that has subscribed to nothing.
+fn with_fresh_in_line() -> (Bare, String, u32) {
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        tray_max: 4,
+        ..Default::default()
+    });
+    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+    let here: Vec<u32> = (0..1_000).filter(is_here).take(11).collect();
+    for &n in &here {
+        bare.connect(n);
+    }
+    for &n in &here[1..] {
+        bare.subscribe(n, &["t".into()], 0);
+    }
+    let mut topics = (0..1_000).map(|n| format!("r{n}"));
+    let topic = topics.find(|topic| bare.engine.is_home_of_topic(topic)).unwrap();
+    bare.retain(&topic);
+    bare.subscribe(here[0], std::slice::from_ref(&topic), 0);
+    bare.input(Input::Publish(Box::new(Message::new("t", b"x", false))));
+    let forward = Forward {
+        n: 0,
+        message: Message::new(&topic, b"fresh", true),
+        route: false,
+        retain: true,
+        groups: Vec::new(),
+        may_refuse: false,
+    };
+    bare.hear(ShardMessage::Forward(Box::new(forward)));
+    bare.effects.clear();
+    (bare, topic, here[0])
+}
+
+/// What is retained is told to another shard only after all that it posted before it asked: the answer waits for the
+/// line in which that may be.
+#[test]
+fn a_question_does_not_overtake_the_line() {
+    let (mut bare, topic, _) = with_fresh_in_line();
+    let page = |bare: &mut Bare| match bare.effects.forwards.pop() {
+        Some((_, ShardMessage::RetainedPage { messages, .. })) => messages,
+        _ => Vec::new(),
+    };
+    bare.hear(ShardMessage::RetainedQuery {
+        id: 1,
+        filter: topic,
+        after: None,
+    });
+    assert!(page(&mut bare).is_empty(), "too early");
+    let mut answers = Vec::new();
+    bare.ticks(|bare| {
+        answers.extend(page(bare));
+        bare.sent()
+    });
+    let payloads: Vec<_> = answers.iter().map(Message::payload).collect();
+    assert_eq!(payloads, [b"fresh"]);
+}
+
+/// A Session's own shard waits likewise: what another shard posted before it knew of the Subscription is retained here
+/// and comes to the Session in no other way.
+#[test]
+fn a_replay_does_not_overtake_the_line() {
+    let (mut bare, _, subscriber) = with_fresh_in_line();
+    bare.hear(ShardMessage::Confirmed(u64::MAX));
+    let mut replayed = Vec::new();
+    let mut look = |bare: &mut Bare| {
+        for transmit in &bare.effects.transmits {
+            if let Outgoing::Publish(delivery) = &transmit.packet
+                && transmit.connection == Bare::connection(subscriber)
+            {
+                replayed.push(delivery.message.payload().to_vec());
+            }
+        }
+        bare.sent()
+    };
+    look(&mut bare);
+    bare.ticks(look);
+    assert_eq!(replayed, [b"fresh"]);
 }
 
 /// Messages that waited under pressure go their way a bounded number at a time; of connections that ended meanwhile
