@@ -304,18 +304,7 @@ impl Engine {
             self.refuse(id, version, &connect.client_id, username, reason, effects);
             return Flow::Stop;
         }
-        if let Some(key) = self.clients.sessions.find(&connect.client_id)
-            && let Some(old) = self.clients.sessions.get(key).and_then(|session| session.connection)
-        {
-            self.clients.stats.takeovers += 1;
-            if mutant("shards/interest-lost-on-takeover") {
-                self.lose_interest(key, effects);
-            }
-            if mutant("shards/will-lost-on-takeover") {
-                self.clients.set_will(key, None);
-            }
-            self.end_connection(now, old, Cause::TakenOver, effects);
-        }
+        self.take_over(now, &connect.client_id, effects);
         let mut existing = self.clients.sessions.find(&connect.client_id);
         if let Some(key) = existing
             && (connect.clean_start || owner_is_gone.is_some())
@@ -357,6 +346,22 @@ impl Engine {
         }
         self.activate(now, id, effects);
         Flow::Go
+    }
+
+    /// Ends the connection that a client has already [MQTT-3.1.4-3].
+    fn take_over(&mut self, now: Now, client_id: &str, effects: &mut Effects) {
+        if let Some(key) = self.clients.sessions.find(client_id)
+            && let Some(old) = self.clients.sessions.get(key).and_then(|session| session.connection)
+        {
+            self.clients.stats.takeovers += 1;
+            if mutant("shards/interest-lost-on-takeover") {
+                self.lose_interest(key, effects);
+            }
+            if mutant("shards/will-lost-on-takeover") {
+                self.clients.set_will(key, None);
+            }
+            self.end_connection(now, old, Cause::TakenOver, effects);
+        }
     }
 
     fn new_session(&mut self, client_id: &str) -> SessionKey {
