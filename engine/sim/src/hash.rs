@@ -17,6 +17,12 @@ impl Hash {
         self.0 = mixed ^ (mixed >> 29);
     }
 
+    /// Takes in a text, if there is one.
+    pub(crate) fn text(&mut self, text: Option<&str>) {
+        self.number(u64::from(text.is_some()));
+        self.bytes(text.unwrap_or_default().as_bytes());
+    }
+
     /// Takes in bytes.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);

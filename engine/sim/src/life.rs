@@ -1,6 +1,6 @@
 //! A seed is a life: everything that happens in a world follows from one number.
 //!
-//! The seed draws what a world is made of ([`Swarm`](swarm)), then one deed of a client after the other, and whatever
+//! The seed draws what a world is made of (`life/swarm`), then one deed of a client after the other, and whatever
 //! the world around does to them. Each kind of chance has a stream of its own, so that leaving one out changes no other.
 //! A life has chapters. In each, faults are on and nothing is promised but the invariants; then faults are over,
 //! everybody comes back, and what was owed must have come, nothing be left to do, and nothing be kept that nobody owns.

@@ -68,6 +68,8 @@ pub struct Oracle {
     replay_debts: Vec<ReplayDebt>,
     /// What was owed, did not come, and has no other excuse than the broker's counter of drops.
     missing: Vec<String>,
+    /// The same of QoS 0 where it may be dropped on its way to all at once, and is counted once then.
+    missing_at_all: BTreeSet<Number>,
     /// How many that were found out and forgotten since.
     missed: u64,
     rules: Rules,
@@ -84,7 +86,8 @@ pub struct Rules {
     pub refuses: bool,
     /// It may have no room for Sessions, Subscriptions, or what is retained.
     pub lacks_room: bool,
-    /// It may drop QoS 0 of another shard, RETAIN or not, when many publishes wait behind a fan-out.
+    /// Many publishes may wait behind a fan-out, so that it drops QoS 0 of other shards and Wills; but what is to be
+    /// retained only for want of memory.
     pub drops_in_line: bool,
 }
 
@@ -96,7 +99,7 @@ impl Rules {
         Self {
             refuses: config.queue_full == QueueFull::Refuse || lacks_room,
             lacks_room,
-            drops_in_line: config.shards > 1 && config.fanout_waiting_max < 100,
+            drops_in_line: config.fanout_waiting_max < 100,
         }
     }
 }
@@ -121,8 +124,21 @@ impl Oracle {
     }
 
     /// Memory is scarce from now on, perhaps, until everything is [forgotten](Self::forget).
-    pub const fn press(&mut self) {
+    pub fn press(&mut self) {
         self.pressed = true;
+        for number in self.open.clone() {
+            self.doubt_in_line(number);
+        }
+    }
+
+    /// What is to be retained at QoS 0, and is perhaps not even looked at where its topic is at home (section 3.3.1.3:
+    /// it may be discarded at any time).
+    fn doubt_in_line(&mut self, number: Number) {
+        let message = self.message(number);
+        let may_drop = self.rules.drops_in_line && self.may_lack_room();
+        if may_drop && message.retain && message.qos == QoS::AtMostOnce {
+            self.life_mut(number).doubtful = true;
+        }
     }
 
     /// QoS 0 may be dropped behind a fan-out from now on.
@@ -303,13 +319,13 @@ impl Oracle {
         }
         life.published(at);
         life.link = Some(link);
-        life.doubtful = self.rules.drops_in_line && message.retain && message.qos == QoS::AtMostOnce;
         life.expires
             .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
         self.open.push(number);
         if message.retain {
             self.retained[life.topic].push(number);
         }
+        self.doubt_in_line(number);
     }
 
     /// PUBACK or PUBREC leaves for a publisher.
@@ -437,6 +453,7 @@ impl Oracle {
             let topic = self.life(number).topic;
             self.retained[topic].push(number);
         }
+        self.doubt_in_line(number);
     }
 
     fn session(&self, id: SessionId) -> &Session {

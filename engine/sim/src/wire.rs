@@ -32,8 +32,22 @@ pub(crate) fn carry(
         ..DecodeLimits::default()
     };
     match decode(bytes, version, &limits) {
-        Ok(Decoded::Packet { packet: read, len }) if len == bytes.len() => reply(&read).map(Some),
+        Ok(Decoded::Packet { packet: read, len }) if len == bytes.len() => {
+            let mut reply = reply(&read)?;
+            tell_session_present(&mut reply, packet, version);
+            Ok(Some(reply))
+        }
         other => Err(broken("I12", format!("{packet:?} is read as {other:?}"))),
+    }
+}
+
+/// A CONNACK of 3.1 does not say whether there is a Session (3.1, section 3.2). Its receiver knows by other means here: it
+/// would go by its own memory, and nobody could say what follows if that is not the broker's.
+fn tell_session_present(reply: &mut Reply, packet: &Outgoing, version: ProtocolVersion) {
+    if let (Reply::ConnAck { session_present, .. }, Outgoing::ConnAck(data)) = (reply, packet)
+        && version == ProtocolVersion::V31
+    {
+        *session_present = data.session_present;
     }
 }
 

@@ -147,7 +147,7 @@ fn many(job: &Job) -> ExitCode {
                 sum.failures.push(report);
                 stops.store(job.until_failure, Ordering::Relaxed);
             }
-            if sum.seeds % PROGRESS == 0 {
+            if sum.seeds.is_multiple_of(PROGRESS) {
                 progress(&sum, started, job.seeds.start);
             }
         }
@@ -175,7 +175,7 @@ fn many(job: &Job) -> ExitCode {
 /// Lives a seed, some of them twice.
 fn live(seed: u64, options: &Options) -> Report {
     let mut report = life::run(seed, options);
-    if seed % TWICE_ONCE_IN == 0 && report.failure.is_none() && life::run(seed, options).hash != report.hash {
+    if seed.is_multiple_of(TWICE_ONCE_IN) && report.failure.is_none() && life::run(seed, options).hash != report.hash {
         report.failure = Some(sol_sim::Violation {
             invariant: "determinism",
             what: "the same seed went another way".to_owned(),

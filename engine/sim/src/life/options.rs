@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Chaos;
 
-/// See the [module](self).
+/// What of a life takes place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// It goes on until so many events have happened, and then to the end of its chapter.

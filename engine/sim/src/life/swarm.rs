@@ -13,12 +13,16 @@ use crate::world::{ConnectPlan, Pace, PublishPlan, Setup};
 
 /// One seed of so many lives long with few clients, until identifiers come round.
 const LONG_ONCE_IN: u64 = 512;
+/// The first of them.
+const LONG_FIRST: u64 = 127;
 /// One seed of so many has a rude client, and engines that do not know of it.
 const TWIN_ONCE_IN: u64 = 50;
+/// The first of them.
+const TWIN_FIRST: u64 = 5;
 /// Deeds of a chapter of such a life.
 const LONG_CHAPTER: u64 = 4_000;
 /// Events of such a life, for each that was asked for.
-const LONG_TIMES: u64 = 30;
+const LONG_TIMES: u64 = 40;
 
 /// See the [module](self).
 pub(super) struct Swarm {
@@ -55,37 +59,16 @@ impl Swarm {
     pub(super) fn draw(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::named(seed, "swarm");
         let rng = &mut rng;
-        let is_long = seed % LONG_ONCE_IN == LONG_ONCE_IN - 1;
+        let is_long = seed % LONG_ONCE_IN == LONG_FIRST;
         let clients = match rng.below(10) {
             _ if is_long => 2,
             0..=3 => rng.between(1, 4),
             4..=7 => rng.between(5, 12),
             _ => rng.between(13, 64),
         } as usize;
-        let v5 = *rng.pick(&[20, 50, 80, 100]);
-        let version = |rng: &mut Rng| match rng.percent(v5) {
-            true => ProtocolVersion::V5,
-            false => ProtocolVersion::V311,
-        };
-        let versions: Vec<_> = (0..clients).map(|_| version(rng)).collect();
+        let versions = versions(rng, clients);
         let config = config(rng, options);
-        let rate = |rng: &mut Rng, _| {
-            if rng.percent(45) {
-                0
-            } else {
-                *rng.pick(&[10, 30, 100, 300])
-            }
-        };
-        let mut chaos = [0; Chaos::ALL.len()];
-        for (n, kind) in Chaos::ALL.into_iter().enumerate() {
-            let drawn = rate(rng, kind);
-            chaos[n] = if options.has(kind) { drawn } else { 0 };
-        }
-        // The wall clock and storms change much at once.
-        for kind in [Chaos::Wall, Chaos::Storm] {
-            chaos[kind as usize] *= 5;
-        }
-        let some = |rng: &mut Rng, often: u64, of: &[u64]| if rng.percent(often) { *rng.pick(of) } else { 0 };
+        let chaos = rates(rng, options);
         let (logs_in, refused, mail) = (
             rng.next(),
             some(rng, 50, &[5, 30]),
@@ -183,15 +166,20 @@ impl Swarm {
     pub(super) fn setup(&self, seed: u64) -> Setup {
         let config = &self.config;
         let lacks_room = config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX;
+        let is_twin = seed % TWIN_ONCE_IN == TWIN_FIRST;
         Setup {
             seed,
-            config: self.config.clone(),
+            config: EngineConfig {
+                // Records of a client that only one of two engines knows have tickets that the other does not.
+                journal: config.journal && !is_twin,
+                ..config.clone()
+            },
             clients: self.versions.clone(),
             logins: self.logins,
             logins_refused: self.logins_refused,
             mail_bytes_high: self.mail_bytes_high,
             pace: self.pace,
-            twin: seed % TWIN_ONCE_IN == 5 && !lacks_room,
+            twin: is_twin && !lacks_room,
             fault: None,
         }
     }
@@ -245,6 +233,35 @@ impl Swarm {
         let qos = if self.is_long { QoS::AtLeastOnce } else { qos };
         options(qos, rng.percent(20), rng.percent(20), handling)
     }
+}
+
+/// One of these so often in a hundred times, else 0.
+fn some(rng: &mut Rng, often: u64, of: &[u64]) -> u64 {
+    if rng.percent(often) { *rng.pick(of) } else { 0 }
+}
+
+fn versions(rng: &mut Rng, clients: usize) -> Vec<ProtocolVersion> {
+    let v5 = *rng.pick(&[20, 50, 80, 100]);
+    let version = |rng: &mut Rng| match rng.percent(v5) {
+        true => ProtocolVersion::V5,
+        false if rng.percent(30) => ProtocolVersion::V31,
+        false => ProtocolVersion::V311,
+    };
+    (0..clients).map(|_| version(rng)).collect()
+}
+
+/// How often each kind of fault happens.
+fn rates(rng: &mut Rng, options: &Options) -> [u64; Chaos::ALL.len()] {
+    let mut rates = [0; Chaos::ALL.len()];
+    for kind in Chaos::ALL {
+        let rate = some(rng, 55, &[10, 30, 100, 300]);
+        rates[kind as usize] = if options.has(kind) { rate } else { 0 };
+    }
+    // The wall clock and storms change much at once.
+    for kind in [Chaos::Wall, Chaos::Storm] {
+        rates[kind as usize] *= 5;
+    }
+    rates
 }
 
 /// Some of these, at least one.

@@ -138,10 +138,11 @@ impl Oracle {
         }
         self.collect_groups(&ready);
         self.collect_replays(&ready)?;
-        ensure(self.missed + self.missing.len() as u64 <= rest.dropped, "I1", || {
+        let missing = self.missing.len() + self.missing_at_all.len();
+        ensure(self.missed + missing as u64 <= rest.dropped, "I1", || {
             format!(
-                "{} were dropped, and these did not come: {:?}",
-                rest.dropped, self.missing
+                "{} were dropped, and these did not come: {:?}, {:?}",
+                rest.dropped, self.missing, self.missing_at_all
             )
         })
     }
@@ -200,9 +201,14 @@ impl Oracle {
                     && self.owed_qos(id, number) == Some(QoS::AtMostOnce)
                     && !self.is_excused(id, number)
             });
-        let who = self.session(id).who;
-        let lost: Vec<String> = lost.map(|number| format!("{number} to client {who}")).collect();
-        self.missing.extend(lost);
+        let lost: Vec<Number> = lost.copied().collect();
+        if self.rules.drops_in_line {
+            self.missing_at_all.extend(lost);
+        } else {
+            let who = self.session(id).who;
+            self.missing
+                .extend(lost.iter().map(|number| format!("{number} to client {who}")));
+        }
     }
 
     fn collect_groups(&mut self, ready: &[SessionId]) {

@@ -8,8 +8,9 @@ impl Oracle {
     /// retained. Nothing else that was published may come any more.
     pub fn forget(&mut self) {
         self.advance();
-        self.missed += self.missing.len() as u64;
+        self.missed += (self.missing.len() + self.missing_at_all.len()) as u64;
         self.missing.clear();
+        self.missing_at_all.clear();
         self.forget_messages();
         for filter in self.topics.filters_mut() {
             filter.subscriptions.clear();

@@ -10,6 +10,13 @@ impl Oracle {
         Some((self.session(id).link?, id))
     }
 
+    /// Whether a connection's CONNACK will say that there was no Session.
+    #[must_use]
+    pub fn is_surely_new(&self, link: LinkId) -> bool {
+        let session = self.session_of(link).map(|id| self.session(id));
+        session.is_some_and(|session| session.present == Some(false))
+    }
+
     /// Whether a client is away and its Will waits for its delay.
     #[must_use]
     pub fn has_waiting_will(&self, who: usize) -> bool {

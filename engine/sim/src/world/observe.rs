@@ -1,13 +1,14 @@
 //! What an engine has put into its tray, looked at as soon as it is there.
 
 use sol_codec::ReasonCode;
-use sol_engine::{AckKind, Cause, ConnectionId, Event, Outgoing, Read, ShardMessage};
+use sol_engine::{AckKind, Cause, ConnectionId, Event, Interest, Message, Outgoing, Read, ShardMessage};
 
 use super::turn::hears_why;
 use super::{Parcel, World};
 use crate::checks::answers::Kind;
 use crate::checks::flights::To;
 use crate::fault::Fault;
+use crate::hash::Hash;
 use crate::marks::Mark;
 use crate::oracle::LinkId;
 use crate::packet::Reply;
@@ -264,23 +265,73 @@ impl World {
     }
 }
 
-/// A number that stands for what one shard tells another.
+/// A number that stands for what one shard tells another: for all of it but the names of records.
 pub(super) fn digest(message: &ShardMessage) -> u64 {
+    let mut hash = Hash::default();
     match message {
-        ShardMessage::Interest { n, .. } => *n << 4,
-        ShardMessage::Lost(_) => 1,
-        ShardMessage::Confirmed(n) => *n << 4 | 2,
-        ShardMessage::Forward(forward) => {
-            let flags = u64::from(forward.route) << 1 | u64::from(forward.retain);
-            let bytes = forward.message.payload().len() + forward.message.topic().len() + forward.groups.len();
-            (forward.n << 16 | (bytes as u64) << 8 | flags) << 4 | 3
+        ShardMessage::Interest { n, filter } => {
+            hash.number(*n << 4);
+            hash_interest(&mut hash, filter);
         }
-        ShardMessage::Taken(n) => *n << 4 | 4,
-        ShardMessage::Refused(n) => *n << 4 | 5,
-        ShardMessage::RetainedQuery { id, .. } => *id << 4 | 6,
-        ShardMessage::RetainedPage { id, messages, .. } => (*id << 16 | messages.len() as u64) << 4 | 7,
-        ShardMessage::Members { n, online, offline, .. } => {
-            (*n << 16 | u64::from(*online) << 8 | u64::from(*offline)) << 4 | 8
+        ShardMessage::Lost(filter) => {
+            hash.number(1);
+            hash_interest(&mut hash, filter);
+        }
+        ShardMessage::Confirmed(n) => hash.number(*n << 4 | 2),
+        ShardMessage::Forward(forward) => {
+            let flags = [forward.route, forward.retain, forward.may_refuse];
+            let flags = flags.iter().fold(0, |flags, &flag| flags << 1 | u64::from(flag));
+            hash.number(forward.n << 8 | flags << 4 | 3);
+            hash_message(&mut hash, &forward.message);
+            for group in &forward.groups {
+                hash.number(u64::from(group.passed_on));
+                hash.bytes(group.share.as_bytes());
+                hash.bytes(group.filter.as_bytes());
+            }
+        }
+        ShardMessage::Taken(n) => hash.number(*n << 4 | 4),
+        ShardMessage::Refused(n) => hash.number(*n << 4 | 5),
+        ShardMessage::RetainedQuery { id, filter, after } => {
+            hash.number(*id << 4 | 6);
+            hash.bytes(filter.as_bytes());
+            hash.text(after.as_deref());
+        }
+        ShardMessage::RetainedPage { id, messages, more } => {
+            hash.number(*id << 4 | 7);
+            messages.iter().for_each(|message| hash_message(&mut hash, message));
+            hash.text(more.as_deref());
+        }
+        ShardMessage::Members {
+            n,
+            share,
+            filter,
+            online,
+            offline,
+        } => {
+            hash.number(*n << 4 | 8);
+            hash.bytes(share.as_bytes());
+            hash.bytes(filter.as_bytes());
+            hash.number(u64::from(*online) << 32 | u64::from(*offline));
         }
     }
+    hash.get()
+}
+
+fn hash_interest(hash: &mut Hash, interest: &Interest) {
+    match interest {
+        Interest::Exact(of_filter) => hash.number(*of_filter),
+        Interest::Wildcard(filter) => hash.bytes(filter.as_bytes()),
+        Interest::Nothing => hash.number(0),
+    }
+}
+
+fn hash_message(hash: &mut Hash, message: &Message) {
+    hash.bytes(message.topic().as_bytes());
+    hash.bytes(message.payload());
+    let mut properties = Vec::new();
+    message.properties().write_to(&mut properties);
+    hash.bytes(&properties);
+    hash.number(u64::from(message.retain) << 2 | message.qos as u64);
+    hash.number(message.origin.0);
+    hash.number(message.expires_at.as_millis());
 }

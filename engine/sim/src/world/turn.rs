@@ -229,6 +229,8 @@ impl World {
         self.parties[who].client.insists &= !connect.clean_start;
         self.mark_takeover(shard, who, id);
         self.oracle.connect(who, id, &connect);
+        // It may be gone before it hears that its Session is a new one, and a CONNACK that waits for a journal never leaves.
+        self.parties[who].client.begins_anew |= self.oracle.is_surely_new(id);
     }
 
     /// A shard hears whether another one's mailbox is full.

@@ -1,6 +1,10 @@
 //! I13: a twin of every engine hears the same, and besides a client that breaks every rule. To nobody else may that make a
 //! difference: after each call both trays say the same.
+//!
+//! The order in which a fan-out comes to Sessions is that of their places in a table, and not promised to anybody. So
+//! that it is the same in both, the rude client's Session is the first one and never ends.
 
+use std::mem::{Discriminant, discriminant};
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
@@ -9,7 +13,8 @@ use sol_codec::{
     Publish, PublishProperties, QoS, TopicAlias, TopicName, decode,
 };
 use sol_engine::{
-    ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, ShardId, ShardMessage, Transmit,
+    ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Record, ShardId, ShardMessage, Transmit,
+    Unrest,
 };
 
 use super::observe::digest;
@@ -35,6 +40,11 @@ fn said(transmits: &[Transmit], since: usize) -> Vec<(ConnectionId, Vec<u8>)> {
     new.map(bytes).collect()
 }
 
+/// What kinds of records are written since. Their names may be others.
+fn written(records: &[Record], since: usize) -> Vec<Discriminant<Record>> {
+    records.iter().skip(since).map(discriminant).collect()
+}
+
 /// What other shards are told since.
 fn told(forwards: &[(ShardId, ShardMessage)], since: usize) -> Vec<(ShardId, u64)> {
     let new = forwards.iter().skip(since);
@@ -47,16 +57,16 @@ pub(super) struct Twin {
     rng: Rng,
     /// Connections that the rude client has had.
     tenants: u32,
-    journal: bool,
 }
 
 struct Shard {
     engine: Engine,
     tray: Effects,
-    /// How many of the packets and forwards in the tray have been compared.
-    seen: (usize, usize),
+    /// How many of the packets, forwards and records in the tray have been compared.
+    seen: (usize, usize, usize),
     /// The rude client's connection and tray.
     rude: Option<ConnectionId>,
+    has_begun: bool,
     rude_tray: Effects,
 }
 
@@ -65,21 +75,22 @@ impl Twin {
         let shard = |n| Shard {
             engine: Engine::new(ShardId(n), Rc::clone(config), seeds),
             tray: Effects::default(),
-            seen: (0, 0),
+            seen: (0, 0, 0),
             rude: None,
+            has_begun: false,
             rude_tray: Effects::default(),
         };
         Self {
             shards: (0..config.shards).map(shard).collect(),
             rng: Rng::named(seed, "rude"),
             tenants: 0,
-            journal: config.journal,
         }
     }
 
     /// The same call as the engine's own. `None` is a tick.
     pub(super) fn follow(&mut self, shard: usize, now: Now, input: Option<Input<'_>>) -> Verdict {
-        if self.rng.once_in(RUDE_ONCE_IN) {
+        let begins = !std::mem::replace(&mut self.shards[shard].has_begun, true);
+        if begins || self.rng.once_in(RUDE_ONCE_IN) {
             self.be_rude(shard, now)?;
         }
         let Shard { engine, tray, .. } = &mut self.shards[shard];
@@ -96,13 +107,15 @@ impl Twin {
     /// Holds what both have said since against each other.
     pub(super) fn agrees(&mut self, shard: usize, tray: &Effects) -> Verdict {
         let Shard { tray: mine, seen, .. } = &mut self.shards[shard];
-        let (packets, forwards) = *seen;
+        let (packets, forwards, records) = *seen;
         let same = said(&mine.transmits, packets) == said(&tray.transmits, packets)
             && told(&mine.forwards, forwards) == told(&tray.forwards, forwards)
+            && written(&mine.records, records) == written(&tray.records, records)
+            && mine.events == tray.events
             && mine.closes == tray.closes
             && mine.reads == tray.reads
             && mine.moves.len() == tray.moves.len();
-        *seen = (mine.transmits.len(), mine.forwards.len());
+        *seen = (mine.transmits.len(), mine.forwards.len(), mine.records.len());
         ensure(same, "I13", || {
             format!("a rude client makes a difference to others: {mine:?} and {tray:?}")
         })
@@ -112,23 +125,24 @@ impl Twin {
     pub(super) fn flushed(&mut self, shard: usize) {
         let shard = &mut self.shards[shard];
         shard.tray.clear();
-        shard.seen = (0, 0);
+        shard.seen = (0, 0, 0);
     }
 
     fn be_rude(&mut self, shard: usize, now: Now) -> Verdict {
         let Some(id) = self.shards[shard].rude else {
             return self.connect(shard, now);
         };
+        // What it publishes into a line takes one of the line's turns, as anybody's message does.
+        let Unrest { fanout, line, .. } = self.shards[shard].engine.unrest();
         let deed = self.rng.below(10);
+        if (fanout || line > 0) && deed <= 3 {
+            return Ok(());
+        }
         let packet_id = PacketId::new(1 + self.rng.below(30) as u16);
         let (Some(packet_id), Ok(topic)) = (packet_id, TopicName::new(TOPIC)) else {
             return Ok(());
         };
-        let qos = if self.journal || deed == 0 {
-            QoS::AtMostOnce
-        } else {
-            QoS::ExactlyOnce
-        };
+        let qos = if deed == 0 { QoS::AtMostOnce } else { QoS::ExactlyOnce };
         let publish = Publish {
             dup: self.rng.once_in(2),
             qos,
@@ -181,13 +195,16 @@ impl Twin {
         )?;
         let connect = Packet::Connect(Connect {
             version: ProtocolVersion::V5,
-            clean_start: true,
+            clean_start: false,
             keep_alive: 0,
             client_id: &client_id,
             will: None,
             username: None,
             password: None,
-            properties: ConnectProperties::default(),
+            properties: ConnectProperties {
+                session_expiry_interval: Some(u32::MAX),
+                ..ConnectProperties::default()
+            },
         });
         self.shards[shard].rude = Some(id);
         self.tell(shard, now, Input::Packet(id, &connect))
