@@ -3,10 +3,11 @@
 //!
 //! What bounds it is bytes: a shard charges what it posts to a pair of its own, and hears when the receiver has not
 //! taken it; its engine then pauses whoever publishes there. What is gathered for one turn is sent early when it passes
-//! the mark, so the bound is twice the mark, and a message more of each publisher.
+//! the mark, so the bound is twice the mark, and a message more of each publisher. A batch may be taken in several turns.
 
 mod sleeping;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -45,9 +46,11 @@ pub(crate) enum Mail {
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) from: ShardId,
-    pub(crate) messages: Vec<ShardMessage>,
-    pub(crate) moved: Vec<Moved>,
+    pub(crate) messages: VecDeque<ShardMessage>,
+    pub(crate) moved: VecDeque<Moved>,
+    /// Bytes, and of how many entries: what the sender has no credit for.
     charge: usize,
+    entries: usize,
 }
 
 /// A connection on its way to its home shard.
@@ -190,6 +193,8 @@ pub(crate) struct Mailbox {
     shard: ShardId,
     exchange: Arc<Exchange>,
     receiver: Receiver<Mail>,
+    /// A batch of which a part was taken.
+    begun: Option<Box<Batch>>,
     outgoing: Vec<Option<Box<Batch>>>,
     /// Bytes of all of them, and how many are sent before the turn is over.
     outgoing_bytes: usize,
@@ -206,6 +211,7 @@ impl Mailbox {
         Self {
             shard,
             receiver,
+            begun: None,
             outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
             outgoing_bytes: 0,
             high: exchange.high,
@@ -244,20 +250,36 @@ impl Mailbox {
 
     /// How much mail lies here now.
     pub(crate) fn len(&self) -> usize {
-        self.receiver.len()
+        self.receiver.len() + usize::from(self.begun.is_some())
     }
 
-    /// Takes the oldest mail.
-    pub(crate) fn take(&self) -> Option<Mail> {
-        let mail = self.receiver.try_recv().ok()?;
-        if let Mail::Batch(batch) = &mail
-            && let Some(credit) = self.exchange.credit(batch.from, self.shard)
-            && credit.give_back(batch.charge, self.exchange.low())
+    /// Takes the oldest mail. The credit of a batch is to be given back.
+    pub(crate) fn take(&mut self) -> Option<Mail> {
+        match self.begun.take() {
+            Some(batch) => Some(Mail::Batch(batch)),
+            None => self.receiver.try_recv().ok(),
+        }
+    }
+
+    /// Gives the sender credit for what was taken out of a batch, and keeps the rest, to be taken next.
+    pub(crate) fn give_back(&mut self, mut batch: Box<Batch>) {
+        let left = batch.messages.len().saturating_add(batch.moved.len());
+        // As if all of them were of one size: it comes out even at the end.
+        let charge = if left < batch.entries {
+            batch.charge / batch.entries * left
+        } else {
+            batch.charge
+        };
+        if let Some(credit) = self.exchange.credit(batch.from, self.shard)
+            && credit.give_back(batch.charge - charge, self.exchange.low())
             && let Some(desk) = self.exchange.desks.get(usize::from(batch.from.0))
         {
             desk.0.nudge();
         }
-        Some(mail)
+        if left > 0 {
+            (batch.charge, batch.entries) = (charge, left);
+            self.begun = Some(batch);
+        }
     }
 
     /// Whether this shard may wait: there is no mail. From now on whoever posts wakes it, until [`Mailbox::awake`].
@@ -266,7 +288,7 @@ impl Mailbox {
             return false;
         };
         desk.0.sleeping.begin();
-        self.receiver.is_empty() && !self.exchange.shards().any(|to| self.has_drained(to))
+        self.begun.is_none() && self.receiver.is_empty() && !self.exchange.shards().any(|to| self.has_drained(to))
     }
 
     /// This shard looks after its mail itself again.
@@ -279,7 +301,7 @@ impl Mailbox {
     /// Adds to the batch for a shard. It leaves with [`Mailbox::send`].
     pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) {
         if let Some(batch) = self.batch(to, message.charge()) {
-            batch.messages.push(message);
+            batch.messages.push_back(message);
         }
     }
 
@@ -287,7 +309,7 @@ impl Mailbox {
     pub(crate) fn post_moved(&mut self, to: ShardId, moved: Moved) {
         let charge = moved.kept.len().saturating_add(size_of::<Moved>());
         if let Some(batch) = self.batch(to, charge) {
-            batch.moved.push(moved);
+            batch.moved.push_back(moved);
         }
     }
 
@@ -297,13 +319,15 @@ impl Mailbox {
         let new = || {
             Box::new(Batch {
                 from,
-                messages: Vec::new(),
-                moved: Vec::new(),
+                messages: VecDeque::new(),
+                moved: VecDeque::new(),
                 charge: 0,
+                entries: 0,
             })
         };
         let batch = self.outgoing.get_mut(usize::from(to.0))?.get_or_insert_with(new);
         batch.charge = charge.saturating_add(batch.charge);
+        batch.entries += 1;
         self.outgoing_bytes = charge.saturating_add(self.outgoing_bytes);
         Some(batch)
     }
@@ -382,20 +406,25 @@ mod tests {
         (mailboxes.pop().unwrap(), there)
     }
 
-    fn numbers(mail: Mail) -> Vec<u64> {
-        let Mail::Batch(batch) = mail else {
+    /// Takes at most so many messages of the next batch.
+    fn take(mailbox: &mut Mailbox, count: usize) -> Option<Vec<u64>> {
+        let mail = mailbox.take()?;
+        let Mail::Batch(mut batch) = mail else {
             panic!("no batch: {mail:?}")
         };
-        let number = |message: &ShardMessage| match message {
-            ShardMessage::Taken(n) => *n,
+        let number = |message: ShardMessage| match message {
+            ShardMessage::Taken(n) => n,
             other => panic!("{other:?}"),
         };
-        batch.messages.iter().map(number).collect()
+        let count = count.min(batch.messages.len());
+        let numbers = batch.messages.drain(..count).map(number).collect();
+        mailbox.give_back(batch);
+        Some(numbers)
     }
 
     #[test]
     fn a_turns_messages_travel_in_one_batch_and_in_order() {
-        let (mut here, there) = pair(1 << 20);
+        let (mut here, mut there) = pair(1 << 20);
         for n in 1..=3 {
             here.post(THERE, ShardMessage::Taken(n));
         }
@@ -405,14 +434,37 @@ mod tests {
         here.post(THERE, ShardMessage::Taken(4));
         here.send();
         assert_eq!(there.len(), 2);
-        assert_eq!(numbers(there.take().unwrap()), [1, 2, 3]);
-        assert_eq!(numbers(there.take().unwrap()), [4]);
+        assert_eq!(take(&mut there, 9).unwrap(), [1, 2, 3]);
+        assert_eq!(take(&mut there, 9).unwrap(), [4]);
         assert!(there.take().is_none());
     }
 
     #[test]
+    fn a_batch_that_is_taken_in_parts_stays_in_order_and_gives_its_credit_back_in_parts() {
+        let (mut here, mut there) = pair(1 << 20);
+        for n in 1..=7 {
+            here.post(THERE, ShardMessage::Taken(n));
+        }
+        here.send();
+        here.post(THERE, ShardMessage::Taken(8));
+        here.send();
+        let whole = here.exchange.waiting(HERE, THERE);
+        assert_eq!(take(&mut there, 3).unwrap(), [1, 2, 3]);
+        assert_eq!(there.len(), 2);
+        assert!(!there.may_sleep(), "a shard must not sleep over the rest");
+        there.awake();
+        assert_eq!(here.exchange.waiting(HERE, THERE), whole / 8 * 5);
+        // Nothing of it may be taken.
+        assert_eq!(take(&mut there, 0).unwrap(), []);
+        assert_eq!(take(&mut there, 9).unwrap(), [4, 5, 6, 7]);
+        assert_eq!(here.exchange.waiting(HERE, THERE), whole / 8);
+        assert_eq!(take(&mut there, 9).unwrap(), [8]);
+        assert_eq!((there.len(), here.exchange.waiting(HERE, THERE)), (0, 0));
+    }
+
+    #[test]
     fn a_full_peer_is_told_once_and_so_is_its_relief() {
-        let (mut here, there) = pair(100);
+        let (mut here, mut there) = pair(100);
         assert_eq!(here.changed_peer(), None);
         while here.exchange.waiting(HERE, THERE) <= 100 {
             here.post(THERE, ShardMessage::Taken(1));
@@ -421,7 +473,7 @@ mod tests {
         assert_eq!(here.changed_peer(), Some((THERE, true)));
         assert_eq!(here.changed_peer(), None);
         assert!(here.may_sleep());
-        while there.take().is_some() {}
+        while take(&mut there, 9).is_some() {}
         assert!(!here.may_sleep(), "a shard must not sleep over the relief");
         assert_eq!(here.changed_peer(), Some((THERE, false)));
         assert_eq!(here.changed_peer(), None);
@@ -430,14 +482,14 @@ mod tests {
 
     #[test]
     fn a_shard_that_has_mail_does_not_sleep_and_one_that_sleeps_is_woken_once() {
-        let (mut here, there) = pair(1 << 20);
+        let (mut here, mut there) = pair(1 << 20);
         let (woken, wakes) = unbounded();
         there.set_wake(Box::new(move || woken.send(()).unwrap()));
         here.post(THERE, ShardMessage::Taken(1));
         here.send();
         assert!(wakes.try_recv().is_err(), "an awake shard gets no wake-up");
         assert!(!there.may_sleep());
-        there.take().unwrap();
+        take(&mut there, 9).unwrap();
         assert!(there.may_sleep());
         for n in 2..4 {
             here.post(THERE, ShardMessage::Taken(n));
@@ -464,8 +516,8 @@ mod tests {
                     wakes.recv().unwrap();
                 }
                 mailbox.awake();
-                while let Some(mail) = mailbox.take() {
-                    for n in numbers(mail) {
+                while let Some(numbers) = take(&mut mailbox, 9) {
+                    for n in numbers {
                         assert_eq!(n, if last == 0 { n } else { last + 2 });
                         last = n;
                         mailbox.post(peer, ShardMessage::Taken(n + 1));

@@ -58,6 +58,8 @@ struct Core<O> {
     decoder: Decoder,
     encoder: Encoder,
     mailbox: Mailbox,
+    /// When the sockets had their turn although mail was left.
+    mail_cut: Option<Instant>,
     observer: O,
     counters: Counters,
     watch: Watch,
@@ -146,6 +148,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             decoder: Decoder::default(),
             encoder: Encoder::default(),
             mailbox,
+            mail_cut: None,
             observer,
             counters: Counters::default(),
             watch: Watch::default(),

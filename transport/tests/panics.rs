@@ -6,12 +6,10 @@
 mod support;
 
 use std::num::NonZeroU16;
-use std::rc::Rc;
 
 use sol_codec::{Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
-use sol_engine::{Engine, EngineConfig, ShardId};
 use sol_transport::Exit;
-use support::{Broker, Client, puback, publish_at};
+use support::{Broker, Client, name_at_home, puback, publish_at};
 
 on_each_backend! {
     a_fault_costs_the_connection_that_caused_it_and_nobody_else
@@ -203,19 +201,6 @@ fn a_fault_ahead_of_a_forward_is_survived_on_many_shards() {
     }
     drop((readers, publisher));
     broker.stop();
-}
-
-/// A name beginning with `stem` of a client that is at home on this one of two shards.
-fn name_at_home(stem: &str, shard: u16) -> String {
-    let config = EngineConfig {
-        shards: 2,
-        ..EngineConfig::default()
-    };
-    let engine = Engine::new(ShardId(shard), Rc::new(config), support::SEEDS);
-    (0..)
-        .map(|n| format!("{stem} {n}"))
-        .find(|name| engine.is_home_of_client(name))
-        .unwrap()
 }
 
 /// A fault over what another shard has forwarded cannot be told to the publisher, whose acknowledgement waits for it and

@@ -7,13 +7,12 @@
 mod support;
 
 use std::io::Write;
-use std::rc::Rc;
 use std::thread;
 
 use sol_codec::{Packet, ProtocolVersion};
-use sol_engine::{Answer, Engine, EngineConfig, Query, ShardId};
+use sol_engine::{Answer, Query};
 
-use self::support::{Broker, Client, PATIENCE, connect, publish, subscribe};
+use self::support::{Broker, Client, PATIENCE, connect, name_at_home, names_at_home, publish, subscribe};
 
 on_each_backend! {
     a_burst_that_another_shard_passes_on_arrives_whole
@@ -25,20 +24,8 @@ const VERSION: ProtocolVersion = ProtocolVersion::V311;
 /// One that hands over, and one that it is handed to.
 const SHARDS: u16 = 2;
 
-/// Client Identifiers that are at home on a shard.
-fn names(shard: u16, prefix: &'static str) -> impl Iterator<Item = String> {
-    let config = EngineConfig {
-        shards: SHARDS,
-        ..EngineConfig::default()
-    };
-    let engine = Engine::new(ShardId(shard), Rc::new(config), support::SEEDS);
-    (0..)
-        .map(move |n| format!("{prefix}{n}"))
-        .filter(move |name| engine.is_home_of_client(name))
-}
-
 fn client(broker: &Broker, shard: u16, name: &'static str) -> Client {
-    Client::connect(broker.address, VERSION, &names(shard, name).next().unwrap())
+    Client::connect(broker.address, VERSION, &name_at_home(name, shard))
 }
 
 fn dropped(broker: &Broker) -> u64 {
@@ -87,7 +74,7 @@ fn many_publishers_at_once_do_not_pile_up_in_a_mailbox() {
     let mut subscriber = client(&broker, 0, "subscriber");
     subscriber.subscribe("t");
     let batch = publish(VERSION, "t", &[0; PAYLOAD]).repeat(250);
-    let mut publishers: Vec<_> = names(1, "publisher")
+    let mut publishers: Vec<_> = names_at_home("publisher", 1)
         .take(PUBLISHERS)
         .map(|name| Client::connect(broker.address, VERSION, &name))
         .collect();
@@ -132,7 +119,7 @@ fn a_connection_that_is_given_up_does_not_move() {
         config.listeners[0].defer_accept = true;
     });
     let mut given_up = 0;
-    for name in names(0, "heavy").take(20) {
+    for name in names_at_home("heavy", 0).take(20) {
         let mut heavy = Client::open(broker.address, VERSION);
         let mut bytes = connect(VERSION, &name);
         bytes.extend(subscribe(VERSION, &"t/".repeat(100)));

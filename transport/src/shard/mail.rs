@@ -1,32 +1,50 @@
 //! What lies in the mailbox.
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use sol_engine::{EngineConfig, Input};
+use sol_engine::{EngineConfig, Input, Instant};
 
 use super::{Core, Rules};
 use crate::backend::{Backend, Sink};
 use crate::mailbox::{Batch, Mail};
 use crate::observer::Observer;
 
-/// Packets that the mail of one turn may have sent before the sockets are looked after: a burst that another shard has
-/// passed on is handed out as it comes, and a fan-out of it that is larger is cut as any other is.
-const MAIL_TRANSMITS_MAX: usize = 64 << 10;
+/// How long the mail of one turn may take. Where the rest of the turn takes longer, so may the mail, so that neither the
+/// shard's own clients nor those of others get more than half of a shard that cannot keep up.
+const MAIL_TIME_MIN: Duration = Duration::from_millis(1);
+
+/// Messages between two looks at the clock, which are of very different cost.
+const MAIL_STRIDE: u32 = 8;
+
+/// What the mail of this turn may still take.
+struct Quantum {
+    ends: Instant,
+    is_over: bool,
+    /// Messages since the last look at the clock.
+    messages: u32,
+}
 
 impl<O: Observer> Core<O> {
-    /// Takes the mail that is there now; what comes meanwhile is the next turn's, and so is what is left when it has
-    /// brought so much to send that the sockets should have their turn first.
+    /// Takes the mail that is there now; what comes meanwhile is the next turn's, and so is what is left when it has taken
+    /// so long that the sockets should have their turn first.
     pub(super) fn take_mail<B: Backend>(&mut self, backend: &mut B) {
         if self.mailbox.exchange().is_stopping() {
             self.begin_stop(backend);
         }
-        let mut room = MAIL_TRANSMITS_MAX;
+        let rest_of_turn = self.mail_cut.take().map(|cut| self.now.mono.saturating_since(cut));
+        let time = rest_of_turn.unwrap_or_default().max(MAIL_TIME_MIN);
+        let mut quantum = Quantum {
+            ends: self.now.mono.saturating_add(time),
+            is_over: false,
+            messages: 0,
+        };
         for _ in 0..self.mailbox.len() {
-            if room == 0 {
-                return;
-            }
             match self.mailbox.take() {
-                Some(Mail::Batch(batch)) => self.take_batch(backend, *batch, &mut room),
+                Some(Mail::Batch(mut batch)) => {
+                    self.take_batch(backend, &mut batch, &mut quantum);
+                    self.mailbox.give_back(batch);
+                }
                 Some(Mail::Authenticated(id, outcome)) => {
                     self.contain(Some(id), |core| core.handle_login(Input::Authenticated(id, outcome)));
                 }
@@ -46,27 +64,47 @@ impl<O: Observer> Core<O> {
                 Some(Mail::Stop) => self.begin_stop(backend),
                 None => return,
             }
+            self.spend(&mut quantum);
+            if quantum.is_over {
+                if self.mailbox.len() > 0 {
+                    self.mail_cut = Some(self.clock.now().mono);
+                }
+                return;
+            }
         }
     }
 
-    fn take_batch<B: Backend>(&mut self, backend: &mut B, batch: Batch, room: &mut usize) {
+    fn take_batch<B: Backend>(&mut self, backend: &mut B, batch: &mut Batch, quantum: &mut Quantum) {
         if self.stops_at.is_some() {
             // Its clients are told that they are to go; what they did not hear of by now they do not wait for any more.
-            return;
+            batch.messages.clear();
+            batch.moved.clear();
         }
-        let Batch {
-            from, messages, moved, ..
-        } = batch;
-        for message in messages {
+        let from = batch.from;
+        while !quantum.is_over
+            && let Some(message) = batch.messages.pop_front()
+        {
             self.tell(None, Input::Shard { from, message });
-            let transmits = self.effects.transmits.len();
-            if transmits > self.config.tray_max && *room > 0 {
-                *room = room.saturating_sub(transmits);
+            // A burst that another shard has passed on is handed out as it comes.
+            if self.effects.transmits.len() > self.config.tray_max {
                 self.empty_tray(backend);
             }
+            self.spend(quantum);
         }
-        for moved in moved {
+        while !quantum.is_over
+            && let Some(moved) = batch.moved.pop_front()
+        {
             self.adopt(backend, moved);
+            self.spend(quantum);
+        }
+    }
+
+    #[inline]
+    fn spend(&self, quantum: &mut Quantum) {
+        quantum.messages += 1;
+        if quantum.messages == MAIL_STRIDE {
+            quantum.messages = 0;
+            quantum.is_over = self.clock.now().mono >= quantum.ends;
         }
     }
 

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use sol_codec::{
@@ -19,7 +20,7 @@ use sol_codec::{
     ProtocolVersion, PubAck, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe,
     SubscribeProperties, SubscriptionOptions, Subscriptions, TopicFilter, TopicName, decode,
 };
-use sol_engine::{EngineConfig, Query, ShardId};
+use sol_engine::{Engine, EngineConfig, Query, ShardId};
 use sol_transport::{
     Clock, Counters, Exit, Io, ListenAddr, ListenerConfig, Observer, Shards, StartError, TransportConfig,
 };
@@ -91,6 +92,23 @@ fn shards(wanted: u16) -> u16 {
 
 /// What every broker here places its clients by.
 pub const SEEDS: [u64; 4] = [1, 2, 3, 4];
+
+/// A name beginning with `stem` of a client that is at home on this one of two shards.
+pub fn name_at_home(stem: &str, shard: u16) -> String {
+    names_at_home(stem, shard).next().unwrap()
+}
+
+/// The same, one after the other.
+pub fn names_at_home(stem: &str, shard: u16) -> impl Iterator<Item = String> + use<'_> {
+    let config = EngineConfig {
+        shards: 2,
+        ..EngineConfig::default()
+    };
+    let engine = Engine::new(ShardId(shard), Rc::new(config), SEEDS);
+    (0..)
+        .map(move |n| format!("{stem} {n}"))
+        .filter(move |name| engine.is_home_of_client(name))
+}
 
 pub struct Broker {
     shards: Option<Shards>,
