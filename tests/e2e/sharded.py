@@ -39,6 +39,11 @@ class Sharded(Broker):
         own = f"metrics 127.0.0.1:{self.metrics_port}\nsys_interval 0"
         return f"listener {self.port} {self.host}\nallow_anonymous true\n{own}\n{config}\n"
 
+    def _wait_until_accepting(self) -> None:
+        super()._wait_until_accepting()
+        # The connection that showed it is not at rest before the broker has seen its end.
+        wait_until(lambda: self.metrics()["sol_connections"] == 0, "an idle broker", 30)
+
     def metrics(self) -> dict[str, float]:
         """All of them. A broker that is too busy to tell, or does not tell yet, is asked again."""
 
