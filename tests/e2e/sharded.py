@@ -39,11 +39,6 @@ class Sharded(Broker):
         own = f"metrics 127.0.0.1:{self.metrics_port}\nsys_interval 0"
         return f"listener {self.port} {self.host}\nallow_anonymous true\n{own}\n{config}\n"
 
-    def _wait_until_accepting(self) -> None:
-        super()._wait_until_accepting()
-        # The connection that showed it is not at rest before the broker has seen its end.
-        wait_until(lambda: self.metrics()["sol_connections"] == 0, "an idle broker", 30)
-
     def metrics(self) -> dict[str, float]:
         """All of them. A broker that is too busy to tell, or does not tell yet, is asked again."""
 
@@ -64,16 +59,30 @@ class Sharded(Broker):
         metrics = self.metrics()
         return [int(metrics[f'sol_shard_clients_connected{{shard="{n}"}}']) for n in range(self.shards)]
 
-    def at_rest(self) -> dict[str, float]:
+    def amounts(self) -> dict[str, float]:
+        """Of what there is as much at rest as before."""
         metrics = self.metrics()
         return {"descriptors": descriptors(self.pid), **{name: metrics[name] for name in REST}}
+
+    def at_rest(self) -> dict[str, float]:
+        """What there is when nothing is under way: no mail, nobody who comes or goes, and the same when asked again."""
+        last: dict[str, float] = {}
+
+        def settled():
+            nonlocal last
+            before, last = last, self.amounts()
+            is_idle = last["sol_mailbox_bytes"] == 0 and last["sol_connections"] == last["sol_clients_connected"]
+            return is_idle and last == before
+
+        wait_until(settled, "rest", 30)
+        return last
 
     def expect_rest(self, before: dict[str, float]) -> None:
         """Everything is as it was."""
         try:
-            wait_until(lambda: self.at_rest() == before, "rest", 30)
+            wait_until(lambda: self.amounts() == before, "rest", 30)
         except AssertionError:
-            now = self.at_rest()
+            now = self.amounts()
             raise AssertionError({name: (before[name], now[name]) for name in before if before[name] != now[name]}) from None
 
     def names(self, shard: int, prefix: str, count: int) -> list[str]:
