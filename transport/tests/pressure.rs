@@ -70,6 +70,8 @@ fn many_publishers_at_once_do_not_pile_up_in_a_mailbox() {
     let broker = Broker::start(SHARDS, |config, engine| {
         engine.shards = SHARDS;
         config.mailbox_bytes_high = HIGH;
+        // Where the subscriber gets no processor for a while, what it is sent waits and is not dropped.
+        (engine.unsent_bytes_high, engine.unsent_bytes_max) = (64 << 20, 128 << 20);
     });
     let mut subscriber = client(&broker, 0, "subscriber");
     subscriber.subscribe("t");
