@@ -117,7 +117,8 @@ impl Engine {
     /// Takes one input and appends all that follows from it to `effects`. Call it as often as you like: that is a batch.
     ///
     /// It never fails: a peer's fault is an effect (DISCONNECT, [`crate::Close`]). Its work is bounded by the input and by
-    /// `tray_max` steps, beside listing the Subscriptions that match a message. The [`Flow`] matters for packets only.
+    /// `tray_max` steps, beside listing the Subscriptions that match a message, and handing on what a lost member of a
+    /// Shared Subscription holds, which is no more than `queue_max` and its window. The [`Flow`] matters for packets only.
     pub fn handle(&mut self, now: Now, input: Input<'_>, effects: &mut Effects) -> Flow {
         self.clients.memory.refund(effects.take_refunds());
         self.work = 0;
@@ -207,8 +208,10 @@ impl Engine {
     }
 
     /// Stops a client of which so many acknowledgements wait that it has to wait too.
-    fn stop_for_acks(&mut self, now: Now, id: ConnectionId, session: SessionKey, flow: Flow) -> Flow {
-        if flow == Flow::Go && self.pause_for_acks(now, id, session) {
+    pub(crate) fn stop_for_acks(&mut self, now: Now, id: ConnectionId, session: SessionKey, flow: Flow) -> Flow {
+        // Who is stopped already has a lane that may be long, and nobody else is to be asked about it.
+        let is_long = core::mem::take(&mut self.clients.lane_is_long);
+        if flow == Flow::Go && is_long && self.pause_for_acks(now, id, session) {
             Flow::Stop
         } else {
             flow

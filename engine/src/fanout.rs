@@ -202,10 +202,7 @@ impl Engine {
 
     /// Whether so many acknowledgements of a client wait that it has to wait too: it is paused then.
     pub(crate) fn pause_for_acks(&mut self, now: Now, id: ConnectionId, key: SessionKey) -> bool {
-        // Most packets open no acknowledgement that waits.
-        if !core::mem::take(&mut self.clients.lane_is_long)
-            || self.longest_lane(key) < self.clients.config.acks_waiting_max
-        {
+        if self.longest_lane(key) < self.clients.config.acks_waiting_max {
             return false;
         }
         self.clients.note_rare(Rare::AcksLong);

@@ -114,7 +114,8 @@ impl Engine {
             };
             let lane = lane_of(message.qos);
             let ack = packet_id.map(|packet_id| (lane, packet_id));
-            if self.take_publish(now, from, message, ack, effects) == Flow::Stop {
+            let flow = self.take_publish(now, from, message, ack, effects);
+            if self.stop_for_acks(now, id, from.key, flow) == Flow::Stop {
                 effects.reads.push(Read::Pause(id));
             }
         }

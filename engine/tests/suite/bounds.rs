@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sol_codec::{Packet, Subscribe, Subscriptions, TopicFilter};
 use sol_engine::{
-    ConnectionId, Effects, Engine, EngineConfig, Flow, Forward, Input, Level, ListenerId, Message, Now, Outgoing, Read,
-    ShardId, ShardMessage, Transmit, UnixMillis,
+    ConnectionId, Effects, Engine, EngineConfig, Flow, Forward, Input, Interest, Level, ListenerId, Message, Now,
+    Outgoing, Read, ShardId, ShardMessage, Transmit, UnixMillis,
 };
 
 use crate::support::*;
@@ -572,6 +572,51 @@ fn a_replay_does_not_overtake_the_line() {
     look(&mut bare);
     bare.ticks(look);
     assert_eq!(replayed, [b"fresh"]);
+}
+
+/// Whether a client is paused for its own acknowledgements is nobody else's doing: what others send meanwhile makes no
+/// difference.
+#[test]
+fn a_pause_for_acknowledgements_is_its_own() {
+    let flows = [false, true].map(|others_speak| {
+        let mut bare = Bare::new(EngineConfig {
+            shards: 2,
+            tray_max: 4,
+            fanout_waiting_max: 2,
+            acks_waiting_max: 2,
+            ..Default::default()
+        });
+        let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+        let here: Vec<u32> = (0..1_000).filter(is_here).take(12).collect();
+        for &n in &here {
+            bare.connect(n);
+        }
+        for &n in &here[2..] {
+            bare.subscribe(n, &["t".into()], 0);
+        }
+        bare.hear(ShardMessage::Interest {
+            n: 1,
+            filter: Interest::Wildcard("u/#".into()),
+        });
+        bare.input(Input::Publish(Box::new(Message::new("t", b"x", false))));
+        let (publisher, other) = (Bare::connection(here[0]), Bare::connection(here[1]));
+        let say = |bare: &mut Bare, who, packet: &Packet<'_>| {
+            bare.engine
+                .handle(bare.now, Input::Packet(who, packet), &mut bare.effects)
+        };
+        let mut flows = [1, 2]
+            .map(|id| say(&mut bare, publisher, &Packet::Publish(publish("u/v", 1, id, b"x"))))
+            .to_vec();
+        bare.ticks(Bare::sent);
+        if others_speak {
+            let _ = say(&mut bare, other, &Packet::PingReq);
+        }
+        flows.push(say(&mut bare, publisher, &Packet::PingReq));
+        flows.push(say(&mut bare, publisher, &Packet::Publish(publish("u/v", 1, 3, b"x"))));
+        flows
+    });
+    assert_eq!(flows[0], [Flow::Go, Flow::Stop, Flow::Go, Flow::Stop]);
+    assert_eq!(flows[0], flows[1]);
 }
 
 /// Messages that waited under pressure go their way a bounded number at a time; of connections that ended meanwhile
