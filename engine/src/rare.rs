@@ -34,6 +34,7 @@ pub enum Rare {
     CongestedDrop,
     ConnackHeld,
     NotRetained,
+    QuestionInLine,
 }
 
 /// What an engine holds that is not at rest.

@@ -288,6 +288,7 @@ impl Engine {
     /// Another shard asks for a page. What it has posted before may still be in the line, and must be in the answer.
     pub(crate) fn on_question(&mut self, now: Now, question: Question, effects: &mut Effects) {
         if self.line.len() > 0 && !mutant("shards/question-overtakes") {
+            self.clients.note_rare(Rare::QuestionInLine);
             self.line.put_question(question);
         } else {
             self.answer_question(now, &question, effects);

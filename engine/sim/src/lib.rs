@@ -20,17 +20,33 @@
 //! | I3 | QoS 1 comes again only on another connection, with DUP | `checks/flights`, `oracle/delivery` | each delivery |
 //! | I4 | order, by publisher, topic and QoS; acknowledgements in order of receipt | `oracle/delivery`, `checks/answers` | each delivery, each answer |
 //! | I5 | no delivery without cause | `oracle/delivery` | each delivery |
-//! | I6 | what is retained is one of the outcomes that may be; a replay is whole and never stale | `oracle/retained`, `oracle/debts` | when all are back |
+//! | I6 | what is retained is one of the outcomes that may be; a replay is whole and never stale | `oracle/retained`, `oracle/debts`, `oracle/delivery` | when all are back; at rest; each delivery |
 //! | I7 | Packet Identifiers are unique in flight and end; Receive Maximum | `checks/flights` | each packet; when all are back |
-//! | I8 | what is charged is given back: memory, mail, records; gauges are what they count | `world/end`, `Engine::check` | when all are back; when all has ended |
+//! | I8 | what is charged is given back: memory, mail, records | `world/end` | mail every 1,000 events; all when all has ended |
+//! | I8 | gauges are what they count; PUBLISH packets handled and sent, and refusals, are what was counted | `Engine::check`, `world/end` | every 1,000 events, at rest |
+//! | I8 | published = delivered + refused + dropped | `Oracle::balance` | when all are back, in worlds where nothing else can become of a message: one of eight |
 //! | I9 | a client has one connection, and the loser hears so first | `checks/owners` | each packet |
 //! | I10 | Wills when they are due, and never else | `oracle`, `oracle/delivery` | each delivery; at rest |
 //! | I12 | every packet is legal where it comes, and no larger than its receiver takes | `wire`, `client`, `world/observe` | each packet |
-//! | I13 | who breaks rules makes no difference to others | `world/twin` | each call, in one seed of 50 |
+//! | I13 | who breaks rules makes no difference to others: packets, forwards, records, events | `world/twin` | each call, in one seed of 50 |
 //! | I14 | no deadlock: when nothing can happen nothing is held, and every request is answered | `world/end` | when all are back |
-//! | I15 | one call's work is bounded, so that all have their turn | `world/turn` | each call |
+//! | I15 | one call's work is bounded, so that all have their turn | `world/calls` | each call |
 //!
 //! I11 (Keep Alive) has tests in the engine's suites; restarts (I16) have a property there.
+//!
+//! What the oracle lets pass, and by which rule:
+//!
+//! | | why |
+//! |---|---|
+//! | QoS 0 is lost behind a long line, counted once for all who would have had it | `EngineConfig::fanout_waiting_max`; it is to be looked for nowhere then (section 4.3.1) |
+//! | what is to be retained at QoS 0 has no effect, where memory is scarce and the line long | it may be discarded at any time (section 3.3.1.3) |
+//! | QoS 2 comes again after a PUBREC with 0x97 that nobody was there to hear | that PUBREC has ended the exchange [MQTT-4.3.3-9] |
+//! | publishes that waited for memory go with their connection | they were not acknowledged; their client sends them again |
+//! | a Session that was about to end may have gone on or not, until a CONNACK tells | a deadline may be kept a little late (section 3.1.2.11.2) |
+//! | a Will whose time had come when its client came back | either may have been first [MQTT-3.1.3-9] |
+//! | a group's message comes to another member once for each that was lost | [MQTT-4.8.2-4]; QoS 2 that has begun stays [MQTT-4.8.2-5] |
+//! | Sessions are told of drops at doubling counts | [`sol_engine::Event::Dropped`]; the counter is exact |
+//! | one call sends as much as a Session may hold | what a lost member of a Shared Subscription held is handed on at once ([`sol_engine::Engine::handle`]) |
 //!
 //! ```
 //! use sol_codec::ProtocolVersion;

@@ -31,6 +31,7 @@ use self::deeds::Deeds;
 use self::swarm::Swarm;
 use crate::marks::Marks;
 use crate::rng::Rng;
+use crate::story::Op;
 use crate::violation::{Verdict, Violation};
 use crate::world::World;
 
@@ -131,6 +132,9 @@ impl<'a> Life<'a> {
 
     fn live(&mut self) -> Verdict {
         let (mut chapters, events) = (0, self.swarm.events(self.options.events));
+        if self.swarm.counts {
+            self.begin()?;
+        }
         while self.world.steps() < events && self.deed < self.options.deeds_max {
             self.chapter()?;
             chapters += 1;
@@ -140,6 +144,20 @@ impl<'a> Life<'a> {
             self.world.go_on()?;
         }
         self.world.end()
+    }
+
+    /// Everybody connects and subscribes.
+    fn begin(&mut self) -> Verdict {
+        let rng = &mut self.between;
+        for who in (0..self.swarm.clients()).filter(|&who| self.options.lets_in(who)) {
+            self.world.act(&Op::Connect(who, self.swarm.connect_plan(rng)))?;
+            self.world.rest()?;
+            let count = rng.between(1, 3);
+            let filters = (0..count).map(|_| (self.swarm.filter(rng), self.swarm.subscription_options(rng)));
+            self.world.act(&Op::Subscribe(who, filters.collect(), None))?;
+        }
+        self.world.recover()?;
+        self.world.go_on()
     }
 
     /// Faults are on, then everything heals.

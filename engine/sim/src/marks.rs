@@ -84,6 +84,9 @@ marks! {
     AliasOut = "topic alias alone towards a client",
     JournalHolds = "CONNACK waits for the journal",
     JournalForGone = "journal done for what is gone",
+    DropsBalance = "drops that are just what did not come",
+    RefusalsBalance = "refusals that are just what did not come",
+    QuestionInLine = "question for retained messages in line behind a fan-out",
     ReloadBelow = "limits lowered below what is queued",
     WallBack = "wall clock set back",
 }

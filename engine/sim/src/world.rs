@@ -73,6 +73,8 @@ pub struct Setup {
     pub pace: Pace,
     /// A client that breaks every rule is told to a twin of each engine, and may make no difference to anybody else.
     pub twin: bool,
+    /// What is dropped is exactly what does not come: nothing else may keep a message from a Session.
+    pub counts: bool,
     /// What is broken on purpose.
     pub fault: Option<Fault>,
 }
@@ -138,6 +140,10 @@ pub struct World {
     swapped: BTreeMap<LinkId, Request>,
     /// What the last client, which looks at what is retained, was sent.
     seen: BTreeMap<String, Number>,
+    counts: bool,
+    sums: Sums,
+    /// How many earlier calls the present one may complete: a batch is no larger than what waits for it.
+    completes: usize,
     steps: u64,
     hash: Hash,
     marks: Marks,
@@ -145,6 +151,19 @@ pub struct World {
     bytes: Vec<u8>,
     /// What has crossed the engines' border lately, if anybody wants to read it.
     log: Option<Log>,
+}
+
+/// What has passed the engines' border, to be held against what they have counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    /// PUBLISH packets that were handled.
+    publishes_in: u64,
+    /// PUBLISH packets that have left.
+    publishes_out: u64,
+    /// Acknowledgements with 0x97.
+    refusals: u64,
+    /// Messages that were counted as dropped when drops were last accounted for.
+    dropped: u64,
 }
 
 /// The last lines of what has happened.
@@ -314,6 +333,9 @@ impl World {
             is_pressed: false,
             swapped: BTreeMap::new(),
             seen: BTreeMap::new(),
+            counts: setup.counts,
+            sums: Sums::default(),
+            completes: 1,
             steps: 0,
             hash: Hash::default(),
             marks: Marks::default(),

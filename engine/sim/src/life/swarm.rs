@@ -19,9 +19,13 @@ const LONG_FIRST: u64 = 127;
 const TWIN_ONCE_IN: u64 = 50;
 /// The first of them.
 const TWIN_FIRST: u64 = 5;
-/// Deeds of a chapter of such a life.
+/// One seed of so many has a world where a message comes, is refused or is dropped, and nothing else.
+const COUNTS_ONCE_IN: u64 = 8;
+/// The first of them.
+const COUNTS_FIRST: u64 = 3;
+/// Deeds of a chapter of a long life.
 const LONG_CHAPTER: u64 = 4_000;
-/// Events of such a life, for each that was asked for.
+/// Events of a long life, for each that was asked for.
 const LONG_TIMES: u64 = 40;
 
 /// See the [module](self).
@@ -53,6 +57,8 @@ pub(super) struct Swarm {
     pub(super) ends_once_in: u64,
     chaos: [u64; Chaos::ALL.len()],
     is_long: bool,
+    /// Sessions and Subscriptions are there from the beginning and to the end.
+    pub(super) counts: bool,
 }
 
 impl Swarm {
@@ -117,9 +123,13 @@ impl Swarm {
             ends_once_in: some(rng, 60, &[1, 2, 4]),
             chaos,
             is_long,
+            counts: !is_long && seed % COUNTS_ONCE_IN == COUNTS_FIRST,
         };
         if is_long {
             swarm.live_long();
+        }
+        if swarm.counts {
+            swarm.live_by_the_book();
         }
         swarm
     }
@@ -143,6 +153,25 @@ impl Swarm {
         ] {
             self.chaos[kind as usize] = 0;
         }
+    }
+
+    /// Nothing but a limit keeps a message from a Session.
+    fn live_by_the_book(&mut self) {
+        (self.retain, self.empty, self.expiry, self.will, self.clean, self.large) = (0, 0, 0, 0, 0, 0);
+        (self.logins_refused, self.ends_once_in) = (0, 0);
+        // No good-bye, SUBSCRIBE or UNSUBSCRIBE.
+        (self.weights[1], self.weights[2], self.weights[3]) = (0, 0, 0);
+        self.filters.retain(|&filter| !FILTERS[filter].starts_with("$share/"));
+        if self.filters.is_empty() {
+            self.filters.push(0);
+        }
+        self.qos.retain(|&qos| qos > QoS::AtMostOnce);
+        // What was refused while nobody was there to hear is not known to have been when it comes again at QoS 2.
+        if self.qos.is_empty() || self.config.queue_full == QueueFull::Refuse {
+            self.qos = vec![QoS::AtLeastOnce];
+        }
+        (self.config.memory_bytes_max, self.config.connections_max) = (usize::MAX, usize::MAX);
+        self.chaos[Chaos::Press as usize] = 0;
     }
 
     /// Events of this life.
@@ -180,6 +209,7 @@ impl Swarm {
             mail_bytes_high: self.mail_bytes_high,
             pace: self.pace,
             twin: is_twin && !lacks_room,
+            counts: self.counts,
             fault: None,
         }
     }
@@ -191,12 +221,12 @@ impl Swarm {
             (self.topic(rng), *rng.pick(&self.qos), rng.percent(self.retain), delay)
         });
         let expiry = [0, rng.between(1, 5) as u32, 100, u32::MAX][rng.below(4)];
-        let expiry = if self.is_long { u32::MAX } else { expiry };
+        let expiry = if self.is_long || self.counts { u32::MAX } else { expiry };
         ConnectPlan {
             clean_start: rng.percent(self.clean),
             session_expiry_interval: expiry,
             receive_maximum: rng.percent(50).then(|| rng.between(1, 5) as u16),
-            maximum_packet_size: rng.percent(10).then(|| rng.between(130, 200) as u32),
+            maximum_packet_size: (rng.percent(10) && !self.counts).then(|| rng.between(130, 200) as u32),
             topic_alias_maximum: rng.below(3) as u16,
             will,
         }
@@ -231,6 +261,9 @@ impl Swarm {
         };
         let qos = *rng.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
         let qos = if self.is_long { QoS::AtLeastOnce } else { qos };
+        if self.counts {
+            return options(qos.max(QoS::AtLeastOnce), false, rng.percent(20), handling);
+        }
         options(qos, rng.percent(20), rng.percent(20), handling)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sol_codec::QoS;
+use sol_codec::{ProtocolVersion, QoS};
 
 use super::topics::FilterId;
 use super::{LinkId, Number, Oracle, Rest, SessionId};
@@ -244,11 +244,21 @@ impl Oracle {
                 continue;
             }
             for topic in (0..self.retained.len()).filter(|&topic| self.topics.matches(s.filter, topic)) {
-                let Some(number) = self.surely_retained_since(topic, s.asked) else {
+                let Some(number) = self.surely_retained_since(topic, self.at + 1) else {
                     continue;
                 };
-                let came = session.copies.get(&number).and_then(|copies| copies.replayed);
-                let due = !s.excludes(session.who, self.message(number)) && !self.is_excused(debt.session, number);
+                let (message, life) = (self.message(number), self.life(number));
+                let copies = session.copies.get(&number).copied().unwrap_or_default();
+                // A replay begins when the SUBACK has left, and that when every shard knows of the Subscription. So what was
+                // published before that comes, and if not in the replay, as a live message, which may be dropped as one.
+                let is_older = life.settled < Some(s.asked);
+                let may_be_dropped = session.dropped > 0 || self.rules.drops_in_line && message.qos == QoS::AtMostOnce;
+                let (promised, came) = if is_older {
+                    (true, copies.replayed)
+                } else {
+                    (Some(life.first) < s.granted && !may_be_dropped, copies.latest)
+                };
+                let due = promised && !s.excludes(session.who, message) && !self.is_excused(debt.session, number);
                 ensure(!due || came.is_some_and(|at| at > s.asked), "I6", || {
                     let filter = &self.topics.filter(s.filter).plain;
                     format!(
@@ -259,6 +269,42 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Everything is at rest, and no Session, Subscription or message has ended since much was forgotten: each message
+    /// that was published to QoS 1 or 2 has come to each Subscription, was refused, or is among those that were
+    /// `dropped`. Returns how many were refused.
+    ///
+    /// # Errors
+    /// The sum is another.
+    pub fn balance(&self, dropped: u64) -> Result<u64, Violation> {
+        let (mut lost_in_all, mut refused) = (0, 0);
+        for told in self.messages.iter().filter(|told| told.life.is_published()) {
+            let (message, life) = (&told.message, &told.life);
+            let lost: u64 = self.lost(message.number);
+            let session = self.current.get(&message.origin).map(|&id| self.session(id));
+            let may_be_refused = session.is_some_and(|session| session.version == ProtocolVersion::V5);
+            if !self.rules.refuses || !may_be_refused {
+                lost_in_all += lost;
+            } else if life.times == 1 {
+                refused += u64::from(life.refused);
+                ensure((lost > 0) == life.refused, "I8", || {
+                    format!("{lost} Sessions lack message {}: {life:?}", message.number)
+                })?;
+            }
+        }
+        ensure(lost_in_all == dropped, "I8", || {
+            format!("{lost_in_all} messages did not come, and {dropped} were dropped")
+        })?;
+        Ok(refused)
+    }
+
+    /// How many copies of a message did not come that were to.
+    fn lost(&self, number: Number) -> u64 {
+        let times = self.life(number).times;
+        let copies = |id: SessionId| self.session(id).copies.get(&number).map_or(0, |copies| copies.all);
+        let sessions = self.surely_subscribed(number).into_iter();
+        sessions.map(|id| u64::from(times.saturating_sub(copies(id)))).sum()
     }
 
     /// Whether a message need not reach a Session: it has expired, or is too large for its client.

@@ -73,6 +73,7 @@ impl Oracle {
         let copies = self.session_mut(session).copies.entry(number).or_default();
         let first = copies.all == 0;
         copies.all += 1;
+        copies.latest = Some(at);
         if causes.replay {
             copies.replayed = Some(at);
         } else {

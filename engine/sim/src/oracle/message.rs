@@ -147,6 +147,11 @@ impl Messages {
         }
     }
 
+    /// Those that are not forgotten.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Told> {
+        self.0.iter().filter_map(Option::as_deref)
+    }
+
     /// Forgets those that are not `kept`, which are in order.
     pub(super) fn forget(&mut self, kept: &[Number]) {
         for (number, told) in self.0.iter_mut().enumerate() {

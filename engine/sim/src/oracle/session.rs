@@ -76,8 +76,9 @@ pub(super) struct Copies {
     pub(super) all: u32,
     /// Of them, those that cannot have been replays of a retained message.
     pub(super) live: u32,
-    /// When one came last that may have been a replay.
+    /// When one came last that may have been a replay, and when one came last.
     pub(super) replayed: Option<At>,
+    pub(super) latest: Option<At>,
 }
 
 /// Empty messages of one topic that nobody numbered.

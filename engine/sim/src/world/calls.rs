@@ -53,6 +53,7 @@ impl World {
             twin.agrees(shard, tray)?;
         }
         let sent = tray.transmits.len() - before;
+        let (rares, deadline) = (engine.take_rares(), engine.next_deadline());
         // What a client may have in flight may be sent at once when it comes or acknowledges, and as many answers leave.
         let max = config
             .tray_max
@@ -64,11 +65,16 @@ impl World {
                 *to.entry(transmit.connection).or_default() += 1;
             }
             let others = sent - to.values().max().copied().unwrap_or_default();
+            // What a lost member of a Shared Subscription held goes to others at once: as many as a Session may hold.
+            let hands_on = [Rare::Lent, Rare::GivenBack]
+                .iter()
+                .any(|&rare| rares >> rare as u32 & 1 == 1);
+            let held = if hands_on { config.queue_max } else { 0 };
+            let max = max.saturating_mul(self.completes.max(1)).saturating_add(held);
             ensure(others <= max, "I15", || {
                 format!("one call of shard {shard} sends {sent} packets to many, and {max} would be many")
             })?;
         }
-        let (rares, deadline) = (engine.take_rares(), engine.next_deadline());
         let is_busy = deadline == Some(Instant::from_nanos(0));
         if is_busy && engine.unrest().fanout {
             self.marks.hit(Mark::FanoutCut);
@@ -145,7 +151,7 @@ fn copy_of<'a>(input: &Input<'a>) -> Input<'a> {
 }
 
 /// What an engine notes, and what it is called here.
-const RARES: [(Rare, Mark); 27] = [
+const RARES: [(Rare, Mark); 28] = [
     (Rare::PageOvertaken, Mark::PageOvertaken),
     (Rare::PageForNobody, Mark::PageForNobody),
     (Rare::ReplaySeenFull, Mark::ReplaySeenFull),
@@ -173,4 +179,5 @@ const RARES: [(Rare, Mark); 27] = [
     (Rare::CongestedDrop, Mark::CongestedDrop),
     (Rare::ConnackHeld, Mark::JournalHolds),
     (Rare::NotRetained, Mark::NotRetained),
+    (Rare::QuestionInLine, Mark::QuestionInLine),
 ];

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sol_engine::{Stats, Unrest};
 
-use super::{ConnectPlan, PublishPlan, World};
+use super::turn::Mail;
+use super::{ConnectPlan, PublishPlan, Sums, World};
 use crate::marks::Mark;
 use crate::oracle::Rest;
 use crate::violation::{Verdict, broken, ensure};
@@ -43,13 +44,37 @@ impl World {
         party.client.connected && party.client.has_acknowledged_all() && link.is_some_and(|link| !link.congested)
     }
 
-    fn check(&self) -> Verdict {
+    /// What holds at any time: the engines' tables agree with each other and with their gauges, what is charged to
+    /// mailboxes is what lies in them, and what the engines have counted is what has passed their border.
+    pub(super) fn look_inside(&self) -> Verdict {
         for shard in &self.shards {
             shard
                 .engine
                 .check()
                 .map_err(|fault| broken("check", fault.to_owned()))?;
         }
+        let mail = self.shards.iter().flat_map(|shard| &shard.mailbox);
+        let (lies, charged) = (mail.map(Mail::charge).sum::<usize>(), self.credits.bytes());
+        ensure(lies == charged, "I8", || {
+            format!("{charged} bytes of mail are charged, and there are {lies}")
+        })?;
+        if self.fault.is_some() {
+            return Ok(());
+        }
+        let stats = self.stats();
+        let counted = Sums {
+            publishes_in: stats.publish_received,
+            publishes_out: stats.publish_sent,
+            refusals: stats.publish_refused,
+            ..self.sums
+        };
+        ensure(counted == self.sums, "I8", || {
+            format!("{counted:?} were counted, and there were {:?}", self.sums)
+        })
+    }
+
+    fn check(&self) -> Verdict {
+        self.look_inside()?;
         let waiting = self.answers.waiting();
         ensure(waiting == 0, "I14", || format!("{waiting} requests are never answered"))
     }
@@ -107,6 +132,7 @@ impl World {
         ensure(stored == 0, "I1", || {
             format!("{stored} messages are still in Sessions, and all are taken")
         })?;
+        self.account_for_drops()?;
         let packet_max = |id| self.oracle.packet_max(id).filter(|_| !self.oracle.may_lend(id));
         let unfinished = self.flights.unfinished(packet_max);
         ensure(unfinished == 0, "I7", || format!("{unfinished} deliveries do not end"))?;
@@ -118,6 +144,21 @@ impl World {
         }
         self.is_quiet()?;
         self.look_at_retained()
+    }
+
+    /// Messages delivered, refused and dropped are those that were published, where nothing else can become of one.
+    fn account_for_drops(&mut self) -> Verdict {
+        let all = self.stats().publish_dropped;
+        let dropped = all - std::mem::replace(&mut self.sums.dropped, all);
+        if self.counts {
+            let refused = self.oracle.balance(dropped)?;
+            for (mark, count) in [(Mark::DropsBalance, dropped), (Mark::RefusalsBalance, refused)] {
+                if count > 0 {
+                    self.marks.hit(mark);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Faults are over, and nobody holds anything back.

@@ -210,6 +210,7 @@ impl World {
                 self.oracle.connack(id, *session_present)
             }
             Reply::Publish(received) => {
+                self.sums.publishes_out += 1;
                 let to = To {
                     session,
                     link: id,
@@ -238,7 +239,10 @@ impl World {
                     self.answers.given(id, kind, *packet_id)?;
                 }
                 match reason {
-                    ReasonCode::QuotaExceeded => self.marks.hit(Mark::RefusedHere),
+                    ReasonCode::QuotaExceeded => {
+                        self.sums.refusals += 1;
+                        self.marks.hit(Mark::RefusedHere);
+                    }
                     ReasonCode::PacketIdentifierNotFound => self.marks.hit(Mark::PubrelUnknown),
                     _ => {}
                 }

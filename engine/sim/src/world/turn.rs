@@ -25,6 +25,9 @@ pub(super) enum Mail {
 
 /// Bytes that a connection is charged with in a mailbox.
 const MOVED_BYTES: usize = 256;
+/// Steps after which everything is looked at that can be at any time.
+const LOOK_ONCE_IN: u64 = 1_000;
+
 impl Mail {
     const fn from(&self) -> usize {
         match self {
@@ -32,7 +35,7 @@ impl Mail {
         }
     }
 
-    fn charge(&self) -> usize {
+    pub(super) fn charge(&self) -> usize {
         match self {
             Self::Message(_, message) => message.charge(),
             Self::Moved(..) => MOVED_BYTES,
@@ -48,6 +51,9 @@ impl World {
             return Ok(false);
         };
         self.steps += 1;
+        if self.steps.is_multiple_of(LOOK_ONCE_IN) {
+            self.look_inside()?;
+        }
         match act {
             Act::Hear(who) => self.hear(who)?,
             Act::Take(link) => self.take(link)?,
@@ -316,6 +322,7 @@ impl World {
                     }
                     self.answers.due(id, kind, packet_id);
                 }
+                self.sums.publishes_in += 1;
                 self.oracle.publish(id, publish.number, publish.packet_id);
             }
             Request::Ack(AckKind::PubRel, packet_id) => {
@@ -372,7 +379,12 @@ impl World {
                     ShardMessage::RetainedPage { more: Some(_), .. } => self.marks.hit(Mark::ReplayInPages),
                     _ => {}
                 }
-                self.tell(shard, Input::Shard { from, message }).map(drop)
+                if matches!(message, ShardMessage::Taken(_) | ShardMessage::Confirmed(_)) {
+                    self.completes = 1 + self.answers.waiting();
+                }
+                let told = self.tell(shard, Input::Shard { from, message });
+                self.completes = 1;
+                told.map(drop)
             }
             Mail::Moved(_, id, handover) => self.adopt(shard, id, handover),
         }
@@ -431,9 +443,13 @@ impl World {
     fn make_durable(&mut self, shard: usize) -> Verdict {
         let journal = &mut self.shards[shard].journal;
         let pending = (journal.written - journal.durable) as usize;
-        journal.durable += 1 + self.pauses.below(pending) as u64;
+        let written = 1 + self.pauses.below(pending);
+        journal.durable += written as u64;
         let ticket = Ticket(journal.durable);
-        self.tell(shard, Input::Durable(ticket)).map(drop)
+        self.completes = written;
+        let told = self.tell(shard, Input::Durable(ticket));
+        self.completes = 1;
+        told.map(drop)
     }
 
     /// The engine is done with a connection.
