@@ -35,9 +35,12 @@ class Sharded(Broker):
         super().__init__(directory, config, ("--shards", str(shards), *args), **options)
 
     def _config_text(self, config: str) -> str:
-        # $SOL and $SYS are not published: what is stored at rest stays the same.
-        own = f"metrics 127.0.0.1:{self.metrics_port}\nsys_interval 0"
-        return f"listener {self.port} {self.host}\nallow_anonymous true\n{own}\n{config}\n"
+        # Unless somebody wants them, $SOL and $SYS are not published: what is stored at rest stays the same.
+        defaults = {"allow_anonymous": "true", "sys_interval": "0"}
+        given = {line.split(" ")[0] for line in config.splitlines()}
+        own = [f"{name} {value}" for name, value in defaults.items() if name not in given]
+        own += [f"listener {self.port} {self.host}", f"metrics 127.0.0.1:{self.metrics_port}"]
+        return "\n".join([*own, config, ""])
 
     def metrics(self) -> dict[str, float]:
         """All of them. A broker that is too busy to tell, or does not tell yet, is asked again."""
@@ -54,10 +57,18 @@ class Sharded(Broker):
         rows = (line.rsplit(" ", 1) for line in wait_until(ask, "answer of the metrics", 30).splitlines() if line.startswith("sol_"))
         return {name: float(value) for name, value in rows}
 
+    def total(self, name: str) -> int:
+        """One of them, of all shards together."""
+        return int(self.metrics()[name])
+
+    def by_shard(self, name: str) -> list[int]:
+        """One of them that each shard has."""
+        metrics = self.metrics()
+        return [int(metrics[f'{name}{{shard="{n}"}}']) for n in range(self.shards)]
+
     def clients(self) -> list[int]:
         """Clients connected, by shard."""
-        metrics = self.metrics()
-        return [int(metrics[f'sol_shard_clients_connected{{shard="{n}"}}']) for n in range(self.shards)]
+        return self.by_shard("sol_shard_clients_connected")
 
     def amounts(self) -> dict[str, float]:
         """Of what there is as much at rest as before."""
@@ -85,20 +96,22 @@ class Sharded(Broker):
             now = self.amounts()
             raise AssertionError({name: (before[name], now[name]) for name in before if before[name] != now[name]}) from None
 
-    def names(self, shard: int, prefix: str, count: int) -> list[str]:
-        """Client Identifiers that are at home on a shard: there is one client more there when such a one comes. Nobody
+    def names(self, count: int, prefix: str = "n") -> list[list[str]]:
+        """So many Client Identifiers at home on each shard: there is one client more there when such a one comes. Nobody
         else may come or go meanwhile."""
-        found, before = [], self.clients()
-        for n in range(10_000):
-            name = f"{prefix}-{n}"
+        found: list[list[str]] = [[] for _ in range(self.shards)]
+        before = self.clients()
+        for n in range(100 * count * self.shards):
+            name = f"{prefix}{n}"
             with self.client(name, V5) as w:
                 home = [now - then for now, then in zip(self.clients(), before)].index(1)
                 w.disconnect()
             wait_until(lambda: self.clients() == before, "departure")
-            found += [name] if home == shard else []
-            if len(found) == count:
+            if len(found[home]) < count:
+                found[home].append(name)
+            if all(len(names) == count for names in found):
                 return found
-        raise AssertionError("nobody is at home there")
+        raise AssertionError("a shard is without homes")
 
 
 def probe(command: str, broker: Sharded, **options) -> dict[str, int]:

@@ -5,75 +5,26 @@ import select
 import signal
 import threading
 import time
-import urllib.request
 
 import pytest
 
 import wire
-from broker import IO, SHARDS, Broker, free_port, wait_until
+from broker import IO, SHARDS, wait_until
 from hostile import GOOD_HASH, check_healthy, descriptors, reset
+from sharded import Sharded
 from test_scram import PASSWORDS, Scram, auth, begin, challenge, login, passwd
 from wire import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, TIMEOUT, V5, V31, V311, Will, Wire
 
 pytestmark = pytest.mark.sol
 
 
-class Sharded(Broker):
-    """A broker of at least two shards that says through its metrics where a client is at home."""
-
-    shards = max(SHARDS, 2)
-
-    def _command(self, args):
-        self.homes: dict[str, int] = {}
-        return super()._command(["--shards", str(self.shards), "--metrics", f"127.0.0.1:{self.scrape_port}", *args])
-
-    def _config_text(self, config: str) -> str:
-        self.scrape_port = free_port()
-        return super()._config_text(config).replace("metrics off\n", "")
-
-    def _wait_until_accepting(self) -> None:
-        super()._wait_until_accepting()
-        wait_until(lambda: "memory limit" in self.log(), "banner, which comes after all else")
-
-    def scrape(self) -> str:
-        return urllib.request.urlopen(f"http://127.0.0.1:{self.scrape_port}/metrics", timeout=TIMEOUT).read().decode()
-
-    def total(self, name: str) -> int:
-        return int(re.search(rf"^{name} (\d+)", self.scrape(), re.M)[1])
-
-    def by_shard(self, name: str) -> list[int]:
-        found = dict(re.findall(rf'^{name}{{shard="(\d+)"}} (\d+)', self.scrape(), re.M))
-        return [int(found[str(shard)]) for shard in range(self.shards)]
-
-    def home(self, client_id: str) -> int:
-        """The shard that a client is at home on. Nobody may come or go meanwhile."""
-        if client_id not in self.homes:
-            before = self.by_shard("sol_shard_clients_connected")
-            with self.client(client_id, V5) as w:
-                after = self.by_shard("sol_shard_clients_connected")
-                w.disconnect()
-            grown = [shard for shard in range(self.shards) if after[shard] > before[shard]]
-            assert len(grown) == 1, (before, after)
-            self.homes[client_id] = grown[0]
-        return self.homes[client_id]
-
-    def names(self, count: int, prefix: str = "n") -> list[list[str]]:
-        """`count` Client Identifiers at home on each shard."""
-        found: list[list[str]] = [[] for _ in range(self.shards)]
-        number = 0
-        while any(len(names) < count for names in found):
-            name = f"{prefix}{number}"
-            names = found[self.home(name)]
-            if len(names) < count:
-                names.append(name)
-            number += 1
-            assert number < 100 * count * self.shards, "no shard is without homes"
-        return found
+TOLD = {"cls": Sharded, "shards": max(SHARDS, 2)}
+"""Has `start_broker` start one of two shards at least, which tells where a client is at home."""
 
 
 @pytest.fixture
 def sharded(start_broker) -> Sharded:
-    return start_broker(cls=Sharded)
+    return start_broker(**TOLD)
 
 
 @pytest.fixture
@@ -87,14 +38,15 @@ def passwords(tmp_path):
 # --- What runs --------------------------------------------------------------------------------------------------------
 
 
-def test_what_runs_is_told(sharded):
+def test_what_runs_is_told(start_broker):
     """The number of shards and the backend stand in the banner, in `sol_info` and in `$SYS`, the same everywhere."""
-    banner = re.search(r"starts: (\d+) shards, (\w+) backend", sharded.log())
+    b = start_broker("sys_interval 1", **TOLD)
+    banner = wait_until(lambda: re.search(r"starts: (\d+) shards, (\w+) backend", b.log()), "banner")
     shards, backend = int(banner[1]), banner[2]
-    assert shards == sharded.shards
+    assert shards == b.shards
     assert backend == IO or IO == "auto" and backend in ("epoll", "io_uring")
-    assert f'backend="{backend}",shards="{shards}"' in sharded.scrape()
-    with sharded.client("", V5) as w:
+    assert any(f'backend="{backend}",shards="{shards}"' in name for name in b.metrics())
+    with b.client("", V5) as w:
         w.subscribe(("$SYS/broker/backend", 0), ("$SYS/broker/shards", 0))
         told = {p.topic: p.payload.decode() for p in (w.expect(PUBLISH), w.expect(PUBLISH))}
     assert told == {"$SYS/broker/backend": backend, "$SYS/broker/shards": str(shards)}
@@ -119,7 +71,7 @@ def test_sums_are_sums(sharded):
         ("sol_shared_subscriptions", count),
     ):
         assert sharded.total(name) == value, name
-    assert sum(sharded.by_shard("sol_shard_clients_connected")) == count
+    assert sum(sharded.clients()) == count
     for w in clients:
         w.disconnect()
 
@@ -140,7 +92,7 @@ def test_a_second_broker_on_the_port_is_refused(sharded, tmp_path):
                 code = self.process.wait(TIMEOUT)
                 assert code == 0, self.log()
 
-        second = Second(folder)
+        second = Second(folder, shards=sharded.shards)
         second.stop()
     check_healthy(sharded)
 
@@ -402,7 +354,7 @@ def test_logins_are_judged_where_they_come_in_and_move_then(start_broker, passwo
     """Passwords and SCRAM, for clients of every home: the right ones get in with what they sent behind CONNECT, the wrong
     ones are refused."""
     passwd("--scram", "--iterations", "4096", str(passwords), "jürgen", text=PASSWORDS["jürgen"] + "\n")
-    b = start_broker(f"log_level INFO\nallow_anonymous false\npassword_file {passwords}", cls=Sharded)
+    b = start_broker(f"allow_anonymous false\npassword_file {passwords}", **TOLD)
     for n in range(8 * b.shards):
         name = f"client{n}"
         with b.wire(V5) as w:
@@ -432,12 +384,12 @@ def test_logins_are_judged_where_they_come_in_and_move_then(start_broker, passwo
 def test_a_revoked_user_goes_on_every_shard(start_broker, passwords):
     """SIGHUP with alice out of the file: her connections end with 0x87 on all shards, bob's stay, and she does not come in
     again."""
-    b = start_broker(f"log_level INFO\nallow_anonymous false\npassword_file {passwords}", cls=Sharded)
+    b = start_broker(f"allow_anonymous false\npassword_file {passwords}", **TOLD)
     users = {"alice": [], "bob": []}
     for user, wires in users.items():
         for n in range(6 * b.shards):
             wires.append(b.client(f"{user}{n}", V5, username=user, password="goodpw"))
-    assert all(b.by_shard("sol_shard_clients_connected"))
+    assert all(b.clients())
     passwords.write_text(f"bob:{GOOD_HASH}\n")
     count = b.log().count("INFO reloaded")
     b.process.send_signal(signal.SIGHUP)
@@ -457,7 +409,7 @@ def test_a_revoked_user_goes_on_every_shard(start_broker, passwords):
 def test_max_connections_is_exact_over_all_shards(start_broker, limit):
     """Sixty clients at once: as many as may be are let in, whatever their homes; one that leaves makes room for one of any
     shard, and a takeover needs none."""
-    b = start_broker(f"max_connections {limit}", cls=Sharded)
+    b = start_broker(f"max_connections {limit}", **TOLD)
     wires = [b.wire(V5) for _ in range(60)]
     for n, w in enumerate(wires):
         w.send(wire.connect(f"c{n}", V5))
@@ -482,7 +434,7 @@ def test_max_memory_is_one_for_all_shards(start_broker):
     """What one shard keeps fills the memory of all: a publisher on another is refused (5.0) or waits (3.1.1), and goes on
     when the first shard sets it free. The sum stays at the limit."""
     limit = 4 << 20
-    b = start_broker("max_memory 4MB", cls=Sharded)
+    b = start_broker("max_memory 4MB", **TOLD)
     names = b.names(2)
     stays = {"clean": False, "properties_": {"session_expiry_interval": 600}}
     away = b.client(names[0][0], V5, **stays)
