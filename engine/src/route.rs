@@ -70,6 +70,11 @@ impl Source {
             Self::Broker => false,
         }
     }
+
+    /// Whether a refusal by another shard reaches the publisher: only its own shard waits for the answers of others.
+    const fn hears_of_refusals(&self) -> bool {
+        matches!(self, Self::Client { may_refuse: true, .. })
+    }
 }
 
 /// What became of a message so far.
@@ -239,7 +244,8 @@ impl Engine {
                 route: post.route,
                 retain: post.retain,
                 groups: post.groups,
-                may_refuse: publish.source.may_refuse(),
+                // What is passed on for another shard would be refused unheard: it is dropped there, and counted.
+                may_refuse: publish.source.hears_of_refusals(),
             };
             self.clients.stats.forwards_sent += 1;
             effects

@@ -293,3 +293,36 @@ fn the_queue_feeds_the_window() {
         }
     });
 }
+
+/// A message for a Shared Subscription whose members left meanwhile is passed on once; where it finds a full queue it is
+/// dropped and counted, for the shard that waited for it has said that it was taken.
+#[test]
+fn what_is_passed_on_and_not_taken_is_counted() {
+    in_each_node(config(QueueFull::Refuse), |node| {
+        if node.engines.len() < 3 {
+            return;
+        }
+        let publisher = node.connect(V5, &node.name_on(0, "publisher"));
+        let near = node.connect(V5, &node.name_on(1, "near"));
+        node.subscribed(near, &["$share/g/t"], 1);
+        let far = node.connect(V5, &node.name_on(2, "far"));
+        node.subscribed(far, &["$share/g/t", "full"], 1);
+        for n in 1..=5 {
+            node.publish(publisher, "full", 1, n, "x");
+        }
+        node.take(publisher);
+        node.hold_mail();
+        for n in 1..=4 {
+            node.publish(publisher, "t", 1, n, "y");
+        }
+        node.disconnect(near);
+        node.deliver_all(0, 1);
+        node.release_mail();
+        let acks = node.take(publisher);
+        let refused = acks.iter().filter(|line| line.ends_with(" 97")).count() as u64;
+        assert_eq!(acks.len(), 4, "{acks:?}");
+        assert!(refused < 4, "none was passed on: {acks:?}");
+        assert_eq!(refused + node.stats().publish_dropped, 4);
+        node.check();
+    });
+}
