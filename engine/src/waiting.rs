@@ -104,6 +104,7 @@ impl Waiting {
             reason_codes: Vec::new(),
             waits,
             muted: false,
+            repeats: false,
         }
     }
 }
@@ -149,19 +150,18 @@ impl Engine {
             Lane::SubAck | Lane::UnsubAck => return self.send_filters_ack(now, key, lane, ready, effects),
         };
         let is_refused = ready.reason_code.is_error();
-        if lane == Lane::PubRec && is_refused {
+        // The identifier of one that only repeats may be another message's by now.
+        if lane == Lane::PubRec && is_refused && !ready.repeats {
             self.forget_inbound(key, ready.packet_id, effects);
         }
         // A QoS 1 message that came again is another one, of which something else may have become.
-        if lane == Lane::PubRec && (ready.muted || is_refused) {
-            let acks = self
-                .clients
-                .sessions
-                .get_mut(key)
-                .and_then(|session| session.acks.as_mut());
-            if let Some(again) = acks.and_then(|acks| acks.find_mut(lane, ready.packet_id)) {
-                again.reason_code = ready.reason_code;
-            }
+        if lane == Lane::PubRec
+            && (ready.muted || is_refused)
+            && !ready.repeats
+            && let Some(session) = self.clients.sessions.get_mut(key)
+            && let Some(acks) = &mut session.acks
+        {
+            acks.repeat(lane, ready.packet_id, ready.reason_code);
         }
         if ready.muted {
             return self.clients.note_rare(Rare::AckMuted);

@@ -39,6 +39,8 @@ pub(crate) struct Waiting {
     pub(crate) waits: u32,
     /// The connection that asked is gone: count down, but tell nobody.
     pub(crate) muted: bool,
+    /// Tells once more what became of the message whose acknowledgement stands before it.
+    pub(crate) repeats: bool,
 }
 
 /// The lanes of one Session.
@@ -99,12 +101,16 @@ impl Acks {
         queue.waiting.get_mut(place.n.wrapping_sub(queue.first) as usize)
     }
 
-    /// The waiting acknowledgement of an identifier that leaves next.
-    pub(crate) fn find_mut(&mut self, lane: Lane, packet_id: PacketId) -> Option<&mut Waiting> {
-        self.queue_mut(lane)
-            .waiting
-            .iter_mut()
-            .find(|waiting| waiting.packet_id == packet_id)
+    /// An acknowledgement has just left its lane with this Reason Code: those that repeat it say the same. Behind them there
+    /// may be one of another message, which has the identifier since.
+    pub(crate) fn repeat(&mut self, lane: Lane, packet_id: PacketId, reason_code: ReasonCode) {
+        let waiting = self.queue_mut(lane).waiting.iter_mut();
+        for again in waiting
+            .filter(|waiting| waiting.packet_id == packet_id)
+            .take_while(|waiting| waiting.repeats)
+        {
+            again.reason_code = reason_code;
+        }
     }
 
     /// The client asks again for an acknowledgement that waits: it is told after all, or once more, but not before those
@@ -118,7 +124,10 @@ impl Acks {
         match waiting.get_mut(at) {
             Some(found) if found.muted && in_turn => found.muted = false,
             // What waits goes on, without a word if it is muted, and this one, behind it, tells what became of it.
-            _ => waiting.push_back(Waiting::new(packet_id, ReasonCode::Success, 0)),
+            _ => waiting.push_back(Waiting {
+                repeats: true,
+                ..Waiting::new(packet_id, ReasonCode::Success, 0)
+            }),
         }
         true
     }
