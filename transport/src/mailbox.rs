@@ -7,6 +7,7 @@
 
 mod sleeping;
 
+use core::mem;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -198,6 +199,8 @@ pub(crate) struct Mailbox {
     outgoing: Vec<Option<Box<Batch>>>,
     /// Bytes of all of them, and how many are sent before the turn is over.
     outgoing_bytes: usize,
+    /// Confirmations, posted to the batches when these have left.
+    confirmations: Vec<(ShardId, ShardMessage)>,
     high: usize,
     /// Who was told to be full.
     full: Vec<bool>,
@@ -214,6 +217,7 @@ impl Mailbox {
             begun: None,
             outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
             outgoing_bytes: 0,
+            confirmations: Vec::new(),
             high: exchange.high,
             full: vec![false; shards],
             posted_max: vec![0; shards],
@@ -300,6 +304,13 @@ impl Mailbox {
 
     /// Adds to the batch for a shard. It leaves with [`Mailbox::send`].
     pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) {
+        if let ShardMessage::Confirmed(_) = message {
+            return self.confirmations.push((to, message));
+        }
+        self.add(to, message);
+    }
+
+    fn add(&mut self, to: ShardId, message: ShardMessage) {
         if let Some(batch) = self.batch(to, message.charge()) {
             batch.messages.push_back(message);
         }
@@ -334,7 +345,7 @@ impl Mailbox {
 
     /// Whether something was posted and not sent.
     pub(crate) fn has_outgoing(&self) -> bool {
-        self.outgoing.iter().any(Option::is_some)
+        self.outgoing.iter().any(Option::is_some) || !self.confirmations.is_empty()
     }
 
     /// Whether so much was posted that it should be sent before more is.
@@ -342,8 +353,19 @@ impl Mailbox {
         self.outgoing_bytes > self.high
     }
 
-    /// Sends the batches.
+    /// Sends the batches. Confirmations leave after all else, whoever it is for: they promise that what was routed before
+    /// has been posted to every shard, and one batch is posted after the other.
     pub(crate) fn send(&mut self) {
+        self.send_batches();
+        if !self.confirmations.is_empty() {
+            for (to, message) in mem::take(&mut self.confirmations) {
+                self.add(to, message);
+            }
+            self.send_batches();
+        }
+    }
+
+    fn send_batches(&mut self) {
         self.outgoing_bytes = 0;
         let exchange = &self.exchange;
         for ((to, outgoing), max) in exchange.shards().zip(&mut self.outgoing).zip(&mut self.posted_max) {
@@ -437,6 +459,27 @@ mod tests {
         assert_eq!(take(&mut there, 9).unwrap(), [1, 2, 3]);
         assert_eq!(take(&mut there, 9).unwrap(), [4]);
         assert!(there.take().is_none());
+    }
+
+    #[test]
+    fn a_confirmation_leaves_after_what_is_for_others() {
+        // It promises that everything routed before was posted, to whomever.
+        let (_, mut mailboxes) = Exchange::new(3, 1 << 20);
+        let mut last = mailboxes.pop().unwrap();
+        let mut first = mailboxes.pop().unwrap();
+        let mut here = mailboxes.pop().unwrap();
+        here.post(ShardId(1), ShardMessage::Confirmed(1));
+        here.post(ShardId(1), ShardMessage::Taken(2));
+        here.post(ShardId(2), ShardMessage::Taken(3));
+        assert!(here.has_outgoing());
+        here.send();
+        assert!(!here.has_outgoing());
+        assert_eq!(take(&mut first, 9).unwrap(), [2]);
+        assert_eq!(take(&mut last, 9).unwrap(), [3]);
+        let Some(Mail::Batch(batch)) = first.take() else {
+            panic!("the confirmation is missing")
+        };
+        assert!(matches!(batch.messages.front(), Some(ShardMessage::Confirmed(1))));
     }
 
     #[test]

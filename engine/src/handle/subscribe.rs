@@ -44,6 +44,8 @@ impl Engine {
         }
         let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
         let mut announcement = 0;
+        let announced = self.links.announced();
+        let mut asks_others = false;
         for (filter, options) in subscribe.filters.iter() {
             let wish = Wish {
                 filter,
@@ -51,9 +53,18 @@ impl Engine {
                 subscription_id: subscribe.properties.subscription_id,
                 packet_id: subscribe.packet_id,
             };
-            let (code, n) = self.subscribe_one(key, &wish, effects);
+            let (code, n) = self.subscribe_one(key, &wish, &mut asks_others, effects);
             reason_codes.push(code);
             announcement = announcement.max(n);
+        }
+        if asks_others && self.links.announced() == announced {
+            // Interest was told before. What another shard has routed since may be here, and its copy to be retained still
+            // on its way there: once all have answered this, it has arrived.
+            let message = |n| ShardMessage::Interest {
+                n,
+                filter: Interest::Nothing,
+            };
+            announcement = self.links.announce(message, effects);
         }
         if mutant("5.0/3.9.3-1") {
             reason_codes.reverse();
@@ -110,7 +121,14 @@ impl Engine {
     }
 
     /// Grants or refuses one filter. Returns its Reason Code and the announcement that its SUBACK waits for.
-    fn subscribe_one(&mut self, key: SessionKey, wish: &Wish<'_>, effects: &mut Effects) -> (ReasonCode, u64) {
+    /// Notes whether retained messages of other shards are to be asked for.
+    fn subscribe_one(
+        &mut self,
+        key: SessionKey,
+        wish: &Wish<'_>,
+        asks_others: &mut bool,
+        effects: &mut Effects,
+    ) -> (ReasonCode, u64) {
         let granted = wish.options.qos.min(self.clients.config.maximum_qos);
         let Some(session) = self.clients.sessions.get(key) else {
             return (ReasonCode::UnspecifiedError, 0);
@@ -141,7 +159,7 @@ impl Engine {
             None => {
                 let (n, is_new) =
                     self.add_subscription(key, wish.filter.as_str(), options, wish.subscription_id, effects);
-                self.queue_replay(key, wish, options, is_new);
+                *asks_others |= self.queue_replay(key, wish, options, is_new);
                 n
             }
         };
@@ -251,15 +269,16 @@ impl Engine {
         self.announce_members(done.group, effects)
     }
 
-    /// Lines up the retained messages that this Subscription is due [MQTT-3.3.1-9, -10, -11].
-    fn queue_replay(&mut self, key: SessionKey, wish: &Wish<'_>, options: Options, is_new: bool) {
+    /// Lines up the retained messages that this Subscription is due [MQTT-3.3.1-9, -10, -11]. Returns whether another shard
+    /// is to be asked for some.
+    fn queue_replay(&mut self, key: SessionKey, wish: &Wish<'_>, options: Options, is_new: bool) -> bool {
         let wanted = match wish.options.retain_handling {
             RetainHandling::SendAtSubscribe => is_new || !mutant("5.0/3.8.4-4"),
             RetainHandling::SendIfNew => is_new || mutant("5.0/3.3.1-10"),
             RetainHandling::DoNotSend => false,
         };
         if !wanted || !self.clients.config.retain_available {
-            return;
+            return false;
         }
         let filter = wish.filter.as_str();
         let shards: Vec<ShardId> = if wish.filter.has_wildcards() {
@@ -267,13 +286,14 @@ impl Engine {
         } else {
             let home = self.placement.home_of_hash(self.tree.topic_hash(filter));
             if self.links.is_alone() && self.retained.get(filter).is_none() {
-                return;
+                return false;
             }
             Vec::from([home])
         };
         if self.links.is_alone() && self.retained.is_empty() {
-            return;
+            return false;
         }
+        let asks_others = shards.iter().any(|&shard| shard != self.shard);
         let replay = Replay {
             filter: Rc::from(filter),
             options,
@@ -290,6 +310,7 @@ impl Engine {
                 self.clients.note_rare(Rare::ReplayReplaced);
             }
         }
+        asks_others
     }
 
     fn write_subscription(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sol_codec::{RetainHandling, SubscriptionOptions};
 use sol_engine::{EngineConfig, Input, Level, ShardId};
 
 use crate::support::*;
@@ -63,7 +64,12 @@ fn a_second_subscription_waits_for_the_same() {
             node.expect(clients[0], &["SUBACK #1 [00]"]);
             node.expect(clients[1], &["SUBACK #1 [01]"]);
             node.hold_mail();
-            node.subscribe(clients[2], &[filter], 2);
+            // It asks no other shard for what is retained, so it has nothing to wait for.
+            let alone = SubscriptionOptions {
+                retain_handling: RetainHandling::DoNotSend,
+                ..options(2)
+            };
+            node.subscribe_with(clients[2], &[filter], None, alone);
             node.expect(clients[2], &["SUBACK #1 [02]"]);
             node.release_mail();
         });
@@ -527,6 +533,68 @@ fn a_repeat_is_refused_with_the_first() {
         node.pubrel(publisher, 7);
         node.expect(publisher, &["PUBCOMP #7 92"]);
     });
+}
+
+/// A PUBREC that only repeats a refusal says nothing of the message that has the identifier since.
+#[test]
+fn a_repeated_refusal_leaves_the_next_message_alone() {
+    in_every_node(|node| {
+        if node.engines.len() < 3 {
+            return;
+        }
+        let (refusing, slow, other) = (node.topic_on(1, "t"), node.topic_on(2, "t"), node.topic_on(0, "t"));
+        let publisher = node.connect(V5, &node.name_on(0, "publisher"));
+        let subscriber = node.connect(V5, &node.name_on(0, "subscriber"));
+        node.subscribed(subscriber, &[&other], 0);
+        node.hold_mail();
+        node.retain(publisher, &refusing, 2, 7, "x");
+        node.retain(publisher, &slow, 2, 8, "x");
+        node.retain(publisher, &refusing, 2, 7, "x");
+        node.input(1, Input::Pressure(Level::Full));
+        node.deliver_all(0, 1);
+        node.deliver_all(1, 0);
+        node.expect(publisher, &["PUBREC #7 97"]);
+        node.publish(publisher, &other, 2, 7, "next");
+        node.release_mail();
+        node.expect(publisher, &["PUBREC #8 10", "PUBREC #7 97", "PUBREC #7"]);
+        node.publish(publisher, &other, 2, 7, "next");
+        node.pubrel(publisher, 7);
+        node.expect(publisher, &["PUBREC #7", "PUBCOMP #7"]);
+        assert_eq!(node.take(subscriber).len(), 1, "what was taken is not delivered twice");
+    });
+}
+
+/// A shard posts to one after the other: what it has sent to subscribers here may still be on its way to where it is
+/// retained. So a replay from there waits until every shard has answered, though interest was confirmed long ago.
+#[test]
+fn a_replay_is_not_older_than_what_was_delivered_before_it() {
+    for wildcard in [false, true] {
+        in_every_node(|node| {
+            if node.engines.len() < 3 {
+                return;
+            }
+            let topic = node.topic_on(2, "t");
+            let filter = if wildcard { "#" } else { &topic };
+            let early = node.connect(V5, &node.name_on(0, "early"));
+            node.subscribed(early, &[filter], 0);
+            let late = node.connect(V5, &node.name_on(0, "late"));
+            let publisher = node.connect(V5, &node.name_on(1, "publisher"));
+            node.hold_mail();
+            node.retain(publisher, &topic, 0, 0, "new");
+            node.deliver_all(1, 0);
+            assert_eq!(node.take(early).len(), 1);
+            node.subscribe(late, &[filter], 0);
+            // All but what the publisher's shard has posted.
+            for (from, to) in [(0, 2), (2, 0), (0, 1), (0, 2), (2, 0)] {
+                node.deliver_all(from, to);
+            }
+            node.expect(late, &[]);
+            node.release_mail();
+            let got = node.take(late);
+            assert_eq!(got.len(), 2, "{got:?}");
+            assert!(got[1].contains("\"new\""), "{got:?}");
+        });
+    }
 }
 
 /// A QoS 1 message that a client sends again is another one: its PUBACK says what became of it, not of the first.
