@@ -180,6 +180,10 @@ impl<'a> Life<'a> {
                 self.storm(chaos, &mut rng)?;
             }
             self.world.steps_of_chance(steps)?;
+            let rests = self.swarm.rests_once_in;
+            if rests > 0 && self.deed.is_multiple_of(rests) && !self.world.may_lack_room() {
+                self.world.rest()?;
+            }
         }
         self.world.recover()
     }

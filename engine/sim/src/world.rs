@@ -451,6 +451,12 @@ impl World {
         self.tell(shard, Input::Reload(config)).map(drop)
     }
 
+    /// Whether memory may be scarce, so that something waits for more.
+    #[must_use]
+    pub const fn may_lack_room(&self) -> bool {
+        self.oracle.may_lack_room()
+    }
+
     /// Only these clients take part, a bit each.
     pub const fn let_in(&mut self, present: u64) {
         self.present = present;

@@ -56,6 +56,9 @@ pub(super) struct Swarm {
     /// All ends once in so many chapters; 0: not before the end.
     pub(super) ends_once_in: u64,
     chaos: [u64; Chaos::ALL.len()],
+    /// Once in so many deeds everything comes to rest, and what is owed by then is asked for; 0: not before the end of a
+    /// chapter.
+    pub(super) rests_once_in: u64,
     is_long: bool,
     /// Sessions and Subscriptions are there from the beginning and to the end.
     pub(super) counts: bool,
@@ -121,6 +124,7 @@ impl Swarm {
             chapter,
             steps_max: *rng.pick(&[4, 12, 40, 80]),
             ends_once_in: some(rng, 60, &[1, 2, 4]),
+            rests_once_in: some(rng, 60, &[8, 20, 60]),
             chaos,
             is_long,
             counts: !is_long && seed % COUNTS_ONCE_IN == COUNTS_FIRST,
