@@ -107,6 +107,12 @@ impl Engine {
                 }
             }
         }
+        for group in self.tree.groups() {
+            let online = group.members.iter().filter(|member| self.is_online(member.session));
+            if online.count() != group.weight().online as usize {
+                return Err("a Shared Subscription's count of members online is wrong");
+            }
+        }
         Ok(())
     }
 
@@ -169,11 +175,19 @@ mod tests {
         assert_eq!(bench.engine.check(), Ok(()));
     }
 
+    /// A member of a Shared Subscription is counted as if it were away.
+    fn miscount(bench: &mut Bench, _: SessionKey, _: ConnectionId) {
+        bench.client("sharer", 1, "$share/g/t");
+        assert_eq!(bench.engine.check(), Ok(()));
+        let group = bench.engine.tree.find_group("t", "g").unwrap();
+        bench.engine.tree.group_mut(group).unwrap().count_online(false);
+    }
+
     /// Every contradiction between the tables is found, and an engine without one is found sound.
     #[test]
     fn planted_contradictions_are_found() {
         type Plant = fn(&mut Bench, SessionKey, ConnectionId);
-        let planted: [(&str, Plant); 15] = [
+        let planted: [(&str, Plant); 16] = [
             ("a Session's connection does not know it", |bench, _, id| {
                 bench.engine.clients.connections.remove(id);
             }),
@@ -186,6 +200,7 @@ mod tests {
             ("a Session's Subscription is not in the tree", |bench, key, _| {
                 bench.engine.tree.unsubscribe("a/+", key).unwrap();
             }),
+            ("a Shared Subscription's count of members online is wrong", miscount),
             ("a Session's window or queue is not what it counts", |bench, key, _| {
                 let session = bench.engine.clients.sessions.get_mut(key).unwrap();
                 session.sender.as_mut().unwrap().queue_bytes += 1;

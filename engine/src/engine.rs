@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use sol_codec::mutants::mutant;
 use sol_codec::{Packet, PacketId};
 
+use crate::announcing::Untold;
 use crate::clients::Clients;
 use crate::config::EngineConfig;
 use crate::connection::{Marks, State};
@@ -46,6 +47,8 @@ pub struct Engine {
     pub(crate) line: Line,
     /// What waits for other shards to confirm our announcements.
     pub(crate) confirmations: Confirmations,
+    /// Groups of Shared Subscriptions of which the others have to be told.
+    pub(crate) untold: Untold,
     /// Retained queries to other shards that have not been answered.
     pub(crate) queries: HashMap<u64, SessionRef, RandomState>,
     pub(crate) last_query: u64,
@@ -92,6 +95,7 @@ impl Engine {
             links: Links::new(shard, config.shards),
             line: Line::default(),
             confirmations: Confirmations::default(),
+            untold: Untold::default(),
             queries: HashMap::with_hasher(hasher.clone()),
             last_query: 0,
             replaying: VecDeque::new(),
@@ -229,6 +233,7 @@ impl Engine {
         self.expire(now, effects);
         self.release_parked(now, effects);
         self.bury_doomed(now, effects);
+        self.announce_portion(effects);
         self.links.answer(effects);
         self.clients.forget_copy(effects);
         self.clients.journal.end_of_call();
@@ -239,7 +244,8 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<Instant> {
         let parked = !self.parking.is_empty() && !self.clients.memory.would_be_full();
         let in_line = self.line.is_busy() || self.line.has_questions();
-        if in_line || !self.replaying.is_empty() || parked || self.links.owes_answer() {
+        let owes = self.links.owes_answer() || self.may_announce();
+        if in_line || !self.replaying.is_empty() || parked || owes {
             return Some(Instant::from_nanos(0));
         }
         self.clients.timers.next_deadline()

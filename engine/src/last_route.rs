@@ -89,7 +89,7 @@ mod tests {
             check(&tree, "a/b");
             check(&tree, "a/c");
         }
-        tree.group_join("a/b", "share", subscription(9));
+        tree.group_join("a/b", "share", subscription(9), true);
         check(&tree, "a/b");
         tree.interest_add("a/+", 3);
         check(&tree, "a/b");

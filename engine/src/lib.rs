@@ -51,6 +51,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod announcing;
 #[cfg(feature = "bench-support")]
 #[doc(hidden)]
 pub mod bench_support;

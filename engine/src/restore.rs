@@ -83,6 +83,7 @@ impl Engine {
             ..
         } = core::mem::take(&mut self.restoring);
         effects.forwards.append(&mut announcements);
+        self.announce_all(effects);
         for body in bodies.into_values() {
             self.clients.let_go(body, effects);
         }
@@ -192,7 +193,10 @@ impl Engine {
         match filter.shared() {
             Some((share, plain)) => {
                 let (plain, share) = (plain.as_str(), share.as_str());
-                self.join_group(key, plain, share, options, record.subscription_id, &mut effects);
+                let group = self.join_group(key, plain, share, options, record.subscription_id);
+                if !self.links.is_alone() {
+                    self.untold.add(group);
+                }
             }
             None => {
                 self.add_subscription(key, filter.as_str(), options, record.subscription_id, &mut effects);

@@ -16,10 +16,10 @@ use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source, share_extra};
 use crate::session::Session;
 use crate::session::sender::Owed;
-use crate::shard_message::{GroupPick, ShardMessage};
+use crate::shard_message::GroupPick;
 use crate::subscription::Options;
 use crate::time::Now;
-use crate::topic_tree::{GroupKey, RemoteWeight};
+use crate::topic_tree::GroupKey;
 
 /// Where a Shared Subscription's message goes.
 enum Picked {
@@ -128,44 +128,14 @@ impl Engine {
             let is_here = except != Some(me) && !alone.members.is_empty();
             return if is_here { Picked::Here } else { Picked::Nobody };
         }
-        let Some((online, offline)) = self.count_members(group) else {
-            return Picked::Nobody;
-        };
         let Some(group) = self.tree.group_mut(group) else {
             return Picked::Nobody;
         };
-        let mut weights: Vec<(ShardId, u32, u32)> = Vec::with_capacity(group.remote.len() + 1);
-        weights.push((me, online, offline));
-        weights.extend(
-            group
-                .remote
-                .iter()
-                .map(|w: &RemoteWeight| (ShardId(w.shard), w.online, w.offline)),
-        );
-        weights.retain(|(shard, ..)| Some(*shard) != except);
-        let total_online: u32 = weights.iter().map(|(_, online, _)| online).sum();
-        let total: u32 = if total_online > 0 {
-            total_online
-        } else {
-            weights.iter().map(|(.., offline)| offline).sum()
-        };
-        if total == 0 {
-            return Picked::Nobody;
+        match group.take_turn(me.0, except.map(|shard| shard.0)) {
+            None => Picked::Nobody,
+            Some(shard) if shard == me.0 => Picked::Here,
+            Some(shard) => Picked::There(ShardId(shard)),
         }
-        group.turn = group.turn.wrapping_add(1);
-        let mut ticket = group.turn % total;
-        for (shard, online, offline) in weights {
-            let weight = if total_online > 0 { online } else { offline };
-            if ticket < weight {
-                return if shard == me {
-                    Picked::Here
-                } else {
-                    Picked::There(shard)
-                };
-            }
-            ticket -= weight;
-        }
-        Picked::Nobody
     }
 
     /// Gives a message to a member on this shard: the next one in turn that is online with room, else any online, else a
@@ -227,61 +197,12 @@ impl Engine {
         }
     }
 
-    fn count_members(&self, group: GroupKey) -> Option<(u32, u32)> {
-        let group = self.tree.group(group)?;
-        let online = group
-            .members
-            .iter()
-            .filter(|member| {
-                self.clients
-                    .sessions
-                    .get(member.session)
-                    .is_some_and(|s| s.connection.is_some())
-            })
-            .count() as u32;
-        Some((online, group.members.len() as u32 - online))
-    }
-
     /// ShareName and Topic Filter of a group.
     pub(crate) fn group_names(&self, group: GroupKey) -> Option<(String, String)> {
         let (share, key) = self.tree.group_name(group)?;
         let mut filter = String::new();
         self.tree.filter_of(key, &mut filter);
         Some((String::from(share), filter))
-    }
-
-    /// Tells the other shards how many members a group has here. Returns the announcement's number.
-    pub(crate) fn announce_members(&mut self, group: GroupKey, effects: &mut Effects) -> u64 {
-        if self.links.is_alone() {
-            return 0;
-        }
-        let Some((share, filter)) = self.group_names(group) else {
-            return 0;
-        };
-        let (online, offline) = self.count_members(group).unwrap_or_default();
-        self.announce_weight(&share, &filter, online, offline, effects)
-    }
-
-    /// Tells the other shards a group's weight here.
-    pub(crate) fn announce_weight(
-        &mut self,
-        share: &str,
-        filter: &str,
-        online: u32,
-        offline: u32,
-        effects: &mut Effects,
-    ) -> u64 {
-        if self.links.is_alone() {
-            return 0;
-        }
-        let message = |n| ShardMessage::Members {
-            n,
-            share: String::from(share),
-            filter: String::from(filter),
-            online,
-            offline,
-        };
-        self.links.announce(message, effects)
     }
 
     /// A member is lost: its QoS 1 messages that were not acknowledged, and everything not yet begun, go to another

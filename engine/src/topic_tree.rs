@@ -43,7 +43,7 @@ use slots::Slots;
 use texts::Texts;
 use trie::{Frontier, Place, Trie};
 
-pub use shared::{Group, GroupJoin, GroupKey, GroupLeave, RemoteWeight};
+pub use shared::{Group, GroupJoin, GroupKey, GroupLeave, RemoteWeight, Weight};
 
 /// Names one Topic Filter while somebody listens to it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

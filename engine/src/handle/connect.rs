@@ -469,7 +469,7 @@ impl Engine {
         if queued.is_some_and(|sender| sender.queue.len() >= self.clients.config.queue_max) {
             self.clients.note_rare(Rare::QueueFullOnResume);
         }
-        self.announce_groups_of(key, effects);
+        self.count_online(key, true);
         self.clients.pump(now, key, effects);
         self.replay(now, key, effects);
     }

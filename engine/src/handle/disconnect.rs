@@ -92,6 +92,9 @@ impl Engine {
             cause,
         });
         if let Some(key) = session {
+            if active {
+                self.count_online(key, false);
+            }
             self.leave_session(now, key, clean, effects);
         }
     }
@@ -163,7 +166,6 @@ impl Engine {
         };
         let expiry = session.expiry_interval;
         let delay = session.will.as_ref().map(|will| will.delay.min(expiry));
-        self.announce_groups_of(key, effects);
         if delay == Some(0) {
             self.fire_will(now, key, effects);
         }
@@ -293,7 +295,7 @@ impl Engine {
             .map(|subscriptions| subscriptions.groups.clone())
             .unwrap_or_default();
         if !ends {
-            let shared_by_others: Vec<_> = groups.into_iter().filter(|&g| self.has_other_member(g, key)).collect();
+            let shared_by_others: Vec<_> = groups.into_iter().filter(|&g| self.has_member_online(g)).collect();
             if !shared_by_others.is_empty() {
                 self.lend(now, key, &shared_by_others, effects);
             }

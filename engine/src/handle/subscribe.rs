@@ -148,14 +148,10 @@ impl Engine {
         }
         let options = Options::new(wish.options, granted);
         let n = match share {
-            Some((share, filter)) => self.join_group(
-                key,
-                filter.as_str(),
-                share.as_str(),
-                options,
-                wish.subscription_id,
-                effects,
-            ),
+            Some((share, filter)) => {
+                let group = self.join_group(key, filter.as_str(), share.as_str(), options, wish.subscription_id);
+                self.announce_members(group, effects)
+            }
             None => {
                 let (n, is_new) =
                     self.add_subscription(key, wish.filter.as_str(), options, wish.subscription_id, effects);
@@ -242,6 +238,7 @@ impl Engine {
         n
     }
 
+    /// Makes a Session a member of a Shared Subscription, or replaces its options there. The others are to be told.
     pub(crate) fn join_group(
         &mut self,
         key: SessionKey,
@@ -249,14 +246,13 @@ impl Engine {
         share: &str,
         options: Options,
         id: Option<SubscriptionId>,
-        effects: &mut Effects,
-    ) -> u64 {
+    ) -> GroupKey {
         let member = Subscription {
             session: key,
             sub_id: id.map_or(0, SubscriptionId::get),
             options: options.0,
         };
-        let done = self.tree.group_join(filter, share, member);
+        let done = self.tree.group_join(filter, share, member, self.is_online(key));
         if done.replaced.is_none() {
             self.clients.stats.subscriptions += 1;
             self.clients.stats.shared_subscriptions += 1;
@@ -266,7 +262,7 @@ impl Engine {
                 tight::insert_sorted(&mut session.subscriptions_mut().groups, done.group);
             }
         }
-        self.announce_members(done.group, effects)
+        done.group
     }
 
     /// Lines up the retained messages that this Subscription is due [MQTT-3.3.1-9, -10, -11]. Returns whether another shard
@@ -358,36 +354,5 @@ impl Engine {
             .and_then(|session| session.subscriptions.as_mut()?.records.remove(filter))
             .unwrap_or(RecordId(0));
         self.clients.journal.delete(record, effects);
-    }
-
-    /// Whether anybody but this Session is a member of a group.
-    pub(crate) fn has_other_member(&self, group: GroupKey, key: SessionKey) -> bool {
-        self.tree.group(group).is_some_and(|group| {
-            group.remote.iter().any(|weight| weight.online > 0)
-                || group.members.iter().any(|member| {
-                    member.session != key
-                        && self
-                            .clients
-                            .sessions
-                            .get(member.session)
-                            .is_some_and(|s| s.connection.is_some())
-                })
-        })
-    }
-
-    /// Tells the other shards that a Session's groups have one member more or less online.
-    pub(crate) fn announce_groups_of(&mut self, key: SessionKey, effects: &mut Effects) {
-        if self.links.is_alone() {
-            return;
-        }
-        let groups = self
-            .clients
-            .sessions
-            .get(key)
-            .and_then(|session| session.subscriptions.as_ref())
-            .map(|subscriptions| subscriptions.groups.clone());
-        for group in groups.unwrap_or_default() {
-            self.announce_members(group, effects);
-        }
     }
 }

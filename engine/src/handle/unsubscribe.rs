@@ -14,7 +14,7 @@ use crate::session::acks::{Lane, Waiting};
 use crate::shard_message::{Interest, ShardMessage};
 use crate::tight;
 use crate::time::Now;
-use crate::topic_tree::{FilterKey, GroupKey};
+use crate::topic_tree::{FilterKey, GroupKey, Weight};
 
 impl Engine {
     pub(crate) fn on_unsubscribe(
@@ -157,7 +157,8 @@ impl Engine {
     /// Takes a Session out of a Shared Subscription. Returns whether it was in it.
     pub(crate) fn leave_group(&mut self, key: SessionKey, group: GroupKey, effects: &mut Effects) -> bool {
         let names = self.group_names(group);
-        let Some(left) = self.tree.group_leave_key(group, key) else {
+        let told = self.tree.group(group).map(|group| group.told).unwrap_or_default();
+        let Some(left) = self.tree.group_leave(group, key, self.is_online(key)) else {
             return false;
         };
         self.clients.stats.subscriptions -= 1;
@@ -167,12 +168,16 @@ impl Engine {
         if let Some(session) = self.clients.sessions.get_mut(key) {
             tight::remove_sorted(&mut session.subscriptions_mut().groups, &group);
         }
-        if left.last {
+        if left.last && told != Weight::default() {
+            // The group may be gone.
             if let Some((share, filter)) = names {
-                self.announce_weight(&share, &filter, 0, 0, effects);
+                self.announce_weight(&share, &filter, Weight::default(), effects);
             }
-        } else {
-            self.announce_members(group, effects);
+            if let Some(group) = self.tree.group_mut(group) {
+                group.told = Weight::default();
+            }
+        } else if !left.last && !self.links.is_alone() {
+            self.untold.add(group);
         }
         true
     }

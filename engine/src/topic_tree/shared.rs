@@ -25,8 +25,23 @@ pub struct Group {
     pub turn: u32,
     /// Which member's turn it is on this shard; counted apart, or an even number of members would never take turns.
     pub member_turn: u32,
+    /// What other shards were told of the members here.
+    pub told: Weight,
+    /// The announcement that told them; 0 for none.
+    pub told_by: u64,
+    /// Members here that are online, as they were counted.
+    online: u32,
     share: TextId,
     filter: FilterKey,
+}
+
+/// How many members of a group one shard has.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Weight {
+    /// Members that are online.
+    pub online: u32,
+    /// Members that are not and whose Session keeps messages for them.
+    pub offline: u32,
 }
 
 /// How many members of a group one other shard has.
@@ -64,14 +79,67 @@ pub struct GroupLeave {
     pub last: bool,
 }
 
+impl Group {
+    /// How many members this shard has.
+    #[must_use]
+    pub const fn weight(&self) -> Weight {
+        Weight {
+            online: self.online,
+            offline: self.members.len() as u32 - self.online,
+        }
+    }
+
+    /// The shard whose turn it is among `me` and the others, by the number of their members online, or of all they have
+    /// if nobody is online anywhere; never `except`.
+    pub fn take_turn(&mut self, me: u16, except: Option<u16>) -> Option<u16> {
+        let Weight { online, offline } = self.weight();
+        let here = RemoteWeight {
+            shard: me,
+            online,
+            offline,
+        };
+        let shards = || {
+            let all = core::iter::once(&here).chain(&self.remote);
+            all.filter(|weight| Some(weight.shard) != except)
+        };
+        let online: u32 = shards().map(|weight| weight.online).sum();
+        let of = |weight: &RemoteWeight| if online > 0 { weight.online } else { weight.offline };
+        let total: u32 = if online > 0 { online } else { shards().map(of).sum() };
+        let turn = self.turn.wrapping_add(1);
+        let mut ticket = turn.checked_rem(total)?;
+        let picked = shards().find(|&weight| {
+            let weight = of(weight);
+            let is_it = ticket < weight;
+            ticket = ticket.saturating_sub(weight);
+            is_it
+        });
+        let picked = picked.map(|weight| weight.shard);
+        self.turn = turn;
+        picked
+    }
+
+    /// One member of those here has come online, or is so no more.
+    pub const fn count_online(&mut self, is_online: bool) {
+        if is_online {
+            self.online += 1;
+        } else {
+            self.online -= 1;
+        }
+    }
+}
+
 impl TopicTree {
-    /// Adds a member, or replaces its Subscription [MQTT-3.8.4-3].
-    pub fn group_join(&mut self, filter: &str, share: &str, member: Subscription) -> GroupJoin {
+    /// Adds a member, or replaces its Subscription [MQTT-3.8.4-3]. A new one counts as online if it is said to be.
+    pub fn group_join(&mut self, filter: &str, share: &str, member: Subscription, is_online: bool) -> GroupJoin {
         let group = self.make_group(filter, share);
         let Group {
-            members, filter: key, ..
+            members,
+            online,
+            filter: key,
+            ..
         } = self.groups.at_mut(group.0);
         let replaced = insert_sorted(members, member);
+        *online += u32::from(is_online && replaced.is_none());
         GroupJoin {
             key: *key,
             group,
@@ -80,16 +148,17 @@ impl TopicTree {
         }
     }
 
-    /// Removes a member; `None` if it was none.
-    pub fn group_leave(&mut self, filter: &str, share: &str, session: SessionKey) -> Option<GroupLeave> {
-        self.group_leave_key(self.find_group(filter, share)?, session)
-    }
-
-    /// Like [`group_leave`](Self::group_leave), for a Session that ends and knows its groups.
-    pub fn group_leave_key(&mut self, group: GroupKey, session: SessionKey) -> Option<GroupLeave> {
-        let Group { members, filter, .. } = self.groups.get_mut(group.0)?;
+    /// Removes a member, which was counted as online or not; `None` if it was none.
+    pub fn group_leave(&mut self, group: GroupKey, session: SessionKey, is_online: bool) -> Option<GroupLeave> {
+        let Group {
+            members,
+            online,
+            filter,
+            ..
+        } = self.groups.get_mut(group.0)?;
         let key = *filter;
         remove_sorted(members, session)?;
+        *online -= u32::from(is_online);
         let last = members.is_empty();
         self.forget_empty_group(group);
         Some(GroupLeave { key, group, last })
@@ -134,6 +203,11 @@ impl TopicTree {
         self.groups.get_mut(key.0)
     }
 
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter()
+    }
+
     /// The group's ShareName and filter.
     #[must_use]
     pub fn group_name(&self, key: GroupKey) -> Option<(&str, FilterKey)> {
@@ -152,6 +226,9 @@ impl TopicTree {
             remote: Vec::new(),
             turn: 0,
             member_turn: 0,
+            told: Weight::default(),
+            told_by: 0,
+            online: 0,
             share,
             filter: key,
         };

@@ -39,6 +39,14 @@ impl<T> Slots<T> {
         }
     }
 
+    /// All values, in the order of their indices.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().filter_map(|slot| match slot {
+            Slot::Used(value) => Some(value),
+            Slot::Vacant(_) => None,
+        })
+    }
+
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         match self.entries.get_mut(index as usize)? {
             Slot::Used(value) => Some(value),

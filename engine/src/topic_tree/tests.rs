@@ -202,11 +202,9 @@ fn apply(tree: &mut TopicTree, twin: &mut Naive, op: Op) {
             assert_eq!(tree.find(&filter, session), None);
         }
         Op::Join(filter, share, s) => {
-            let is_it =
-                |(f, g, old): &(String, &str, Subscription)| *f == filter && *g == share && old.session == s.session;
-            let old = take(&mut twin.members, is_it).map(|(_, _, old)| old);
+            let old = take_member(twin, &filter, share, s.session);
             let first = old.is_none() && twin.members(&filter, share) == 0;
-            let done = tree.group_join(&filter, share, s);
+            let done = tree.group_join(&filter, share, s, is_online(s.session));
             assert_eq!(
                 (done.replaced, done.first, text(tree, done.key)),
                 (old, first, filter.clone())
@@ -215,10 +213,10 @@ fn apply(tree: &mut TopicTree, twin: &mut Naive, op: Op) {
             twin.members.push((filter, share, s));
         }
         Op::Leave(filter, share, session) => {
-            let is_it =
-                |(f, g, old): &(String, &str, Subscription)| *f == filter && *g == share && old.session == session;
-            let last = take(&mut twin.members, is_it).map(|_| twin.members(&filter, share) == 0);
-            assert_eq!(tree.group_leave(&filter, share, session).map(|left| left.last), last);
+            let last = take_member(twin, &filter, share, session).map(|_| twin.members(&filter, share) == 0);
+            let group = tree.find_group(&filter, share);
+            let left = group.and_then(|group| tree.group_leave(group, session, is_online(session)));
+            assert_eq!(left.map(|left| left.last), last);
         }
         Op::SetRemote(filter, share, shard, online, offline) => {
             take(&mut twin.remote, |(f, g, old)| {
@@ -248,6 +246,16 @@ fn apply(tree: &mut TopicTree, twin: &mut Naive, op: Op) {
             assert_eq!(news, known);
         }
     }
+}
+
+fn take_member(twin: &mut Naive, filter: &str, share: &str, session: SessionKey) -> Option<Subscription> {
+    let is_it = |(f, g, old): &(String, &str, Subscription)| f == filter && *g == share && old.session == session;
+    take(&mut twin.members, is_it).map(|(_, _, old)| old)
+}
+
+/// Sessions with an odd key are online, for as long as they are members.
+const fn is_online(session: SessionKey) -> bool {
+    session.0 % 2 == 1
 }
 
 /// The operations that undo all that is left.
@@ -284,6 +292,10 @@ proptest! {
                 let same = (&now.subscriptions, now.shards) == (&before.subscriptions, before.shards) && names(&now) == names(&before);
                 prop_assert!(same || tree.generation() != generation);
             }
+            for group in tree.groups() {
+                let online = group.members.iter().filter(|member| is_online(member.session)).count() as u32;
+                prop_assert_eq!(group.weight(), Weight { online, offline: group.members.len() as u32 - online });
+            }
             for (filter, _) in &twin.subscriptions {
                 let expected = usize::from(!is_wildcard(filter));
                 prop_assert_eq!(tree.exact_hash_count(tree.topic_hash(filter)), expected);
@@ -309,13 +321,13 @@ fn subscription(session: u32) -> Subscription {
 fn an_ending_session_leaves_by_key() {
     let mut tree = TopicTree::new(SEEDS);
     let keys = ["a/b", "a/+", "a/#"].map(|filter| tree.subscribe(filter, subscription(7)).key);
-    let group = tree.group_join("a/+", "share", subscription(7)).group;
+    let group = tree.group_join("a/+", "share", subscription(7), true).group;
     tree.subscribe("a/b", subscription(8));
     assert_eq!(
         keys.map(|key| tree.unsubscribe_key(key, SessionKey(7))),
         [Some(false), Some(true), Some(true)]
     );
-    let left = tree.group_leave_key(group, SessionKey(7));
+    let left = tree.group_leave(group, SessionKey(7), true);
     assert_eq!(
         left,
         Some(GroupLeave {
@@ -335,6 +347,40 @@ fn an_ending_session_leaves_by_key() {
         })
     );
     assert!(tree.is_empty());
+}
+
+/// Shards take turns by the number of their members online, or of all members where nobody is online; one that is left
+/// out is never picked.
+#[test]
+fn shards_take_turns_by_their_members() {
+    for (here, there, except, shares) in [
+        ([2, 1], [3, 5], None, [2, 3]),
+        ([2, 1], [0, 5], None, [2, 0]),
+        ([0, 3], [0, 5], None, [3, 5]),
+        ([0, 3], [4, 0], None, [0, 4]),
+        ([2, 1], [3, 5], Some(1), [0, 3]),
+        ([2, 1], [0, 5], Some(1), [0, 5]),
+    ] {
+        let mut tree = TopicTree::new(SEEDS);
+        let mut group = None;
+        for session in 0..here[0] + here[1] {
+            group = Some(
+                tree.group_join("t", "share", subscription(session), session < here[0])
+                    .group,
+            );
+        }
+        tree.group_set_remote("t", "share", 0, there[0], there[1]);
+        let group = tree.group_mut(group.unwrap()).unwrap();
+        let mut picked = [0; 2];
+        for _ in 0..2 * (shares[0] + shares[1]) {
+            let shard = group.take_turn(1, except).unwrap();
+            picked[usize::from(1 - shard)] += 1;
+        }
+        assert_eq!(picked, shares.map(|share| 2 * share));
+    }
+    let mut tree = TopicTree::new(SEEDS);
+    let group = tree.group_join("t", "share", subscription(1), true).group;
+    assert_eq!(tree.group_mut(group).unwrap().take_turn(1, Some(1)), None);
 }
 
 /// Shards with the same seeds agree on a topic's hash; others do not.

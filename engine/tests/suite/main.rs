@@ -12,5 +12,6 @@ mod queues;
 mod restart;
 mod rights;
 mod shards;
+mod sharing;
 mod slow;
 mod support;
