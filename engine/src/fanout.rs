@@ -341,7 +341,8 @@ impl Engine {
         standing
     }
 
-    /// Goes on with the open fan-out, then with the line behind it, as far as this call's work goes.
+    /// Goes on with the open fan-out, then with the line behind it and the questions in it, as far as this call's work
+    /// goes.
     pub(crate) fn continue_line(&mut self, now: Now, effects: &mut Effects) {
         loop {
             if let Some(mut fanout) = self.line.open.take() {
@@ -369,18 +370,18 @@ impl Engine {
             if self.has_done_enough(effects) {
                 break;
             }
+            // Before what came behind it: else a line that is never empty would hold it up for ever.
+            if let Some(question) = self.line.next_question() {
+                self.work += 1;
+                self.answer_question(now, &question, effects);
+                continue;
+            }
             let Some(publish) = self.line.waiting.pop_front() else {
                 break;
             };
             self.line.gone += 1;
             self.work += 1;
             self.route_and_settle(now, publish, effects);
-        }
-        while !self.has_done_enough(effects)
-            && let Some(question) = self.line.next_question()
-        {
-            self.work += 1;
-            self.answer_question(now, &question, effects);
         }
         if self.line.waiting.len() <= self.clients.config.fanout_waiting_max / 2 && !self.line.paused.is_empty() {
             self.resume(now, Hold::Line, effects);

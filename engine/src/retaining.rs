@@ -325,6 +325,7 @@ impl Engine {
                 break;
             }
         }
+        self.work += PAGE_STEPS - steps;
         let (id, more) = (*id, after);
         if *from == self.shard {
             self.on_retained_page(now, id, messages, more, effects);

@@ -552,6 +552,28 @@ fn a_question_does_not_overtake_the_line() {
     assert_eq!(payloads, [b"fresh"]);
 }
 
+/// A question is answered in its turn, however much has come behind it and goes on coming: a line that is never empty
+/// again holds nobody up for ever.
+#[test]
+fn a_question_is_answered_under_a_load_that_does_not_end() {
+    let (mut bare, topic, _) = with_fresh_in_line();
+    bare.hear(ShardMessage::RetainedQuery {
+        id: 1,
+        filter: topic,
+        after: None,
+    });
+    for _ in 0..20 {
+        bare.input(Input::Publish(Box::new(Message::new("t", b"x", false))));
+        bare.engine.tick(bare.now, &mut bare.effects);
+        if let Some((_, ShardMessage::RetainedPage { messages, .. })) = bare.effects.forwards.pop() {
+            assert_eq!(messages[0].payload(), b"fresh");
+            return;
+        }
+        bare.effects.clear();
+    }
+    panic!("no answer");
+}
+
 /// A Session's own shard waits likewise: what another shard posted before it knew of the Subscription is retained here
 /// and comes to the Session in no other way.
 #[test]
