@@ -66,6 +66,9 @@ pub(crate) enum Reading {
 pub(crate) trait Sink {
     /// Whether output must leave before more input is taken.
     fn is_full(&self) -> bool;
+    /// Whether there is room for one more connection that was not let in. If not, those that wait to be accepted go on
+    /// waiting, until [`Backend::accept_again`] or a while has passed.
+    fn may_accept(&mut self) -> bool;
     /// A connection was accepted. `false`: close it at once and never mention it again.
     fn on_accept(&mut self, listener: ListenerId, connection: ConnectionId, peer: PeerAddr) -> bool;
     /// Bytes arrived. The memory is the backend's and may be read during the call.
@@ -120,6 +123,8 @@ pub(crate) trait Backend: Sized {
     fn wake(&self) -> io::Result<Wake>;
     /// Accepts from `socket`, which listens.
     fn listen(&mut self, listener: ListenerId, socket: Socket) -> io::Result<()>;
+    /// Goes on accepting, after [`Sink::may_accept`] had said that there is no room.
+    fn accept_again(&mut self);
     /// Accepts no more, for good.
     fn stop_listening(&mut self);
     /// Takes over a connected socket. It is not read before [`Backend::resume`].

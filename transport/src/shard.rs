@@ -67,6 +67,8 @@ struct Core<O> {
     asks: VecDeque<Sender<ShardAnswer>>,
     /// Connections that have to send CONNECT.
     connecting: Waiting,
+    /// Whether somebody waits to be accepted because too many owe their login.
+    lacks_room: bool,
     /// Whether somebody could not be accepted in this turn for want of a descriptor.
     lacks_descriptors: bool,
     /// Connections of which a part of a packet may be kept, to be looked at again.
@@ -154,6 +156,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             watch: Watch::default(),
             asks: VecDeque::new(),
             connecting: Waiting::new(config.connect_time_max),
+            lacks_room: false,
             lacks_descriptors: false,
             partial: Waiting::new((config.frame_time_max / FRAME_LOOKS).max(Duration::from_millis(1))),
             pressure: Level::Normal,
@@ -197,6 +200,9 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         if !self.core.watch.is_poisoned() {
             self.core.expire();
             self.settle();
+            if self.core.found_room() {
+                self.backend.accept_again();
+            }
             // What is set free by it is weighed again, for the others to hear of it.
             for _ in 0..ROUNDS_MAX {
                 if self.core.watch.is_poisoned() || !self.core.weigh() {

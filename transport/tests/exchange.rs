@@ -19,6 +19,7 @@ on_each_backend! {
     a_client_that_owes_an_auth_is_cut_in_time
     a_late_challenge_comes_too_late
     who_owes_an_auth_makes_room
+    who_comes_while_logins_are_checked_waits
 }
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
@@ -205,5 +206,26 @@ fn who_owes_an_auth_makes_room() {
         client.send(&auth());
         expect_connack(client);
     }
+    broker.stop();
+}
+
+/// While logins are being checked that take all places, whoever comes waits in the listener's queue, and is let in as soon
+/// as one of them has its answer. Nobody is sent away.
+fn who_comes_while_logins_are_checked_waits() {
+    support::keep_shards();
+    let (broker, held) = start(1, Duration::from_secs(60), 1);
+    let mut asked = begin(&broker, HELD);
+    let reply = held.recv_timeout(PATIENCE).unwrap();
+    let mut late = begin(&broker, "late");
+    assert_eq!(broker.counters().accepted, 1);
+    reply.answer(AuthOutcome::Proven {
+        username: "user".to_owned(),
+        data: Some(b"server 2".to_vec()),
+    });
+    expect_connack(&mut asked);
+    expect_challenge(&mut late);
+    late.send(&auth());
+    expect_connack(&mut late);
+    assert_eq!(broker.counters().evicted, 0);
     broker.stop();
 }

@@ -124,6 +124,10 @@ impl Backend for Epoll {
         Ok(())
     }
 
+    fn accept_again(&mut self) {
+        self.rearm_listeners();
+    }
+
     fn stop_listening(&mut self) {
         for listener in self.listeners.drain(..) {
             // Other shards may hold the same socket, so that closing ours alone would not end its reports.
@@ -241,7 +245,7 @@ impl Backend for Epoll {
 }
 
 impl Epoll {
-    /// A descriptor is free again: whoever rests for want of one may try.
+    /// A descriptor is free again, or a place: whoever rests for want of one may try.
     fn rearm_listeners(&mut self) {
         for listener in &mut self.listeners {
             listener.rearm();

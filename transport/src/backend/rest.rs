@@ -1,4 +1,5 @@
-//! When a listener rests: the system has run out of descriptors or memory, and trying again at once would be no use.
+//! When a listener rests: the system has run out of descriptors or memory, or there is no room, and trying again at once
+//! would be no use.
 
 use std::io;
 use std::time::Duration;

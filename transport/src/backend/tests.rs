@@ -46,6 +46,7 @@ on_each_backend! {
     those_who_fill_the_sink_again_and_again_keep_nobody_waiting
     a_released_socket_lives_on_elsewhere
     accepting_is_bounded_in_a_turn_and_nobody_is_forgotten
+    who_comes_while_there_is_no_room_waits_for_it
     a_wake_up_ends_a_wait_from_another_thread
 }
 
@@ -60,6 +61,8 @@ pub(super) struct Notes {
     /// Every piece of data fills it.
     pub(super) fills: bool,
     pub(super) pause: bool,
+    /// How many may be accepted, if not all.
+    pub(super) room: Option<usize>,
 }
 
 impl Notes {
@@ -73,6 +76,10 @@ impl Notes {
 impl Sink for Notes {
     fn is_full(&self) -> bool {
         self.full
+    }
+
+    fn may_accept(&mut self) -> bool {
+        self.room.is_none_or(|room| self.accepted.len() < room)
     }
 
     fn on_accept(&mut self, _: ListenerId, connection: ConnectionId, _: PeerAddr) -> bool {
@@ -488,6 +495,45 @@ fn accepting_is_bounded_in_a_turn_and_nobody_is_forgotten<B: Backend>() {
     assert_eq!(notes.data.last(), Some(&(notes.accepted[4], b"late".to_vec())));
     backend.stop_listening();
     assert!(UnixStream::connect(&path).is_err());
+}
+
+/// Closing whoever finds no room would send clients away that have said who they are and find it a moment later.
+fn who_comes_while_there_is_no_room_waits_for_it<B: Backend>() {
+    let mut backend = B::new(LIMITS).unwrap();
+    let mut notes = Notes {
+        room: Some(1),
+        ..Notes::default()
+    };
+    let (path, _directory) = listen(&mut backend);
+    let mut clients: Vec<_> = (0..3).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"early").unwrap();
+    }
+    for _ in 0..3 {
+        turn(&mut backend, &mut notes);
+    }
+    assert_eq!((notes.accepted.len(), notes.data.len()), (1, 1));
+    notes.room = Some(2);
+    backend.accept_again();
+    turn(&mut backend, &mut notes);
+    assert_eq!((notes.accepted.len(), notes.data.len()), (2, 2));
+    notes.room = None;
+    // It asks again by itself after a while.
+    backend
+        .wait(
+            Instant::default().saturating_add(LIMITS.accept_pause),
+            Some(Duration::ZERO),
+        )
+        .unwrap();
+    backend.dispatch(&mut notes);
+    backend
+        .wait(
+            Instant::default().saturating_add(2 * LIMITS.accept_pause),
+            Some(Duration::ZERO),
+        )
+        .unwrap();
+    backend.dispatch(&mut notes);
+    assert_eq!((notes.accepted.len(), notes.data.len()), (3, 3));
 }
 
 fn a_wake_up_ends_a_wait_from_another_thread<B: Backend>() {

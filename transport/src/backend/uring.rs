@@ -180,6 +180,10 @@ impl Backend for Uring {
         self.listeners.insert(listener, socket)
     }
 
+    fn accept_again(&mut self) {
+        self.listeners.rearm();
+    }
+
     fn stop_listening(&mut self) {
         self.listeners.stop(&mut self.ring, &mut self.taken);
     }

@@ -22,8 +22,15 @@ impl<O: Observer> Sink for Core<O> {
         self.outboxes.is_full() || self.mailbox.has_plenty()
     }
 
+    fn may_accept(&mut self) -> bool {
+        // Who comes while the broker stops is turned away at once.
+        let may = self.stops_at.is_some() || self.make_room();
+        self.lacks_room |= !may;
+        may
+    }
+
     fn on_accept(&mut self, listener: ListenerId, connection: ConnectionId, peer: PeerAddr) -> bool {
-        if self.stops_at.is_some() || !self.make_room() {
+        if self.stops_at.is_some() {
             return false;
         }
         self.counters.accepted += 1;
@@ -85,12 +92,22 @@ impl<O: Observer> Sink for Core<O> {
 
 impl<O: Observer> Core<O> {
     /// Sees to it that one more connection may be unauthenticated. Whoever has waited longest goes, so that a crowd of
-    /// silent peers does not keep the others out.
+    /// silent peers does not keep the others out; but nobody who came just now, for what it said may be on its way.
     fn make_room(&mut self) -> bool {
+        self.has_room() || self.evict_longest_waiting(self.now.mono.saturating_sub(self.config.accept_pause))
+    }
+
+    fn has_room(&self) -> bool {
         // Who is about to move home keeps no place here: a crowd that has sent CONNECT would shut out those behind it.
         let moving = self.effects.moves.len().saturating_add(self.moves.len());
-        let outside = self.conns.unauthenticated.saturating_sub(moving);
-        outside < self.config.unauthenticated_max || self.evict_longest_waiting(self.now.mono)
+        self.conns.unauthenticated.saturating_sub(moving) < self.config.unauthenticated_max
+    }
+
+    /// Whether somebody waits to be accepted for whom there is room now.
+    pub(super) fn found_room(&mut self) -> bool {
+        let found = self.lacks_room && self.has_room();
+        self.lacks_room &= !found;
+        found
     }
 
     /// Gives the descriptor of a silent peer to the next one, who may say more, if this turn found none free. Called after

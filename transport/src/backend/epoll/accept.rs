@@ -20,6 +20,8 @@ pub(super) struct Listener {
     socket: Socket,
     /// Connections may be waiting.
     pub(super) pending: bool,
+    /// Accepted, and not taken in for want of room.
+    held: Option<(Socket, PeerAddr)>,
     rest: Rest,
 }
 
@@ -30,6 +32,7 @@ impl Listener {
             id,
             socket,
             pending: true,
+            held: None,
             rest: Rest::No,
         }
     }
@@ -56,11 +59,13 @@ impl Listener {
             return;
         }
         for _ in 0..sockets.limits.accepts_max {
-            match accept(&self.socket) {
-                Ok((socket, address)) => {
-                    let peer = address.as_socket().map_or(PeerAddr::UNIX, PeerAddr::from);
-                    sockets.admit(registry, self.id, socket, peer, sink);
+            match self.next() {
+                Ok(held) if !sink.may_accept() => {
+                    self.held = Some(held);
+                    self.rest = Rest::Begins;
+                    return;
                 }
+                Ok((socket, peer)) => sockets.admit(registry, self.id, socket, peer, sink),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.pending = false;
                     return;
@@ -73,6 +78,14 @@ impl Listener {
                 }
             }
         }
+    }
+
+    fn next(&mut self) -> io::Result<(Socket, PeerAddr)> {
+        if let Some(held) = self.held.take() {
+            return Ok(held);
+        }
+        let (socket, address) = accept(&self.socket)?;
+        Ok((socket, address.as_socket().map_or(PeerAddr::UNIX, PeerAddr::from)))
     }
 }
 

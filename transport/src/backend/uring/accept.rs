@@ -29,6 +29,9 @@ struct Listener {
     ending: bool,
     /// Accepted, and not taken in yet.
     waiting: VecDeque<OwnedFd>,
+    /// Whether they wait for room.
+    full: Rest,
+    /// Whether the kernel is not to accept.
     rest: Rest,
 }
 
@@ -50,6 +53,7 @@ impl Listeners {
             armed: false,
             ending: false,
             waiting: VecDeque::new(),
+            full: Rest::No,
             rest: Rest::No,
         });
         Ok(())
@@ -65,7 +69,9 @@ impl Listeners {
                 listener.armed = true;
                 ring.accept(&listener.socket, tag(index));
             }
-            if !listener.waiting.is_empty() {
+            if let Some(rest) = listener.full.remaining(now, limits.accept_pause) {
+                timeout = earlier(timeout, Some(rest));
+            } else if !listener.waiting.is_empty() {
                 timeout = Some(Duration::ZERO);
             }
             if listener.armed && !listener.ending && listener.waiting.len() > limits.accepts_max as usize {
@@ -80,6 +86,7 @@ impl Listeners {
     pub(super) fn rearm(&mut self) {
         for listener in &mut self.0 {
             listener.rest = Rest::No;
+            listener.full = Rest::No;
         }
     }
 
@@ -127,6 +134,19 @@ impl Listeners {
         }
     }
 
+    /// Whether somebody was accepted by the listener at a place and is to be taken in.
+    fn has_next(&self, index: usize) -> bool {
+        let listener = self.0.get(index);
+        listener.is_some_and(|listener| listener.full == Rest::No && !listener.waiting.is_empty())
+    }
+
+    /// Has those wait whom the listener at a place accepted.
+    fn hold(&mut self, index: usize) {
+        if let Some(listener) = self.0.get_mut(index) {
+            listener.full = Rest::Begins;
+        }
+    }
+
     /// The next that was accepted by the listener at a place, with where it comes from; `None` there: it is gone again.
     fn next(&mut self, index: usize) -> Option<(ListenerId, Option<(Socket, PeerAddr)>)> {
         let listener = self.0.get_mut(index)?;
@@ -154,6 +174,13 @@ impl Uring {
     pub(super) fn admit<S: Sink>(&mut self, sink: &mut S) {
         for index in 0..self.listeners.0.len() {
             for _ in 0..self.limits.accepts_max {
+                if !self.listeners.has_next(index) {
+                    break;
+                }
+                if !sink.may_accept() {
+                    self.listeners.hold(index);
+                    break;
+                }
                 let Some((listener, accepted)) = self.listeners.next(index) else {
                     break;
                 };

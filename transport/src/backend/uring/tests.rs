@@ -258,6 +258,9 @@ fn a_released_connection_leaves_nothing_behind() {
         fn is_full(&self) -> bool {
             false
         }
+        fn may_accept(&mut self) -> bool {
+            true
+        }
         fn on_accept(&mut self, listener: ListenerId, id: ConnectionId, peer: crate::peer::PeerAddr) -> bool {
             self.0.on_accept(listener, id, peer)
         }
