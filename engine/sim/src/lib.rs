@@ -41,6 +41,7 @@
 //! | QoS 0 is lost behind a long line, counted once for all who would have had it | `EngineConfig::fanout_waiting_max`; it is to be looked for nowhere then (section 4.3.1) |
 //! | what is to be retained at QoS 0 has no effect, where memory is scarce and the line long | it may be discarded at any time (section 3.3.1.3) |
 //! | QoS 2 comes again after a PUBREC with 0x97 that nobody was there to hear | that PUBREC has ended the exchange [MQTT-4.3.3-9] |
+//! | QoS 0 does not come of a message that its publisher was not there to hear of, where it may be refused | it is told 0x97 when it sends it again [MQTT-4.4.0-1] |
 //! | publishes that waited for memory go with their connection | they were not acknowledged; their client sends them again |
 //! | a Session that was about to end may have gone on or not, until a CONNACK tells | a deadline may be kept a little late (section 3.1.2.11.2) |
 //! | a Will whose time had come when its client came back | either may have been first [MQTT-3.1.3-9] |

@@ -184,6 +184,8 @@ impl Oracle {
 
     /// QoS 0 may be lost, but not without a reason while a connection stands and takes what comes.
     fn collect_unacknowledged(&mut self, id: SessionId, missing: &[Number]) {
+        // Who published it and is gone may be told 0x97 when it comes again.
+        let may_be_refused = self.rules.refuses || self.pressed;
         let lost = self
             .open
             .iter()
@@ -195,6 +197,7 @@ impl Oracle {
                 session.active.is_some_and(|active| active < life.first)
                     && !life.refused
                     && !life.doubtful
+                    && (!may_be_refused || self.is_answered(number))
                     && !missing.contains(&number)
                     && !session.copies.contains_key(&number)
                     && !self.is_unnamed(id, number)
@@ -209,6 +212,12 @@ impl Oracle {
             self.missing
                 .extend(lost.iter().map(|number| format!("{number} to client {who}")));
         }
+    }
+
+    /// Whether a message's PUBACK or PUBREC, if it has one, has left.
+    fn is_answered(&self, number: Number) -> bool {
+        let (message, life) = (self.message(number), self.life(number));
+        message.qos == QoS::AtMostOnce || message.is_will || life.owed == life.last
     }
 
     fn collect_groups(&mut self, ready: &[SessionId]) {
