@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::Socket;
 use sol_engine::{EngineConfig, ListenerId, ShardId};
@@ -170,26 +170,15 @@ impl Shards {
             let (ready, exit) = (ready.clone(), exit.clone());
             let thread = thread::Builder::new().name(format!("shard-{}", start.mailbox.shard().0));
             shards.threads.push(thread.spawn(move || {
-                let started = start.shard::<B>();
-                let failed = started.is_err();
-                let (told, shard) = match started {
-                    Ok(shard) => (Ok(()), Some(shard)),
-                    Err(error) => (Err(error), None),
-                };
-                if ready.send(told).is_err() || failed {
-                    return;
-                }
-                if let Some(shard) = shard {
+                if let Some(shard) = answer(start.shard::<B>(), ready) {
                     // Nobody listens any more when the process is on its way out.
                     let _ = exit.send(run(shard));
                 }
             })?);
         }
-        // Only the threads can answer now: one that died before it could is an error too, and nobody waits for it.
+        // Only the threads can answer now.
         drop(ready);
-        for _ in 0..shards.threads.len() {
-            readies.recv().map_err(io::Error::other)??;
-        }
+        await_all(shards.threads.len(), &readies)?;
         Ok(shards)
     }
 
@@ -323,6 +312,24 @@ fn unauthenticated_max(config: &TransportConfig, descriptors: Option<u64>, shard
     config.unauthenticated_max.min(share.unwrap_or(usize::MAX).max(1))
 }
 
+/// Says whether a shard has started, and gives it if somebody listens. `ready` ends here: a thread that lived on with it
+/// would hide that another has died.
+fn answer<T>(started: io::Result<T>, ready: Sender<io::Result<()>>) -> Option<T> {
+    let (told, shard) = match started {
+        Ok(shard) => (Ok(()), Some(shard)),
+        Err(error) => (Err(error), None),
+    };
+    ready.send(told).ok().and(shard)
+}
+
+/// Waits until all threads have answered. One that has died before it could is an error too, and nobody waits for it.
+fn await_all(threads: usize, readies: &Receiver<io::Result<()>>) -> io::Result<()> {
+    for _ in 0..threads {
+        readies.recv().map_err(io::Error::other)??;
+    }
+    Ok(())
+}
+
 fn run<B: Backend, O: Observer>(shard: Shard<B, O>) -> Exit {
     // What the turn itself does not contain, nothing can be said about.
     catch_unwind(AssertUnwindSafe(|| shard.run()))
@@ -362,6 +369,28 @@ mod tests {
         assert_eq!(high(2, usize::MAX), 1 << 20);
         assert_eq!(high(64, 16 << 30), 512 << 10);
         assert_eq!(high(256, 1 << 30), 64 << 10);
+    }
+
+    /// A shard that dies while it starts ends the start with an error although another one runs, and runs on.
+    #[test]
+    fn a_shard_that_runs_does_not_hide_one_that_died_while_it_started() {
+        let (ready, readies) = bounded(2);
+        let (end, ended) = bounded::<()>(0);
+        let runs = {
+            let ready = ready.clone();
+            thread::spawn(move || {
+                assert!(answer(Ok(()), ready).is_some());
+                assert!(ended.recv().is_err());
+            })
+        };
+        let dies = thread::spawn(move || {
+            let _ready = ready;
+            panic!("planted in the start of a shard");
+        });
+        assert!(dies.join().is_err());
+        assert!(await_all(2, &readies).is_err());
+        drop(end);
+        runs.join().unwrap();
     }
 
     #[test]
