@@ -216,7 +216,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
 
     fn wait(&mut self) -> io::Result<()> {
         let mut timeout = self.core.timeout();
-        if timeout != Some(Duration::ZERO) && (!self.core.mailbox.may_sleep() || self.core.is_relieved()) {
+        if timeout != Some(Duration::ZERO) && (!self.core.mailbox.may_sleep() || self.core.must_look()) {
             timeout = Some(Duration::ZERO);
         }
         let waited = self.backend.wait(self.core.now.mono, timeout);

@@ -6,18 +6,22 @@
 mod support;
 
 use std::io::Write;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use sol_codec::{
     Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode,
     TopicName,
 };
+use sol_engine::{AuthRequest, Event, ShardId};
+use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Source};
 
-use self::support::{Broker, Client, publish};
+use self::support::{Broker, Client, PATIENCE, name_at_home, names_at_home, publish};
 
 on_each_backend! {
     parts_of_packets_are_bounded_for_all_together_and_the_largest_goes
     output_that_is_not_taken_is_bounded_for_all_together
+    a_shard_that_sleeps_closes_whoever_holds_most_when_another_passes_the_limit
     a_packet_that_does_not_arrive_whole_in_time_ends_its_connection
     no_shard_lets_a_session_in_after_one_was_refused_for_memory
 }
@@ -109,11 +113,79 @@ fn output_that_is_not_taken_is_bounded_for_all_together() {
         assert!(sent < 2_000, "nobody was closed: {:?}", broker.counters());
     }
     broker.wait_until("room", |counters| counters.held_bytes <= 2 << 20);
+    // Closing one of them was enough.
+    assert_eq!(broker.counters().shed, 1);
     for client in &mut slow {
         let _ = client.stream.shutdown(std::net::Shutdown::Both);
     }
     broker.wait_until("relief", |counters| counters.held_bytes == 0);
     publisher.ping();
+    broker.stop();
+}
+
+/// Tells on which shard somebody was closed for what was held.
+struct Witness(ShardId, Sender<ShardId>);
+
+impl Observer for Witness {
+    fn event(&mut self, _: &Event, _: Option<Source>) {}
+
+    fn notice(&mut self, notice: Notice<'_>) {
+        if matches!(notice, Notice::Shed(_)) {
+            self.1.send(self.0).unwrap();
+        }
+    }
+
+    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+}
+
+/// Where most is held on a shard that has nothing to do, it wakes up for it when the limit is passed elsewhere, and closes
+/// who holds most; those who hold less on the other shard stay.
+fn a_shard_that_sleeps_closes_whoever_holds_most_when_another_passes_the_limit() {
+    let (shed, sheds) = channel();
+    let broker = Broker::start_observed(
+        2,
+        move |shard| Witness(shard, shed.clone()),
+        |_, engine| {
+            engine.shards = 2;
+            // The limit of what is held is half of it.
+            engine.memory_bytes_max = 4 << 20;
+            engine.maximum_packet_size = 100_000;
+            engine.unsent_bytes_high = 900_000;
+            engine.unsent_bytes_max = 4 << 20;
+        },
+    );
+    let version = ProtocolVersion::V5;
+    // All are at home before anything is held, so that the shard of the slow ones hears of nothing later.
+    let at_home = |name: String| Client::connect(broker.address, version, &name);
+    let mut halves: Vec<Client> = names_at_home("half", 0).take(4).map(at_home).collect();
+    let mut slow: Vec<Client> = names_at_home("slow", 1).take(2).map(at_home).collect();
+    let mut publisher = at_home(name_at_home("publisher", 1));
+    for client in &mut slow {
+        client.subscribe("flood");
+    }
+    let message = publish(version, "flood", &[b'x'; 20_000]);
+    let mut sent = 0;
+    // What each may have unsent, and no more than that is put into their output.
+    while broker.counters().held_bytes < 1_800_000 {
+        publisher.send(&message);
+        publisher.ping();
+        sent += 1;
+        assert!(sent < 4_000, "they take all of it: {:?}", broker.counters());
+    }
+    let counters = broker.counters();
+    assert!(counters.shed == 0 && counters.held_bytes < 2_000_000, "{counters:?}");
+    let large = publish(version, "nobody", &[b'x'; 95_000]);
+    let (part, rest) = large.split_at(90_000);
+    for half in &mut halves {
+        half.send(part);
+    }
+    // Nobody asks the shards anything before that: it would wake them.
+    assert_eq!(sheds.recv_timeout(PATIENCE), Ok(ShardId(1)));
+    for half in &mut halves {
+        half.send(rest);
+        half.ping();
+    }
+    assert_eq!(broker.counters().shed, 1);
     broker.stop();
 }
 

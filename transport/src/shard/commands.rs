@@ -159,6 +159,13 @@ impl<O: Observer> Core<O> {
         }
         for id in mem::take(&mut self.ends) {
             self.conns.set_phase(id, Phase::Closing);
+            // Nobody will send it, and its memory may be why the connection ends: or the next would end for it too.
+            if let Some(conn) = self.conns.get_mut(id) {
+                self.outboxes.blocked_bytes -= conn.blocked_bytes();
+                if let Some(output) = conn.output.take() {
+                    self.outboxes.take_back(output);
+                }
+            }
             backend.close(id);
         }
     }

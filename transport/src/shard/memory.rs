@@ -118,26 +118,36 @@ impl<O: Observer> Core<O> {
     /// other shards what is kept here. `true`: something is to be done for it.
     pub(super) fn weigh(&mut self) -> bool {
         let marks = self.rules.memory;
-        let own = self.own_bytes();
         if !self.is_alone() {
-            let whole = &self.mailbox.exchange().whole;
-            if let Some((before, after)) = self.share.set_bytes(whole, own, marks.step)
-                && marks.presses(before)
-                && !marks.presses(after)
-            {
-                self.mailbox.nudge_others();
-            }
-            self.others.bytes = self.share.others(whole);
+            self.publish();
             self.others.full = self.is_whole_full();
         }
-        let held = own.held.saturating_add(self.others.bytes.held);
-        let is_too_much = held > marks.max && self.holds_its_part(own.held);
+        let own = self.held_bytes();
+        let held = own.saturating_add(self.others.bytes.held);
+        let is_too_much = held > marks.max && self.is_largest(own, self.others.bytes.held);
         if is_too_much {
             self.shed(held.saturating_sub(marks.low()), |conn| {
                 conn.kept_capacity().saturating_add(conn.blocked_bytes())
             });
         }
-        self.tell_memory(own.held) || is_too_much
+        self.tell_memory(own) || is_too_much
+    }
+
+    /// Adds what is kept here to the sums, and has the other shards look where one of them may have to do something about
+    /// it: let somebody go on, or close whoever holds most.
+    fn publish(&mut self) {
+        let (marks, own) = (self.rules.memory, self.own_bytes());
+        let whole = &self.mailbox.exchange().whole;
+        let changed = self.share.set_bytes(whole, own, marks.step);
+        self.others.bytes = self.share.others(whole);
+        let Some((before, after)) = changed else { return };
+        let relieves = marks.presses(before) && !marks.presses(after);
+        // With every step, and not once: whoever looks may find too much only by what it has not added itself yet.
+        let exceeds =
+            after.held > marks.max && after.held > before.held && !self.is_largest(own.held, self.others.bytes.held);
+        if relieves || exceeds {
+            self.mailbox.nudge_others();
+        }
     }
 
     /// At the beginning of a turn, and before a connection is let in: tells the engine what has changed on other shards
@@ -182,10 +192,25 @@ impl<O: Observer> Core<O> {
         whole.is_full()
     }
 
+    /// Whether what other shards keep has changed, since this one looked, so that it has to do something about it.
+    pub(super) fn must_look(&self) -> bool {
+        self.is_relieved() || self.is_exceeded()
+    }
+
     /// Whether other shards pressed when this one looked, and do no more.
-    pub(super) fn is_relieved(&self) -> bool {
+    fn is_relieved(&self) -> bool {
         let whole = &self.mailbox.exchange().whole;
         self.others.pressing && !self.rules.memory.presses(whole.bytes()) || self.others.full && !whole.is_full()
+    }
+
+    /// Whether other shards hold more than when this one looked, too much, and it is here that some of it is to be closed.
+    fn is_exceeded(&self) -> bool {
+        let whole = &self.mailbox.exchange().whole;
+        if whole.bytes().held <= self.rules.memory.max {
+            return false;
+        }
+        let others = self.share.others(whole).held;
+        others > self.others.bytes.held && self.is_largest(self.held_bytes(), others)
     }
 
     /// Tells the engine what of the memory is kept elsewhere, and how scarce what may be held is.
@@ -218,10 +243,14 @@ impl<O: Observer> Core<O> {
         self.mailbox.exchange().len() == 1
     }
 
-    /// Whether this shard holds as much as others do: whoever holds most is there, or as good as.
-    fn holds_its_part(&self, own: usize) -> bool {
-        let all = own.saturating_add(self.others.bytes.held);
-        own >= all / self.mailbox.exchange().len()
+    /// Whether this shard, with `own` bytes, holds as much as others do: whoever holds most is there, or as good as.
+    fn holds_its_part(&self, own: usize, others: usize) -> bool {
+        own >= own.saturating_add(others) / self.mailbox.exchange().len()
+    }
+
+    /// The same by what each has added to the sums, or there might be no such shard.
+    fn is_largest(&self, own: usize, others: usize) -> bool {
+        self.holds_its_part(own.max(self.share.bytes().held), others)
     }
 
     /// Within a turn, which may bring a part of a packet from every connection. What output will be taken is not known
@@ -231,8 +260,13 @@ impl<O: Observer> Core<O> {
         let marks = self.rules.memory;
         let (kept, others) = (self.conns.kept_bytes, self.others.bytes.held);
         let held = kept.saturating_add(others);
-        if held > marks.max && self.holds_its_part(kept) {
+        if held <= marks.max {
+            return;
+        }
+        if self.holds_its_part(kept, others) {
             self.shed(held.saturating_sub(marks.low()), Conn::kept_capacity);
+        } else {
+            self.publish();
         }
     }
 
