@@ -4,6 +4,8 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::Socket;
 use sol_engine::Instant;
 
 /// Whether a listener rests.
@@ -49,4 +51,16 @@ pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
                 | libc::ETIMEDOUT
         )
     )
+}
+
+/// Whether an error says nothing: descriptors have run out, of which a system takes one before it looks whether anybody is
+/// there to be accepted, and nobody is.
+pub(super) fn concerns_nobody(error: &io::Error, listener: &Socket) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && !has_waiting(listener)
+}
+
+/// Whether somebody waits to be accepted, as far as can be found out.
+fn has_waiting(listener: &Socket) -> bool {
+    let mut polled = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())) != Ok(0)
 }

@@ -10,7 +10,7 @@ use sol_engine::{Instant, ListenerId};
 
 use super::{Sockets, State};
 use crate::backend::Sink;
-use crate::backend::rest::{Rest, concerns_one_connection};
+use crate::backend::rest::{Rest, concerns_nobody, concerns_one_connection};
 use crate::peer::PeerAddr;
 
 /// One listening socket.
@@ -66,7 +66,8 @@ impl Listener {
                     return;
                 }
                 Ok((socket, peer)) => sockets.admit(registry, self.id, socket, peer, sink),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Whoever comes is reported anew either way.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock || concerns_nobody(&error, &self.socket) => {
                     self.pending = false;
                     return;
                 }

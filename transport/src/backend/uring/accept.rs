@@ -12,7 +12,7 @@ use sol_engine::{Instant, ListenerId};
 use super::ring::{Completion, Ring};
 use super::tag::{Kind, Tag};
 use super::{State, Uring};
-use crate::backend::rest::{Rest, concerns_one_connection};
+use crate::backend::rest::{Rest, concerns_nobody, concerns_one_connection};
 use crate::backend::{BackendLimits, Sink, earlier};
 use crate::peer::PeerAddr;
 
@@ -126,6 +126,7 @@ impl Listeners {
         match accepted {
             Ok(socket) => listener.waiting.push_back(socket),
             Err(error) if is_nothing(&error) => {}
+            Err(error) if concerns_nobody(&error, &listener.socket) => listener.rest = Rest::Begins,
             Err(error) if concerns_one_connection(&error) => sink.on_accept_error(listener.id, error, false),
             Err(error) => {
                 listener.rest = Rest::Begins;
