@@ -56,7 +56,7 @@ pub struct TransportConfig {
     /// How long the shards may take to stop.
     pub stop_time_max: Duration,
     /// Bytes posted from one shard to another and not yet taken, above which the sender is told. Lowered where all pairs
-    /// together could take more than an eighth of the memory limit.
+    /// together could take more than an eighth of the memory limit, to 1 KiB at least.
     pub mailbox_bytes_high: usize,
 }
 

@@ -79,8 +79,8 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// Less would have shards pause each other's publishers all the time.
-const MAILBOX_BYTES_HIGH_MIN: usize = 64 << 10;
+/// Less would have shards pause each other's publishers for every message. It keeps 64 shards within their part of 32 MiB.
+const MAILBOX_BYTES_HIGH_MIN: usize = 1 << 10;
 
 /// The running shards.
 #[derive(Debug)]
@@ -355,6 +355,7 @@ mod tests {
         assert_eq!(unauthenticated_max(&config, Some(1), 2), 1);
     }
 
+    /// From 32 MiB on all pairs of shards together stay within an eighth of the memory, however many shards there are.
     #[test]
     fn mailboxes_take_a_bounded_part_of_the_memory_however_many_there_are() {
         let config = TransportConfig::default();
@@ -368,7 +369,17 @@ mod tests {
         };
         assert_eq!(high(2, usize::MAX), 1 << 20);
         assert_eq!(high(64, 16 << 30), 512 << 10);
-        assert_eq!(high(256, 1 << 30), 64 << 10);
+        for shards in 1..=64_u16 {
+            let pairs = usize::from(shards).pow(2);
+            for memory in [32 << 20, 256 << 20, 1 << 30, 16 << 30] {
+                let high = high(shards, memory);
+                assert!(
+                    (1 << 10..=1 << 20).contains(&high),
+                    "{shards} shards, {memory} bytes: {high}"
+                );
+                assert!(pairs * high <= memory / 8, "{shards} shards, {memory} bytes: {high}");
+            }
+        }
     }
 
     /// A shard that dies while it starts ends the start with an error although another one runs, and runs on.
