@@ -139,6 +139,9 @@ fn why_not(error: &io::Error) -> Option<&'static str> {
     if error.kind() == io::ErrorKind::InvalidInput {
         return Some("this kernel's io_uring lacks what is needed (EINVAL): Linux 6.12 and later have it");
     }
+    if error.kind() == io::ErrorKind::TimedOut {
+        return Some("io_uring did not answer here within seconds");
+    }
     match error.raw_os_error()? {
         libc::EPERM => Some(
             "io_uring is not permitted here (EPERM): by kernel.io_uring_disabled, or by a seccomp filter as containers have",
@@ -169,11 +172,16 @@ mod tests {
     fn auto_takes_what_can_be_had() {
         let choice = choose(Io::Auto, || Ok(())).unwrap();
         assert_eq!((choice.backend, choice.fallback), (BackendName::IoUring, None));
-        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
-            let choice = choose(Io::Auto, || Err(io::Error::from_raw_os_error(errno))).unwrap();
+        let errors = || {
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            let told = [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL];
+            told.into_iter().map(io::Error::from_raw_os_error).chain([late])
+        };
+        for (error, again) in errors().zip(errors()) {
+            let choice = choose(Io::Auto, || Err(error)).unwrap();
             assert_eq!(choice.backend, BackendName::READINESS);
             assert_eq!(choice.fallback.is_some(), cfg!(target_os = "linux"));
-            let error = choose(Io::IoUring, || Err(io::Error::from_raw_os_error(errno))).unwrap_err();
+            let error = choose(Io::IoUring, || Err(again)).unwrap_err();
             assert!(error.to_string().starts_with("cannot start with io_uring: "), "{error}");
             assert!(error.to_string().ends_with("; use auto or epoll instead"), "{error}");
         }
