@@ -74,6 +74,9 @@ impl<O: Observer> Core<O> {
     }
 
     fn apply_answers(&mut self) {
+        if self.effects.answers.is_empty() {
+            return;
+        }
         let mut counters = self.counters;
         counters.connections = self.conns.len() as u64;
         counters.held_bytes = self.held_bytes() as u64;
