@@ -183,7 +183,8 @@ mod tests {
         assert_eq!(parse("sol --shards auto").unwrap().serve.shards, Some(Shards::Auto));
         assert_eq!(parse("sol --io epoll").unwrap().serve.overrides().io, Some(Io::Epoll));
         assert_eq!(parse("sol --io select"), Err(ErrorKind::ValueValidation));
-        for bad in ["0", "257", "many", "-1"] {
+        let too_many = (threads::SHARDS_MAX + 1).to_string();
+        for bad in ["0", &too_many, "many", "-1"] {
             assert!(parse(&format!("sol --shards {bad}")).is_err(), "{bad}");
         }
         assert!(matches!(
