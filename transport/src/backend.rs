@@ -52,9 +52,10 @@ use sol_engine::{ConnectionId, Instant, ListenerId};
 use crate::peer::PeerAddr;
 
 /// What happens next with a connection's input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// Read on.
+    #[default]
     On,
     /// Read on, but little at a time: this peer has not been let in yet.
     Little,

@@ -60,7 +60,8 @@ pub(super) struct Notes {
     pub(super) full: bool,
     /// Every piece of data fills it.
     pub(super) fills: bool,
-    pub(super) pause: bool,
+    /// What happens next with whoever sends.
+    pub(super) reading: Reading,
     /// How many may be accepted, if not all.
     pub(super) room: Option<usize>,
 }
@@ -90,7 +91,7 @@ impl Sink for Notes {
     fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) -> Reading {
         self.data.push((connection, bytes.to_vec()));
         self.full |= self.fills;
-        if self.pause { Reading::Pause } else { Reading::On }
+        self.reading
     }
 
     fn on_end(&mut self, connection: ConnectionId) {
@@ -168,7 +169,7 @@ fn a_quantum_cuts_a_busy_connection_and_the_next_turn_goes_on<B: Backend>() {
 fn a_paused_connection_is_not_read_until_it_is_resumed<B: Backend>() {
     let mut backend = B::new(LIMITS).unwrap();
     let mut notes = Notes {
-        pause: true,
+        reading: Reading::Pause,
         ..Notes::default()
     };
     let (connection, mut theirs) = adopted(&mut backend);
@@ -326,7 +327,7 @@ fn what_comes_while_a_connection_is_paused_is_told_in_order<B: Backend>() {
     backend.resume(connection);
     for n in 0.. {
         // Paused by the sink, paused from outside in the middle of things, and not at all.
-        notes.pause = n % 3 == 0;
+        notes.reading = if n % 3 == 0 { Reading::Pause } else { Reading::On };
         if n % 5 == 0 {
             backend.pause(connection);
         }
@@ -351,7 +352,7 @@ fn what_comes_while_a_connection_is_paused_is_told_in_order<B: Backend>() {
 fn the_end_of_a_paused_connection_is_told_after_it_is_resumed<B: Backend>() {
     let mut backend = B::new(LIMITS).unwrap();
     let mut notes = Notes {
-        pause: true,
+        reading: Reading::Pause,
         ..Notes::default()
     };
     let (connection, mut theirs) = adopted(&mut backend);
@@ -437,7 +438,7 @@ fn a_released_socket_lives_on_elsewhere<B: Backend>() {
     let mut here = B::new(LIMITS).unwrap();
     let mut there = B::new(LIMITS).unwrap();
     let mut notes = Notes {
-        pause: true,
+        reading: Reading::Pause,
         ..Notes::default()
     };
     let (path, _directory) = listen(&mut here);
@@ -454,7 +455,7 @@ fn a_released_socket_lives_on_elsewhere<B: Backend>() {
     turn(&mut here, &mut notes);
     assert!(notes.data.len() == 1 && notes.closed.is_empty(), "{notes:?}");
     there.resume(moved);
-    notes.pause = false;
+    notes.reading = Reading::On;
     notes.data.clear();
     while notes.bytes_of(moved).len() < 5 {
         turn(&mut there, &mut notes);

@@ -253,57 +253,29 @@ fn a_late_completion_does_not_reach_the_next_tenant() {
 /// has its slot next.
 #[test]
 fn a_released_connection_leaves_nothing_behind() {
-    struct Strangers(Notes);
-    impl Sink for Strangers {
-        fn is_full(&self) -> bool {
-            false
-        }
-        fn may_accept(&mut self) -> bool {
-            true
-        }
-        fn on_accept(&mut self, listener: ListenerId, id: ConnectionId, peer: crate::peer::PeerAddr) -> bool {
-            self.0.on_accept(listener, id, peer)
-        }
-        fn on_data(&mut self, id: ConnectionId, bytes: &[u8]) -> Reading {
-            self.0.on_data(id, bytes);
-            Reading::Little
-        }
-        fn on_end(&mut self, id: ConnectionId) {
-            self.0.on_end(id);
-        }
-        fn on_writable(&mut self, id: ConnectionId) {
-            self.0.on_writable(id);
-        }
-        fn on_closed(&mut self, id: ConnectionId) {
-            self.0.on_closed(id);
-        }
-        fn on_accept_error(&mut self, listener: ListenerId, error: io::Error, paused: bool) {
-            self.0.on_accept_error(listener, error, paused);
-        }
-    }
     let Some(mut backend) = backend(LIMITS) else { return };
-    let mut strangers = Strangers(Notes::default());
+    let mut strangers = Notes {
+        reading: Reading::Little,
+        ..Notes::default()
+    };
     let (path, _directory) = listen(&mut backend);
     let mut theirs = UnixStream::connect(&path).unwrap();
     theirs.write_all(b"CONN").unwrap();
-    let in_flight = |backend: &mut Uring, strangers: &mut Strangers| {
+    let in_flight = |backend: &mut Uring, strangers: &mut Notes| {
         for _ in 0..3 {
-            backend
-                .wait(Instant::default(), Some(Duration::from_millis(20)))
-                .unwrap();
-            backend.dispatch(strangers);
+            turn(backend, strangers);
         }
         backend.ring.in_flight()
     };
     let with_poll = in_flight(&mut backend, &mut strangers);
-    let connection = strangers.0.accepted[0];
-    assert_eq!(strangers.0.bytes_of(connection), b"CONN");
+    let connection = strangers.accepted[0];
+    assert_eq!(strangers.bytes_of(connection), b"CONN");
     let mut socket = backend.release(connection).unwrap();
     let (next, mut next_theirs) = adopted(&mut backend);
     assert_eq!(next.slot(), connection.slot());
     theirs.write_all(b"ECT").unwrap();
     assert_eq!(in_flight(&mut backend, &mut strangers), with_poll - 1);
-    assert!(strangers.0.data.len() == 1 && strangers.0.ended.is_empty());
+    assert!(strangers.data.len() == 1 && strangers.ended.is_empty());
     // Every byte is still there for whoever reads it now.
     let mut rest = [0; 3];
     socket.read_exact(&mut rest).unwrap();
@@ -311,7 +283,7 @@ fn a_released_connection_leaves_nothing_behind() {
     next_theirs.write_all(b"next").unwrap();
     backend.resume(next);
     in_flight(&mut backend, &mut strangers);
-    assert_eq!(strangers.0.data.last(), Some(&(next, b"next".to_vec())));
+    assert_eq!(strangers.data.last(), Some(&(next, b"next".to_vec())));
 }
 
 /// A backend that ends with everything in flight lets go of every socket before it is gone.
