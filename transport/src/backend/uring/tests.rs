@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::backend::tests::{LIMITS, Notes, adopted, listen, turn};
+use crate::backend::tests::{LIMITS, Notes, adopted, is_there, listen, turn};
 use crate::backend::{Output, Reading};
 
 /// Turns taken for what takes one or two.
@@ -12,11 +12,7 @@ const TURNS_MAX: usize = 2_000;
 
 /// A backend, if the system permits one.
 fn backend(limits: BackendLimits) -> Option<Uring> {
-    if let Err(error) = try_out() {
-        println!("skipped: no io_uring here: {error}");
-        return None;
-    }
-    Some(Uring::new(limits).unwrap())
+    is_there().then(|| Uring::new(limits).unwrap())
 }
 
 /// Takes turns until something has happened.
