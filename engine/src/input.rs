@@ -179,6 +179,12 @@ impl Handover {
     pub const fn listener(&self) -> ListenerId {
         self.listener
     }
+
+    /// Roughly the bytes it takes on its way, for the byte credits.
+    #[must_use]
+    pub fn charge(&self) -> usize {
+        size_of::<Self>().saturating_add(self.connect.owned_bytes())
+    }
 }
 
 /// What a CONNECT asked for, kept while it waits for an authenticator or moves.
@@ -210,6 +216,20 @@ impl OwnedConnect {
     /// Whether the client has the next word in its authentication.
     pub(crate) fn expects_auth(&self) -> bool {
         self.enhanced.as_ref().is_some_and(|enhanced| enhanced.expects_auth())
+    }
+
+    /// Bytes of all that it owns.
+    fn owned_bytes(&self) -> usize {
+        let enhanced = |enhanced: &Enhanced| enhanced.method.len().saturating_add(enhanced.noted_bytes());
+        [
+            self.client_id.len(),
+            self.username.as_ref().map_or(0, String::len),
+            self.will.as_deref().map_or(0, OwnedWill::charge),
+            self.enhanced.as_deref().map_or(0, enhanced),
+            self.authentication_data.as_ref().map_or(0, Vec::len),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
     }
 }
 

@@ -318,7 +318,8 @@ impl Mailbox {
 
     /// Adds a connection to the batch for a shard.
     pub(crate) fn post_moved(&mut self, to: ShardId, moved: Moved) {
-        let charge = moved.kept.len().saturating_add(size_of::<Moved>());
+        let owned = moved.kept.len().saturating_add(moved.handover.charge());
+        let charge = owned.saturating_add(size_of::<Moved>());
         if let Some(batch) = self.batch(to, charge) {
             batch.moved.push_back(moved);
         }

@@ -9,14 +9,15 @@ mod support;
 use std::io::Write;
 use std::thread;
 
-use sol_codec::{Packet, ProtocolVersion};
+use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
 use sol_engine::{Answer, Query};
 
-use self::support::{Broker, Client, PATIENCE, connect, name_at_home, names_at_home, publish, subscribe};
+use self::support::{Broker, Client, PATIENCE, connect, disconnect, name_at_home, names_at_home, publish, subscribe};
 
 on_each_backend! {
     a_burst_that_another_shard_passes_on_arrives_whole
     many_publishers_at_once_do_not_pile_up_in_a_mailbox
+    a_connection_on_its_way_counts_with_all_that_it_brings
     a_connection_that_is_given_up_does_not_move
 }
 
@@ -109,6 +110,43 @@ fn many_publishers_at_once_do_not_pile_up_in_a_mailbox() {
     );
     assert!(counters.mailbox_bytes_maximum < bound as u64, "{counters:?}");
     assert_eq!((counters.mailbox_bytes, dropped(&broker)), (0, 0));
+    broker.stop();
+}
+
+/// A connection that moves to its home shard counts as mail with what its CONNECT says, such as a Will Message, or a crowd
+/// of them would take memory that no limit knows of.
+fn a_connection_on_its_way_counts_with_all_that_it_brings() {
+    let broker = Broker::start(SHARDS, |_, engine| engine.shards = SHARDS);
+    let payload = [b'x'; 10_000];
+    for name in names_at_home("willing", 0) {
+        let mut bytes = Vec::new();
+        Connect {
+            version: VERSION,
+            clean_start: true,
+            keep_alive: 0,
+            client_id: &name,
+            will: Some(Will {
+                topic: TopicName::new("gone").unwrap(),
+                payload: &payload,
+                qos: QoS::AtMostOnce,
+                retain: false,
+                properties: WillProperties::default(),
+            }),
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+        .encode(VERSION, &mut bytes);
+        let mut willing = Client::open(broker.address, VERSION);
+        willing.send(&bytes);
+        willing.expect_connack();
+        willing.send(&disconnect(VERSION));
+        // The system picks the shard that accepts it.
+        if broker.counters().adopted > 0 {
+            break;
+        }
+    }
+    assert!(broker.counters().mailbox_bytes_maximum > payload.len() as u64);
     broker.stop();
 }
 
