@@ -202,8 +202,10 @@ pub(crate) struct Mailbox {
     /// Confirmations, posted to the batches when these have left.
     confirmations: Vec<(ShardId, ShardMessage)>,
     high: usize,
-    /// Who was told to be full.
-    full: Vec<bool>,
+    /// Who had more than the mark of us after a send, to be told; usually nobody.
+    filled: Vec<ShardId>,
+    /// Who was told to be full; usually nobody.
+    full: Vec<ShardId>,
     /// The most bytes that each ever had of us.
     posted_max: Vec<usize>,
 }
@@ -219,7 +221,8 @@ impl Mailbox {
             outgoing_bytes: 0,
             confirmations: Vec::new(),
             high: exchange.high,
-            full: vec![false; shards],
+            filled: Vec::new(),
+            full: Vec::new(),
             posted_max: vec![0; shards],
             exchange,
         }
@@ -292,7 +295,7 @@ impl Mailbox {
             return false;
         };
         desk.0.sleeping.begin();
-        self.begun.is_none() && self.receiver.is_empty() && !self.exchange.shards().any(|to| self.has_drained(to))
+        self.begun.is_none() && self.receiver.is_empty() && !self.full.iter().any(|&to| self.has_drained(to))
     }
 
     /// This shard looks after its mail itself again.
@@ -372,7 +375,11 @@ impl Mailbox {
         for ((to, outgoing), max) in exchange.shards().zip(&mut self.outgoing).zip(&mut self.posted_max) {
             if let Some(batch) = outgoing.take() {
                 if let Some(credit) = exchange.credit(self.shard, to) {
-                    *max = credit.charge(batch.charge).max(*max);
+                    let waiting = credit.charge(batch.charge);
+                    *max = waiting.max(*max);
+                    if waiting > exchange.high && !self.full.contains(&to) && !self.filled.contains(&to) {
+                        self.filled.push(to);
+                    }
                 }
                 exchange.post(to, Mail::Batch(batch));
             }
@@ -392,25 +399,20 @@ impl Mailbox {
 
     /// A shard whose mailbox has filled above the mark with our mail, or fallen well below it, and was not told of yet.
     pub(crate) fn changed_peer(&mut self) -> Option<(ShardId, bool)> {
-        let to = self
-            .exchange
-            .shards()
-            .find(|&to| self.has_filled(to) || self.has_drained(to))?;
-        let full = self.full.get_mut(usize::from(to.0))?;
-        *full = !*full;
-        Some((to, *full))
+        while let Some(to) = self.filled.pop() {
+            // It may have been emptied meanwhile; only a send fills it again.
+            if self.exchange.waiting(self.shard, to) > self.exchange.high {
+                self.full.push(to);
+                return Some((to, true));
+            }
+        }
+        let drained = self.full.iter().position(|&to| self.has_drained(to))?;
+        Some((self.full.swap_remove(drained), false))
     }
 
-    fn has_filled(&self, to: ShardId) -> bool {
-        !self.is_full(to) && self.exchange.waiting(self.shard, to) > self.exchange.high
-    }
-
+    /// Whether a shard that was told to be full is so no more.
     fn has_drained(&self, to: ShardId) -> bool {
-        self.is_full(to) && self.exchange.waiting(self.shard, to) <= self.exchange.low()
-    }
-
-    fn is_full(&self, to: ShardId) -> bool {
-        self.full.get(usize::from(to.0)).copied().unwrap_or_default()
+        self.exchange.waiting(self.shard, to) <= self.exchange.low()
     }
 }
 
