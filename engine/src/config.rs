@@ -106,6 +106,9 @@ pub struct EngineConfig {
     /// Publishes that wait behind an open fan-out before their connections are paused, and QoS 0 of other shards and of
     /// the broker itself is dropped, unless it is to be retained and there is memory for it.
     pub fanout_waiting_max: usize,
+    /// Bytes of QoS 0 messages that another shard is to retain and has not answered, above which who publishes such is not
+    /// read.
+    pub unanswered_bytes_max: usize,
     /// Acknowledgements of one kind that wait in one Session before its connection is paused.
     pub acks_waiting_max: usize,
     /// Retained messages in one page of a replay.
@@ -150,6 +153,7 @@ impl Default for EngineConfig {
             pause_time_max: Duration::from_secs(30),
             tray_max: 8_192,
             fanout_waiting_max: 1_024,
+            unanswered_bytes_max: 256 << 10,
             acks_waiting_max: 1_024,
             retained_page_max: 256,
             replay_seen_max: 1_024,

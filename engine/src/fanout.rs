@@ -76,6 +76,8 @@ pub(crate) enum Hold {
     Line,
     /// A shard's mailbox is full.
     Shard(ShardId),
+    /// A shard has not got round to much that it is to retain.
+    Retaining(ShardId),
     /// Too many of its own acknowledgements wait.
     Acks,
 }
@@ -146,7 +148,7 @@ impl Engine {
 
     /// Puts a publish in line whose origin cannot be paused: where too many wait, QoS 0 is dropped and counted. While
     /// there is memory that is not done to what is to be retained: what it replaces or clears would stay
-    /// [MQTT-3.3.1-5, -6].
+    /// [MQTT-3.3.1-5, -6]. Of that another shard sends no more than we have answered, and a little.
     pub(crate) fn wait_in_line_or_drop(&mut self, publish: Publish, effects: &mut Effects) {
         let full = self.line.waiting.len() >= self.clients.config.fanout_waiting_max;
         let droppable = !publish.is_to_be_retained() || self.clients.memory.is_full();
@@ -154,6 +156,9 @@ impl Engine {
             self.clients.note_rare(Rare::LineDropped);
             self.clients.stats.publish_dropped += 1;
             self.clients.let_go(publish.message, effects);
+            if let Source::Shard { from, n, .. } = publish.source {
+                self.links.settle(from, n, false, effects);
+            }
         } else {
             self.wait_in_line(publish, effects);
         }

@@ -9,6 +9,17 @@ use crate::session::acks::Place;
 use crate::session::sessions::SessionRef;
 use crate::shard_message::ShardMessage;
 
+/// What the answer to a forward is awaited for.
+#[derive(Debug)]
+enum Awaited {
+    /// Nothing, or nothing any more.
+    Nothing,
+    /// An acknowledgement waits for it.
+    By(SessionRef, Place),
+    /// Nobody is told: these bytes count as unanswered, which is all the flow control there is.
+    Bytes(usize),
+}
+
 /// Towards one other shard.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -19,10 +30,14 @@ pub(crate) struct Link {
     /// Its latest announcement, and the one we confirmed last.
     heard: u64,
     confirmed_to: u64,
-    /// Our forwards to it that want an answer: numbers, and whose acknowledgement waits for each.
+    /// Our forwards to it that want an answer: numbers, and what each is awaited for.
     /// The numbers follow each other: an entry is found by its distance from the first.
     sent: u64,
-    awaiting: VecDeque<(u64, Option<(SessionRef, Place)>)>,
+    awaiting: VecDeque<(u64, Awaited)>,
+    /// Bytes of those that no acknowledgement waits for.
+    unanswered: usize,
+    /// They were too many, and have not become few since.
+    behind: bool,
     /// Its forwards that want an answer: the latest, those not yet settled in order, and what we told last.
     received: u64,
     unsettled: VecDeque<u64>,
@@ -75,6 +90,17 @@ impl Links {
         Some(ShardId(full as u16))
     }
 
+    /// Whether a shard is behind with what nobody waits for.
+    pub(crate) fn is_behind(&self, shard: ShardId) -> bool {
+        self.links.get(usize::from(shard.0)).is_some_and(|link| link.behind)
+    }
+
+    /// A shard that is, if there is one.
+    pub(crate) fn one_behind(&self) -> Option<ShardId> {
+        let behind = self.links.iter().position(|link| link.behind)?;
+        Some(ShardId(behind as u16))
+    }
+
     /// Tells all others something they confirm; returns its number.
     pub(crate) fn announce(&mut self, message: impl Fn(u64) -> ShardMessage, effects: &mut Effects) -> u64 {
         self.announced += 1;
@@ -111,36 +137,65 @@ impl Links {
     pub(crate) fn number_forward(&mut self, to: ShardId) -> u64 {
         let Some(link) = self.link_mut(to) else { return 0 };
         link.sent += 1;
-        link.awaiting.push_back((link.sent, None));
+        link.awaiting.push_back((link.sent, Awaited::Nothing));
         link.sent
+    }
+
+    /// A number for a forward that no acknowledgement will wait for: while more than `max` bytes of these are unanswered
+    /// the shard is behind.
+    pub(crate) fn number_unacknowledged(&mut self, to: ShardId, bytes: usize, max: usize) -> u64 {
+        let Some(link) = self.link_mut(to) else { return 0 };
+        link.sent += 1;
+        link.awaiting.push_back((link.sent, Awaited::Bytes(bytes)));
+        link.unanswered = link.unanswered.saturating_add(bytes);
+        link.behind |= link.unanswered > max;
+        link.sent
+    }
+
+    /// Whether a shard that was behind is so no more: half of `max` is unanswered at most.
+    pub(crate) fn has_caught_up(&mut self, shard: ShardId, max: usize) -> bool {
+        self.link_mut(shard)
+            .is_some_and(|link| link.unanswered <= max / 2 && core::mem::take(&mut link.behind))
     }
 
     /// Lets an acknowledgement wait for a forward's answer.
     pub(crate) fn await_answer(&mut self, to: ShardId, n: u64, who: (SessionRef, Place)) {
         if let Some(entry) = self.awaiting(to, n) {
-            *entry = Some(who);
+            *entry = Awaited::By(who.0, who.1);
         }
     }
 
-    /// The next acknowledgement that a cumulative answer settles.
+    /// The next forward that a cumulative answer settles, and the acknowledgement that waits for it.
     pub(crate) fn next_taken(&mut self, from: ShardId, upto: u64) -> Option<Option<(SessionRef, Place)>> {
         let link = self.link_mut(from)?;
         if link.awaiting.front()?.0 > upto {
             return None;
         }
-        link.awaiting.pop_front().map(|(_, who)| who)
+        Some(match link.awaiting.pop_front()?.1 {
+            Awaited::Nothing => None,
+            Awaited::By(session, place) => Some((session, place)),
+            Awaited::Bytes(bytes) => {
+                link.unanswered = link.unanswered.saturating_sub(bytes);
+                None
+            }
+        })
     }
 
     /// The acknowledgement that one refused forward settles.
     pub(crate) fn on_refused(&mut self, from: ShardId, n: u64) -> Option<(SessionRef, Place)> {
-        self.awaiting(from, n)?.take()
+        let awaited = self.awaiting(from, n)?;
+        let Awaited::By(session, place) = *awaited else {
+            return None;
+        };
+        *awaited = Awaited::Nothing;
+        Some((session, place))
     }
 
-    /// Who waits for a forward's answer, until the cumulative answer has passed it.
-    fn awaiting(&mut self, to: ShardId, n: u64) -> Option<&mut Option<(SessionRef, Place)>> {
+    /// What a forward's answer is awaited for, until the cumulative answer has passed it.
+    fn awaiting(&mut self, to: ShardId, n: u64) -> Option<&mut Awaited> {
         let awaiting = &mut self.link_mut(to)?.awaiting;
         let at = n.checked_sub(awaiting.front()?.0)?;
-        awaiting.get_mut(usize::try_from(at).ok()?).map(|(_, who)| who)
+        awaiting.get_mut(usize::try_from(at).ok()?).map(|(_, awaited)| awaited)
     }
 
     /// A forward came that wants an answer.

@@ -32,6 +32,11 @@ pub(crate) struct Publish {
 }
 
 impl Publish {
+    /// Whether it is to be retained and no acknowledgement waits for that.
+    pub(crate) fn is_retained_unacknowledged(&self) -> bool {
+        self.message.qos == QoS::AtMostOnce && self.is_to_be_retained()
+    }
+
     /// Whether it is kept or clears what is, here or at its topic's home.
     pub(crate) fn is_to_be_retained(&self) -> bool {
         match self.source {
@@ -94,10 +99,10 @@ pub(crate) struct Scratch {
     pub(crate) matches: Option<Box<Matches>>,
     targets: Vec<Target>,
     posts: Vec<Post>,
-    /// Forwards of the latest publish that are answered.
+    /// Forwards of the latest publish that its acknowledgement waits for.
     pub(crate) posted: Vec<(ShardId, u64)>,
-    /// All shards that it was forwarded to.
-    posted_to: Vec<ShardId>,
+    /// All shards that it was forwarded to, and whether its bytes count as unanswered there.
+    posted_to: Vec<(ShardId, bool)>,
     /// Number of the latest publish, for finding overlapping Subscriptions.
     number: u32,
 }
@@ -111,14 +116,15 @@ struct Post {
 }
 
 impl Scratch {
-    /// The shards that the latest publish was forwarded to.
-    pub(crate) fn posted_to(&self) -> impl Iterator<Item = ShardId> {
+    /// The shards that the latest publish was forwarded to, and whether its bytes count as unanswered there.
+    pub(crate) fn posted_to(&self) -> impl Iterator<Item = (ShardId, bool)> {
         self.posted_to.iter().copied()
     }
 }
 
 impl Engine {
-    /// Routes a message: nothing may be before it in the line. Forwards that will be answered are in `scratch.posted`.
+    /// Routes a message: nothing may be before it in the line. Forwards that its acknowledgement waits for are in
+    /// `scratch.posted`.
     pub(crate) fn route(&mut self, now: Now, publish: Publish, effects: &mut Effects) -> Outcome {
         let mut outcome = Outcome::default();
         self.forget_posted();
@@ -229,18 +235,23 @@ impl Engine {
         let mut posts = take(&mut self.scratch.posts);
         let answered = publish.message.qos > QoS::AtMostOnce;
         for post in posts.drain(..) {
-            self.scratch.posted_to.push(post.to);
+            // What is to be retained is never dropped behind a long line, so its publisher has to be held up.
+            let unacknowledged = !answered && post.retain;
+            self.scratch.posted_to.push((post.to, unacknowledged));
+            let message = publish.message.clone_for_shard();
             let n = if answered {
-                self.links.number_forward(post.to)
+                let n = self.links.number_forward(post.to);
+                self.scratch.posted.push((post.to, n));
+                n
+            } else if unacknowledged {
+                let max = self.clients.config.unanswered_bytes_max;
+                self.links.number_unacknowledged(post.to, message.charge(), max)
             } else {
                 0
             };
-            if answered {
-                self.scratch.posted.push((post.to, n));
-            }
             let forward = Forward {
                 n,
-                message: publish.message.clone_for_shard(),
+                message,
                 route: post.route,
                 retain: post.retain,
                 groups: post.groups,

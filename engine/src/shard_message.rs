@@ -72,7 +72,8 @@ pub enum Interest {
 /// A publish on its way to another shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// The sender's number, to be answered with `Taken` or `Refused`; 0 when no answer is wanted (QoS 0).
+    /// The sender's number, to be answered with `Taken` or `Refused`; 0 when no answer is wanted: QoS 0 that the receiver
+    /// is not to retain.
     pub n: u64,
     /// What is published.
     pub message: Message,

@@ -10,7 +10,7 @@ use crate::connection::{Connection, Connections, State, Terms};
 use crate::effects::{AckKind, Effects};
 use crate::engine::Engine;
 use crate::fanout::Hold;
-use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::ids::{ConnectionId, SessionKey};
 use crate::input::Flow;
 use crate::journal::Gate;
 use crate::memory::{Memory, REFERENCE_BYTES};
@@ -199,12 +199,21 @@ impl Engine {
                 };
             }
             self.unrouted = None;
+            let behind = if publish.is_retained_unacknowledged() {
+                self.links.one_behind()
+            } else {
+                None
+            };
             if self.wait_in_line(publish, effects) >= self.clients.config.fanout_waiting_max {
                 self.clients.note_rare(Rare::LineLong);
                 self.pause(now, id, Hold::Line);
                 return Flow::Stop;
             }
             // Where it will go is not known yet; a line that is never empty must not get around a full mailbox.
+            if let Some(shard) = behind {
+                self.pause(now, id, Hold::Retaining(shard));
+                return Flow::Stop;
+            }
             return self.pause_for_any_full_shard(now, id);
         }
         let outcome = self.route(now, publish, effects);
@@ -367,10 +376,18 @@ impl Engine {
         if self.links.is_alone() {
             return Flow::Go;
         }
-        let full: Option<ShardId> = self.scratch.posted_to().find(|&shard| self.links.is_full(shard));
-        match full {
-            Some(shard) => {
-                self.pause(now, id, Hold::Shard(shard));
+        let because_of = self.scratch.posted_to().find_map(|(shard, unacknowledged)| {
+            if self.links.is_full(shard) {
+                Some(Hold::Shard(shard))
+            } else if unacknowledged && self.links.is_behind(shard) {
+                Some(Hold::Retaining(shard))
+            } else {
+                None
+            }
+        });
+        match because_of {
+            Some(because_of) => {
+                self.pause(now, id, because_of);
                 Flow::Stop
             }
             None => Flow::Go,

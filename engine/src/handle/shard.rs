@@ -7,6 +7,7 @@ use sol_codec::mutants::mutant;
 
 use crate::effects::Effects;
 use crate::engine::Engine;
+use crate::fanout::Hold;
 use crate::ids::ShardId;
 use crate::retaining::Question;
 use crate::route::{Publish, Source};
@@ -41,6 +42,9 @@ impl Engine {
                     if let Some(who) = who {
                         self.complete(now, who, false, effects);
                     }
+                }
+                if self.links.has_caught_up(from, self.clients.config.unanswered_bytes_max) {
+                    self.resume(now, Hold::Retaining(from), effects);
                 }
             }
             ShardMessage::Refused(n) => {

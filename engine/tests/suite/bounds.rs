@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
-use sol_codec::{Packet, Subscribe, Subscriptions, TopicFilter};
+use sol_codec::{Packet, Publish, Subscribe, Subscriptions, TopicFilter};
 use sol_engine::{
     ConnectionId, Effects, Engine, EngineConfig, Flow, Forward, Input, Interest, Level, ListenerId, Message, Now,
     Outgoing, Read, ShardId, ShardMessage, Transmit, UnixMillis,
@@ -306,6 +306,90 @@ fn a_line_is_no_way_around_a_full_shard() {
     assert_eq!(bare.effects.reads, []);
     bare.input(peer(false));
     assert_eq!(bare.effects.reads, [Read::Resume(publisher)]);
+}
+
+/// QoS 0 that another shard is to retain is never dropped behind its line, so who pours it is not read while much of it is
+/// unanswered, by way of our own line either. Nobody else is held up.
+#[test]
+fn what_another_shard_is_to_retain_is_paced() {
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        tray_max: 4,
+        ..Default::default()
+    });
+    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+    let here: Vec<u32> = (0..1_000).filter(is_here).take(12).collect();
+    for &n in &here {
+        bare.connect(n);
+    }
+    for &n in &here[2..] {
+        bare.subscribe(n, &["t".into()], 0);
+    }
+    let mut topics = (0..1_000).map(|n| format!("r{n}"));
+    let topic = topics.find(|topic| !bare.engine.is_home_of_topic(topic)).unwrap();
+    bare.hear(ShardMessage::Interest {
+        n: 1,
+        filter: Interest::Wildcard("#".into()),
+    });
+    bare.effects.clear();
+    let payload = [0; 50_000];
+    let plain = publish(&topic, 0, 0, &payload);
+    let mut retained = plain;
+    retained.retain = true;
+    let say = |bare: &mut Bare, n: usize, packet: &Publish<'_>| {
+        let packet = Packet::Publish(*packet);
+        let input = Input::Packet(Bare::connection(here[n]), &packet);
+        bare.engine.handle(bare.now, input, &mut bare.effects)
+    };
+    let poured = (1..100).find(|_| say(&mut bare, 0, &retained) == Flow::Stop).unwrap();
+    assert!((2..10).contains(&poured), "{poured} of 50 kB");
+    assert_eq!(say(&mut bare, 1, &plain), Flow::Go);
+    assert_eq!(say(&mut bare, 1, &publish("t", 0, 0, b"x")), Flow::Go);
+    assert_eq!(say(&mut bare, 1, &plain), Flow::Go);
+    assert_eq!(say(&mut bare, 1, &retained), Flow::Stop);
+    bare.ticks(Bare::sent);
+    bare.hear(ShardMessage::Taken(1));
+    assert_eq!(bare.effects.reads, []);
+    bare.hear(ShardMessage::Taken(poured));
+    let resumed = [0, 1].map(|n| Read::Resume(Bare::connection(here[n])));
+    assert_eq!(bare.effects.reads, resumed);
+    assert_eq!(say(&mut bare, 0, &retained), Flow::Go);
+}
+
+/// The answer to QoS 0 that is to be retained comes when it is, not when it waits in line; and when there is no memory for
+/// it to wait.
+#[test]
+fn what_is_to_be_retained_is_answered_in_its_turn() {
+    let (mut bare, topic, _) = with_fresh_in_line();
+    let config = EngineConfig {
+        shards: 2,
+        tray_max: 4,
+        fanout_waiting_max: 2,
+        ..Default::default()
+    };
+    bare.input(Input::Reload(Rc::new(config)));
+    for n in 1..=2 {
+        let forward = Forward {
+            n,
+            message: Message::new(&topic, b"x", true),
+            route: false,
+            retain: true,
+            groups: Vec::new(),
+            may_refuse: false,
+        };
+        bare.hear(ShardMessage::Forward(Box::new(forward)));
+        bare.input(Input::Pressure(Level::Full));
+    }
+    assert_eq!(bare.engine.stats().publish_dropped, 1);
+    let mut answers = Vec::new();
+    let ticks = bare.ticks(|bare| {
+        let answered = bare.effects.forwards.len();
+        answers.extend(bare.effects.forwards.drain(..).map(|(_, answer)| answer));
+        bare.effects.clear();
+        answered
+    });
+    assert_eq!(ticks.first(), Some(&0));
+    assert_eq!(answers, [ShardMessage::Taken(2)]);
 }
 
 /// A fan-out to Sessions that are away sends nothing, and is cut by its steps.
