@@ -52,6 +52,8 @@ pub struct Engine {
     /// Retained queries to other shards that have not been answered.
     pub(crate) queries: HashMap<u64, SessionRef, RandomState>,
     pub(crate) last_query: u64,
+    /// Those that wait for memory before they are asked, and whose replay each is.
+    pub(crate) unasked: VecDeque<(u64, SessionRef)>,
     /// Sessions whose replay or queue goes on in the next tick.
     pub(crate) replaying: VecDeque<SessionRef>,
     /// Connections with parked publishes, in the order in which they began to park.
@@ -98,6 +100,7 @@ impl Engine {
             untold: Untold::default(),
             queries: HashMap::with_hasher(hasher.clone()),
             last_query: 0,
+            unasked: VecDeque::new(),
             replaying: VecDeque::new(),
             parking: BTreeMap::new(),
             last_parked: 0,
@@ -230,6 +233,7 @@ impl Engine {
         self.clients.forget_queued();
         self.continue_line(now, effects);
         self.continue_replays(now, effects);
+        self.ask_unasked(effects);
         self.expire(now, effects);
         self.release_parked(now, effects);
         self.bury_doomed(now, effects);
@@ -242,10 +246,11 @@ impl Engine {
     /// When [`Engine::tick`] has something to do next: in the past if it has something to do now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let parked = !self.parking.is_empty() && !self.clients.memory.would_be_full();
+        let waits_for_memory = !self.parking.is_empty() || !self.unasked.is_empty();
+        let has_memory = waits_for_memory && !self.clients.memory.would_be_full();
         let in_line = self.line.is_busy() || self.line.has_questions();
         let owes = self.links.owes_answer() || self.may_announce();
-        if in_line || !self.replaying.is_empty() || parked || owes {
+        if in_line || !self.replaying.is_empty() || has_memory || owes {
             return Some(Instant::from_nanos(0));
         }
         self.clients.timers.next_deadline()

@@ -378,7 +378,7 @@ impl Engine {
             // Before what came behind it: else a line that is never empty would hold it up for ever.
             if let Some(question) = self.line.next_question() {
                 self.work += 1;
-                self.answer_question(now, &question, effects);
+                self.answer_question(now, question, effects);
                 continue;
             }
             let Some(publish) = self.line.waiting.pop_front() else {

@@ -86,7 +86,7 @@ impl Engine {
             line: self.line.len(),
             paused: self.line.paused_len(),
             parked: self.parking.len(),
-            queries: self.queries.len(),
+            queries: self.queries.len() + self.unasked.len(),
         }
     }
 }

@@ -102,19 +102,23 @@ impl<M> Retained<M> {
         after: Option<&str>,
         entries: usize,
         mut steps: usize,
-        each: impl FnMut(&str, &M),
+        mut each: impl FnMut(&str, &M),
     ) -> Page {
-        self.page_within(filter, after, entries, &mut steps, each)
+        self.page_within(filter, after, entries, &mut steps, |topic, value| {
+            each(topic, value);
+            true
+        })
     }
 
-    /// Like [`page`](Self::page), and takes what it looked at off `steps`: at least one, whatever there was.
+    /// Like [`page`](Self::page), until `each` wants no more, and takes what it looked at off `steps`: at least one,
+    /// whatever there was.
     pub fn page_within(
         &self,
         filter: &str,
         after: Option<&str>,
         entries: usize,
         steps: &mut usize,
-        mut each: impl FnMut(&str, &M),
+        mut each: impl FnMut(&str, &M) -> bool,
     ) -> Page {
         *steps = steps.saturating_sub(1);
         let mut target = String::new();
@@ -126,7 +130,7 @@ impl<M> Retained<M> {
             Some(topic) => self.entries.range::<str, _>((Bound::Excluded(topic), Bound::Unbounded)),
             None => self.entries.range::<str, _>(from(&target)),
         };
-        let (mut given, mut first) = (0, true);
+        let (mut given, mut first, mut wants_more) = (0, true, true);
         loop {
             let found = match verdict {
                 Verdict::Never => return Page::Done,
@@ -147,10 +151,10 @@ impl<M> Retained<M> {
             }
             verdict = seek::judge(filter, topic, &mut target);
             if matches!(verdict, Verdict::Match) {
-                each(topic, value);
+                wants_more = each(topic, value);
                 given += 1;
             }
-            let full = given >= entries.max(1) || *steps == 0;
+            let full = !wants_more || given >= entries.max(1) || *steps == 0;
             if full && verdict != Verdict::Never {
                 return Page::More(topic.as_ref().into());
             }

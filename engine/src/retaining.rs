@@ -21,14 +21,17 @@ use crate::rare::Rare;
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
 use crate::rights::{Action, may};
+use crate::session::replay::{Replay, Replays};
 use crate::session::sender::{Owed, SenderFlow};
+use crate::session::sessions::SessionRef;
 use crate::shard_message::ShardMessage;
 use crate::time::{Now, UnixMillis};
 
 /// Topics that one Session's replay may look at before others have their turn, and one answer to another shard.
 const PAGE_STEPS: usize = 4_096;
-/// Bytes of messages after which a page for another shard ends.
-const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of messages after which a page for another shard ends: they are copies, and lie there while the Session's client
+/// does not read.
+const PAGE_BYTES_MAX: usize = 64 << 10;
 
 /// What one Session's replay may still do before others have their turn.
 struct Budget {
@@ -43,15 +46,20 @@ pub(crate) struct Kept {
     pub(crate) record: RecordId,
 }
 
-/// A question for one page of the retained messages that live here: of another shard, or of a Session's replay here.
+/// A question for one page of the retained messages that live here.
 #[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) from: ShardId,
-    /// The asker's name for it.
-    pub(crate) id: u64,
-    pub(crate) filter: String,
-    /// Where the last page ended.
-    pub(crate) after: Option<String>,
+pub(crate) enum Question {
+    /// Of a Session's replay here, which knows the rest.
+    Here { id: u64 },
+    /// Of another shard.
+    There {
+        from: ShardId,
+        /// The asker's name for it.
+        id: u64,
+        filter: String,
+        /// Where the last page ended.
+        after: Option<String>,
+    },
 }
 
 impl Engine {
@@ -138,10 +146,7 @@ impl Engine {
     /// Goes on with a Session's replay, as far as its flow control and one page's worth of work allow, in one page of a
     /// wildcard or in many of exact filters.
     pub(crate) fn replay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
-        let mut budget = Budget {
-            messages: self.clients.config.retained_page_max.max(1),
-            steps: PAGE_STEPS,
-        };
+        let mut budget = self.new_budget();
         while let Some((id, quota)) = self.clients.sendable(key) {
             let Some(session) = self.clients.sessions.get_mut(key) else {
                 return;
@@ -182,6 +187,13 @@ impl Engine {
             self.next_page(now, key, &mut budget, effects);
         }
         self.clients.go_on_after_flush(key);
+    }
+
+    fn new_budget(&self) -> Budget {
+        Budget {
+            messages: self.clients.config.retained_page_max.max(1),
+            steps: PAGE_STEPS,
+        }
     }
 
     /// A Session's replay goes on in the next tick, after those that wait already.
@@ -235,54 +247,99 @@ impl Engine {
     /// Fetches the next page: from here at once, from another shard by a question.
     fn next_page(&mut self, now: Now, key: SessionKey, budget: &mut Budget, effects: &mut Effects) {
         let reference = self.clients.sessions.reference(key);
-        let Some(replays) = self
-            .clients
-            .sessions
-            .get_mut(key)
-            .and_then(|session| session.replays.as_mut())
-        else {
-            return;
-        };
+        let Some(replays) = self.replays_mut(key) else { return };
         replays.begin();
         let Some(replay) = replays.active() else { return };
         let Some(&shard) = replay.shards.last() else { return };
         // What another shard sent before it knew of the Subscription may be in the line, and does not come to it but so.
-        if shard != self.shard || self.line.len() > 0 {
-            self.last_query += 1;
-            replay.asked = Some(self.last_query);
-            self.queries.insert(self.last_query, reference);
-            let (id, filter, after) = (self.last_query, replay.filter.to_string(), replay.after.clone());
-            if shard == self.shard {
-                self.line.put_question(Question {
-                    from: shard,
-                    id,
-                    filter,
-                    after,
-                });
-            } else {
-                effects
-                    .forwards
-                    .push((shard, ShardMessage::RetainedQuery { id, filter, after }));
-            }
-            return;
+        if shard == self.shard && self.line.len() == 0 {
+            return self.take_page(now, key, budget);
         }
+        self.last_query += 1;
+        let id = self.last_query;
+        if let Some(replay) = self.replays_mut(key).and_then(Replays::active) {
+            replay.asked = Some(id);
+        }
+        if shard == self.shard {
+            self.queries.insert(id, reference);
+            self.line.put_question(Question::Here { id });
+        } else if self.clients.memory.is_full() {
+            self.hold_question(id, reference);
+        } else {
+            self.ask_shard(id, reference, effects);
+        }
+    }
+
+    fn replays_mut(&mut self, key: SessionKey) -> Option<&mut Replays> {
+        self.clients.sessions.get_mut(key)?.replays.as_deref_mut()
+    }
+
+    /// The replay that a question is for, if it still is.
+    fn asking(&mut self, id: u64, session: SessionRef) -> Option<&mut Replay> {
+        let key = self.clients.sessions.resolve(session)?;
+        self.replays_mut(key)?.asked(id)
+    }
+
+    /// Takes the next page from here: what is retained is shared, so it takes no memory.
+    fn take_page(&mut self, now: Now, key: SessionKey, budget: &mut Budget) {
+        let Self {
+            clients,
+            retained,
+            work,
+            ..
+        } = self;
+        let replays = clients.sessions.get_mut(key).and_then(|s| s.replays.as_mut());
+        let Some(replay) = replays.and_then(|replays| replays.active()) else {
+            return;
+        };
         let (steps, page) = (budget.steps, &mut replay.page);
         let mut given = 0;
-        let end = self.retained.page_within(
-            &replay.filter,
-            replay.after.as_deref(),
-            budget.messages,
-            &mut budget.steps,
-            |_, kept| {
-                given += 1;
-                if !kept.message.is_expired(now) {
-                    page.push_back(Rc::clone(&kept.message));
-                }
-            },
-        );
+        let (filter, after) = (&replay.filter, replay.after.as_deref());
+        let end = retained.page_within(filter, after, budget.messages, &mut budget.steps, |_, kept| {
+            given += 1;
+            if !kept.message.is_expired(now) {
+                page.push_back(Rc::clone(&kept.message));
+            }
+            true
+        });
         budget.messages -= given.min(budget.messages);
-        self.work += steps - budget.steps;
+        *work += steps - budget.steps;
         replay.turn_page(end);
+    }
+
+    /// Asks another shard for a replay's next page.
+    fn ask_shard(&mut self, id: u64, session: SessionRef, effects: &mut Effects) {
+        let Some(replay) = self.asking(id, session) else { return };
+        let Some(&shard) = replay.shards.last() else { return };
+        let (filter, after) = (replay.filter.to_string(), replay.after.clone());
+        self.queries.insert(id, session);
+        effects
+            .forwards
+            .push((shard, ShardMessage::RetainedQuery { id, filter, after }));
+    }
+
+    /// A question waits for memory. Those whose replay has ended go before the list grows: it is never much longer than
+    /// there are Sessions.
+    fn hold_question(&mut self, id: u64, session: SessionRef) {
+        if self.unasked.len() == self.unasked.capacity() {
+            let mut unasked = core::mem::take(&mut self.unasked);
+            unasked.retain(|&(id, session)| self.asking(id, session).is_some());
+            unasked.reserve(unasked.len() + 1);
+            self.unasked = unasked;
+        }
+        self.unasked.push_back((id, session));
+    }
+
+    /// There is memory: questions that waited for it are asked, as far as this call's work goes.
+    pub(crate) fn ask_unasked(&mut self, effects: &mut Effects) {
+        while !self.unasked.is_empty()
+            && !self.clients.memory.is_full()
+            && !self.has_done_enough(effects)
+            && let Some((id, session)) = self.unasked.pop_front()
+        {
+            self.work += 1;
+            self.ask_shard(id, session, effects);
+        }
     }
 
     /// Another shard asks for a page. What it has posted before may still be in the line, and must be in the answer.
@@ -291,48 +348,60 @@ impl Engine {
             self.clients.note_rare(Rare::QuestionInLine);
             self.line.put_question(question);
         } else {
-            self.answer_question(now, &question, effects);
+            self.answer_question(now, question, effects);
         }
     }
 
-    pub(crate) fn answer_question(&mut self, now: Now, question: &Question, effects: &mut Effects) {
-        let Question {
-            from,
-            id,
-            filter,
-            after,
-        } = question;
-        let mut messages = Vec::new();
-        let mut after = after.clone();
-        let (mut bytes, mut steps) = (0, PAGE_STEPS);
-        // A few messages at a time, so that a page of large ones ends by its bytes. All share the steps.
-        let page_max = self.clients.config.retained_page_max.max(1);
-        let few = page_max.min(16);
-        for _ in 0..page_max.div_ceil(few) {
-            let end = self
-                .retained
-                .page_within(filter, after.as_deref(), few, &mut steps, |_, kept| {
-                    if !kept.message.is_expired(now) {
-                        bytes += kept.message.charge();
-                        messages.push(kept.message.clone_for_shard());
-                    }
-                });
-            after = match end {
-                Page::Done => None,
-                Page::More(after) => Some(after),
-            };
-            if after.is_none() || bytes > PAGE_BYTES_MAX || steps == 0 {
-                break;
+    pub(crate) fn answer_question(&mut self, now: Now, question: Question, effects: &mut Effects) {
+        match question {
+            Question::Here { id } => self.answer_here(now, id, effects),
+            Question::There {
+                from,
+                id,
+                filter,
+                after,
+            } => {
+                let (messages, more) = self.page_for_shard(now, &filter, after.as_deref());
+                effects
+                    .forwards
+                    .push((from, ShardMessage::RetainedPage { id, messages, more }));
             }
         }
+    }
+
+    /// The turn of a Session's replay here has come.
+    fn answer_here(&mut self, now: Now, id: u64, effects: &mut Effects) {
+        let Some(session) = self.queries.remove(&id) else {
+            return;
+        };
+        let Some(key) = self.clients.sessions.resolve(session) else {
+            return self.clients.note_rare(Rare::PageForNobody);
+        };
+        let Some(replay) = self.asking(id, session) else { return };
+        replay.asked = None;
+        let mut budget = self.new_budget();
+        self.take_page(now, key, &mut budget);
+        self.replay(now, key, effects);
+    }
+
+    /// Copies of what matches a filter, and where to go on, if there is more.
+    fn page_for_shard(&mut self, now: Now, filter: &str, after: Option<&str>) -> (Vec<Message>, Option<String>) {
+        let mut messages = Vec::new();
+        let (mut bytes, mut steps) = (0, PAGE_STEPS);
+        let page_max = self.clients.config.retained_page_max;
+        let end = self
+            .retained
+            .page_within(filter, after, page_max, &mut steps, |_, kept| {
+                if !kept.message.is_expired(now) {
+                    bytes += kept.message.charge();
+                    messages.push(kept.message.clone_for_shard());
+                }
+                bytes < PAGE_BYTES_MAX
+            });
         self.work += PAGE_STEPS - steps;
-        let (id, more) = (*id, after);
-        if *from == self.shard {
-            self.on_retained_page(now, id, messages, more, effects);
-        } else {
-            effects
-                .forwards
-                .push((*from, ShardMessage::RetainedPage { id, messages, more }));
+        match end {
+            Page::Done => (messages, None),
+            Page::More(after) => (messages, Some(after)),
         }
     }
 
@@ -351,11 +420,18 @@ impl Engine {
         let Some(key) = self.clients.sessions.resolve(session) else {
             return self.clients.note_rare(Rare::PageForNobody);
         };
+        if self.asking(id, session).is_none() {
+            return;
+        }
+        // Many may have been asked for while there was memory.
+        if !messages.is_empty() && self.clients.memory.is_full() {
+            return self.hold_question(id, session);
+        }
         let Clients { sessions, memory, .. } = &mut self.clients;
-        let Some(replays) = sessions.get_mut(key).and_then(|session| session.replays.as_mut()) else {
+        let replays = sessions.get_mut(key).and_then(|session| session.replays.as_mut());
+        let Some(replay) = replays.and_then(|replays| replays.asked(id)) else {
             return;
         };
-        let Some(replay) = replays.asked(id) else { return };
         replay.page.extend(messages.into_iter().map(|mut message| {
             message.charged = u32::try_from(message.charge()).unwrap_or(u32::MAX);
             memory.charge(message.charged as usize);

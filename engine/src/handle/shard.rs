@@ -53,7 +53,7 @@ impl Engine {
                 }
             }
             ShardMessage::RetainedQuery { id, filter, after } => {
-                let question = Question {
+                let question = Question::There {
                     from,
                     id,
                     filter,

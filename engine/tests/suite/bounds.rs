@@ -265,6 +265,106 @@ fn a_retained_query_has_one_budget() {
     assert!(questions >= topics.len() / 4_096);
 }
 
+/// A page for another shard is a copy: it ends by its bytes, however large the messages are.
+#[test]
+fn a_page_for_another_shard_ends_by_its_bytes() {
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        ..Default::default()
+    });
+    let mut topics: Vec<String> = (0..100).map(|n| format!("t{n:02}")).collect();
+    topics.retain(|topic| bare.engine.is_home_of_topic(topic));
+    for topic in &topics {
+        bare.input(Input::Publish(Box::new(Message::new(topic, &[0; 20_000], true))));
+        bare.effects.clear();
+    }
+    let (mut after, mut all) = (None, Vec::new());
+    loop {
+        bare.hear(ShardMessage::RetainedQuery {
+            id: 1,
+            filter: "#".into(),
+            after: after.take(),
+        });
+        let answer = bare.effects.forwards.pop();
+        let Some((_, ShardMessage::RetainedPage { messages, more, .. })) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(messages.len() <= 4, "{} of 20 kB", messages.len());
+        all.extend(messages.iter().map(|message| String::from(message.topic())));
+        let Some(more) = more else { break };
+        after = Some(more);
+    }
+    assert_eq!(all, topics);
+}
+
+/// Takes the questions of the tray to another shard: their names.
+fn questions(bare: &mut Bare) -> Vec<u64> {
+    let questions = bare.effects.forwards.drain(..);
+    questions
+        .filter_map(|(_, message)| match message {
+            ShardMessage::RetainedQuery { id, .. } => Some(id),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Pages of another shard are copies: without memory none is asked for, what comes nevertheless is asked for again when
+/// there is memory, and Sessions whose clients stop reading hold no more than there is.
+#[test]
+fn pages_wait_for_memory() {
+    const MAX: usize = 1_000_000;
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        memory_bytes_max: MAX,
+        ..Default::default()
+    });
+    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+    let here: Vec<u32> = (0..1_000).filter(is_here).take(100).collect();
+    for &n in &here {
+        bare.connect(n);
+        bare.subscribe(n, &["#".into()], 0);
+    }
+    bare.effects.clear();
+    bare.input(Input::Pressure(Level::Full));
+    bare.hear(ShardMessage::Confirmed(u64::MAX));
+    bare.ticks(|_| 0);
+    assert_eq!(questions(&mut bare), []);
+    bare.input(Input::Pressure(Level::Normal));
+    bare.ticks(|_| 0);
+    let mut asked = questions(&mut bare);
+    assert_eq!(asked.len(), here.len());
+    bare.effects.clear();
+    for &n in &here {
+        bare.input(Input::Congested(Bare::connection(n), 3 << 20));
+    }
+    let (mut sent, mut rounds) = (0, 0);
+    while !asked.is_empty() {
+        rounds += 1;
+        assert!(rounds < 100, "it does not come to rest");
+        for id in asked {
+            bare.hear(ShardMessage::RetainedPage {
+                id,
+                messages: vec![Message::new("t", &[0; 50_000], true)],
+                more: None,
+            });
+        }
+        bare.ticks(|_| 0);
+        let held = bare.engine.stats().memory_bytes as usize;
+        assert!(held <= MAX + 60_000, "{held}");
+        assert_eq!(questions(&mut bare), [], "there is no memory");
+        for &n in &here {
+            bare.input(Input::Drained(Bare::connection(n)));
+        }
+        sent += bare.effects.transmits.len();
+        asked = questions(&mut bare);
+        bare.effects.clear();
+        bare.input(Input::Flushed);
+        bare.ticks(|_| 0);
+        asked.extend(questions(&mut bare));
+    }
+    assert_eq!(sent, here.len());
+}
+
 fn bounded(tray_max: usize) -> Bare {
     Bare::new(EngineConfig {
         tray_max,
