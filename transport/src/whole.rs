@@ -9,6 +9,8 @@
 use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use sol_engine::Instant;
+
 use crate::mailbox::Padded;
 
 /// A place that is held for a connection which may be let in, beside those that are.
@@ -25,6 +27,8 @@ const ERROR_PART: usize = 256;
 pub(crate) struct Whole {
     connections: Padded<Connections>,
     memory: Padded<Memory>,
+    /// When an engine failed last, in nanoseconds; 0: none has.
+    failed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +87,12 @@ impl Whole {
             connections: self.connections.0.maximum.load(Ordering::Relaxed),
             memory_bytes: self.memory.0.maximum.load(Ordering::Relaxed) as u64,
         }
+    }
+
+    /// An engine has failed. Gives when one failed before, on whichever shard.
+    pub(crate) fn fail(&self, now: Instant) -> Option<Instant> {
+        let last = self.failed.swap(now.as_nanos().max(1), Ordering::AcqRel);
+        (last > 0).then(|| Instant::from_nanos(last))
     }
 
     /// What all shards keep together.
@@ -224,6 +234,14 @@ mod tests {
         assert_eq!(there.hold_place(&whole), 0);
         there.settle(&whole, 0);
         assert_eq!(whole.maxima().connections, 1);
+    }
+
+    #[test]
+    fn a_failure_is_remembered_for_all_shards() {
+        let whole = Whole::default();
+        assert_eq!(whole.fail(Instant::from_nanos(0)), None);
+        assert_eq!(whole.fail(Instant::from_nanos(5)), Some(Instant::from_nanos(1)));
+        assert_eq!(whole.fail(Instant::from_nanos(9)), Some(Instant::from_nanos(5)));
     }
 
     #[test]

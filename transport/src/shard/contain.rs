@@ -2,7 +2,7 @@
 //!
 //! A panic while decoding costs the connection whose bytes were decoded, however often: the codec keeps nothing that
 //! could be left broken. A panic inside the engine costs what this input had put into the tray, and its connection; then
-//! the engine checks itself. If that fails, or it happens again within a minute, or the panic was in the transport itself,
+//! the engine checks itself. If that fails, or it happens again within a minute on whichever shard, or the panic was in the transport itself,
 //! no more is sent, and the shard ends as poisoned. So it does where no connection caused the call: what a tick or another
 //! shard's message had taken in hand is lost, and whoever waits for it would wait for ever, since nobody knows who that is.
 
@@ -26,8 +26,6 @@ pub(super) struct Watch {
     step: Step,
     /// The tray before the input that the engine is handling.
     mark: Option<Mark>,
-    /// When the engine failed last.
-    last_panic: Option<Instant>,
     poisoned: Option<String>,
 }
 
@@ -47,7 +45,6 @@ impl Default for Watch {
         Self {
             step: Step::Transport,
             mark: None,
-            last_panic: None,
             poisoned: None,
         }
     }
@@ -64,12 +61,6 @@ impl Watch {
 
     pub(super) const fn set(&mut self, step: Step) {
         self.step = step;
-    }
-
-    /// Whether the engine, which failed now, failed a short while ago already.
-    fn is_again(&mut self, now: Instant) -> bool {
-        let last = self.last_panic.replace(now);
-        last.is_some_and(|last| now.saturating_since(last) < PANIC_DISTANCE_MIN)
     }
 }
 
@@ -142,7 +133,7 @@ impl<O: Observer> Core<O> {
             Step::Transport => Err("the transport itself failed"),
             Step::Decode => Ok(Vec::new()),
             Step::Engine if about.is_none() => Err("others wait for what failed, and nobody can be told"),
-            Step::Engine if self.watch.is_again(self.now.mono) => Err("the second within a minute"),
+            Step::Engine if self.is_again() => Err("the second within a minute"),
             Step::Engine => {
                 let mark = self.watch.mark.take().unwrap_or_else(|| self.effects.mark());
                 let Self { engine, effects, .. } = self;
@@ -153,6 +144,13 @@ impl<O: Observer> Core<O> {
                 catch_unwind(AssertUnwindSafe(look)).unwrap_or(Err("and so did looking at what it left"))
             }
         }
+    }
+
+    /// Whether an engine failed a short while ago already, now that this one has. On whichever shard: what goes wrong again
+    /// and again is the program, and clients choose their shards.
+    fn is_again(&self) -> bool {
+        let now = self.now.mono;
+        is_too_soon(self.mailbox.exchange().whole.fail(now), now)
     }
 
     /// Ends a connection for a fault of ours: the engine tells its client so, if it can.
@@ -185,6 +183,11 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     }
 }
 
+/// Whether what failed `now` had failed a short while ago.
+fn is_too_soon(last: Option<Instant>, now: Instant) -> bool {
+    last.is_some_and(|last| now.saturating_since(last) < PANIC_DISTANCE_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,12 +195,11 @@ mod tests {
     /// A second fault is one too many within a minute of the first, and none after it.
     #[test]
     fn faults_that_are_a_minute_apart_do_not_add_up() {
-        let mut watch = Watch::default();
         let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
-        assert!(!watch.is_again(at(100)));
-        assert!(!watch.is_again(at(160)));
-        assert!(!watch.is_again(at(221)));
-        assert!(watch.is_again(at(280)));
-        assert!(watch.is_again(at(281)));
+        assert!(!is_too_soon(None, at(100)));
+        assert!(!is_too_soon(Some(at(100)), at(160)));
+        assert!(is_too_soon(Some(at(221)), at(280)));
+        // Another shard's may have been seen a little later than ours.
+        assert!(is_too_soon(Some(at(281)), at(280)));
     }
 }
