@@ -3,5 +3,5 @@
 pub use crate::retained::{Page, Retained};
 pub use crate::topic_tree::{
     FilterKey, Group, GroupJoin, GroupKey, GroupLeave, Matches, RemoteWeight, Removed, Subscribed, Subscription,
-    TopicTree, is_wildcard,
+    TopicTree, Weight, is_wildcard,
 };

@@ -94,8 +94,9 @@ def test_unsafe_stands_in_the_transport_only():
 
 
 def test_the_clock_is_read_in_one_place():
-    """`Instant::now()` stands once in the workspace; everybody else is handed the time."""
-    places = found(r"\bInstant::now\(", *CRATES)
+    """`Instant::now()` stands once in the workspace; everybody else is handed the time. The simulator's program tells how
+    fast it was, and its worlds have a clock of their own."""
+    places = [place for place in found(r"\bInstant::now\(", *CRATES) if not place.startswith("engine/sim/src/bin/")]
     assert len(places) == 1 and places[0].startswith("transport/src/clock.rs"), places
 
 

@@ -101,7 +101,8 @@ fn a_ping_is_answered_while_there_is_mail() {
         }
         pings
     });
-    assert!(pings >= 20, "{pings} of them");
+    // Without a cut it is one.
+    assert!(pings >= 5, "{pings} of them");
     publisher.ping();
     broker.stop();
 }
