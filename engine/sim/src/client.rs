@@ -31,6 +31,9 @@ pub struct Client {
     pub insists: bool,
     /// Its Session is a new one, and it has not heard so yet.
     pub begins_anew: bool,
+    /// Nobody can say whether its Session is the one that it remembers: what comes with an identifier that waits for
+    /// PUBREL, and is no repeat, is of another one.
+    pub doubts: bool,
     withheld: VecDeque<Request>,
     sender: Sender,
     receiver: Receiver,
@@ -66,6 +69,7 @@ impl Client {
             withholds: false,
             insists: false,
             begins_anew: false,
+            doubts: false,
             withheld: VecDeque::new(),
             sender: Sender::default(),
             receiver: Receiver::default(),
@@ -87,6 +91,7 @@ impl Client {
     pub fn forget(&mut self) {
         self.sender = Sender::default();
         self.receiver = Receiver::default();
+        self.doubts = false;
     }
 
     /// Says a SUBSCRIBE or an UNSUBSCRIBE, as `make` forms it with its Packet Identifier.
@@ -192,7 +197,7 @@ impl Client {
 
     fn hear_publish(&mut self, received: Received) -> Result<Heard, Violation> {
         let received = self.receiver.look_up(received)?;
-        let again = self.receiver.take(&received)?;
+        let again = self.receiver.take(&received, self.doubts)?;
         if let Some(packet_id) = received.packet_id {
             let kind = if received.qos == sol_codec::QoS::ExactlyOnce {
                 AckKind::PubRec

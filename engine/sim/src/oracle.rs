@@ -134,11 +134,14 @@ impl Oracle {
     /// What is to be retained at QoS 0, and is perhaps not even looked at where its topic is at home (section 3.3.1.3:
     /// it may be discarded at any time).
     fn doubt_in_line(&mut self, number: Number) {
-        let message = self.message(number);
-        let may_drop = self.rules.drops_in_line && self.may_lack_room();
-        if may_drop && message.retain && message.qos == QoS::AtMostOnce {
+        if self.may_be_lost_in_line(self.message(number)) {
             self.life_mut(number).doubtful = true;
         }
+    }
+
+    fn may_be_lost_in_line(&self, message: &Message) -> bool {
+        let may_drop = self.rules.drops_in_line && self.may_lack_room();
+        may_drop && message.retain && message.qos == QoS::AtMostOnce
     }
 
     /// QoS 0 may be dropped behind a fan-out from now on.

@@ -59,8 +59,8 @@ pub(crate) struct Replays {
     next: u64,
     /// The SUBACKs of all replays below this number have left.
     ready: u64,
-    /// Topics whose live retained update passed to the Session since, and the number that the next replay had when the
-    /// latest did: in the pages of earlier ones an entry for the topic is older, and is skipped.
+    /// Topics whose live retained update passed to the Session since, and what `ready` was when the latest did: in the
+    /// pages of replays below that an entry for the topic is older, and is skipped.
     seen: BTreeMap<Box<[u8]>, u64>,
     /// `seen` is full: live messages wait until the replays have ended.
     pub(crate) holds_live: bool,
@@ -145,19 +145,20 @@ impl Replays {
 
     /// Notes that a live retained update passed.
     pub(crate) fn saw(&mut self, topic: &[u8]) {
-        if let Some(next) = self.seen.get_mut(topic) {
-            *next = self.next;
+        if let Some(ready) = self.seen.get_mut(topic) {
+            *ready = self.ready;
         } else {
-            self.seen.insert(topic.into(), self.next);
+            self.seen.insert(topic.into(), self.ready);
         }
     }
 
-    /// Whether a live update of this topic passed since the first replay was lined up. One that passed earlier is due
-    /// again: it is what that one's SUBSCRIBE asks for [MQTT-3.3.1-9].
+    /// Whether a live update of this topic passed since the first replay's SUBACK left. What passed before was sent by
+    /// shards that did not all know of the Subscription: another one may be kept by now that was not sent here. And one
+    /// that passed before the SUBSCRIBE is what that asks for [MQTT-3.3.1-9].
     pub(crate) fn has_seen(&self, topic: &[u8]) -> bool {
         let Some((first, _)) = self.open.first_key_value() else {
             return false;
         };
-        !self.seen.is_empty() && self.seen.get(topic).is_some_and(|next| next > first)
+        !self.seen.is_empty() && self.seen.get(topic).is_some_and(|ready| ready > first)
     }
 }

@@ -780,6 +780,54 @@ fn a_replay_does_not_overtake_the_line() {
     assert_eq!(replayed, [b"fresh"]);
 }
 
+/// What is retained is told although an older update of its topic has passed between SUBSCRIBE and SUBACK: the one that is
+/// retained may have been published where the Subscription was not known.
+#[test]
+fn an_update_before_suback_does_not_replace_a_replayed_one() {
+    let mut bare = Bare::new(EngineConfig {
+        shards: 2,
+        ..Default::default()
+    });
+    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
+    let subscriber = (0..1_000).find(is_here).unwrap();
+    bare.connect(subscriber);
+    bare.subscribe(subscriber, &["r/#".into()], 0);
+    let payloads = |bare: &mut Bare| {
+        let publishes = bare
+            .effects
+            .transmits
+            .iter()
+            .filter_map(|transmit| match &transmit.packet {
+                Outgoing::Publish(delivery) => Some(delivery.message.payload().to_vec()),
+                _ => None,
+            });
+        let payloads: Vec<_> = publishes.collect();
+        bare.effects.clear();
+        payloads
+    };
+    bare.effects.clear();
+    bare.hear(ShardMessage::Forward(Box::new(Forward {
+        n: 0,
+        message: Message::new("r/1", b"older", true),
+        route: true,
+        retain: false,
+        groups: Vec::new(),
+        may_refuse: false,
+    })));
+    assert_eq!(payloads(&mut bare), [b"older"]);
+    bare.hear(ShardMessage::Confirmed(u64::MAX));
+    bare.effects.clear();
+    for id in 1..=2 {
+        bare.hear(ShardMessage::RetainedPage {
+            id,
+            messages: vec![Message::new("r/1", b"newer", true)],
+            more: None,
+        });
+    }
+    bare.hear(ShardMessage::Confirmed(u64::MAX));
+    assert_eq!(payloads(&mut bare), [b"newer"]);
+}
+
 /// Whether a client is paused for its own acknowledgements is nobody else's doing: what others send meanwhile makes no
 /// difference.
 #[test]

@@ -40,17 +40,17 @@ impl Receiver {
         Ok(received)
     }
 
-    /// Whether the application has this message already.
-    pub(super) fn take(&mut self, received: &Received) -> Result<bool, Violation> {
+    /// Whether the application has this message already. `doubts`: what is remembered may be of another Session.
+    pub(super) fn take(&mut self, received: &Received, doubts: bool) -> Result<bool, Violation> {
         let Some(packet_id) = received.packet_id else {
             return Ok(false);
         };
         if received.qos == QoS::ExactlyOnce {
             let known = self.exactly.insert(packet_id, true);
-            ensure(known.is_none_or(|here| received.dup && !here), "I2", || {
+            ensure(known.is_none_or(|here| (received.dup || doubts) && !here), "I2", || {
                 format!("{received:?} comes while its identifier waits for PUBREL")
             })?;
-            return Ok(known.is_some());
+            return Ok(known.is_some() && received.dup);
         }
         let known = self.once.insert(packet_id, (received.number(), true));
         // After a reconnect the identifier may have been given to another message, which came to nobody before.

@@ -160,7 +160,7 @@ impl Oracle {
             }
             let same_qos = s.options.qos.min(message.qos) == received.qos;
             // A group's message may be given back and go to somebody who came later.
-            let in_time = life.settled.is_none_or(|settled| s.asked < settled) || self.is_given_back(s, number);
+            let in_time = life.settled.is_none_or(|settled| s.asked < settled) || self.is_given_back(s);
             if in_time && !life.over && s.may_stand_since(life.first) && !s.excludes(who, message) {
                 qos_fits |= same_qos;
                 retain_fits |= received.retain == (message.retain && s.options.retain_as_published);
@@ -189,18 +189,16 @@ impl Oracle {
         s.may_stand_since(first) || s.may_replay && of_session.iter().any(takes_its_place)
     }
 
-    /// Whether a message of a Shared Subscription may have been given back since it was published.
-    fn is_given_back(&self, member: &Subscription, number: Number) -> bool {
-        if !member.is_shared() {
-            return false;
-        }
-        let first = self.life(number).first;
-        self.members(member.filter, number).any(|(id, n)| {
-            let session = self.session(id);
-            let left = session.left.iter().any(|&at| at > first);
-            let ending = session.subscriptions[n].ending;
-            left || session.may_be_over(self.now) || ending.is_some_and(|at| at > first)
-        })
+    /// Whether a message of a Shared Subscription may have been given back: its member is lost, or was before the message
+    /// was published, and not everybody knew.
+    fn is_given_back(&self, member: &Subscription) -> bool {
+        let mut members = self.topics.filter(member.filter).subscriptions.iter();
+        member.is_shared()
+            && members.any(|&(id, n)| {
+                let session = self.session(id);
+                let is_lost = session.ended.is_some() || session.may_be_over(self.now) || !session.left.is_empty();
+                is_lost || session.subscriptions[n].ending.is_some()
+            })
     }
 
     /// Each Subscription explains one copy each time that the message is published [MQTT-4.3.2-1, -4.3.3-1].
@@ -261,6 +259,8 @@ impl Oracle {
         let (first, last, retain) = (life.first, life.again, message.retain);
         let session = self.session(arrival.session);
         let is_first = session.copies.get(&number).is_none_or(|copies| copies.live == 0);
+        // What came live may not have come to where it was to be retained.
+        let may_be_lost = self.may_be_lost_in_line(message);
         let overtaken = |latest: Option<&u64>| latest.is_some_and(|&latest| latest > last);
         if !causes.replay && causes.groups.is_empty() && is_first {
             let late = overtaken(session.latest.get(&stream));
@@ -269,7 +269,7 @@ impl Oracle {
             })?;
             let latest = self.session_mut(arrival.session).latest.entry(stream).or_default();
             *latest = (*latest).max(first);
-        } else if causes.replay && !causes.live && !received.dup {
+        } else if causes.replay && !causes.live && !received.dup && !may_be_lost {
             let late = overtaken(session.latest_retained.get(&stream));
             ensure(!late, "I6", || {
                 self.describe("is replayed after what replaced it", number, arrival)

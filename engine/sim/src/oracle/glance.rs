@@ -17,6 +17,13 @@ impl Oracle {
         session.is_some_and(|session| session.present == Some(false))
     }
 
+    /// Whether nobody can say if a connection's Session is one or two.
+    #[must_use]
+    pub fn is_blurred(&self, link: LinkId) -> bool {
+        let session = self.session_of(link).map(|id| self.session(id));
+        session.is_some_and(|session| session.blurred)
+    }
+
     /// Whether a client is away and its Will waits for its delay.
     #[must_use]
     pub fn has_waiting_will(&self, who: usize) -> bool {

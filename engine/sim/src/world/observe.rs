@@ -207,7 +207,9 @@ impl World {
         match reply {
             Reply::ConnAck { session_present, .. } => {
                 link.active = true;
-                self.oracle.connack(id, *session_present)
+                self.oracle.connack(id, *session_present)?;
+                self.parties[link.who].client.doubts |= self.oracle.is_blurred(id);
+                Ok(())
             }
             Reply::Publish(received) => {
                 self.sums.publishes_out += 1;
