@@ -189,8 +189,9 @@ impl Engine {
             Packet::PubComp(ack) => self.on_pubcomp(now, session, ack, effects),
             Packet::Subscribe(subscribe) => {
                 self.on_subscribe(now, id, session, subscribe, effects);
-                if self.pause_for_any_full_shard(now, id) == Flow::Stop {
-                    return Flow::Stop;
+                let flow = self.pause_for_any_full_shard(now, id);
+                if flow == Flow::Stop {
+                    return self.stop_for_acks(now, id, session, flow);
                 }
             }
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, id, session, unsubscribe, effects),
@@ -202,16 +203,14 @@ impl Engine {
                 return self.on_out_of_place(now, id, packet, effects);
             }
         }
-        if !self.clients.doomed.is_empty()
+        let is_doomed = !self.clients.doomed.is_empty()
             && self
                 .clients
                 .connections
                 .get(id)
-                .is_none_or(|c| c.marks.has(Marks::DOOMED))
-        {
-            return Flow::Stop;
-        }
-        self.stop_for_acks(now, id, session, Flow::Go)
+                .is_none_or(|c| c.marks.has(Marks::DOOMED));
+        let flow = if is_doomed { Flow::Stop } else { Flow::Go };
+        self.stop_for_acks(now, id, session, flow)
     }
 
     /// Stops a client of which so many acknowledgements wait that it has to wait too.

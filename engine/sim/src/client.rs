@@ -134,6 +134,11 @@ impl Client {
         self.withheld.is_empty()
     }
 
+    /// The broker has a PUBACK: its identifier is free for another message, though that may look just like this one.
+    pub fn is_done_with(&mut self, packet_id: u16) {
+        self.receiver.is_done_with(packet_id);
+    }
+
     fn acknowledge(&mut self, kind: AckKind, packet_id: u16) {
         self.withheld.push_back(Request::Ack(kind, packet_id));
         if !self.withholds {

@@ -57,6 +57,10 @@ impl Receiver {
         Ok(received.dup && known.is_some_and(|(number, here)| number == received.number() && !here))
     }
 
+    pub(super) fn is_done_with(&mut self, packet_id: u16) {
+        self.once.remove(&packet_id);
+    }
+
     pub(super) fn released(&mut self, packet_id: u16) {
         self.exactly.remove(&packet_id);
     }

@@ -333,6 +333,9 @@ impl World {
                 if let Some(session) = self.oracle.session_of(id) {
                     self.flights.acknowledged(session, *kind, *packet_id);
                 }
+                if let (AckKind::PubAck, Some(link)) = (kind, self.links.get(id)) {
+                    self.parties[link.who].client.is_done_with(*packet_id);
+                }
             }
             Request::Subscribe {
                 packet_id,
