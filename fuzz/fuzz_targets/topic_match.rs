@@ -113,7 +113,7 @@ impl Table {
             options: 0,
         };
         if let Some((share, filter)) = shared(filter) {
-            let done = self.tree.group_join(filter, share, subscription);
+            let done = self.tree.group_join(filter, share, subscription, is_online(session));
             let new = self.members.insert((filter.to_owned(), share.to_owned(), session));
             assert_eq!(done.replaced.is_none(), new);
             return;
@@ -128,10 +128,9 @@ impl Table {
     fn unsubscribe(&mut self, filter: &str, session: u32) {
         if let Some((share, filter)) = shared(filter) {
             let known = self.members.remove(&(filter.to_owned(), share.to_owned(), session));
-            assert_eq!(
-                self.tree.group_leave(filter, share, SessionKey(session)).is_some(),
-                known
-            );
+            let group = self.tree.find_group(filter, share);
+            let left = group.and_then(|group| self.tree.group_leave(group, SessionKey(session), is_online(session)));
+            assert_eq!(left.is_some(), known);
             return;
         }
         let known = self.subscriptions.remove(&(filter.to_owned(), session)).is_some();
@@ -248,6 +247,11 @@ impl Table {
         self.tree.filter_of(key, &mut text);
         text
     }
+}
+
+/// Odd Sessions are online, for as long as they are members.
+const fn is_online(session: u32) -> bool {
+    session % 2 == 1
 }
 
 fn shared(filter: &str) -> Option<(&str, &str)> {
