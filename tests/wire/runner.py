@@ -233,18 +233,23 @@ class Runner:
         if not ended or not any(ends(kind, detail, peer, packets) for kind, detail in step.nodes):
             raise Failed(f"came {shown(packets, ended)}")
 
+    def next_after(self, peer: Peer, seen: list):
+        """Awaits one more packet, and adds it to those that were `seen`."""
+        try:
+            packet = peer.next(ANSWER_SECONDS)
+        except Late:
+            raise Failed(f"came {shown(seen, False)}") from None
+        if packet is None:
+            raise Failed(f"came {shown(seen, True)}")
+        seen.append(packet)
+        return packet
+
     def expect_all(self, context: Context, peer: Peer, wanted: list) -> None:
         """Awaits as many packets as there are patterns, in any order."""
         left = [Pattern(nodes, context.version, context.names, context.variables) for nodes in wanted]
         seen = []
         while left:
-            try:
-                packet = peer.next(ANSWER_SECONDS)
-            except Late:
-                raise Failed(f"came {shown(seen, False)}") from None
-            if packet is None:
-                raise Failed(f"came {shown(seen, True)}")
-            seen.append(packet)
+            packet = self.next_after(peer, seen)
             for pattern in left:
                 taken = pattern.matches(packet)
                 if taken is not None:
@@ -259,13 +264,7 @@ class Runner:
         pattern, *unwanted = (Pattern(nodes, context.version, context.names, context.variables) for _, nodes in step.nodes)
         seen = []
         while True:
-            try:
-                packet = peer.next(ANSWER_SECONDS)
-            except Late:
-                raise Failed(f"came {shown(seen, False)}") from None
-            if packet is None:
-                raise Failed(f"came {shown(seen, True)}")
-            seen.append(packet)
+            packet = self.next_after(peer, seen)
             taken = pattern.matches(packet)
             if taken is not None:
                 context.variables.update(taken)
