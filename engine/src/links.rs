@@ -7,7 +7,7 @@ use crate::effects::Effects;
 use crate::ids::ShardId;
 use crate::session::acks::Place;
 use crate::session::sessions::SessionRef;
-use crate::shard_message::ShardMessage;
+use crate::shard_message::{Interest, ShardMessage};
 
 /// What the answer to a forward is awaited for.
 #[derive(Debug)]
@@ -108,6 +108,15 @@ impl Links {
             effects.forwards.push((shard, message(self.announced)));
         }
         self.announced
+    }
+
+    /// Asks all others to confirm that what they have routed so far was posted to everybody; returns the number.
+    pub(crate) fn announce_nothing(&mut self, effects: &mut Effects) -> u64 {
+        let message = |n| ShardMessage::Interest {
+            n,
+            filter: Interest::Nothing,
+        };
+        self.announce(message, effects)
     }
 
     /// Our latest announcement.

@@ -15,7 +15,7 @@ use crate::retaining::Kept;
 use crate::session::Session;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
-use crate::shard_message::{Interest, ShardMessage};
+use crate::shard_message::ShardMessage;
 use crate::subscription::Options;
 use crate::time::{Now, UnixMillis, after};
 
@@ -97,11 +97,7 @@ impl Engine {
         if self.links.is_alone() {
             self.settle_overdue(now, effects);
         } else if !self.overdue.sessions.is_empty() {
-            let message = |n| ShardMessage::Interest {
-                n,
-                filter: Interest::Nothing,
-            };
-            self.overdue.after = self.links.announce(message, effects);
+            self.overdue.after = self.links.announce_nothing(effects);
         }
         self.clients.journal.end_of_call();
     }

@@ -60,11 +60,7 @@ impl Engine {
         if asks_others && self.links.announced() == announced {
             // Interest was told before. What another shard has routed since may be here, and its copy to be retained still
             // on its way there: once all have answered this, it has arrived.
-            let message = |n| ShardMessage::Interest {
-                n,
-                filter: Interest::Nothing,
-            };
-            announcement = self.links.announce(message, effects);
+            announcement = self.links.announce_nothing(effects);
         }
         if mutant("5.0/3.9.3-1") {
             reason_codes.reverse();
