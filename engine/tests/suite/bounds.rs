@@ -122,6 +122,19 @@ impl Bare {
         self.effects.clear();
     }
 
+    /// Connects so many clients that are at home on this shard, of which those from the `publishers`th on subscribe.
+    fn connect_here(&mut self, count: usize, publishers: usize, filter: &str) -> Vec<u32> {
+        let is_here = |n: &u32| self.engine.is_home_of_client(&format!("c{n}"));
+        let here: Vec<u32> = (0..1_000).filter(is_here).take(count).collect();
+        for &n in &here {
+            self.connect(n);
+        }
+        for &n in &here[publishers..] {
+            self.subscribe(n, &[filter.into()], 0);
+        }
+        here
+    }
+
     fn subscribe(&mut self, n: u32, filters: &[String], level: u8) {
         let requests: Vec<_> = filters
             .iter()
@@ -318,12 +331,7 @@ fn pages_wait_for_memory() {
         memory_bytes_max: MAX,
         ..Default::default()
     });
-    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
-    let here: Vec<u32> = (0..1_000).filter(is_here).take(100).collect();
-    for &n in &here {
-        bare.connect(n);
-        bare.subscribe(n, &["#".into()], 0);
-    }
+    let here = bare.connect_here(100, 0, "#");
     bare.effects.clear();
     bare.input(Input::Pressure(Level::Full));
     bare.hear(ShardMessage::Confirmed(u64::MAX));
@@ -382,14 +390,7 @@ fn a_line_is_no_way_around_a_full_shard() {
         tray_max: 4,
         ..Default::default()
     });
-    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
-    let here: Vec<u32> = (0..1_000).filter(is_here).take(11).collect();
-    for &n in &here {
-        bare.connect(n);
-    }
-    for &n in &here[1..] {
-        bare.subscribe(n, &["t".into()], 0);
-    }
+    let here = bare.connect_here(11, 1, "t");
     let peer = |full| Input::Peer {
         shard: ShardId(1),
         full,
@@ -417,14 +418,7 @@ fn what_another_shard_is_to_retain_is_paced() {
         tray_max: 4,
         ..Default::default()
     });
-    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
-    let here: Vec<u32> = (0..1_000).filter(is_here).take(12).collect();
-    for &n in &here {
-        bare.connect(n);
-    }
-    for &n in &here[2..] {
-        bare.subscribe(n, &["t".into()], 0);
-    }
+    let here = bare.connect_here(12, 2, "t");
     let mut topics = (0..1_000).map(|n| format!("r{n}"));
     let topic = topics.find(|topic| !bare.engine.is_home_of_topic(topic)).unwrap();
     bare.hear(ShardMessage::Interest {
@@ -629,12 +623,7 @@ fn a_long_line_keeps_what_is_to_be_retained() {
         fanout_waiting_max: 3,
         ..Default::default()
     });
-    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
-    let here: Vec<u32> = (0..1_000).filter(is_here).take(10).collect();
-    for &n in &here {
-        bare.connect(n);
-        bare.subscribe(n, &["t".into()], 0);
-    }
+    bare.connect_here(10, 0, "t");
     let mut topics: Vec<String> = (0..1_000).map(|n| format!("r{n}")).collect();
     topics.retain(|topic| bare.engine.is_home_of_topic(topic));
     let [replaced, cleared] = [&topics[0], &topics[1]];
@@ -686,14 +675,7 @@ fn with_fresh_in_line() -> (Bare, String, u32) {
         tray_max: 4,
         ..Default::default()
     });
-    let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
-    let here: Vec<u32> = (0..1_000).filter(is_here).take(11).collect();
-    for &n in &here {
-        bare.connect(n);
-    }
-    for &n in &here[1..] {
-        bare.subscribe(n, &["t".into()], 0);
-    }
+    let here = bare.connect_here(11, 1, "t");
     let mut topics = (0..1_000).map(|n| format!("r{n}"));
     let topic = topics.find(|topic| bare.engine.is_home_of_topic(topic)).unwrap();
     bare.retain(&topic);
@@ -840,14 +822,7 @@ fn a_pause_for_acknowledgements_is_its_own() {
             acks_waiting_max: 2,
             ..Default::default()
         });
-        let is_here = |n: &u32| bare.engine.is_home_of_client(&format!("c{n}"));
-        let here: Vec<u32> = (0..1_000).filter(is_here).take(12).collect();
-        for &n in &here {
-            bare.connect(n);
-        }
-        for &n in &here[2..] {
-            bare.subscribe(n, &["t".into()], 0);
-        }
+        let here = bare.connect_here(12, 2, "t");
         bare.hear(ShardMessage::Interest {
             n: 1,
             filter: Interest::Wildcard("u/#".into()),
