@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sol_codec::{
-    Connect, ConnectProperties, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, Subscribe,
-    SubscribeProperties, SubscriptionOptions, Subscriptions, TopicFilter, TopicName,
+    Connect, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties,
+    SubscriptionOptions, Subscriptions, TopicFilter, TopicName,
 };
 use sol_engine::{Engine, EngineConfig, ListenerRules, ShardId};
 use sol_transport::{Clock, Io, ListenAddr, ListenerConfig, Shards, TransportConfig};
@@ -76,16 +76,7 @@ impl Broker {
     /// # Errors
     /// When the connection fails.
     pub fn client(&self, client_id: &str) -> io::Result<Client> {
-        let connect = Packet::Connect(Connect {
-            version: VERSION,
-            clean_start: true,
-            keep_alive: 0,
-            client_id,
-            will: None,
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        });
+        let connect = Packet::Connect(Connect::new(VERSION, client_id));
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;

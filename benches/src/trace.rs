@@ -8,9 +8,9 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use sol_codec::{
-    AckProperties, Connect, ConnectProperties, DecodeLimits, Decoded, Decoder, Direction, Packet, PacketId,
-    ProtocolVersion, PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties,
-    SubscriptionId, SubscriptionOptions, Subscriptions, TopicFilter, TopicName,
+    AckProperties, Connect, DecodeLimits, Decoded, Decoder, Direction, Packet, PacketId, ProtocolVersion, PubAck,
+    PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties, SubscriptionId,
+    SubscriptionOptions, Subscriptions, TopicFilter, TopicName,
 };
 use sol_engine::{
     AckKind, ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Outgoing, ShardId, Transmit,
@@ -148,14 +148,8 @@ impl Trace {
     fn connect(&mut self, client: usize) {
         let client_id = format!("client-{client}");
         let packet = Packet::Connect(Connect {
-            version: ProtocolVersion::V311,
-            clean_start: true,
             keep_alive: 60,
-            client_id: &client_id,
-            will: None,
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
+            ..Connect::new(ProtocolVersion::V311, &client_id)
         });
         self.send(client, &[packet]);
         self.apply();

@@ -41,18 +41,12 @@ impl Bench {
             listener: ListenerId(0),
         });
         let connect = Connect {
-            version: ProtocolVersion::V5,
-            clean_start: true,
-            keep_alive: 0,
-            client_id,
-            will: None,
-            username: None,
-            password: None,
             properties: ConnectProperties {
                 receive_maximum: NonZeroU16::new(receive_maximum),
                 topic_alias_maximum: Some(10),
                 ..ConnectProperties::default()
             },
+            ..Connect::new(ProtocolVersion::V5, client_id)
         };
         let _ = self.input(Input::Packet(id, &Packet::Connect(connect)));
         let options = SubscriptionOptions {

@@ -9,9 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use sol_codec::{
-    Connect, ConnectProperties, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName,
-};
+use sol_codec::{Connect, PacketId, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 
 /// Long enough for a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,17 +58,7 @@ impl Broker {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut bytes = Vec::new();
-        Connect {
-            version: ProtocolVersion::V5,
-            clean_start: true,
-            keep_alive: 0,
-            client_id,
-            will: None,
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        }
-        .encode(ProtocolVersion::V5, &mut bytes);
+        Connect::new(ProtocolVersion::V5, client_id).encode(ProtocolVersion::V5, &mut bytes);
         stream.write_all(&bytes).unwrap();
         let mut header = [0; 2];
         stream.read_exact(&mut header).unwrap();

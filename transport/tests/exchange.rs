@@ -81,18 +81,12 @@ fn start(shards: u16, connect_time_max: Duration, unauthenticated_max: usize) ->
 fn begin(broker: &Broker, client_id: &str) -> Client {
     let mut bytes = Vec::new();
     Connect {
-        version: V5,
-        clean_start: true,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
         properties: ConnectProperties {
             authentication_method: Some(METHOD),
             authentication_data: Some(b"client 1"),
             ..ConnectProperties::default()
         },
+        ..Connect::new(V5, client_id)
     }
     .encode(V5, &mut bytes);
     let mut client = Client::open(broker.address, V5);

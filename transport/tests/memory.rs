@@ -234,17 +234,12 @@ fn clear(client: &mut Client, topic: &str) {
 fn come_to_stay(broker: &Broker, client_id: &str) -> ReasonCode {
     let mut bytes = Vec::new();
     Connect {
-        version: ProtocolVersion::V5,
         clean_start: false,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
         properties: ConnectProperties {
             session_expiry_interval: Some(600),
             ..ConnectProperties::default()
         },
+        ..Connect::new(ProtocolVersion::V5, client_id)
     }
     .encode(ProtocolVersion::V5, &mut bytes);
     let mut client = Client::open(broker.address, ProtocolVersion::V5);

@@ -60,17 +60,11 @@ fn expect_and_ack(client: &mut Client, version: ProtocolVersion, topic: &str) {
 fn narrow(broker: &Broker, filter: &str) -> Client {
     let mut bytes = Vec::new();
     Connect {
-        version: V5,
-        clean_start: true,
-        keep_alive: 0,
-        client_id: "narrow",
-        will: None,
-        username: None,
-        password: None,
         properties: ConnectProperties {
             receive_maximum: NonZeroU16::new(1),
             ..ConnectProperties::default()
         },
+        ..Connect::new(V5, "narrow")
     }
     .encode(V5, &mut bytes);
     let mut client = Client::open(broker.address, V5);

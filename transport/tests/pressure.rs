@@ -9,7 +9,7 @@ mod support;
 use std::io::Write;
 use std::thread;
 
-use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
+use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
 use sol_engine::{Answer, Query};
 
 use self::support::{Broker, Client, PATIENCE, connect, disconnect, name_at_home, names_at_home, publish, subscribe};
@@ -121,10 +121,6 @@ fn a_connection_on_its_way_counts_with_all_that_it_brings() {
     for name in names_at_home("willing", 0) {
         let mut bytes = Vec::new();
         Connect {
-            version: VERSION,
-            clean_start: true,
-            keep_alive: 0,
-            client_id: &name,
             will: Some(Will {
                 topic: TopicName::new("gone").unwrap(),
                 payload: &payload,
@@ -132,9 +128,7 @@ fn a_connection_on_its_way_counts_with_all_that_it_brings() {
                 retain: false,
                 properties: WillProperties::default(),
             }),
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
+            ..Connect::new(VERSION, &name)
         }
         .encode(VERSION, &mut bytes);
         let mut willing = Client::open(broker.address, VERSION);

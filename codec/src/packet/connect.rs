@@ -90,6 +90,23 @@ const FLAG_WILL_RETAIN: u8 = 0x20;
 const FLAG_PASSWORD: u8 = 0x40;
 const FLAG_USERNAME: u8 = 0x80;
 
+impl<'a> Connect<'a> {
+    /// What asks for nothing in particular: Clean Start, no Keep Alive, no Will, no login, no Properties.
+    #[must_use]
+    pub fn new(version: ProtocolVersion, client_id: &'a str) -> Self {
+        Self {
+            version,
+            clean_start: true,
+            keep_alive: 0,
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+}
+
 impl Connect<'_> {
     fn flags(&self) -> u8 {
         let will = self.will.map_or(0, |will| {

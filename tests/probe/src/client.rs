@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use sol_codec::{
-    Connect, ConnectProperties, DecodeLimits, Decoded, Filters, Packet, PacketId, ProtocolVersion, Publish,
-    PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, SubscriptionOptions,
-    Subscriptions, TopicFilter, TopicName, Unsubscribe, UserProperties, decode,
+    Connect, DecodeLimits, Decoded, Filters, Packet, PacketId, ProtocolVersion, Publish, PublishProperties, QoS,
+    ReasonCode, RetainHandling, Subscribe, SubscribeProperties, SubscriptionOptions, Subscriptions, TopicFilter,
+    TopicName, Unsubscribe, UserProperties, decode,
 };
 
 /// After so long whoever waits is stuck.
@@ -44,16 +44,7 @@ impl Client {
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             out: Vec::new(),
         };
-        let connect = Connect {
-            version,
-            clean_start: true,
-            keep_alive: 0,
-            client_id,
-            will: None,
-            username: None,
-            password: None,
-            properties: ConnectProperties::default(),
-        };
+        let connect = Connect::new(version, client_id);
         client.send(&Packet::Connect(connect))?;
         let code = client.receive(|packet| match packet {
             Packet::ConnAck(connack) => Some(connack.reason_code),

@@ -16,9 +16,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sol_codec::{
-    AckProperties, ConnAck, Connect, ConnectProperties, DecodeLimits, Decoded, Disconnect, Packet, PacketId,
-    ProtocolVersion, PubAck, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe,
-    SubscribeProperties, SubscriptionOptions, Subscriptions, TopicFilter, TopicName, decode,
+    AckProperties, ConnAck, Connect, DecodeLimits, Decoded, Disconnect, Packet, PacketId, ProtocolVersion, PubAck,
+    Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties, SubscriptionOptions,
+    Subscriptions, TopicFilter, TopicName, decode,
 };
 use sol_engine::{Engine, EngineConfig, Query, ShardId};
 use sol_transport::{
@@ -326,17 +326,7 @@ impl Client {
 
 pub fn connect(version: ProtocolVersion, client_id: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    Connect {
-        version,
-        clean_start: true,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }
-    .encode(version, &mut bytes);
+    Connect::new(version, client_id).encode(version, &mut bytes);
     bytes
 }
 

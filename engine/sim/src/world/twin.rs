@@ -194,17 +194,12 @@ impl Twin {
             },
         )?;
         let connect = Packet::Connect(Connect {
-            version: ProtocolVersion::V5,
             clean_start: false,
-            keep_alive: 0,
-            client_id: &client_id,
-            will: None,
-            username: None,
-            password: None,
             properties: ConnectProperties {
                 session_expiry_interval: Some(u32::MAX),
                 ..ConnectProperties::default()
             },
+            ..Connect::new(ProtocolVersion::V5, &client_id)
         });
         self.shards[shard].rude = Some(id);
         self.tell(shard, now, Input::Packet(id, &connect))

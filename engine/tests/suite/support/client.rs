@@ -1,10 +1,10 @@
 //! What clients send, as functions, so that a test reads like a conversation.
 
 use sol_codec::{
-    AckProperties, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, ProtocolVersion,
-    PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe,
-    SubscribeProperties, SubscriptionId, SubscriptionOptions, SubscriptionRequest, Subscriptions, TopicFilter,
-    TopicName, Unsubscribe, Will, WillProperties,
+    AckProperties, Connect, Disconnect, DisconnectProperties, Packet, PacketId, ProtocolVersion, PubAck, PubComp,
+    PubRec, PubRel, Publish, PublishProperties, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeProperties,
+    SubscriptionId, SubscriptionOptions, SubscriptionRequest, Subscriptions, TopicFilter, TopicName, Unsubscribe, Will,
+    WillProperties,
 };
 
 use super::{Client, Node};
@@ -13,16 +13,7 @@ pub use ProtocolVersion::{V5, V311};
 
 /// A CONNECT with Clean Start and nothing else.
 pub fn connect(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        clean_start: true,
-        keep_alive: 0,
-        client_id,
-        will: None,
-        username: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }
+    Connect::new(version, client_id)
 }
 
 /// A QoS as a number.
