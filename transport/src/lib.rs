@@ -43,6 +43,9 @@
 )]
 
 mod backend;
+#[cfg(feature = "bench-support")]
+#[doc(hidden)]
+pub mod bench_support;
 mod choice;
 mod clock;
 mod config;
@@ -59,6 +62,12 @@ mod pin;
 mod shard;
 mod shards;
 mod waiting;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "opened to the fuzz target; no listener speaks it yet"
+)]
+mod websocket;
 mod whole;
 
 pub use choice::{BackendName, Io, UnknownIo};
@@ -70,4 +79,5 @@ pub use listener::{ListenAddr, ListenError, ListenerConfig};
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
 pub use shards::{Exit, Shards, StartError};
+pub use websocket::WebSocketRules;
 pub use whole::Maxima;
