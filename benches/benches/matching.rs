@@ -51,6 +51,7 @@ fn churn(c: &mut Criterion) {
         let subscription = Subscription {
             session: SessionKey(u32::MAX),
             sub_id: 0,
+            readable: 0,
             options: 0,
         };
         for filter in ["one/more/exact/filter", "one/more/+/filter"] {
@@ -72,6 +73,7 @@ fn crowd(c: &mut Criterion) {
     let subscription = |session| Subscription {
         session: SessionKey(session),
         sub_id: 0,
+        readable: 0,
         options: 0,
     };
     for session in 0..100_000 {

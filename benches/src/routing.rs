@@ -35,6 +35,7 @@ pub fn tree(count: usize) -> TopicTree {
             Subscription {
                 session: SessionKey(i as u32),
                 sub_id: 0,
+                readable: 0,
                 options: 0,
             },
         );

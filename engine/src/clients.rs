@@ -24,7 +24,7 @@ use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
 use crate::message::Message;
 use crate::rare::{Rare, Rares};
 use crate::record::RecordId;
-use crate::rights::{Action, may};
+use crate::rights::{Action, Rights, may};
 use crate::session::User;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::{SessionRef, Sessions};
@@ -66,6 +66,7 @@ pub(crate) struct Clients {
     pub(crate) stats: Stats,
     pub(crate) memory: Memory,
     pub(crate) journal: Journal,
+    pub(crate) rights: Rights,
     /// Connections that must end once the present input is done.
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
     /// Sessions with a connection, those included whose CONNACK waits for the journal.
@@ -119,6 +120,7 @@ impl Clients {
             stats: Stats::default(),
             memory: Memory::new(config.memory_bytes_max),
             journal: Journal::new(config.journal, shard),
+            rights: Rights::new(&config),
             doomed: Vec::new(),
             settled: 0,
             settled_elsewhere: 0,
@@ -132,7 +134,25 @@ impl Clients {
         }
     }
 
-    /// Hands a message to a Session: into its window, its queue, or nowhere.
+    /// Whether a Session has no right to a message. `readable`: the rules by which it has a right to all that its
+    /// Subscription is for.
+    #[inline]
+    pub(crate) fn is_withheld(&mut self, readable: u16, key: SessionKey, message: &Message) -> bool {
+        !self.rights.holds(readable) && !self.is_allowed(key, message)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_allowed(&mut self, key: SessionKey, message: &Message) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        let is_allowed = may(&mut self.rights, session, Action::Deliver, message.topic());
+        self.stats.deliver_unauthorized += u64::from(!is_allowed);
+        is_allowed
+    }
+
+    /// Hands a message that a Session may read to it: into its window, its queue, or nowhere.
     pub(crate) fn deliver(
         &mut self,
         now: Now,
@@ -144,10 +164,6 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return Delivered::Dropped;
         };
-        // Members of a Shared Subscription have been asked about before they were picked.
-        if !how.tries_others && !may(session, Action::Deliver, message.topic()) {
-            return Delivered::Dropped;
-        }
         let Some(replays) = &mut session.replays else {
             return self.hand_over(now, key, message, how, false, effects);
         };

@@ -1,10 +1,12 @@
 //! Every limit of the engine, with its unit and its default.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 use core::num::NonZeroU16;
 use core::time::Duration;
 
 use sol_codec::QoS;
+
+use crate::rights::rules::Rules;
 
 /// What happens to a QoS 1 or 2 message when a Session's queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct EngineConfig {
     pub shards: u16,
     /// One entry a listener, by [`crate::ListenerId`]; a listener beyond the end has the defaults.
     pub listeners: Vec<ListenerRules>,
+    /// Who may read and write what, one entry a listener like `listeners`; without one everything is allowed.
+    pub rights: Vec<Option<Arc<Rules>>>,
     /// Largest packet a client may send, in bytes; announced as Maximum Packet Size.
     pub maximum_packet_size: u32,
     /// Levels of a Topic Name or Topic Filter.
@@ -126,6 +130,7 @@ impl Default for EngineConfig {
         Self {
             shards: 1,
             listeners: Vec::new(),
+            rights: Vec::new(),
             maximum_packet_size: 1 << 20,
             topic_levels_max: 128,
             client_id_bytes_max: 1024,

@@ -25,6 +25,7 @@ use crate::placement::Placement;
 use crate::restore::{Overdue, Restoring};
 use crate::retained::Retained;
 use crate::retaining::Kept;
+use crate::rights::marks::Marking;
 use crate::route::Scratch;
 use crate::session::acks::Lane;
 use crate::session::sessions::SessionRef;
@@ -74,6 +75,8 @@ pub struct Engine {
     pub(crate) unrouted: Option<(SessionKey, Option<PacketId>)>,
     /// How often logins were revoked.
     pub(crate) revocations: u64,
+    /// Subscriptions that are looked at because rules have changed.
+    pub(crate) marking: Option<Marking>,
     pub(crate) stopping: bool,
     pub(crate) restoring: Restoring,
     pub(crate) overdue: Overdue,
@@ -113,6 +116,7 @@ impl Engine {
             unkept: 0,
             unrouted: None,
             revocations: 0,
+            marking: None,
             stopping: false,
             restoring: Restoring::default(),
             overdue: Overdue::default(),
@@ -237,6 +241,7 @@ impl Engine {
         self.release_parked(now, effects);
         self.bury_doomed(now, effects);
         self.announce_portion(effects);
+        self.mark_portion();
         self.links.answer(effects);
         self.clients.forget_copy(effects);
         self.clients.journal.end_of_call();
@@ -249,7 +254,7 @@ impl Engine {
         let has_memory = waits_for_memory && !self.clients.memory.would_be_full();
         let in_line = self.line.is_busy() || self.line.has_questions();
         let owes = self.links.owes_answer() || self.may_announce();
-        if in_line || !self.replaying.is_empty() || has_memory || owes {
+        if in_line || !self.replaying.is_empty() || has_memory || owes || self.marking.is_some() {
             return Some(Instant::from_nanos(0));
         }
         self.clients.timers.next_deadline()
@@ -353,6 +358,9 @@ impl Engine {
             "the number of shards is fixed at start"
         );
         self.clients.memory.set_max(config.memory_bytes_max);
+        if self.clients.rights.set(&config) {
+            self.start_marking();
+        }
         self.clients.config = config;
     }
 

@@ -62,8 +62,34 @@ pub enum Event {
         /// Retained messages not kept by this shard so far.
         count: u64,
     },
+    /// A client tried what it has no right to; told at the first and at doubling counts of its connection.
+    NotAuthorized {
+        /// The connection; `None` of a Will.
+        connection: Option<ConnectionId>,
+        /// Client Identifier.
+        client_id: Box<str>,
+        /// User Name.
+        username: Option<Box<str>>,
+        /// What it tried.
+        attempt: Attempt,
+        /// Topic Name or Topic Filter.
+        topic: Box<str>,
+        /// PUBLISH packets and Topic Filters of this connection so far; 1 of a Will.
+        count: u32,
+    },
     /// A caller's effect or answer came for something that is gone or never was: a fault of ours, survived.
     Odd(&'static str),
+}
+
+/// What a client has no right to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// PUBLISH.
+    Publish,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// Its Will.
+    Will,
 }
 
 /// Why a connection ended.

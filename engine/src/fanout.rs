@@ -37,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) session: SessionRef,
     pub(crate) options: Options,
     pub(crate) subscription_id: Option<SubscriptionId>,
+    /// The rules by which the Session may read all that one of its filters matches.
+    pub(crate) readable: u16,
     pub(crate) extra: Option<Rc<Extra>>,
 }
 
@@ -252,6 +254,10 @@ impl Engine {
                 self.clients.note_rare(Rare::FanoutTargetGone);
                 continue;
             };
+            let message = &fanout.publish.message;
+            if self.clients.is_withheld(target.readable, key, message) {
+                continue;
+            }
             let how = How {
                 options: target.options,
                 subscription_id: target.subscription_id,
@@ -259,7 +265,7 @@ impl Engine {
                 may_refuse,
                 tries_others: false,
             };
-            let delivered = self.clients.deliver(now, key, &fanout.publish.message, &how, effects);
+            let delivered = self.clients.deliver(now, key, message, &how, effects);
             fanout.refused |= delivered == Delivered::Refused;
         }
         let all = self.continue_shared(now, fanout, effects);
@@ -332,12 +338,13 @@ impl Engine {
             }
             let id = SubscriptionId::new(subscription.sub_id);
             match &mut standing {
-                Some(standing) => standing.merge(options, id),
+                Some(standing) => standing.merge(options, id, subscription.readable),
                 None => {
                     standing = Some(Target {
                         session: target.session,
                         options,
                         subscription_id: id,
+                        readable: subscription.readable,
                         extra: None,
                     });
                 }

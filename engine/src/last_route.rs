@@ -5,7 +5,9 @@
 //! comparison of hashes.
 
 use alloc::{boxed::Box, string::String};
+use core::cell::Cell;
 
+use crate::rights::RulesNumber;
 use crate::topic_tree::{FilterKey, Matches, TopicTree};
 
 /// Filters that are worth remembering; a topic that matches more pays for the walk.
@@ -13,16 +15,39 @@ const FILTERS_MAX: usize = 4;
 /// Bytes of a topic that are worth remembering: every connection may hold as many.
 const TOPIC_BYTES_MAX: usize = 256;
 
+/// No generation of a tree.
+const NEVER: u64 = u64::MAX;
+
 /// A publisher's latest topic.
 #[derive(Debug, Default)]
 pub(crate) struct LastRoute {
     hash: u64,
     /// Empty until the topic came twice in a row.
     topic: String,
+    /// The rules by which the client may publish to that topic; 0 for none.
+    allowed: Cell<u16>,
+    /// PUBLISH packets and Topic Filters of this client that it had no right to.
+    pub(crate) refused: u32,
+    /// When the tree led to what follows; [`NEVER`] if that is not worth remembering.
     generation: u64,
     shards: u64,
     filters: [FilterKey; FILTERS_MAX],
     count: usize,
+}
+
+impl LastRoute {
+    /// Whether the client may publish to this topic by the rules of that number.
+    #[inline]
+    pub(crate) fn is_allowed(&self, topic: &str, rules: RulesNumber) -> bool {
+        self.allowed.get() == rules.get() && self.topic == topic
+    }
+
+    /// The client may publish to this topic by the rules of that number.
+    pub(crate) fn allow(&self, topic: &str, rules: RulesNumber) {
+        if self.topic == topic {
+            self.allowed.set(rules.get());
+        }
+    }
 }
 
 /// Finds where a topic leads to, and returns its hash.
@@ -44,9 +69,19 @@ pub(crate) fn find(tree: &TopicTree, last: &mut Option<Box<LastRoute>>, topic: &
     if last.hash != hash {
         last.hash = hash;
         last.topic.clear();
-    } else if topic.len() <= TOPIC_BYTES_MAX && matches.groups.is_empty() && matches.filters.len() <= FILTERS_MAX {
+        last.allowed.set(0);
+        return hash;
+    }
+    if topic.len() > TOPIC_BYTES_MAX {
+        return hash;
+    }
+    if last.topic != topic {
         last.topic.clear();
         last.topic.push_str(topic);
+        last.allowed.set(0);
+    }
+    last.generation = NEVER;
+    if matches.groups.is_empty() && matches.filters.len() <= FILTERS_MAX {
         last.generation = tree.generation();
         last.shards = matches.shards;
         last.count = matches.filters.len();
@@ -71,6 +106,7 @@ mod tests {
         let subscription = |key| Subscription {
             session: SessionKey(key),
             sub_id: 0,
+            readable: 0,
             options: 0,
         };
         let mut check = |tree: &TopicTree, topic: &str| {

@@ -108,13 +108,14 @@ pub use effects::{
     Read, Transmit,
 };
 pub use engine::Engine;
-pub use event::{Cause, Event};
+pub use event::{Attempt, Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
 #[doc(hidden)]
 pub use rare::{Rare, Unrest};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
+pub use rights::rules::{Access, Rule, RuleSet, Rules};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};
 pub use stats::Stats;
 pub use time::{Instant, Now, UnixMillis};

@@ -8,6 +8,7 @@ use alloc::{boxed::Box, rc::Rc, string::String};
 
 use sol_codec::{PacketId, QoS, SubscriptionId};
 
+use crate::ids::ListenerId;
 use crate::input::OwnedWill;
 use crate::message::Message;
 use crate::time::UnixMillis;
@@ -72,6 +73,8 @@ pub struct SessionRecord {
     pub username: Option<String>,
     /// An authenticator has confirmed that name: the Session is this user's alone.
     pub vouched: bool,
+    /// The listener that its latest connection came in through, for rights.
+    pub listener: ListenerId,
     /// Session Expiry Interval in seconds.
     pub expiry_interval: u32,
     /// When its connection ended; `None` while it is connected.

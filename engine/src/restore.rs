@@ -1,6 +1,7 @@
 //! From the journal's records to an engine that goes on where the last one stopped.
 
 use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
+use core::cell::Cell;
 
 use sol_codec::{QoS, TopicFilter};
 
@@ -12,6 +13,7 @@ use crate::memory::{REFERENCE_BYTES, RETAINED_BYTES, SESSION_BYTES};
 use crate::message::Message;
 use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 use crate::retaining::Kept;
+use crate::rights::Standing;
 use crate::session::Session;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
@@ -99,6 +101,7 @@ impl Engine {
         } else if !self.overdue.sessions.is_empty() {
             self.overdue.after = self.links.announce_nothing(effects);
         }
+        self.start_marking();
         self.clients.journal.end_of_call();
     }
 
@@ -161,6 +164,7 @@ impl Engine {
             origin: self.placement.origin(&record.client_id),
             client_id: record.client_id.into_boxed_str(),
             user: None,
+            standing: Cell::new(Standing::at(record.listener)),
             generation: 0,
             expiry_interval: record.expiry_interval,
             connection: None,

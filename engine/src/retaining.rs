@@ -222,7 +222,11 @@ impl Engine {
         if stale {
             self.clients.rares.note(Rare::PageOvertaken);
         }
-        if stale || message.is_expired(now) || !may(session, Action::Retained, message.topic()) {
+        if stale || message.is_expired(now) {
+            return self.clients.let_go(message, effects);
+        }
+        if !may(&mut self.clients.rights, session, Action::Retained, message.topic()) {
+            self.clients.stats.retained_unauthorized += 1;
             return self.clients.let_go(message, effects);
         }
         if qos == QoS::AtMostOnce {

@@ -1,9 +1,39 @@
 //! The one gate for rights.
 //!
-//! It stands wherever a message passes between a Session and a topic: at [`Action`]'s seven places, and at no other.
-//! Until there are rules it knows one: the broker's own topics are not for clients to write.
+//! It stands wherever a message passes between a Session and a topic: at [`Action`]'s seven places, and at no other. It
+//! knows two things: that the broker's own topics are not for clients to write, and the [`Rules`] of the listener that a
+//! Session's latest connection came in through.
+//!
+//! What is asked again and again is remembered with whom it was asked for, under the number of the rules that were in
+//! force: by the publisher's latest topic ([`crate::last_route`]), by a Subscription of whose filter every topic may be
+//! read, and for all others by the latest topic here. Other rules have another number, so that nothing has to be looked
+//! for and forgotten when they come.
 
+pub(crate) mod marks;
+mod refusals;
+pub(crate) mod rules;
+mod template;
+mod trie;
+
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod tests;
+
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
+
+use crate::config::EngineConfig;
+use crate::ids::ListenerId;
 use crate::session::Session;
+use rules::{Owner, Rules, Ruling, Who};
+use trie::Steps;
+
+/// Nodes of rules that one SUBSCRIBE may look at. What is left then is granted, and judged message by message.
+const SUBSCRIBE_STEPS: u32 = 65_536;
+/// Rulings remembered for the latest topic.
+const REMEMBERED: usize = 64;
+/// Bytes of a topic whose rulings are remembered.
+const TOPIC_BYTES_MAX: usize = 256;
 
 /// What a Session is about to do with a topic, or have done to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +54,294 @@ pub(crate) enum Action {
     Share,
 }
 
-/// Whether `session` has the right to `action` on `topic` (a Topic Filter for [`Action::Subscribe`]).
+/// Whether `session` has the right to `action` on `topic` (a Topic Filter for [`Action::Subscribe`], which is denied only
+/// where none of the topics that it matches can be read).
 #[inline]
-pub(crate) fn may(_session: &Session, action: Action, topic: &str) -> bool {
-    match action {
-        Action::Publish | Action::Will => !is_reserved(topic),
-        Action::Subscribe | Action::Deliver | Action::Retained | Action::Replay | Action::Share => true,
+pub(crate) fn may(rights: &mut Rights, session: &Session, action: Action, topic: &str) -> bool {
+    if matches!(action, Action::Publish | Action::Will) && is_reserved(topic) {
+        return false;
     }
+    !rights.are_limited() || rights.allow(session, action, topic)
 }
 
 /// Topics that only the broker publishes to, and such that nobody could subscribe to.
 fn is_reserved(topic: &str) -> bool {
     topic.starts_with('$')
         && ["$SYS", "$SOL", "$CONTROL", "$share"].contains(&topic.split('/').next().unwrap_or_default())
+}
+
+/// A number of rules in force: 0 while nobody's rights are limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RulesNumber(u16);
+
+impl RulesNumber {
+    /// The last number. Nothing is remembered under it, since nothing could be told from what was.
+    const LAST: Self = Self(u16::MAX >> 1);
+
+    pub(crate) const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+/// What a Session keeps of its rights: whose rules they are, of which listener, and when that was found out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    owner: Owner,
+    listener: ListenerId,
+    /// The number of the rules, and in the lowest bit whether they speak of this Session alone.
+    found: u16,
+}
+
+// Every idle Session has one.
+const _: () = assert!(size_of::<Standing>() == 8);
+
+impl Standing {
+    /// Of a Session whose latest connection came in here; to be found out when it is asked for.
+    pub(crate) const fn at(listener: ListenerId) -> Self {
+        Self {
+            owner: Owner::NOBODY,
+            listener,
+            found: 0,
+        }
+    }
+
+    pub(crate) const fn listener(self) -> ListenerId {
+        self.listener
+    }
+
+    const fn is_personal(self) -> bool {
+        self.found & 1 != 0
+    }
+}
+
+/// The rules of all listeners, and what was found by them.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    by_listener: Vec<Option<Arc<Rules>>>,
+    number: RulesNumber,
+    /// The number given last.
+    last: RulesNumber,
+    steps: Steps,
+    remembered: Option<Box<Remembered>>,
+}
+
+/// Rulings for one topic.
+#[derive(Debug)]
+struct Remembered {
+    topic: String,
+    /// Changes with the topic.
+    epoch: u32,
+    entries: [Entry; REMEMBERED],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    epoch: u32,
+    owner: Owner,
+    listener: ListenerId,
+    /// Whose the ruling is if it is personal.
+    origin: u64,
+    ruling: Ruling,
+}
+
+impl Rights {
+    pub(crate) fn new(config: &EngineConfig) -> Self {
+        let mut rights = Self {
+            by_listener: Vec::new(),
+            number: RulesNumber::default(),
+            last: RulesNumber::default(),
+            steps: Steps(0),
+            remembered: None,
+        };
+        rights.set(config);
+        rights
+    }
+
+    /// Other rules are in force, or the same. Returns whether they are others.
+    pub(crate) fn set(&mut self, config: &EngineConfig) -> bool {
+        if self.by_listener == config.rights {
+            return false;
+        }
+        self.by_listener.clone_from(&config.rights);
+        self.remembered = None;
+        self.number = RulesNumber::default();
+        if self.by_listener.iter().any(Option::is_some) {
+            self.last = RulesNumber(self.last.0.saturating_add(1).min(RulesNumber::LAST.0));
+            self.number = self.last;
+        }
+        true
+    }
+
+    /// Whether there are rules at all.
+    #[inline]
+    pub(crate) const fn are_limited(&self) -> bool {
+        self.number.0 != 0
+    }
+
+    /// The number of the rules in force.
+    #[inline]
+    pub(crate) const fn number(&self) -> RulesNumber {
+        self.number
+    }
+
+    /// The number to remember something under, which [`holds`](Self::holds) as long as these rules do.
+    pub(crate) fn mark(&self) -> RulesNumber {
+        if self.number == RulesNumber::LAST {
+            RulesNumber::default()
+        } else {
+            self.number
+        }
+    }
+
+    /// Whether what was remembered under this number is true.
+    #[inline]
+    pub(crate) const fn holds(&self, mark: u16) -> bool {
+        mark == self.number.0
+    }
+
+    /// A SUBSCRIBE begins, or another piece of work of the like.
+    pub(crate) const fn begin(&mut self) {
+        self.steps = Steps(SUBSCRIBE_STEPS);
+    }
+
+    /// Forgets who somebody was.
+    pub(crate) fn forget_clients(&mut self) {
+        if let Some(remembered) = &mut self.remembered {
+            remembered.topic.clear();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn allow(&mut self, session: &Session, action: Action, topic: &str) -> bool {
+        let standing = self.standing(session);
+        let Some(rules) = self.rules(standing) else {
+            return true;
+        };
+        let who = who(session, standing);
+        match action {
+            Action::Publish | Action::Will => rules.ruling(standing.owner, &who, topic).may_write(),
+            Action::Retained => rules.ruling(standing.owner, &who, topic).may_read(),
+            Action::Deliver | Action::Replay | Action::Share => {
+                self.remembered_ruling(session, standing, topic).may_read()
+            }
+            Action::Subscribe => {
+                let mut steps = self.steps;
+                let allowed = rules.may_read_some(standing.owner, &who, topic, &mut steps);
+                self.steps = steps;
+                allowed
+            }
+        }
+    }
+
+    /// Whether a Session may read every topic that a filter matches; `false` may be wrong.
+    pub(crate) fn may_read_all(&mut self, session: &Session, filter: &str) -> bool {
+        let standing = self.standing(session);
+        let Some(rules) = self.rules(standing) else {
+            return true;
+        };
+        let mut steps = self.steps;
+        let all = rules.may_read_all(standing.owner, &who(session, standing), filter, &mut steps);
+        self.steps = steps;
+        all
+    }
+
+    fn rules(&self, standing: Standing) -> Option<&Rules> {
+        self.by_listener.get(usize::from(standing.listener.0))?.as_deref()
+    }
+
+    /// A Session's standing by the rules in force.
+    fn standing(&self, session: &Session) -> Standing {
+        let known = session.standing.get();
+        if known.found >> 1 == self.number.0 && self.number != RulesNumber::LAST {
+            return known;
+        }
+        let mut standing = Standing::at(known.listener);
+        if let Some(rules) = self.rules(standing) {
+            let vouched = session.user.as_deref().is_some_and(|user| user.vouched);
+            standing.owner = rules.owner(session.username(), vouched);
+            let is_personal = rules.is_personal(standing.owner, &who(session, standing));
+            standing.found = self.number.0 << 1 | u16::from(is_personal);
+            session.standing.set(standing);
+        }
+        standing
+    }
+
+    /// A ruling, looked up for the first of those who ask for a topic with the same rules.
+    fn remembered_ruling(&mut self, session: &Session, standing: Standing, topic: &str) -> Ruling {
+        let mut remembered = self.remembered.take().unwrap_or_default();
+        remembered.turn_to(topic);
+        let origin = if standing.is_personal() { session.origin.0 } else { 0 };
+        let epoch = remembered.epoch;
+        let mut ruling = None;
+        if let Some(entry) = remembered.entry(standing, origin) {
+            let is_it = (entry.epoch, entry.owner, entry.listener, entry.origin)
+                == (epoch, standing.owner, standing.listener, origin);
+            if !is_it {
+                *entry = Entry {
+                    epoch,
+                    owner: standing.owner,
+                    listener: standing.listener,
+                    origin,
+                    ruling: self.rules(standing).map_or(Ruling::EVERYTHING, |rules| {
+                        rules.ruling(standing.owner, &who(session, standing), topic)
+                    }),
+                };
+            }
+            ruling = Some(entry.ruling);
+        }
+        self.remembered = Some(remembered);
+        ruling.unwrap_or(Ruling::NOTHING)
+    }
+}
+
+/// Who a client is to its rules: a name that counts as none is none.
+fn who(session: &Session, standing: Standing) -> Who<'_> {
+    Who {
+        client_id: &session.client_id,
+        username: session.username().filter(|_| standing.owner != Owner::ANONYMOUS),
+    }
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        let never = Entry {
+            epoch: 0,
+            owner: Owner::NOBODY,
+            listener: ListenerId(0),
+            origin: 0,
+            ruling: Ruling::NOTHING,
+        };
+        Self {
+            topic: String::new(),
+            epoch: 0,
+            entries: [never; REMEMBERED],
+        }
+    }
+}
+
+impl Remembered {
+    /// The rulings are for this topic from now on.
+    fn turn_to(&mut self, topic: &str) {
+        if self.topic == topic && self.epoch != 0 {
+            return;
+        }
+        self.topic.clear();
+        if topic.len() <= TOPIC_BYTES_MAX {
+            self.topic.push_str(topic);
+        }
+        self.epoch = self.epoch.wrapping_add(1);
+        if self.epoch == 0 {
+            *self = Self {
+                topic: core::mem::take(&mut self.topic),
+                epoch: 1,
+                ..Self::default()
+            };
+        }
+    }
+
+    fn entry(&mut self, standing: Standing, origin: u64) -> Option<&mut Entry> {
+        let spread = standing.owner.number() as usize ^ usize::from(standing.listener.0) ^ origin as usize;
+        self.entries.get_mut(spread % REMEMBERED)
+    }
 }

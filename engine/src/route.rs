@@ -290,6 +290,9 @@ impl Engine {
                     if options.no_local() && is_own(clients, subscription, &publish.message) {
                         continue;
                     }
+                    if clients.is_withheld(subscription.readable, subscription.session, &publish.message) {
+                        continue;
+                    }
                     let how = How {
                         options,
                         subscription_id: SubscriptionId::new(subscription.sub_id),
@@ -353,7 +356,7 @@ impl Engine {
                     && let Some(target) = targets.get_mut(session.mark_target as usize)
                     && target.session.key == subscription.session
                 {
-                    target.merge(options, id);
+                    target.merge(options, id, subscription.readable);
                     continue;
                 }
                 session.mark = scratch.number;
@@ -366,6 +369,7 @@ impl Engine {
                     session,
                     options,
                     subscription_id: id,
+                    readable: subscription.readable,
                     extra: None,
                 });
             }
@@ -374,8 +378,10 @@ impl Engine {
 }
 
 impl Target {
-    pub(crate) fn merge(&mut self, options: Options, id: Option<SubscriptionId>) {
+    pub(crate) fn merge(&mut self, options: Options, id: Option<SubscriptionId>, readable: u16) {
         self.options = self.options.merged(options);
+        // What one filter is readable by, its topics are. The later rules are those that may still hold.
+        self.readable = self.readable.max(readable);
         match (self.subscription_id, id) {
             (None, _) => self.subscription_id = id,
             (Some(_), None) => {}

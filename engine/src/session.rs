@@ -7,11 +7,13 @@ pub(crate) mod sender;
 pub(crate) mod sessions;
 
 use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+use core::cell::Cell;
 
 use crate::ids::ConnectionId;
 use crate::input::OwnedWill;
 use crate::message::Origin;
 use crate::record::RecordId;
+use crate::rights::Standing;
 use crate::timer_wheel::TimerKey;
 use crate::topic_tree::{FilterKey, GroupKey};
 
@@ -25,6 +27,8 @@ use sender::Sender;
 pub(crate) struct Session {
     pub(crate) client_id: Box<str>,
     pub(crate) user: Option<Box<User>>,
+    /// Its rights, found out when they are first asked for.
+    pub(crate) standing: Cell<Standing>,
     /// A keyed hash of the Client Identifier.
     pub(crate) origin: Origin,
     /// Distinguishes the tenants of a slot.

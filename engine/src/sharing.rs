@@ -14,7 +14,6 @@ use crate::message::Message;
 use crate::rare::Rare;
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source, share_extra};
-use crate::session::Session;
 use crate::session::sender::Owed;
 use crate::shard_message::GroupPick;
 use crate::subscription::Options;
@@ -62,6 +61,9 @@ impl Engine {
             Picked::Here => {
                 let may_refuse = publish.source.may_refuse();
                 let delivered = self.give_to_member(now, group, None, &publish.message, effects);
+                if delivered.is_none() && self.share_elsewhere(group) {
+                    return;
+                }
                 let delivered = self.count_given(delivered, may_refuse);
                 outcome.refused |= delivered == Some(Delivered::Refused);
             }
@@ -80,6 +82,26 @@ impl Engine {
             }
             Picked::Nobody => self.clients.stats.publish_dropped += 1,
         }
+    }
+
+    /// No member here has a right to the message: another shard's may have. Returns whether there is one.
+    fn share_elsewhere(&mut self, group: GroupKey) -> bool {
+        let Picked::There(shard) = self.pick_shard(group, Some(self.shard)) else {
+            return false;
+        };
+        let Some((share, filter)) = self.group_names(group) else {
+            return false;
+        };
+        let passed_on = true;
+        self.post_pick(
+            shard,
+            GroupPick {
+                share,
+                filter,
+                passed_on,
+            },
+        );
+        true
     }
 
     /// Another shard picked this one. Returns whether the message was refused.
@@ -139,7 +161,7 @@ impl Engine {
     }
 
     /// Gives a message to a member on this shard: the next one in turn that is online with room, else any online, else a
-    /// durable one, but never `except`. Counts nothing; `None`: there is no member here.
+    /// durable one, but never `except`. Counts nothing but who has no right to it; `None`: there is no member here that has.
     fn give_to_member(
         &mut self,
         now: Now,
@@ -163,8 +185,15 @@ impl Engine {
         for readiness in [Readiness::Room, Readiness::Online, Readiness::Away] {
             for member in head.iter().chain(tail) {
                 let key = member.session;
-                let may_share = |session: &Session| Some(key) != except && may(session, Action::Share, message.topic());
-                if clients.readiness(key) != Some(readiness) || !clients.sessions.get(key).is_some_and(may_share) {
+                if clients.readiness(key) != Some(readiness) || Some(key) == except {
+                    continue;
+                }
+                let Some(session) = clients.sessions.get(key) else {
+                    continue;
+                };
+                let is_allowed = clients.rights.holds(member.readable);
+                if !is_allowed && !may(&mut clients.rights, session, Action::Share, message.topic()) {
+                    clients.stats.deliver_unauthorized += 1;
                     continue;
                 }
                 let how = How {

@@ -31,8 +31,15 @@ pub struct Stats {
     pub publish_refused: u64,
     /// Messages larger than their receiver's Maximum Packet Size [MQTT-3.1.2-25].
     pub publish_oversized: u64,
-    /// PUBLISH packets that the publisher had no right to.
+    /// PUBLISH packets and Wills that the publisher had no right to.
     pub publish_unauthorized: u64,
+    /// Topic Filters of SUBSCRIBEs that the subscriber had no right to.
+    pub subscribe_unauthorized: u64,
+    /// Messages that a Session did not get because it had no right to: live ones, queued ones, and those that went past it
+    /// to another member of a Shared Subscription.
+    pub deliver_unauthorized: u64,
+    /// Retained messages that a Session did not get because it had no right to.
+    pub retained_unauthorized: u64,
     /// CONNECTs accepted.
     pub connects_accepted: u64,
     /// CONNECTs refused.
@@ -73,7 +80,8 @@ impl Stats {
         }
         add!(clients_connected clients_disconnected clients_maximum clients_expired packets_received packets_sent
              publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
-             publish_refused publish_oversized publish_unauthorized connects_accepted connects_refused protocol_errors
+             publish_refused publish_oversized publish_unauthorized subscribe_unauthorized
+             deliver_unauthorized retained_unauthorized connects_accepted connects_refused protocol_errors
              slow_closed parked_closed paused_closed takeovers forwards_sent forwards_received subscriptions shared_subscriptions
              retained_messages stored_messages memory_bytes memory_bytes_maximum);
     }

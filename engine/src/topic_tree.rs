@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! let mut tree = TopicTree::new(seeds);
-//! tree.subscribe("kitchen/+", Subscription { session, sub_id: 0, options });
+//! tree.subscribe("kitchen/+", Subscription { session, sub_id: 0, readable: 0, options });
 //! tree.matches("kitchen/lamp", tree.topic_hash("kitchen/lamp"), &mut matches);
 //! for &filter in &matches.filters { deliver(tree.subscribers(filter)) }
 //! ```
@@ -73,6 +73,8 @@ pub struct Subscription {
     pub session: SessionKey,
     /// Subscription Identifier, 0 for none.
     pub sub_id: u32,
+    /// The rules by which its Session may read all that the filter matches, which mean nothing here.
+    pub readable: u16,
     /// Subscription Options, which mean nothing here.
     pub options: u8,
 }
@@ -219,6 +221,16 @@ impl TopicTree {
     #[must_use]
     pub fn find(&self, filter: &str, session: SessionKey) -> Option<&Subscription> {
         self.listeners(self.find_key(filter)?)?.find(session)
+    }
+
+    /// Notes by which rules a Session may read all that the filter matches.
+    pub fn mark_readable(&mut self, key: FilterKey, session: SessionKey, readable: u16) {
+        if let Some(subscription) = self
+            .listeners_mut(key)
+            .and_then(|listeners| listeners.find_mut(session))
+        {
+            subscription.readable = readable;
+        }
     }
 
     /// Appends the text of the filter; nothing if it is gone.

@@ -110,6 +110,7 @@ impl Table {
         let subscription = Subscription {
             session: SessionKey(session),
             sub_id,
+            readable: 0,
             options: 0,
         };
         if let Some((share, filter)) = shared(filter) {

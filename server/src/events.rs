@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use sol_engine::{Cause, Event};
+use sol_engine::{Attempt, Cause, Event};
 use sol_transport::{Notice, Source};
 use tracing::{debug, error, info, warn};
 
@@ -37,6 +37,21 @@ pub(crate) fn event(event: &Event, source: Option<Source>) {
         Event::Disconnected { client_id, cause, .. } => disconnected(peer, client_id, cause),
         Event::Dropped { client_id, count } => warn!(client = %client_id, count, "messages dropped for a session"),
         Event::NotRetained { topic, count } => warn!(%topic, count, "retained messages not kept: memory is full"),
+        Event::NotAuthorized {
+            client_id,
+            username,
+            attempt,
+            topic,
+            count,
+            ..
+        } => {
+            let user = username.as_deref().unwrap_or_default();
+            match attempt {
+                Attempt::Publish => warn!(%peer, client = %client_id, user, %topic, count, "no right to publish"),
+                Attempt::Subscribe => warn!(%peer, client = %client_id, user, %topic, count, "no right to subscribe"),
+                Attempt::Will => warn!(%peer, client = %client_id, user, %topic, count, "no right to publish its Will"),
+            }
+        }
         Event::Odd(what) => error!("survived: {what}"),
     }
 }

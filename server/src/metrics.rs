@@ -187,7 +187,7 @@ fn respond(head: &str, recorder: &PrometheusRecorder, ask: &Ask) -> (&'static st
 type Row = (&'static str, &'static str, fn(&Stats) -> u64);
 
 /// What only grows.
-const COUNTERS: [Row; 28] = [
+const COUNTERS: [Row; 31] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -273,8 +273,23 @@ const COUNTERS: [Row; 28] = [
     ),
     (
         "sol_publish_unauthorized_total",
-        "PUBLISH packets without the right to publish",
+        "PUBLISH packets and Wills without the right to publish",
         |s| s.publish_unauthorized,
+    ),
+    (
+        "sol_subscribe_unauthorized_total",
+        "Topic Filters refused because nothing they match may be read",
+        |s| s.subscribe_unauthorized,
+    ),
+    (
+        "sol_deliver_unauthorized_total",
+        "Messages withheld from subscribers that may not read them",
+        |s| s.deliver_unauthorized,
+    ),
+    (
+        "sol_retained_unauthorized_total",
+        "Retained messages withheld from subscribers that may not read them",
+        |s| s.retained_unauthorized,
     ),
     (
         "sol_publish_expired_total",

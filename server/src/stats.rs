@@ -83,8 +83,14 @@ pub struct Stats {
     pub parked_closed: u64,
     /// PUBLISH packets refused for a full queue or memory (0x97).
     pub publish_refused: u64,
-    /// PUBLISH packets that the publisher had no right to.
+    /// PUBLISH packets and Wills that the publisher had no right to.
     pub publish_unauthorized: u64,
+    /// Topic Filters that the subscriber had no right to.
+    pub subscribe_unauthorized: u64,
+    /// Messages that a Session had no right to receive.
+    pub deliver_unauthorized: u64,
+    /// Retained messages that a Session had no right to receive.
+    pub retained_unauthorized: u64,
     /// Messages that expired before they were sent; they count as dropped too.
     pub publish_expired: u64,
     /// Messages larger than their receiver takes; they count as dropped too.
@@ -155,6 +161,9 @@ impl Stats {
         self.parked_closed += engine.parked_closed;
         self.publish_refused += engine.publish_refused;
         self.publish_unauthorized += engine.publish_unauthorized;
+        self.subscribe_unauthorized += engine.subscribe_unauthorized;
+        self.deliver_unauthorized += engine.deliver_unauthorized;
+        self.retained_unauthorized += engine.retained_unauthorized;
         self.publish_expired += engine.publish_expired;
         self.publish_oversized += engine.publish_oversized;
         self.takeovers += engine.takeovers;

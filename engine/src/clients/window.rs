@@ -227,13 +227,14 @@ impl Clients {
     fn send_queued(&mut self, now: Now, key: SessionKey, id: ConnectionId, owed: Owed, effects: &mut Effects) {
         let Some(message) = owed.message.clone() else { return };
         let expired = message.is_expired(now);
-        let allowed = self
-            .sessions
-            .get(key)
-            .is_some_and(|session| may(session, Action::Replay, message.topic()));
+        let Some(session) = self.sessions.get(key) else { return };
+        let allowed = expired || may(&mut self.rights, session, Action::Replay, message.topic());
         if expired || !allowed {
             self.stats.publish_expired += u64::from(expired);
-            self.note_rare(Rare::ExpiredInQueue);
+            self.stats.deliver_unauthorized += u64::from(!allowed);
+            if expired {
+                self.note_rare(Rare::ExpiredInQueue);
+            }
             drop(message);
             return self.forget(owed, effects);
         }

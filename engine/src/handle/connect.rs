@@ -1,6 +1,7 @@
 //! CONNECT (section 3.1): who is it, may it, where does it live, and what is agreed.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
+use core::cell::Cell;
 use core::fmt::Write as _;
 
 use sol_codec::mutants::mutant;
@@ -18,6 +19,7 @@ use crate::journal::Gate;
 use crate::memory::SESSION_BYTES;
 use crate::rare::Rare;
 use crate::record::RecordId;
+use crate::rights::Standing;
 use crate::session::{Session, User};
 use crate::time::Now;
 use crate::violation::Violation;
@@ -322,7 +324,7 @@ impl Engine {
                 .session_expiry_interval
                 .min(self.clients.config.session_expiry_max);
         }
-        self.clients.set_user(key, connect.username, connect.vouched);
+        self.set_owner(id, key, connect.username, connect.vouched);
         // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
         if mutant("5.0/3.1.3-9") {
             self.fire_will(now, key, effects);
@@ -369,6 +371,7 @@ impl Engine {
         self.clients.sessions.insert(Session {
             client_id: client_id.into(),
             user: None,
+            standing: Cell::new(Standing::at(ListenerId::default())),
             origin: self.placement.origin(client_id),
             generation: 0,
             expiry_interval: 0,

@@ -200,10 +200,9 @@ impl Engine {
         let Some(session) = self.clients.sessions.get(key) else {
             return;
         };
-        let (origin, allowed) = (session.origin, may(session, Action::Will, &will.topic));
-        if !allowed {
-            self.clients.stats.publish_unauthorized += 1;
-            return;
+        let origin = session.origin;
+        if !may(&mut self.clients.rights, session, Action::Will, &will.topic) {
+            return self.refuse_will(key, &will.topic, effects);
         }
         let message = self.will_message(now, &will, origin, effects);
         self.publish_own(now, message, effects);

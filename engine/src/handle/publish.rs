@@ -1,6 +1,6 @@
 //! PUBLISH in (section 3.3): alias, rights, QoS, and into the line.
 
-use alloc::rc::Rc;
+use alloc::{rc::Rc, string::String};
 
 use sol_codec::mutants::{mutant, planted};
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
@@ -17,7 +17,7 @@ use crate::memory::{Memory, REFERENCE_BYTES};
 use crate::message::Message;
 use crate::rare::Rare;
 use crate::record::{Record, RecordId};
-use crate::rights::{Action, may};
+use crate::rights::{Action, Rights, may};
 use crate::route::{Outcome, Publish, Source};
 use crate::session::acks::{Acks, Lane, Waiting};
 use crate::time::{Now, UnixMillis};
@@ -69,12 +69,13 @@ impl Engine {
             connections,
             memory,
             stats,
+            rights,
             ..
         } = &mut self.clients;
         let Some(session) = sessions.get(from.key) else {
             return Flow::Stop;
         };
-        let Some(topic) = topic_of(connections, memory, from.id, publish) else {
+        let Some((topic, connections)) = topic_of(connections, memory, from.id, publish) else {
             self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
             return Flow::Stop;
         };
@@ -83,16 +84,13 @@ impl Engine {
             stats.subscriptions += 1;
             assert!(!planted("panic/unsound", topic), "planted with the gauges wrong");
         }
-        if !may(session, Action::Publish, topic) {
-            self.clients.stats.publish_unauthorized += 1;
-            // [MQTT-3.3.5-2] of 3.1.1: acknowledged as usual, since its acknowledgement cannot say it.
-            let reason = if from.v5 {
-                ReasonCode::NotAuthorized
-            } else {
-                ReasonCode::Success
-            };
-            let ack = ack.filter(|_| from.v5 || !mutant("3.1.1/3.3.5-2"));
-            return self.answer(now, from, ack, reason, effects);
+        let is_known = rights.are_limited() && is_known(connections, from.id, topic, rights);
+        if !is_known && !may(rights, session, Action::Publish, topic) {
+            let topic = String::from(topic);
+            return self.refuse_publish(now, from, &topic, ack, effects);
+        }
+        if !is_known && rights.are_limited() {
+            note_allowed(connections, from.id, topic, rights);
         }
         if publish.dup && publish.qos == QoS::AtLeastOnce && mutant("5.0/4.3.2-5") {
             return self.answer(now, from, ack, ReasonCode::Success, effects);
@@ -427,15 +425,36 @@ fn topic_of<'a>(
     memory: &mut Memory,
     id: ConnectionId,
     publish: &sol_codec::Publish<'a>,
-) -> Option<&'a str> {
+) -> Option<(&'a str, &'a Connections)> {
     match (publish.topic.map(TopicName::as_str), publish.properties.topic_alias) {
-        (Some(topic), None) => Some(topic),
+        (Some(topic), None) => Some((topic, connections)),
         (Some(topic), Some(alias)) => {
             if let Some(connection) = connections.get_mut(id) {
                 connection.set_alias_in(alias, topic, memory);
             }
-            Some(topic)
+            Some((topic, connections))
         }
-        (None, alias) => connections.get(id)?.alias_in(alias?),
+        (None, alias) => {
+            let connections = &*connections;
+            Some((connections.get(id)?.alias_in(alias?)?, connections))
+        }
+    }
+}
+
+/// Whether a client was found to have the right to publish to its latest topic, and this is it.
+fn is_known(connections: &Connections, id: ConnectionId, topic: &str, rights: &Rights) -> bool {
+    let last = connections
+        .get(id)
+        .and_then(|connection| connection.last_route.as_deref());
+    last.is_some_and(|last| last.is_allowed(topic, rights.number()))
+}
+
+/// A client has the right to publish to this topic.
+fn note_allowed(connections: &Connections, id: ConnectionId, topic: &str, rights: &Rights) {
+    let last = connections
+        .get(id)
+        .and_then(|connection| connection.last_route.as_deref());
+    if let Some(last) = last {
+        last.allow(topic, rights.mark());
     }
 }

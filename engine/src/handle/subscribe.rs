@@ -46,6 +46,7 @@ impl Engine {
         let mut announcement = 0;
         let announced = self.links.announced();
         let mut asks_others = false;
+        self.clients.rights.begin();
         for (filter, options) in subscribe.filters.iter() {
             let wish = Wish {
                 filter,
@@ -131,7 +132,8 @@ impl Engine {
         };
         let share = wish.filter.shared();
         let plain = share.map_or(wish.filter, |(_, filter)| filter);
-        if !may(session, Action::Subscribe, plain.as_str()) {
+        if !may(&mut self.clients.rights, session, Action::Subscribe, plain.as_str()) {
+            self.refuse_filter(key, wish.filter.as_str(), effects);
             return (ReasonCode::NotAuthorized, 0);
         }
         let held = session
@@ -183,6 +185,7 @@ impl Engine {
         let subscription = Subscription {
             session: key,
             sub_id: id.map_or(0, SubscriptionId::get),
+            readable: self.readable_mark(key, filter),
             options: options.0,
         };
         let done = self.tree.subscribe(filter, subscription);
@@ -246,6 +249,7 @@ impl Engine {
         let member = Subscription {
             session: key,
             sub_id: id.map_or(0, SubscriptionId::get),
+            readable: self.readable_mark(key, filter),
             options: options.0,
         };
         let done = self.tree.group_join(filter, share, member, self.is_online(key));

@@ -101,6 +101,11 @@ impl Sessions {
         self.slab.iter_mut().map(|(_, session)| session)
     }
 
+    /// Every Session's key is below this.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slab.capacity() as u32
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slab.len()
     }

@@ -58,6 +58,16 @@ impl Listeners {
         subscriptions.get(position(subscriptions, session).ok()?)
     }
 
+    pub(super) fn find_mut(&mut self, session: SessionKey) -> Option<&mut Subscription> {
+        let subscriptions = match self {
+            Self::One(subscription) => core::slice::from_mut(subscription),
+            Self::Many(many) => &mut many.subscriptions,
+            Self::None | Self::Remote(_) => &mut [],
+        };
+        let at = position(subscriptions, session).ok()?;
+        subscriptions.get_mut(at)
+    }
+
     /// Adds a Subscription and returns the one of the same Session that it replaces [MQTT-3.8.4-3].
     pub(super) fn insert(&mut self, new: Subscription) -> Option<Subscription> {
         match self {

@@ -129,6 +129,17 @@ impl Group {
 }
 
 impl TopicTree {
+    /// Notes by which rules a member may read all that the group's filter matches.
+    pub fn mark_member_readable(&mut self, group: GroupKey, session: SessionKey, readable: u16) {
+        let members = self.group_mut(group).map(|group| &mut group.members);
+        if let Some(members) = members
+            && let Ok(at) = members.binary_search_by_key(&session, |member| member.session)
+            && let Some(member) = members.get_mut(at)
+        {
+            member.readable = readable;
+        }
+    }
+
     /// Adds a member, or replaces its Subscription [MQTT-3.8.4-3]. A new one counts as online if it is said to be.
     pub fn group_join(&mut self, filter: &str, share: &str, member: Subscription, is_online: bool) -> GroupJoin {
         let group = self.make_group(filter, share);

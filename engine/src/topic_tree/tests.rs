@@ -48,6 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
         (session(), 0_u32..3, 0_u8..3).prop_map(|(session, sub_id, options)| Subscription {
             session,
             sub_id,
+            readable: 0,
             options,
         })
     };
@@ -312,6 +313,7 @@ fn subscription(session: u32) -> Subscription {
     Subscription {
         session: SessionKey(session),
         sub_id: 0,
+        readable: 0,
         options: 0,
     }
 }

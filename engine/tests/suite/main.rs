@@ -2,6 +2,7 @@
 //! by the specification's statements; here is what lies beyond: bounds, restarts, rights, and what happens in between.
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
 
+mod acl;
 mod bounds;
 mod corners;
 mod hostile;

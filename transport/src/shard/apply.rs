@@ -197,6 +197,7 @@ const fn connection_of(event: &Event) -> Option<ConnectionId> {
         Event::Connected { connection, .. }
         | Event::Refused { connection, .. }
         | Event::Disconnected { connection, .. } => Some(*connection),
+        Event::NotAuthorized { connection, .. } => *connection,
         _ => None,
     }
 }

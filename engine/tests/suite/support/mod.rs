@@ -90,6 +90,8 @@ pub struct Node {
     /// Whether connections on their way to their home are held back until [`Node::release_moves`].
     pub holds_moves: bool,
     held_moves: Vec<(usize, Move)>,
+    /// Where clients that open a connection come in.
+    pub listener: ListenerId,
     config: EngineConfig,
     mailboxes: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
     effects: Vec<Effects>,
@@ -121,6 +123,7 @@ impl Node {
             held_links: Vec::new(),
             holds_moves: false,
             held_moves: Vec::new(),
+            listener: ListenerId(0),
             config,
             mailboxes: BTreeMap::new(),
             effects: (0..shards).map(|_| Effects::default()).collect(),
@@ -146,13 +149,8 @@ impl Node {
             stopped: false,
             held: VecDeque::new(),
         });
-        self.input(
-            shard,
-            Input::Opened {
-                connection,
-                listener: ListenerId(0),
-            },
-        );
+        let listener = self.listener;
+        self.input(shard, Input::Opened { connection, listener });
         Client(self.clients.len() - 1)
     }
 
