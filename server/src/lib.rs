@@ -5,6 +5,7 @@
 //! [`serve::Broker`].
 #![forbid(unsafe_code)]
 
+pub mod acl_file;
 pub mod auth;
 pub mod banner;
 pub mod broker;
