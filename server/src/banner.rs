@@ -1,18 +1,27 @@
 //! What the broker says when it starts: where it listens, who may connect, what it keeps, and how to open it.
 
-use crate::config::{Address, Config, units};
+use crate::config::{Address, Config, Listener, units};
 
 /// What only the running broker knows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Facts {
-    /// Where each listener listens in fact: a port that the system chose is named here.
-    pub listening: Vec<Address>,
+    /// Where each listener listens in fact.
+    pub listening: Vec<Listening>,
     /// The backend that waits for sockets.
     pub backend: &'static str,
     /// Threads that serve clients.
     pub shards: usize,
     /// Users in the password file.
     pub users: usize,
+}
+
+/// Where the broker listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listening {
+    /// The address: a port that the system chose is named here.
+    pub address: Address,
+    /// Which listener of the configuration it is of: a host name may have bound several.
+    pub listener: usize,
 }
 
 /// The banner, line by line.
@@ -28,14 +37,12 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         Some(path) => format!("configuration: {} (dialect {})", path.display(), config.dialect),
         None => "configuration: none, defaults".to_owned(),
     });
-    let who = authentication(config, facts);
-    for address in &facts.listening {
-        let transport = if matches!(address, Address::Unix(_)) {
-            "unix"
-        } else {
-            "tcp"
-        };
-        lines.push(format!("listening on {address} ({transport}, no encryption): {who}"));
+    for Listening { address, listener } in &facts.listening {
+        let listener = &config.listeners[*listener];
+        let transport = listener.transport();
+        let encryption = if listener.tls.is_some() { "" } else { ", no encryption" };
+        let who = authentication(config, listener, facts);
+        lines.push(format!("listening on {address} ({transport}{encryption}): {who}"));
     }
     lines.push("data directory: none, everything is in memory and ends with the process".to_owned());
     lines.push(match config.limits.memory_bytes_max {
@@ -46,9 +53,9 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
     lines
 }
 
-fn authentication(config: &Config, facts: &Facts) -> String {
-    let passwords = config.auth.checks_passwords(config.dialect);
-    match (config.auth.allow_anonymous, passwords) {
+fn authentication(config: &Config, listener: &Listener, facts: &Facts) -> String {
+    let passwords = listener.auth.checks_passwords(config.dialect);
+    match (listener.auth.allow_anonymous, passwords) {
         (true, false) => "anyone".to_owned(),
         (true, true) => format!("anyone; a user name needs its password ({} users)", facts.users),
         (false, true) => format!("user name and password ({} users)", facts.users),
@@ -61,7 +68,7 @@ fn advice(facts: &Facts) -> Vec<String> {
     if !is_local(facts) {
         return Vec::new();
     }
-    let port = facts.listening.iter().find_map(|address| match address {
+    let port = facts.listening.iter().find_map(|listening| match &listening.address {
         Address::Tcp { port, .. } => Some(*port),
         Address::Unix(_) => None,
     });
@@ -75,7 +82,10 @@ fn advice(facts: &Facts) -> Vec<String> {
 
 /// What must be known of a broker that anybody on the network can use.
 pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
-    (config.auth.allow_anonymous && !is_local(facts)).then(|| {
+    let is_open = |listening: &Listening| {
+        config.listeners[listening.listener].auth.allow_anonymous && !listening.address.is_local()
+    };
+    facts.listening.iter().any(is_open).then(|| {
         "everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
          password_file (`sol passwd FILE USER`)"
             .to_owned()
@@ -83,7 +93,7 @@ pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
 }
 
 fn is_local(facts: &Facts) -> bool {
-    facts.listening.iter().all(Address::is_local)
+    facts.listening.iter().all(|listening| listening.address.is_local())
 }
 
 #[cfg(test)]
@@ -103,7 +113,11 @@ mod tests {
         let listening = config
             .listeners
             .iter()
-            .map(|listener| listener.address.clone())
+            .enumerate()
+            .map(|(index, listener)| Listening {
+                address: listener.address.clone(),
+                listener: index,
+            })
             .collect();
         let facts = Facts {
             listening,

@@ -16,7 +16,7 @@ use sol_transport::{
 };
 
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
-use crate::banner::Facts;
+use crate::banner::{Facts, Listening};
 use crate::config::{Address, Config, Listener, reason};
 use crate::engine_config::engine_config;
 use crate::events;
@@ -41,15 +41,17 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         *seed = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
     }
     let clock = Clock::start();
-    let transport = transport_config(config)?;
-    let listeners = transport.listeners.len();
-    let engine = engine_config(config, listeners);
+    let (transport, owners) = transport_config(config)?;
+    let engine = engine_config(config, owners.iter().copied());
     let observer = |_: ShardId| Watcher {
         verifier: Arc::clone(&startup.verifier),
     };
     let shards = Shards::start(&transport, &engine, seeds, clock, observer)
         .map_err(|error| reason(&io::Error::other(error.to_string())))?;
-    let listening = shards.addresses().iter().map(address).collect();
+    let bound = shards.addresses().iter().map(address).zip(owners);
+    let listening = bound
+        .map(|(address, listener)| Listening { address, listener })
+        .collect();
     let backend = shards.backend().as_str();
     if let Some(why) = shards.fallback() {
         tracing::info!("{backend} and not io_uring: {why}");
@@ -115,7 +117,8 @@ impl Broker for Running {
     }
 
     fn reload(&self, config: &Config) {
-        self.handle.reload(engine_config(config, self.facts.listening.len()));
+        let owners = self.facts.listening.iter().map(|listening| listening.listener);
+        self.handle.reload(engine_config(config, owners));
     }
 
     fn change_users(&self, changed: Vec<ChangedUser>) {
@@ -200,25 +203,28 @@ fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
     }
 }
 
-fn transport_config(config: &Config) -> Result<TransportConfig, String> {
-    let mut listeners = Vec::new();
-    for listener in &config.listeners {
+/// What the transport is told, and of each of its listeners which one of the configuration it is of.
+fn transport_config(config: &Config) -> Result<(TransportConfig, Vec<usize>), String> {
+    let (mut listeners, mut owners) = (Vec::new(), Vec::new());
+    for (index, listener) in config.listeners.iter().enumerate() {
         for address in addresses(listener)? {
             listeners.push(ListenerConfig {
                 backlog: config.tcp_backlog,
                 nodelay: config.tcp_nodelay,
                 ..ListenerConfig::new(address)
             });
+            owners.push(index);
         }
     }
-    Ok(TransportConfig {
+    let transport = TransportConfig {
         listeners,
         connect_bytes_max: config.limits.connect_bytes_max,
         connect_time_max: config.limits.connect_timeout,
         pin_shards: config.pin_shards,
         io: config.io,
         ..TransportConfig::default()
-    })
+    };
+    Ok((transport, owners))
 }
 
 /// What one listener of the configuration binds: a host name may have several addresses, and every one of them gets the

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Io, Metrics, Overrides, Shards, own, threads};
+use crate::config::{Io, Metrics, Overrides, Shards, others, threads};
 use crate::passwd::Scheme;
 use crate::scram;
 
@@ -48,7 +48,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     /// Serve metrics here [default: 127.0.0.1:9883 if it is free]
-    #[arg(long, value_name = "ADDR|off", value_parser = own::metrics)]
+    #[arg(long, value_name = "ADDR|off", value_parser = others::metrics)]
     pub metrics: Option<Metrics>,
     /// Serve clients with so many threads [default: one for each core]
     #[arg(long, value_name = "N|auto", value_parser = threads::shards)]

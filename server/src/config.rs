@@ -12,18 +12,31 @@
 //! ```
 
 mod check;
+mod defaults;
 mod diagnostic;
 mod dialect;
 mod directives;
 mod draft;
+mod finish;
 mod host;
+mod include;
 mod later;
 mod lexer;
+mod limits;
 mod listener;
-pub(crate) mod own;
+mod listening;
+mod logging;
+mod not_yet;
+pub(crate) mod others;
+mod overrides;
+mod place;
 mod reader;
+mod security;
+mod show;
 mod sol;
 pub(crate) mod threads;
+mod tls;
+mod tls_rows;
 pub(crate) mod units;
 
 use std::fmt;
@@ -33,10 +46,16 @@ use std::time::Duration;
 
 pub use self::diagnostic::Diagnostic;
 pub use self::dialect::Dialect;
-pub use self::directives::{Directive, directives};
+pub use self::directives::{Directive, Scope, directives};
 pub use self::host::Host;
 pub use self::lexer::{FILE_BYTES_MAX, KEY_BYTES_MAX, LINE_BYTES_MAX};
-pub use self::listener::{Address, Listener};
+pub use self::listener::{
+    Address, Auth, CertificateName, Listener, Network, Protocol, Proxy, SocketChoices, SocketDomain, Versions,
+    WebSockets,
+};
+pub use self::overrides::Overrides;
+pub use self::place::{Place, Places};
+pub use self::tls::{Tls, TlsVersion};
 pub use sol_transport::Io;
 
 /// Where the configuration is looked for when `-c` is not given.
@@ -57,8 +76,6 @@ pub struct Config {
     pub tcp_backlog: u32,
     /// Whether small packets leave at once (`TCP_NODELAY`).
     pub tcp_nodelay: bool,
-    /// Who may connect.
-    pub auth: Auth,
     /// How many threads serve clients, as it was asked for.
     pub shards: Shards,
     /// Cores that the process may use, as the machine said when this was read.
@@ -77,31 +94,12 @@ pub struct Config {
     pub metrics: Metrics,
     /// Where the process identifier is written.
     pub pid_file: Option<PathBuf>,
+    /// Whom the process belongs to once its ports are bound.
+    pub user: Option<String>,
+    /// Where the directives stand that were given for the whole broker.
+    pub places: Places,
     /// What the operator should know; never empty by oversight, see the compatibility list.
     pub warnings: Vec<Diagnostic>,
-}
-
-/// Who may connect.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Auth {
-    /// Whether a client without a user name is let in.
-    pub allow_anonymous: bool,
-    /// `user:hash` lines.
-    pub password_file: Option<PathBuf>,
-    /// Whether a 3.1.1 client may leave its Client Identifier empty.
-    pub allow_zero_length_clientid: bool,
-    /// What a Client Identifier made by the broker starts with.
-    pub auto_id_prefix: String,
-}
-
-impl Auth {
-    /// Whether user names and passwords are checked at all.
-    ///
-    /// The old broker read its password file only with anonymous clients shut out; the other dialect checks whoever
-    /// gives a name.
-    pub fn checks_passwords(&self, dialect: Dialect) -> bool {
-        self.password_file.is_some() && !(dialect == Dialect::Sol && self.allow_anonymous)
-    }
 }
 
 /// How many threads serve clients.
@@ -129,10 +127,16 @@ pub struct Limits {
     pub packet_bytes_max: u32,
     /// Memory for messages, Sessions and buffers together; `None` is no limit.
     pub memory_bytes_max: Option<u64>,
-    /// Network Connections at a time.
+    /// Largest payload of a PUBLISH.
+    pub payload_bytes_max: Option<u32>,
+    /// Network Connections of all listeners together at a time.
     pub connections_max: Option<u32>,
+    /// Sessions at a time.
+    pub sessions_max: Option<u32>,
     /// QoS 1 and 2 messages on their way to one client.
     pub inflight_max: u16,
+    /// Bytes of such messages.
+    pub inflight_bytes_max: Option<u64>,
     /// Messages waiting for one Session.
     pub queued_messages_max: Option<u32>,
     /// Bytes of messages waiting for one Session.
@@ -141,14 +145,16 @@ pub struct Limits {
     pub queue_full: QueueFull,
     /// Whether QoS 0 messages wait for an absent client too.
     pub queue_qos0: bool,
+    /// Whether a message is delivered with its Subscription's QoS, even where it was published with a lower one.
+    pub upgrade_outgoing_qos: bool,
     /// Longest Keep Alive granted, in seconds.
     pub keep_alive_max: Option<u16>,
-    /// Maximum QoS announced.
-    pub qos_max: u8,
-    /// Topic Alias Maximum announced.
-    pub topic_alias_max: u16,
     /// Whether retained messages are kept.
     pub retain_available: bool,
+    /// How long a retained message is kept that names no Message Expiry Interval.
+    pub retain_expiry: Option<Duration>,
+    /// Whether a retained message is replayed only as long as who published it may still do so.
+    pub check_retain_source: bool,
     /// Longest Session Expiry Interval granted.
     pub session_expiry_max: Option<Duration>,
     /// Largest CONNECT packet.
@@ -183,8 +189,6 @@ impl fmt::Display for QueueFull {
 pub struct Log {
     /// The levels written.
     pub levels: Levels,
-    /// The line of the file that says so, 0 if none does.
-    pub levels_line: usize,
     /// The form of a line.
     pub format: LogFormat,
     /// Whether lines carry the time (the `sol` form always does).
@@ -193,6 +197,16 @@ pub struct Log {
     pub stream: LogStream,
     /// A file that is appended to.
     pub file: Option<PathBuf>,
+    /// Whether lines go to the system's log.
+    pub syslog: bool,
+    /// Whether lines are published below `$SYS/broker/log`.
+    pub topic: bool,
+    /// How the time is written, in the language of strftime(3).
+    pub timestamp_format: Option<String>,
+    /// The local facility of lines for the system's log.
+    pub facility: Option<u8>,
+    /// Whether clients that come and go are written down.
+    pub connections: bool,
 }
 
 /// A set of log levels.
@@ -274,25 +288,6 @@ pub enum Metrics {
     At(SocketAddr),
 }
 
-/// What the command line says; it wins over the file.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Overrides {
-    /// `-a`: the address to listen on.
-    pub address: Option<String>,
-    /// `-p`: the port to listen on.
-    pub port: Option<u16>,
-    /// `-v`: log everything.
-    pub verbose: bool,
-    /// `--pid-file`.
-    pub pid_file: Option<PathBuf>,
-    /// `--metrics`.
-    pub metrics: Option<Metrics>,
-    /// `--shards`.
-    pub shards: Option<Shards>,
-    /// `--io`.
-    pub io: Option<Io>,
-}
-
 /// Why a configuration is refused: all errors, and the warnings that came before them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
@@ -347,7 +342,7 @@ impl Config {
     pub fn load(path: Option<&Path>, host: &Host) -> Result<Self, Refused> {
         let file = path.unwrap_or_else(|| Path::new(DEFAULT_PATH));
         match read_bounded(file) {
-            Ok(bytes) => Self::parse(file, &bytes, host),
+            Ok(bytes) => Self::parse(file, &bytes, host).and_then(Self::refuse_not_yet),
             Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Self::without_file(host))
             }
@@ -355,48 +350,10 @@ impl Config {
         }
     }
 
-    /// Lets the command line win, with a warning for each value of the file that it replaces.
-    ///
-    /// # Errors
-    /// `-a` or `-p` beside several listeners: which one they mean cannot be known.
-    pub fn apply(&mut self, overrides: &Overrides) -> Result<(), Refused> {
-        self.override_listener(overrides)?;
-        if overrides.verbose {
-            if let Some(source) = self.source.clone().filter(|_| self.log.levels_line > 0)
-                && self.log.levels != Levels::ALL
-            {
-                let text = "the command line wins: -v logs everything";
-                self.warnings
-                    .push(Diagnostic::at(&source, self.log.levels_line, 0, text));
-            }
-            self.log.levels = Levels::ALL;
-        }
-        if let Some(path) = &overrides.pid_file {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            if self.pid_file.as_ref().is_some_and(|old| *old != path) {
-                self.warn_override("--pid-file", "pid_file");
-            }
-            self.pid_file = Some(path);
-        }
-        if let Some(metrics) = overrides.metrics {
-            if self.metrics != Metrics::Default && self.metrics != metrics {
-                self.warn_override("--metrics", "metrics");
-            }
-            self.metrics = metrics;
-        }
-        if let Some(shards) = overrides.shards {
-            if self.shards != Shards::Auto && self.shards != shards {
-                self.warn_override("--shards", "shards");
-            }
-            self.shards = shards;
-        }
-        if let Some(io) = overrides.io {
-            if self.io != Io::Auto && self.io != io {
-                self.warn_override("--io", "io");
-            }
-            self.io = io;
-        }
-        Ok(())
+    /// The password file that is read, if any listener checks passwords.
+    pub fn password_file(&self) -> Option<&Path> {
+        let checks = |listener: &&Listener| listener.auth.checks_passwords(self.dialect);
+        self.listeners.iter().find(checks)?.auth.password_file.as_deref()
     }
 
     /// How many threads serve clients: as many as there are cores, unless a number was asked for. All cores are to be
@@ -406,43 +363,6 @@ impl Config {
             Shards::Auto => self.cores.clamp(1, threads::SHARDS_MAX),
             Shards::Count(count) => count,
         }
-    }
-
-    fn override_listener(&mut self, overrides: &Overrides) -> Result<(), Refused> {
-        if overrides.address.is_none() && overrides.port.is_none() {
-            return Ok(());
-        }
-        let [listener] = self.listeners.as_mut_slice() else {
-            let text = format!("-a and -p need a file with one listener, not {}", self.listeners.len());
-            return Err(Diagnostic::of_command_line(text).into());
-        };
-        let old = listener.address.clone();
-        listener.address = match &old {
-            Address::Tcp { host, port } => Address::Tcp {
-                host: overrides.address.clone().or_else(|| host.clone()),
-                port: overrides.port.unwrap_or(*port),
-            },
-            Address::Unix(_) => Address::Tcp {
-                host: Some(overrides.address.clone().unwrap_or_else(|| "127.0.0.1".to_owned())),
-                port: overrides.port.unwrap_or(1883),
-            },
-        };
-        if self.dialect == Dialect::Sol
-            && let Address::Tcp { host: Some(host), port } = &listener.address
-        {
-            listener.address = Address::of_sol(host.clone(), *port);
-        }
-        let new = listener.address.clone();
-        if let Some(source) = self.source.clone().filter(|_| listener.line > 0 && old != new) {
-            let text = format!("the command line wins: listening on {new}, not on {old}");
-            self.warnings.push(Diagnostic::at(&source, listener.line, 0, text));
-        }
-        Ok(())
-    }
-
-    fn warn_override(&mut self, flag: &str, directive: &str) {
-        let text = format!("{flag} wins over {directive} in the file");
-        self.warnings.push(Diagnostic::of_command_line(text));
     }
 }
 

@@ -6,18 +6,23 @@ use sol_engine::{EngineConfig, ListenerRules, QueueFull};
 use crate::config::{self, Config};
 use crate::scram;
 
-/// The engine's limits, for as many listeners as the transport has: a host name may have bound several.
-pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
+/// The engine's limits. The transport's listeners are told by the one of the configuration that each is of: a host name
+/// may have bound several.
+pub(crate) fn engine_config(config: &Config, listening: impl Iterator<Item = usize>) -> EngineConfig {
     let limits = &config.limits;
-    let rules = ListenerRules {
-        allow_anonymous: config.auth.allow_anonymous,
-        ask: config.auth.checks_passwords(config.dialect),
+    let first = &config.listeners[0];
+    let rules = |listener: usize| {
+        let auth = &config.listeners[listener].auth;
+        ListenerRules {
+            allow_anonymous: auth.allow_anonymous,
+            ask: auth.checks_passwords(config.dialect),
+        }
     };
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
         shards: config.shard_count(),
-        listeners: vec![rules; listeners],
+        listeners: listening.map(rules).collect(),
         maximum_packet_size: limits.packet_bytes_max,
         inflight_max: limits.inflight_max,
         queue_max: limits.queued_messages_max.map_or(usize::MAX, count),
@@ -28,20 +33,20 @@ pub(crate) fn engine_config(config: &Config, listeners: usize) -> EngineConfig {
             config::QueueFull::DropOldest => QueueFull::DropOldest,
         },
         queue_qos0: limits.queue_qos0,
-        topic_alias_maximum: limits.topic_alias_max,
-        topic_alias_out_max: limits.topic_alias_max,
+        topic_alias_maximum: first.topic_alias_max,
+        topic_alias_out_max: first.topic_alias_broker_max,
         keep_alive_max: limits.keep_alive_max.unwrap_or(0),
         session_expiry_max: limits
             .session_expiry_max
             .map_or(u32::MAX, |span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX)),
-        maximum_qos: match limits.qos_max {
+        maximum_qos: match first.qos_max {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
             _ => QoS::ExactlyOnce,
         },
         retain_available: limits.retain_available,
-        allow_empty_client_id: config.auth.allow_zero_length_clientid,
-        assigned_client_id_prefix: config.auth.auto_id_prefix.clone(),
+        allow_empty_client_id: first.auth.allow_zero_length_clientid,
+        assigned_client_id_prefix: first.auth.auto_id_prefix.clone(),
         authentication_methods: vec![scram::METHOD.to_owned()],
         connections_max: limits.connections_max.map_or(usize::MAX, count),
         memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, size),
@@ -57,7 +62,7 @@ mod tests {
     fn engine(text: &str) -> EngineConfig {
         engine_config(
             &Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap(),
-            2,
+            [0, 0].into_iter(),
         )
     }
 
@@ -66,9 +71,9 @@ mod tests {
     fn limits_arrive() {
         let config = engine(
             "listener 1\nallow_anonymous true\nmax_packet_size 1KB\nmax_inflight_messages 7\nmax_queued_messages 8\n\
-             max_queued_bytes 9\nqueue_full drop_oldest\nqueue_qos0_messages true\nmax_topic_alias 3\nmax_keepalive 60\n\
+             max_queued_bytes 9\nqueue_full drop_oldest\nqueue_qos0_messages true\nmax_topic_alias 3\nmax_topic_alias_broker 4\nmax_keepalive 60\n\
              persistent_client_expiration 1h\nmax_qos 1\nretain_available false\nallow_zero_length_clientid false\n\
-             auto_id_prefix x\nmax_connections 11\nmax_memory 1MB\n",
+             auto_id_prefix x\nglobal_max_connections 11\nmax_memory 1MB\n",
         );
         let wanted = EngineConfig {
             listeners: vec![
@@ -85,7 +90,7 @@ mod tests {
             queue_full: QueueFull::DropOldest,
             queue_qos0: true,
             topic_alias_maximum: 3,
-            topic_alias_out_max: 3,
+            topic_alias_out_max: 4,
             keep_alive_max: 60,
             session_expiry_max: 3600,
             maximum_qos: QoS::AtLeastOnce,
@@ -98,7 +103,7 @@ mod tests {
             ..EngineConfig::default()
         };
         assert_eq!(config, wanted);
-        let unlimited = engine("max_queued_messages 0\nmax_queued_bytes 0\nmax_memory 0\nmax_connections -1");
+        let unlimited = engine("max_queued_messages 0\nmax_queued_bytes 0\nmax_memory 0\nglobal_max_connections -1");
         assert_eq!(
             (unlimited.queue_max, unlimited.queue_bytes_max),
             (usize::MAX, usize::MAX)

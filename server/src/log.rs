@@ -205,11 +205,15 @@ mod tests {
     fn config(path: &Path, levels: Levels) -> Log {
         Log {
             levels,
-            levels_line: 0,
             format: LogFormat::Text,
             timestamp: false,
             stream: LogStream::None,
             file: Some(path.to_owned()),
+            syslog: false,
+            topic: false,
+            timestamp_format: None,
+            facility: None,
+            connections: true,
         }
     }
 

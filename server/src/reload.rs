@@ -5,31 +5,10 @@
 
 use crate::auth::Verifier;
 use crate::banner::open_warning;
-use crate::config::{Config, Diagnostic, Host, Overrides, directives};
+use crate::config::{Config, Diagnostic, Host, Listener, Log, Overrides, directives};
 use crate::log::Logger;
 use crate::password_file::Users;
 use crate::serve::Broker;
-
-/// Directives that hold from the start to the end of the process.
-const NEED_RESTART: [&str; 17] = [
-    "unix_socket",
-    "ip_address",
-    "ip_port",
-    "listener",
-    "tcp_backlog",
-    "set_tcp_nodelay",
-    "max_connect_size",
-    "connect_timeout",
-    "log_path",
-    "log_dest",
-    "log_format",
-    "log_timestamp",
-    "metrics",
-    "pid_file",
-    "shards",
-    "pin_shards",
-    "io",
-];
 
 /// Who hears of the new configuration.
 pub(crate) struct Parts<'a> {
@@ -66,15 +45,18 @@ pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
         }
         Err(errors) => {
             report(&errors);
-            (next.auth, next.dialect) = (current.auth.clone(), current.dialect);
+            let listeners = next.listeners.iter_mut().zip(&current.listeners);
+            listeners.for_each(|(next, current)| next.auth.clone_from(&current.auth));
+            next.dialect = current.dialect;
         }
     }
     parts.logger.set_levels(next.log.levels);
     parts.broker.reload(&next);
-    if next.auth.allow_anonymous && !current.auth.allow_anonymous {
-        open_warning(&next, &parts.broker.facts())
-            .iter()
-            .for_each(|warning| tracing::warn!("{warning}"));
+    let facts = parts.broker.facts();
+    if open_warning(current, &facts).is_none()
+        && let Some(warning) = open_warning(&next, &facts)
+    {
+        tracing::warn!("{warning}");
     }
     *current = next;
     tracing::info!("reloaded");
@@ -85,11 +67,9 @@ pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
 /// # Errors
 /// As [`Users::load`].
 pub(crate) fn users(config: &Config) -> Result<(Option<Users>, Vec<Diagnostic>), Vec<Diagnostic>> {
-    match &config.auth.password_file {
-        Some(path) if config.auth.checks_passwords(config.dialect) => {
-            Users::load(path).map(|(users, warnings)| (Some(users), warnings))
-        }
-        _ => Ok((None, Vec::new())),
+    match config.password_file() {
+        Some(path) => Users::load(path).map(|(users, warnings)| (Some(users), warnings)),
+        None => Ok((None, Vec::new())),
     }
 }
 
@@ -100,7 +80,7 @@ fn keep_some<T>(
     verifier: &Verifier,
     (users, warnings): (Option<Users>, T),
 ) -> Result<(Option<Users>, T), Vec<Diagnostic>> {
-    match (&users, &config.auth.password_file) {
+    match (&users, config.password_file()) {
         (Some(users), Some(path)) if users.is_empty() && verifier.has_users() => {
             let text = "no user is left in it; only a restart takes a password file without users";
             Err(vec![Diagnostic::of_file(path, text)])
@@ -119,22 +99,49 @@ fn read(current: &Config, overrides: &Overrides) -> Result<Config, Vec<Diagnosti
 /// Gives `next` what cannot change from `current`, and names the directives that were to.
 fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
     let differ = directives()
-        .filter(|row| row.is_in(next.dialect) && NEED_RESTART.contains(&row.name))
-        .filter(|row| (row.show)(current) != (row.show)(next))
+        .filter(|row| row.is_in(next.dialect) && row.needs_restart)
+        .filter(|row| row.values_of(current) != row.values_of(next))
         .map(|row| row.name)
         .collect();
-    next.listeners.clone_from(&current.listeners);
+    let listeners = current.listeners.iter().enumerate();
+    next.listeners = listeners
+        .map(|(index, listener)| kept(listener, index, current, next))
+        .collect();
     (next.tcp_backlog, next.tcp_nodelay) = (current.tcp_backlog, current.tcp_nodelay);
     next.limits.connect_bytes_max = current.limits.connect_bytes_max;
     next.limits.connect_timeout = current.limits.connect_timeout;
-    let levels = next.log.levels;
-    next.log.clone_from(&current.log);
-    next.log.levels = levels;
+    next.log = Log {
+        levels: next.log.levels,
+        connections: next.log.connections,
+        ..current.log.clone()
+    };
     next.metrics = current.metrics;
     next.pid_file.clone_from(&current.pid_file);
+    next.user.clone_from(&current.user);
     (next.shards, next.cores) = (current.shards, current.cores);
     (next.pin_shards, next.io) = (current.pin_shards, current.io);
     differ
+}
+
+/// A listener as it goes on: where and how it listens stays, whom it lets in and what it grants is what is said now. One
+/// that is to be elsewhere is the one in the same place of the file, if none is new or gone.
+fn kept(listener: &Listener, index: usize, current: &Config, next: &Config) -> Listener {
+    let same = |next: &&Listener| next.address == listener.address;
+    let moved = next.listeners.get(index);
+    let moved = moved.filter(|_| next.listeners.len() == current.listeners.len());
+    let Some(next) = next.listeners.iter().find(same).or(moved) else {
+        return listener.clone();
+    };
+    Listener {
+        places: next.places.clone(),
+        auth: next.auth.clone(),
+        connections_max: next.connections_max,
+        qos_max: next.qos_max,
+        topic_alias_max: next.topic_alias_max,
+        topic_alias_broker_max: next.topic_alias_broker_max,
+        versions: next.versions,
+        ..listener.clone()
+    }
 }
 
 fn tell(warnings: &[Diagnostic]) {
@@ -151,51 +158,8 @@ fn report(errors: &[Diagnostic]) {
 mod tests {
     use super::*;
 
-    /// Directives that a reload puts in force, and those without an effect of their own.
-    const RELOADED: [&str; 28] = [
-        "log_level",
-        "max_memory",
-        "max_request_size",
-        "stats_publish_interval",
-        "keepalive",
-        "cafile",
-        "certfile",
-        "keyfile",
-        "allow_anonymous",
-        "password_file",
-        "tls_protocols",
-        // Shown as `listener`.
-        "port",
-        "bind_address",
-        "allow_zero_length_clientid",
-        "auto_id_prefix",
-        "max_packet_size",
-        "memory_limit",
-        "max_connections",
-        "max_inflight_messages",
-        "max_queued_messages",
-        "max_queued_bytes",
-        "queue_full",
-        "queue_qos0_messages",
-        "max_keepalive",
-        "max_qos",
-        "max_topic_alias",
-        "retain_available",
-        "persistent_client_expiration",
-    ];
-    const ALSO_RELOADED: [&str; 3] = ["persistence", "sys_interval", "log_type"];
-
     fn parse(text: &str) -> Config {
         Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host::default()).unwrap()
-    }
-
-    /// Every directive either takes effect at a reload or is said to need a restart; none is forgotten.
-    #[test]
-    fn every_directive_is_one_or_the_other() {
-        let reloaded = |name: &str| RELOADED.contains(&name) || ALSO_RELOADED.contains(&name);
-        for row in directives() {
-            assert_ne!(reloaded(row.name), NEED_RESTART.contains(&row.name), "{}", row.name);
-        }
     }
 
     /// A password file that has lost all its users changes nothing; one that has none from the start on is taken, and so is
@@ -233,9 +197,10 @@ mod tests {
             keep_fixed(&current, &mut next),
             ["log_path", "ip_port", "max_connect_size", "log_format", "metrics"]
         );
-        assert_eq!((&next.listeners, next.metrics), (&current.listeners, current.metrics));
+        assert_eq!(next.listeners[0].address, current.listeners[0].address);
+        assert_eq!(next.metrics, current.metrics);
         assert_eq!(next.limits.memory_bytes_max, Some(512 << 20));
-        assert!(!next.auth.allow_anonymous && next.log.levels != current.log.levels);
+        assert!(!next.listeners[0].auth.allow_anonymous && next.log.levels != current.log.levels);
         assert_eq!(
             keep_fixed(&current, &mut next),
             [""; 0],

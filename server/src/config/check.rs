@@ -1,6 +1,7 @@
 //! What `sol check` prints.
 
-use super::{Config, Metrics, Shards, directives};
+use super::directives::{Directive, Scope, Show};
+use super::{Config, Dialect, Metrics, Shards, directives};
 
 impl Config {
     /// The configuration as it would run, as directives of its dialect: every one that is in force, defaults included.
@@ -12,9 +13,36 @@ impl Config {
             None => "no file".to_owned(),
         };
         let mut text = format!("# {origin}, read in the dialect `{}`\n", self.dialect);
-        for directive in directives().filter(|row| row.is_in(self.dialect)) {
-            for value in (directive.show)(self) {
-                text += &format!("{} {value}\n", directive.name);
+        let differ = self
+            .listeners
+            .windows(2)
+            .any(|pair| !pair[0].auth.lets_in_as(&pair[1].auth));
+        if differ {
+            text += "per_listener_settings true\n";
+        }
+        let rows = || directives().filter(|row| row.is_in(self.dialect));
+        if self.dialect == Dialect::Sol {
+            rows().for_each(|row| print(&mut text, row, row.values_of(self)));
+        } else {
+            let is_shared = |row: &Directive| {
+                matches!(row.scope, Scope::Broker | Scope::Security) && !matches!(row.show, Show::Listener(_))
+                    || row.scope == Scope::Security && !differ
+            };
+            for row in rows().filter(|row| is_shared(row)) {
+                let values = match (row.show, self.listeners.first()) {
+                    (Show::Listener(show), Some(first)) => show(first),
+                    _ => row.values_of(self),
+                };
+                print(&mut text, row, values);
+            }
+            for listener in &self.listeners {
+                let opens = |row: &&Directive| row.name == "listener";
+                let rest = rows().filter(|row| !opens(row) && !is_shared(row));
+                for row in rows().filter(opens).chain(rest) {
+                    if let Show::Listener(show) = row.show {
+                        print(&mut text, row, show(listener));
+                    }
+                }
             }
         }
         if self.shards == Shards::Auto {
@@ -24,5 +52,11 @@ impl Config {
             text += &format!("# metrics {}, if that port is free\n", super::METRICS_DEFAULT);
         }
         text
+    }
+}
+
+fn print(text: &mut String, row: &Directive, values: Vec<String>) {
+    for value in values {
+        *text += &format!("{} {value}\n", row.name);
     }
 }

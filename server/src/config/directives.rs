@@ -5,7 +5,34 @@
 
 use super::draft::Draft;
 use super::reader::{Fault, Reader};
-use super::{Config, Dialect, later, own, sol, threads};
+use super::{Config, Dialect, Listener, later, limits, listening, logging, others, security, sol, threads, tls_rows};
+
+/// Reads the values of one line into the draft.
+pub(crate) type Apply = fn(&mut Draft, &mut Reader<'_>) -> Result<(), Fault>;
+
+/// What a directive speaks of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// The whole broker.
+    Broker,
+    /// Every listener; with `per_listener_settings true` the listener above it.
+    Security,
+    /// The listener above it; above all of them the one of `port` and `bind_address`.
+    Listener,
+    /// The listener above it, of which there must be one.
+    ListenerAbove,
+}
+
+/// How the values in force are printed.
+#[derive(Clone, Copy)]
+pub(crate) enum Show {
+    /// Not at all: another directive says it, or it has no effect.
+    Nothing,
+    /// Once, a line each.
+    Broker(fn(&Config) -> Vec<String>),
+    /// Below each listener, a line each.
+    Listener(fn(&Listener) -> Vec<String>),
+}
 
 /// One row of the table.
 pub struct Directive {
@@ -13,27 +40,119 @@ pub struct Directive {
     pub name: &'static str,
     /// The dialect that has it; `None` for both.
     pub only_in: Option<Dialect>,
+    /// What it speaks of.
+    pub scope: Scope,
     /// What follows the name.
     pub values: &'static str,
     /// What holds without it, in words.
     pub default: &'static str,
     /// What it does, in a sentence.
     pub help: &'static str,
+    /// Why it changes nothing, if it does not.
+    pub no_effect: Option<&'static str>,
+    /// It holds from the start to the end of the process, so that a reload does not change it.
+    pub needs_restart: bool,
     pub(crate) repeats: bool,
-    pub(crate) apply: fn(&mut Draft, &mut Reader<'_>) -> Result<(), Fault>,
-    pub(crate) show: fn(&Config) -> Vec<String>,
+    pub(crate) apply: Apply,
+    pub(crate) show: Show,
 }
 
 impl Directive {
+    /// A row of both dialects that speaks of the whole broker, and is not printed.
+    pub(crate) const fn new(
+        name: &'static str,
+        values: &'static str,
+        default: &'static str,
+        help: &'static str,
+        apply: Apply,
+    ) -> Self {
+        Self {
+            name,
+            only_in: None,
+            scope: Scope::Broker,
+            values,
+            default,
+            help,
+            no_effect: None,
+            needs_restart: false,
+            repeats: false,
+            apply,
+            show: Show::Nothing,
+        }
+    }
+
+    pub(crate) const fn only_in(mut self, dialect: Dialect) -> Self {
+        self.only_in = Some(dialect);
+        self
+    }
+
+    /// Mosquitto's dialect has it, the old broker's has not.
+    pub(crate) const fn own(self) -> Self {
+        self.only_in(Dialect::Listener)
+    }
+
+    pub(crate) const fn of(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Only a restart puts it in force.
+    pub(crate) const fn restart(mut self) -> Self {
+        self.needs_restart = true;
+        self
+    }
+
+    /// May stand in a file several times.
+    pub(crate) const fn repeated(mut self) -> Self {
+        self.repeats = true;
+        self
+    }
+
+    /// It is read, and told to change nothing.
+    pub(crate) const fn without_effect(mut self, why: &'static str) -> Self {
+        self.no_effect = Some(why);
+        self
+    }
+
+    pub(crate) const fn shown(mut self, show: fn(&Config) -> Vec<String>) -> Self {
+        self.show = Show::Broker(show);
+        self
+    }
+
+    pub(crate) const fn shown_each(mut self, show: fn(&Listener) -> Vec<String>) -> Self {
+        self.show = Show::Listener(show);
+        self
+    }
+
     /// Whether `dialect` has it.
     pub fn is_in(&self, dialect: Dialect) -> bool {
         self.only_in.is_none_or(|only| only == dialect)
+    }
+
+    /// The values in force, of all listeners one after the other.
+    pub(crate) fn values_of(&self, config: &Config) -> Vec<String> {
+        match self.show {
+            Show::Nothing => Vec::new(),
+            Show::Broker(show) => show(config),
+            Show::Listener(show) => config.listeners.iter().flat_map(show).collect(),
+        }
     }
 }
 
 /// Every directive that is read today: the old broker's keys in the order in which it compared them, then ours.
 pub fn directives() -> impl Iterator<Item = &'static Directive> {
-    sol::ROWS.iter().chain(own::ROWS).chain(threads::ROWS)
+    [
+        sol::ROWS,
+        listening::ROWS,
+        security::ROWS,
+        tls_rows::ROWS,
+        limits::ROWS,
+        logging::ROWS,
+        others::ROWS,
+        threads::ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The directive called exactly `name`; the old broker's dialect does not tell cases apart.

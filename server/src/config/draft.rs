@@ -1,21 +1,21 @@
 //! Turns lines into a [`Config`]: one line at a time by the table, then what holds between lines.
 
+use super::defaults::{TOPIC_ALIASES, TOPIC_ALIASES_SOL, defaults};
 use super::dialect::is_sol_only;
-use super::directives::{Directive, by_prefix, named, nearest, suggestion};
+use super::directives::{Directive, Scope, by_prefix, named, nearest, suggestion};
+use super::include;
 use super::later::later;
-use super::lexer::Line;
+use super::lexer::{self, Line};
 use super::listener::UNIX_PATH_BYTES_MAX;
+use super::place::{Place, Places};
 use super::reader::{Fault, Reader, fault, shorten};
-use super::{
-    Address, Auth, Config, Diagnostic, Dialect, Host, Io, Levels, Limits, Listener, Log, LogFormat, LogStream, Metrics,
-    QueueFull, Refused, Shards, sol,
-};
-use std::collections::HashMap;
+use super::sol::SolProtocols;
+use super::tls::TlsDraft;
+use super::{Address, Config, Diagnostic, Dialect, Host, Levels, Listener, LogStream, Network, Refused};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-const LOOPBACK: &str = "127.0.0.1";
-const PORT: u16 = 1883;
+pub(crate) const PORT: u16 = 1883;
 /// Places to listen at in one file.
 const LISTENERS_MAX: usize = 256;
 
@@ -23,18 +23,82 @@ const LISTENERS_MAX: usize = 256;
 pub(crate) struct Draft {
     pub(crate) config: Config,
     pub(crate) host: Host,
-    pub(crate) allow_anonymous: Option<bool>,
-    pub(crate) port: Option<(u16, usize)>,
-    pub(crate) bind_address: Option<(String, usize)>,
-    pub(crate) sol_port: Option<(u16, usize)>,
-    pub(crate) tls_lines: Vec<(&'static str, usize)>,
-    pub(crate) tls_protocols: Option<(usize, usize)>,
-    sol_host: Option<(String, usize)>,
-    sol_unix: Option<(PathBuf, usize)>,
+    /// Who may connect, at all listeners.
+    pub(crate) everywhere: Security,
+    /// The listener of `port` and `bind_address`, and of what stands above the first `listener`.
+    pub(crate) default: Part,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) per_listener: bool,
+    pub(crate) clientid_prefixes: Option<String>,
+    pub(crate) headers_bytes_max: Option<u16>,
+    pub(crate) port: Option<(u16, Place)>,
+    pub(crate) bind_address: Option<(String, Place)>,
+    /// A directory whose files are read before the next line.
+    pub(crate) include: Option<PathBuf>,
+    pub(crate) sol_port: Option<(u16, Place)>,
+    pub(crate) sol_protocols: Option<SolProtocols>,
+    pub(crate) sol_host: Option<(String, Place)>,
+    pub(crate) sol_unix: Option<(PathBuf, Place)>,
+    current: Current,
+    /// The first directive that `per_listener_settings` would have changed.
+    first_security: Option<(&'static str, Place)>,
+    /// How many files include the one that is read.
+    depth: usize,
     log_dest_given: bool,
     log_type_given: bool,
-    /// The line on which each directive stood last.
-    seen: HashMap<&'static str, usize>,
+}
+
+/// Whose the directives of a listener are.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Current {
+    /// No listener stands above them.
+    Nobodys,
+    /// The one of `port` and `bind_address`.
+    Default,
+    /// This one of the `listener`s.
+    One(usize),
+}
+
+/// A listener in the making.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) listener: Listener,
+    pub(crate) security: Security,
+    pub(crate) tls: TlsDraft,
+    pub(crate) proxy: ProxyDraft,
+}
+
+impl Part {
+    pub(crate) fn new(dialect: Dialect, address: Address, place: Place) -> Self {
+        let aliases = match dialect {
+            Dialect::Sol => TOPIC_ALIASES_SOL,
+            Dialect::Listener => TOPIC_ALIASES,
+        };
+        Self {
+            listener: Listener::new(address, place, aliases),
+            security: Security::default(),
+            tls: TlsDraft::default(),
+            proxy: ProxyDraft::default(),
+        }
+    }
+}
+
+/// What the lines say of who may connect.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Security {
+    pub(crate) allow_anonymous: Option<bool>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) acl_file: Option<PathBuf>,
+    pub(crate) allow_zero_length_clientid: Option<bool>,
+    pub(crate) auto_id_prefix: Option<String>,
+}
+
+/// What the lines say of the proxies before a listener.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct ProxyDraft {
+    pub(crate) version: Option<u8>,
+    pub(crate) trusted: Vec<Network>,
+    pub(crate) requires_tls: bool,
 }
 
 /// Reads all lines of a file and reports every fault in it.
@@ -42,16 +106,7 @@ pub(crate) fn read(path: &Path, lines: &[Line<'_>], host: &Host) -> Result<Confi
     let dialect = Dialect::of(lines);
     let mut draft = Draft::new(dialect, host);
     let mut errors = Vec::new();
-    for line in lines {
-        let mut warnings = Vec::new();
-        if let Err(Fault { column, text }) = draft.line(line, &mut warnings) {
-            errors.push(Diagnostic::at(path, line.number, column, text));
-        }
-        let placed = warnings
-            .into_iter()
-            .map(|(column, text)| Diagnostic::at(path, line.number, column, text));
-        draft.config.warnings.extend(placed);
-    }
+    draft.file(&Arc::from(path), lines, &mut errors);
     draft.finish(path, &mut errors);
     draft.config.source = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     if errors.is_empty() {
@@ -68,20 +123,28 @@ type Warnings = Vec<(usize, String)>;
 
 impl Draft {
     pub(crate) fn new(dialect: Dialect, host: &Host) -> Self {
+        let address = Address::Tcp { host: None, port: PORT };
         Self {
             config: defaults(dialect, host),
             host: *host,
-            allow_anonymous: None,
+            everywhere: Security::default(),
+            default: Part::new(dialect, address, Place::nowhere()),
+            parts: Vec::new(),
+            per_listener: false,
+            clientid_prefixes: None,
+            headers_bytes_max: None,
             port: None,
             bind_address: None,
+            include: None,
             sol_port: None,
-            tls_lines: Vec::new(),
-            tls_protocols: None,
+            sol_protocols: None,
             sol_host: None,
             sol_unix: None,
+            current: Current::Nobodys,
+            first_security: None,
+            depth: 0,
             log_dest_given: false,
             log_type_given: false,
-            seen: HashMap::new(),
         }
     }
 
@@ -91,7 +154,48 @@ impl Draft {
         self.config
     }
 
-    fn line(&mut self, line: &Line<'_>, warnings: &mut Warnings) -> Result<(), Fault> {
+    fn file(&mut self, path: &Arc<Path>, lines: &[Line<'_>], errors: &mut Vec<Diagnostic>) {
+        for line in lines {
+            let mut warnings = Vec::new();
+            if let Err(Fault { column, text }) = self.line(path, line, &mut warnings) {
+                errors.push(Diagnostic::at(path, line.number, column, text));
+            }
+            let placed = warnings
+                .into_iter()
+                .map(|(column, text)| Diagnostic::at(path, line.number, column, text));
+            self.config.warnings.extend(placed);
+            if let Some(directory) = self.include.take() {
+                self.included(path, line, &directory, errors);
+            }
+        }
+    }
+
+    /// Reads the files of a directory, each as if it began anew: what it says of a listener is never said of one outside.
+    fn included(&mut self, path: &Arc<Path>, line: &Line<'_>, directory: &Path, errors: &mut Vec<Diagnostic>) {
+        if self.depth > 0 {
+            let text = "include_dir stands in the main file alone";
+            return errors.push(Diagnostic::at(path, line.number, 1, text));
+        }
+        let files = match include::files(directory) {
+            Ok(files) => files,
+            Err((at, text)) => {
+                let text = format!("{} {text}", at.display());
+                return errors.push(Diagnostic::at(path, line.number, 0, text));
+            }
+        };
+        self.depth += 1;
+        for (path, bytes) in files {
+            let before = std::mem::replace(&mut self.current, Current::Nobodys);
+            match lexer::lex(&path, &bytes) {
+                Ok(lines) => self.file(&Arc::from(path), &lines, errors),
+                Err(faults) => errors.extend(faults),
+            }
+            self.current = before;
+        }
+        self.depth -= 1;
+    }
+
+    fn line(&mut self, path: &Arc<Path>, line: &Line<'_>, warnings: &mut Warnings) -> Result<(), Fault> {
         let Some(directive) = self.directive(line, warnings)? else {
             return Ok(());
         };
@@ -103,11 +207,53 @@ impl Draft {
             ));
             return Ok(());
         }
-        self.once(directive, line, warnings)?;
-        let mut reader = Reader::new(line, dialect);
+        if directive.scope == Scope::ListenerAbove && self.current == Current::Nobodys {
+            let text = format!("`{}` stands below the `listener` that it is for", directive.name);
+            return Err(fault(line.key, text));
+        }
+        let mut reader = Reader::new(line, dialect, path);
+        self.once(directive, &reader.place(), line, warnings)?;
         let result = (directive.apply)(self, &mut reader).and_then(|()| reader.finish());
         warnings.append(&mut reader.warnings);
+        if let (Some(why), Ok(())) = (directive.no_effect, &result) {
+            warnings.push((0, format!("{} has no effect: {why}", directive.name)));
+        }
         result
+    }
+
+    /// The listener that a line speaks of.
+    pub(crate) fn part(&mut self) -> &mut Part {
+        match self.current {
+            Current::One(index) => &mut self.parts[index],
+            Current::Nobodys | Current::Default => &mut self.default,
+        }
+    }
+
+    /// Who may connect: at all listeners, or at the one that a line speaks of.
+    pub(crate) fn security(&mut self) -> &mut Security {
+        if self.per_listener {
+            &mut self.part().security
+        } else {
+            &mut self.everywhere
+        }
+    }
+
+    /// What follows speaks of the listener of `port` and `bind_address`.
+    pub(crate) fn go_on_with_default(&mut self) {
+        self.current = Current::Default;
+    }
+
+    pub(crate) fn per_listener_settings(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let wanted = reader.switch()?;
+        if let (true, Some((name, place))) = (wanted, &self.first_security) {
+            let text = format!(
+                "per_listener_settings stands above all directives that it changes, but `{name}` stands on {} already",
+                said(place, &reader.place())
+            );
+            return Err(Fault { column: 0, text });
+        }
+        self.per_listener |= wanted;
+        Ok(())
     }
 
     /// Finds the directive of a line; `None` if the line is to be ignored.
@@ -142,46 +288,63 @@ impl Draft {
         }
     }
 
-    /// The last of several lines won in the old broker; elsewhere a second line is a fault.
-    fn once(&mut self, directive: &Directive, line: &Line<'_>, warnings: &mut Warnings) -> Result<(), Fault> {
-        let Some(before) = self.seen.insert(directive.name, line.number) else {
+    /// The last of several lines won in the old broker; elsewhere a second line is a fault, unless it stands in another
+    /// file: then it was meant to win.
+    fn once(
+        &mut self,
+        directive: &Directive,
+        place: &Place,
+        line: &Line<'_>,
+        warnings: &mut Warnings,
+    ) -> Result<(), Fault> {
+        if directive.scope == Scope::Security && self.first_security.is_none() {
+            self.first_security = Some((directive.name, place.clone()));
+        }
+        let Some(before) = self.places(directive.scope).note(directive.name, place.clone()) else {
             return Ok(());
         };
         if directive.repeats {
             return Ok(());
         }
-        match self.config.dialect {
-            Dialect::Sol => warnings.push((line.key.column, format!("wins over line {before}"))),
-            Dialect::Listener => {
-                return Err(fault(
-                    line.key,
-                    format!("`{}` stands on line {before} already", directive.name),
-                ));
-            }
+        let before_said = said(&before, place);
+        if self.config.dialect == Dialect::Sol || *before.path != *place.path {
+            warnings.push((line.key.column, format!("wins over {before_said}")));
+            return Ok(());
         }
-        Ok(())
+        let text = format!("`{}` stands on {before_said} already", directive.name);
+        Err(fault(line.key, text))
+    }
+
+    fn places(&mut self, scope: Scope) -> &mut Places {
+        match scope {
+            Scope::Broker => &mut self.config.places,
+            Scope::Security if !self.per_listener => &mut self.config.places,
+            Scope::Security | Scope::Listener | Scope::ListenerAbove => &mut self.part().listener.places,
+        }
     }
 
     pub(crate) fn sol_unix_socket(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let token = reader.word()?;
         let path = unix_path(token.text).map_err(|text| fault(token, text))?;
-        if let Some((host, line)) = self.sol_host.take() {
+        if let Some((host, place)) = self.sol_host.take() {
+            let line = place.line;
             let text = format!("wins over ip_address {host} of line {line}: a sol file has one listener");
             reader.warnings.push((0, text));
         }
-        self.sol_unix = Some((path, reader.line_number()));
+        self.sol_unix = Some((path, reader.place()));
         Ok(())
     }
 
     pub(crate) fn sol_ip_address(&mut self, host: &str, reader: &mut Reader<'_>) {
-        if let Some((path, line)) = self.sol_unix.take() {
+        if let Some((path, place)) = self.sol_unix.take() {
             let text = format!(
-                "wins over unix_socket {} of line {line}: a sol file has one listener",
-                path.display()
+                "wins over unix_socket {} of line {}: a sol file has one listener",
+                path.display(),
+                place.line
             );
             reader.warnings.push((0, text));
         }
-        self.sol_host = Some((host.to_owned(), reader.line_number()));
+        self.sol_host = Some((host.to_owned(), reader.place()));
     }
 
     pub(crate) fn listener(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
@@ -205,16 +368,14 @@ impl Draft {
                 });
             }
         };
-        if self.config.listeners.len() == LISTENERS_MAX {
+        if self.parts.len() == LISTENERS_MAX {
             return Err(Fault {
                 column: 0,
                 text: format!("more than {LISTENERS_MAX} listeners"),
             });
         }
-        self.config.listeners.push(Listener {
-            address,
-            line: reader.line_number(),
-        });
+        self.parts.push(Part::new(self.config.dialect, address, reader.place()));
+        self.current = Current::One(self.parts.len() - 1);
         Ok(())
     }
 
@@ -228,11 +389,23 @@ impl Draft {
             "stderr" => log.stream = LogStream::Stderr,
             "stdout" => log.stream = LogStream::Stdout,
             "file" => log.file = Some(reader.path()?),
-            "none" => (log.stream, log.file) = (LogStream::None, None),
-            "syslog" | "topic" | "dlt" | "android" => {
-                return Err(fault(token, format!("log_dest {} is not supported yet", token.text)));
+            "syslog" => log.syslog = true,
+            "topic" => log.topic = true,
+            "none" => {
+                (log.stream, log.file) = (LogStream::None, None);
+                (log.syslog, log.topic) = (false, false);
             }
-            other => return Err(fault(token, format!("`{other}` is none of stderr, stdout, none, file"))),
+            "dlt" | "android" => {
+                let text = format!(
+                    "log_dest {} has no effect: only a car or a telephone has it",
+                    token.text
+                );
+                reader.warnings.push((token.column, text));
+            }
+            other => {
+                let text = format!("`{other}` is none of stderr, stdout, syslog, topic, none, file");
+                return Err(fault(token, text));
+            }
         }
         Ok(())
     }
@@ -257,109 +430,16 @@ impl Draft {
             self.config.log.levels
         };
         self.config.log.levels = before.with(levels);
-        self.config.log.levels_line = reader.line_number();
         Ok(())
     }
+}
 
-    fn finish(&mut self, path: &Path, errors: &mut Vec<Diagnostic>) {
-        match self.config.dialect {
-            Dialect::Sol => self.finish_sol(path, errors),
-            Dialect::Listener => self.finish_listeners(path, errors),
-        }
-        self.finish_auth(path);
-    }
-
-    fn finish_sol(&mut self, path: &Path, errors: &mut Vec<Diagnostic>) {
-        let port_line = self.sol_port.map_or(0, |(_, line)| line);
-        let listener = match (self.sol_unix.take(), self.sol_host.take()) {
-            (Some((path, line)), _) => Listener {
-                address: Address::Unix(path),
-                line,
-            },
-            (None, host) => {
-                let line = host.as_ref().map_or(port_line, |(_, line)| *line);
-                let host = host.map_or_else(|| LOOPBACK.to_owned(), |(host, _)| host);
-                let port = self.sol_port.map_or(PORT, |(port, _)| port);
-                Listener {
-                    address: Address::of_sol(host, port),
-                    line,
-                }
-            }
-        };
-        self.config.listeners = vec![listener];
-        if let Some((key, first)) = self.tls_lines.first() {
-            let lines: Vec<_> = self.tls_lines.iter().map(|(_, line)| line.to_string()).collect();
-            let text = format!(
-                "`{key}`: TLS is not supported yet; to listen without encryption, comment out line {}",
-                lines.join(", ")
-            );
-            errors.push(Diagnostic::at(path, *first, 1, text));
-        } else if let Some((line, column)) = self.tls_protocols {
-            let text = "tls_protocols has no effect without cafile";
-            self.config.warnings.push(Diagnostic::at(path, line, column, text));
-        }
-    }
-
-    fn finish_listeners(&mut self, path: &Path, errors: &mut Vec<Diagnostic>) {
-        for (name, other) in [("max_memory", "memory_limit")] {
-            if let (Some(_), Some(line)) = (self.seen.get(name), self.seen.get(other)) {
-                errors.push(Diagnostic::at(
-                    path,
-                    *line,
-                    1,
-                    format!("`{other}` and `{name}` are two names of one thing"),
-                ));
-            }
-        }
-        let short = self.port.is_some() || self.bind_address.is_some();
-        if short {
-            let line = self.port.map_or(0, |(_, line)| line);
-            let (host, bind_line) = self.bind_address.take().unzip();
-            let port = self.port.map_or(PORT, |(port, _)| port);
-            let line = if line == 0 { bind_line.unwrap_or(0) } else { line };
-            self.config.listeners.insert(
-                0,
-                Listener {
-                    address: Address::Tcp { host, port },
-                    line,
-                },
-            );
-        }
-        if self.config.listeners.is_empty() {
-            let address = Address::Tcp {
-                host: Some(LOOPBACK.to_owned()),
-                port: PORT,
-            };
-            self.config.listeners.push(Listener { address, line: 0 });
-            self.config.auth.allow_anonymous = true;
-        }
-    }
-
-    fn finish_auth(&mut self, path: &Path) {
-        let line_of = |name| self.seen.get(name).copied().unwrap_or(0);
-        let (anonymous_line, password_line) = (line_of("allow_anonymous"), line_of("password_file"));
-        let auth = &mut self.config.auth;
-        if let Some(allow) = self.allow_anonymous {
-            auth.allow_anonymous = allow;
-        }
-        let warning = match (auth.allow_anonymous, auth.password_file.is_some(), self.config.dialect) {
-            (false, false, _) => Some((
-                anonymous_line,
-                "nobody can connect: anonymous clients are refused and there is no password_file",
-            )),
-            (true, true, Dialect::Sol) => Some((
-                password_line,
-                "password_file has no effect: anonymous clients are allowed",
-            )),
-            (true, true, Dialect::Listener) => Some((
-                password_line,
-                "clients without a user name need no password: anonymous clients are allowed",
-            )),
-            (true, false, _) | (false, true, _) => None,
-        };
-        self.config
-            .warnings
-            .extend(warning.map(|(line, text)| Diagnostic::at(path, line, 0, text)));
+/// Names a line to whoever reads about another one: by its file only where that is another.
+fn said(place: &Place, from: &Place) -> String {
+    if *place.path == *from.path {
+        format!("line {}", place.line)
+    } else {
+        format!("line {} of {}", place.line, place.path.display())
     }
 }
 
@@ -384,58 +464,4 @@ fn unix_path(text: &str) -> Result<PathBuf, String> {
         ));
     }
     Ok(path)
-}
-
-fn defaults(dialect: Dialect, host: &Host) -> Config {
-    let sol = dialect == Dialect::Sol;
-    Config {
-        source: None,
-        dialect,
-        listeners: Vec::new(),
-        tcp_backlog: sol::TCP_BACKLOG_MAX,
-        tcp_nodelay: true,
-        auth: Auth {
-            allow_anonymous: sol,
-            password_file: None,
-            allow_zero_length_clientid: true,
-            auto_id_prefix: "auto-".to_owned(),
-        },
-        shards: Shards::Auto,
-        cores: host.cores,
-        pin_shards: false,
-        io: Io::Auto,
-        limits: Limits {
-            packet_bytes_max: if sol { 512 << 10 } else { 1 << 20 },
-            memory_bytes_max: Some(if sol {
-                host.memory_default().min(sol::MEMORY_BYTES_DEFAULT)
-            } else {
-                host.memory_default()
-            }),
-            connections_max: None,
-            inflight_max: 256,
-            queued_messages_max: Some(10_000),
-            queued_bytes_max: Some(8 << 20),
-            queue_full: QueueFull::Refuse,
-            queue_qos0: false,
-            keep_alive_max: None,
-            qos_max: 2,
-            topic_alias_max: 32,
-            retain_available: true,
-            session_expiry_max: None,
-            connect_bytes_max: 16 << 10,
-            connect_timeout: Duration::from_secs(5),
-        },
-        log: Log {
-            levels: if sol { Levels::UP_TO_WARNING } else { Levels::UP_TO_INFO },
-            levels_line: 0,
-            format: LogFormat::Text,
-            timestamp: true,
-            stream: LogStream::Stderr,
-            file: None,
-        },
-        sys_interval: Some(Duration::from_secs(10)),
-        metrics: Metrics::Default,
-        pid_file: None,
-        warnings: Vec::new(),
-    }
 }

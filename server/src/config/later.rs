@@ -3,22 +3,15 @@
 //! They are refused by name, because skipping one would promise what does not happen.
 
 /// Names, separated by spaces, and the sentence that refuses them.
-const LATER: [(&str, &str); 11] = [
+const LATER: [(&str, &str); 4] = [
     (
-        "cafile capath certfile keyfile crlfile require_certificate use_identity_as_username use_subject_as_username \
-         tls_version ciphers ciphers_tls1.3 dhparamfile psk_hint psk_file tls_engine tls_engine_kpass_sha1 tls_keyform \
-         disable_client_cert_date_checks",
-        "TLS is not supported yet",
+        "psk_hint psk_file",
+        "pre-shared keys are not supported: clients are told apart by certificates or passwords",
     ),
     (
-        "protocol http_dir websockets_origin websockets_log_level websockets_headers_size",
-        "WebSocket is not supported yet",
+        "tls_engine tls_engine_kpass_sha1",
+        "keys in hardware are not supported; the key stands in a file",
     ),
-    (
-        "enable_proxy_protocol proxy_protocol_v2_require_tls",
-        "the PROXY protocol is not supported yet",
-    ),
-    ("acl_file check_retain_source", "access rules are not supported yet"),
     (
         "connection address addresses topic bridge_protocol_version bridge_attempt_unsubscribe bridge_bind_address \
          bridge_max_packet_size bridge_max_topic_alias bridge_receive_maximum bridge_session_expiry_interval \
@@ -31,28 +24,8 @@ const LATER: [(&str, &str); 11] = [
         "bridges are not supported yet",
     ),
     (
-        "persistence_location persistence_file autosave_interval autosave_on_changes retained_persistence",
-        "persistence is not supported yet; everything is in memory",
-    ),
-    (
-        "plugin global_plugin plugin_load plugin_use auth_plugin auth_plugin_deny_special_chars enable_control_api",
+        "plugin global_plugin plugin_load plugin_use auth_plugin auth_plugin_deny_special_chars",
         "plugins are not supported",
-    ),
-    (
-        "per_listener_settings listener_allow_anonymous listener_auto_id_prefix mount_point use_username_as_clientid \
-         clientid_prefixes accept_protocol_versions socket_domain bind_interface max_topic_alias_broker",
-        "settings of one listener alone are not supported yet",
-    ),
-    ("include_dir", "including other files is not supported yet"),
-    (
-        "user",
-        "dropping privileges is not supported yet; start as the user that is meant",
-    ),
-    (
-        "global_max_connections global_max_clients max_inflight_bytes upgrade_outgoing_qos message_size_limit \
-         retain_expiry_interval log_timestamp_format log_facility connection_messages packet_buffer_size retry_interval \
-         allow_duplicate_messages",
-        "this is not supported yet",
     ),
 ];
 

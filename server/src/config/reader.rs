@@ -2,10 +2,12 @@
 
 use super::dialect::Dialect;
 use super::lexer::{Line, Token};
+use super::place::Place;
 use super::units;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is wrong with a line, and at which column.
@@ -18,6 +20,7 @@ pub(crate) struct Fault {
 /// Walks over the values of one line; each typed reader takes the next value.
 pub(crate) struct Reader<'a> {
     line: &'a Line<'a>,
+    path: &'a Arc<Path>,
     dialect: Dialect,
     next: usize,
     /// Column and text of what the operator should know.
@@ -25,17 +28,21 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(line: &'a Line<'a>, dialect: Dialect) -> Self {
+    pub(crate) fn new(line: &'a Line<'a>, dialect: Dialect, path: &'a Arc<Path>) -> Self {
         Self {
             line,
+            path,
             dialect,
             next: 0,
             warnings: Vec::new(),
         }
     }
 
-    pub(crate) fn line_number(&self) -> usize {
-        self.line.number
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            path: Arc::clone(self.path),
+            line: self.line.number,
+        }
     }
 
     /// The next value.
@@ -56,15 +63,18 @@ impl<'a> Reader<'a> {
     /// The rest of the line as a path, made absolute: the daemon changes its directory. The old broker's values have
     /// no spaces.
     pub(crate) fn path(&mut self) -> Result<PathBuf, Fault> {
-        let first = self.word()?;
-        let text = match self.dialect {
-            Dialect::Sol => first.text,
-            Dialect::Listener => {
-                self.next = self.line.values.len();
-                self.line.rest_from(first).text
-            }
+        let token = match self.dialect {
+            Dialect::Sol => self.word()?,
+            Dialect::Listener => self.rest()?,
         };
-        std::path::absolute(text).map_err(|_| fault(first, format!("`{text}` is not a path")))
+        std::path::absolute(token.text).map_err(|_| fault(token, format!("`{}` is not a path", token.text)))
+    }
+
+    /// The rest of the line as it stands.
+    pub(crate) fn rest(&mut self) -> Result<Token<'a>, Fault> {
+        let first = self.word()?;
+        self.next = self.line.values.len();
+        Ok(self.line.rest_from(first))
     }
 
     /// Reads the next value with `parse`, whose error becomes the fault's text.
@@ -91,6 +101,22 @@ impl<'a> Reader<'a> {
     {
         let value = self.number(T::default(), max)?;
         Ok((value != T::default()).then_some(value))
+    }
+
+    /// A number of which a negative one means "no limit", as Mosquitto writes it.
+    pub(crate) fn count_or_none(&mut self) -> Result<Option<u32>, Fault> {
+        let count = self.number(-1, i64::from(u32::MAX))?;
+        Ok(u32::try_from(count).ok())
+    }
+
+    /// A number of bytes of which 0 means "no limit".
+    pub(crate) fn size_or_none(&mut self, max: u64) -> Result<Option<u64>, Fault> {
+        let token = self.line.values.get(self.next).copied();
+        match (self.size()?, token) {
+            (0, _) => Ok(None),
+            (bytes, Some(token)) if bytes > max => Err(fault(token, format!("at most {max} bytes"))),
+            (bytes, _) => Ok(Some(bytes)),
+        }
     }
 
     /// Yes or no. The old broker took everything that does not start with `false` for yes, even `no`.
@@ -230,7 +256,8 @@ mod tests {
     ) -> (Result<T, String>, Vec<String>) {
         let text = format!("k {value}");
         let lines = lex("f".as_ref(), text.as_bytes()).unwrap();
-        let mut reader = Reader::new(&lines[0], dialect);
+        let path = Arc::from(Path::new("f"));
+        let mut reader = Reader::new(&lines[0], dialect, &path);
         let result = with(&mut reader).map_err(|fault| fault.text);
         (result, reader.warnings.into_iter().map(|(_, text)| text).collect())
     }

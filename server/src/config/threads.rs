@@ -1,51 +1,49 @@
 //! The directives that say how many threads serve clients, where they run, and how they wait.
 
 use super::directives::Directive;
+use super::show::one;
 use super::{Io, Shards};
 
 /// The most threads that may serve clients: the engine keeps sets of them in one word.
 pub(crate) const SHARDS_MAX: u16 = 64;
 
 pub(crate) const ROWS: &[Directive] = &[
-    Directive {
-        name: "shards",
-        only_in: None,
-        values: "auto|COUNT",
-        default: "auto: one for each core that the process may use",
-        help: "How many threads serve clients.",
-        repeats: false,
-        apply: |draft, reader| {
+    Directive::new(
+        "shards",
+        "auto|COUNT",
+        "auto: one for each core that the process may use",
+        "How many threads serve clients.",
+        |draft, reader| {
             draft.config.shards = reader.with(shards)?;
             Ok(())
         },
-        show: |config| vec![config.shards.to_string()],
-    },
-    Directive {
-        name: "pin_shards",
-        only_in: None,
-        values: "true|false",
-        default: "false",
-        help: "Whether each of these threads stays on one core. Linux only.",
-        repeats: false,
-        apply: |draft, reader| {
+    )
+    .restart()
+    .shown(|config| one(config.shards)),
+    Directive::new(
+        "pin_shards",
+        "true|false",
+        "false",
+        "Whether each of these threads stays on one core. Linux only.",
+        |draft, reader| {
             draft.config.pin_shards = reader.switch()?;
             Ok(())
         },
-        show: |config| vec![config.pin_shards.to_string()],
-    },
-    Directive {
-        name: "io",
-        only_in: None,
-        values: "auto|io_uring|epoll",
-        default: "auto: io_uring where the system permits it, else epoll",
-        help: "How these threads wait for sockets. With io_uring the broker does not start where that is not permitted.",
-        repeats: false,
-        apply: |draft, reader| {
+    )
+    .restart()
+    .shown(|config| one(config.pin_shards)),
+    Directive::new(
+        "io",
+        "auto|io_uring|epoll",
+        "auto: io_uring where the system permits it, else epoll",
+        "How these threads wait for sockets. With io_uring the broker does not start where that is not permitted.",
+        |draft, reader| {
             draft.config.io = reader.with(io)?;
             Ok(())
         },
-        show: |config| vec![config.io.to_string()],
-    },
+    )
+    .restart()
+    .shown(|config| one(config.io)),
 ];
 
 /// Reads a number of threads.

@@ -1,0 +1,201 @@
+//! The directives about the process, its files and its numbers, and those of Mosquitto that change nothing here.
+
+use super::Metrics;
+use super::directives::Directive;
+use super::reader::{Fault, Reader, fault};
+use super::show::{one, optional, path};
+
+const NO_JOURNAL: &str = "everything is in memory until there is a journal";
+
+pub(crate) const ROWS: &[Directive] = &[
+    Directive::new(
+        "include_dir",
+        "PATH",
+        "none",
+        "A directory whose files that end in .conf are read here, in the order of their names' bytes.",
+        |draft, reader| {
+            draft.include = Some(reader.path()?);
+            Ok(())
+        },
+    )
+    .own()
+    .repeated(),
+    Directive::new(
+        "set_tcp_nodelay",
+        "true|false",
+        "true",
+        "Whether small packets leave at once.",
+        |draft, reader| {
+            draft.config.tcp_nodelay = reader.switch()?;
+            Ok(())
+        },
+    )
+    .own()
+    .restart()
+    .shown(|config| one(config.tcp_nodelay)),
+    Directive::new(
+        "persistence",
+        "false",
+        "false",
+        "Everything is in memory until there is a journal.",
+        persistence,
+    )
+    .own()
+    .shown(|_| one(false)),
+    Directive::new(
+        "retained_persistence",
+        "false",
+        "false",
+        "An old name of persistence.",
+        persistence,
+    )
+    .own(),
+    Directive::new(
+        "persistence_location",
+        "PATH",
+        "none",
+        "Where Mosquitto keeps its database.",
+        |_, reader| reader.path().map(drop),
+    )
+    .own()
+    .without_effect(NO_JOURNAL),
+    Directive::new(
+        "persistence_file",
+        "NAME",
+        "mosquitto.db",
+        "The name of Mosquitto's database.",
+        |_, reader| reader.rest().map(drop),
+    )
+    .own()
+    .without_effect(NO_JOURNAL),
+    Directive::new(
+        "autosave_interval",
+        "SECONDS",
+        "1800",
+        "How often Mosquitto writes its database.",
+        |_, reader| reader.number(i64::from(i32::MIN), i64::from(i32::MAX)).map(drop),
+    )
+    .own()
+    .without_effect(NO_JOURNAL),
+    Directive::new(
+        "autosave_on_changes",
+        "true|false",
+        "false",
+        "Whether autosave_interval counts changes.",
+        |_, reader| reader.switch().map(drop),
+    )
+    .own()
+    .without_effect(NO_JOURNAL),
+    Directive::new(
+        "sys_interval",
+        "SECONDS",
+        "10",
+        "How often the $SYS and $SOL topics are published; 0 publishes none.",
+        |draft, reader| {
+            draft.config.sys_interval = reader.limit(86_400)?.map(std::time::Duration::from_secs);
+            Ok(())
+        },
+    )
+    .own()
+    .shown(|config| one(config.sys_interval.map_or(0, |interval| interval.as_secs()))),
+    Directive::new(
+        "metrics",
+        "ADDRESS:PORT|off",
+        "127.0.0.1:9883 if it is free",
+        "Where metrics are served for Prometheus, with /healthz beside them.",
+        |draft, reader| {
+            draft.config.metrics = reader.with(metrics)?;
+            Ok(())
+        },
+    )
+    .restart()
+    .shown(|config| match config.metrics {
+        Metrics::Off => one("off"),
+        Metrics::Default => Vec::new(),
+        Metrics::At(address) => one(address),
+    }),
+    Directive::new(
+        "pid_file",
+        "PATH",
+        "none",
+        "Where the process identifier is written; removed at the end.",
+        |draft, reader| {
+            draft.config.pid_file = Some(reader.path()?);
+            Ok(())
+        },
+    )
+    .restart()
+    .shown(|config| path(config.pid_file.as_deref())),
+    Directive::new(
+        "user",
+        "NAME",
+        "who starts the broker",
+        "Whom the process belongs to once its ports are bound, if root starts it.",
+        |draft, reader| {
+            draft.config.user = Some(reader.word()?.text.to_owned());
+            Ok(())
+        },
+    )
+    .own()
+    .restart()
+    .shown(|config| optional(config.user.as_ref())),
+    Directive::new(
+        "retry_interval",
+        "SECONDS",
+        "none",
+        "How often Mosquitto once sent messages again.",
+        |_, reader| reader.number(i64::from(i32::MIN), i64::from(i32::MAX)).map(drop),
+    )
+    .own()
+    .without_effect("messages are sent again when a client comes back, and never before, as in Mosquitto since 1.5"),
+    Directive::new(
+        "allow_duplicate_messages",
+        "true|false",
+        "true",
+        "Whether a client may get a message once for each Subscription that it meets.",
+        |_, reader| reader.switch().map(drop),
+    )
+    .own()
+    .without_effect("Mosquitto takes it without effect, too"),
+    Directive::new(
+        "packet_buffer_size",
+        "BYTES",
+        "4096",
+        "How much Mosquitto reads at once.",
+        |_, reader| reader.number(0, u16::MAX).map(drop),
+    )
+    .own()
+    .without_effect("how much is read at once is chosen by what comes"),
+    Directive::new(
+        "enable_control_api",
+        "false",
+        "false",
+        "Whether the broker is administered by topics.",
+        |_, reader| match reader.word()? {
+            token if token.text == "false" => Ok(()),
+            token => Err(fault(token, "administration by $CONTROL topics is not supported")),
+        },
+    )
+    .own(),
+];
+
+fn persistence(_: &mut super::draft::Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    let token = reader.word()?;
+    match token.text {
+        "false" => Ok(()),
+        _ => Err(fault(
+            token,
+            "persistence is not supported yet; everything is in memory",
+        )),
+    }
+}
+
+/// Reads where metrics are served.
+pub(crate) fn metrics(text: &str) -> Result<Metrics, String> {
+    if text.eq_ignore_ascii_case("off") {
+        return Ok(Metrics::Off);
+    }
+    text.parse()
+        .map(Metrics::At)
+        .map_err(|_| format!("`{text}` is neither ADDRESS:PORT nor off"))
+}
