@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sol_codec::{DecodeErrorKind, DecodeLimits, Decoded, Packet, ProtocolVersion, decode};
-use sol_fuzz::{encoded, receiver};
+use sol_fuzz::{encoded, receiver, segments};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&[first, count], rest)) = input.split_first_chunk() else {
@@ -108,21 +108,4 @@ impl Reader {
         }
         self.outcome
     }
-}
-
-/// The stream, cut. A round of lengths that moves nothing is one byte long.
-fn segments<'a>(stream: &'a [u8], lengths: &[u8]) -> Vec<&'a [u8]> {
-    let mut rest = stream;
-    let mut cut = Vec::new();
-    let stuck = lengths.iter().all(|&length| length == 0);
-    let lengths = if stuck { &[1] } else { lengths };
-    for &length in lengths.iter().cycle() {
-        if rest.is_empty() {
-            break;
-        }
-        let (segment, after) = rest.split_at(usize::from(length).min(rest.len()));
-        cut.push(segment);
-        rest = after;
-    }
-    cut
 }

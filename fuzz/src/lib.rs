@@ -37,3 +37,20 @@ pub fn encoded(packet: &Packet<'_>, version: ProtocolVersion) -> Vec<u8> {
     assert_eq!(bytes.len(), packet.encoded_len(version), "{packet:?}");
     bytes
 }
+
+/// The stream, cut. A round of lengths that moves nothing is one byte long.
+pub fn segments<'a>(stream: &'a [u8], lengths: &[u8]) -> Vec<&'a [u8]> {
+    let mut rest = stream;
+    let mut cut = Vec::new();
+    let stuck = lengths.iter().all(|&length| length == 0);
+    let lengths = if stuck { &[1] } else { lengths };
+    for &length in lengths.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (segment, after) = rest.split_at(usize::from(length).min(rest.len()));
+        cut.push(segment);
+        rest = after;
+    }
+    cut
+}
