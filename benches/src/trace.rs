@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use sol_codec::{
     AckProperties, Connect, DecodeLimits, Decoded, Decoder, Direction, Packet, PacketId, ProtocolVersion, PubAck,
@@ -13,8 +14,20 @@ use sol_codec::{
     SubscriptionOptions, Subscriptions, TopicFilter, TopicName,
 };
 use sol_engine::{
-    AckKind, ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Outgoing, ShardId, Transmit,
+    Access, AckKind, ConnectionId, Effects, Engine, EngineConfig, Input, ListenerId, Now, Outgoing, Rule, RuleSet,
+    Rules, ShardId, Transmit,
 };
+
+/// The rules that a conversation's clients have rights by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limits {
+    /// None: everything is allowed.
+    None,
+    /// A thousand, one of which allows what each client does.
+    Thousand,
+    /// A thousand, and Subscriptions with a wildcard that one of them denies a part of: each delivery is judged.
+    Judged,
+}
 
 /// A conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,24 +42,30 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them, with the names they are recorded under.
-    pub const ALL: [(&str, Self); 8] = [
-        ("pairs-qos0", Self::Pairs(QoS::AtMostOnce)),
-        ("pairs-qos1", Self::Pairs(QoS::AtLeastOnce)),
-        ("pairs-qos2", Self::Pairs(QoS::ExactlyOnce)),
-        ("fanout-qos0", Self::FanOut(QoS::AtMostOnce)),
-        ("fanout-qos1", Self::FanOut(QoS::AtLeastOnce)),
-        ("publish-qos0", Self::PublishOnly(QoS::AtMostOnce)),
-        ("publish-qos1", Self::PublishOnly(QoS::AtLeastOnce)),
-        ("publish-qos2", Self::PublishOnly(QoS::ExactlyOnce)),
+    pub const ALL: [(&str, Self, Limits); 14] = [
+        ("pairs-qos0", Self::Pairs(QoS::AtMostOnce), Limits::None),
+        ("pairs-qos1", Self::Pairs(QoS::AtLeastOnce), Limits::None),
+        ("pairs-qos2", Self::Pairs(QoS::ExactlyOnce), Limits::None),
+        ("fanout-qos0", Self::FanOut(QoS::AtMostOnce), Limits::None),
+        ("fanout-qos1", Self::FanOut(QoS::AtLeastOnce), Limits::None),
+        ("publish-qos0", Self::PublishOnly(QoS::AtMostOnce), Limits::None),
+        ("publish-qos1", Self::PublishOnly(QoS::AtLeastOnce), Limits::None),
+        ("publish-qos2", Self::PublishOnly(QoS::ExactlyOnce), Limits::None),
+        ("pairs-qos0-acl", Self::Pairs(QoS::AtMostOnce), Limits::Thousand),
+        ("pairs-qos1-acl", Self::Pairs(QoS::AtLeastOnce), Limits::Thousand),
+        ("fanout-qos0-acl", Self::FanOut(QoS::AtMostOnce), Limits::Thousand),
+        ("publish-qos0-acl", Self::PublishOnly(QoS::AtMostOnce), Limits::Thousand),
+        ("pairs-qos0-judged", Self::Pairs(QoS::AtMostOnce), Limits::Judged),
+        ("fanout-qos0-judged", Self::FanOut(QoS::AtMostOnce), Limits::Judged),
     ];
 
-    /// The scenario of a name.
+    /// The scenario of a name, and the rules in it.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<(Self, Limits)> {
         Self::ALL
             .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, scenario)| *scenario)
+            .find(|(known, ..)| *known == name)
+            .map(|(_, scenario, limits)| (*scenario, *limits))
     }
 
     const fn subscribers_of(self, publisher: usize) -> std::ops::Range<usize> {
@@ -65,6 +84,8 @@ impl Scenario {
 }
 
 const PUBLISHERS: usize = 50;
+/// Who all clients are where they have limited rights.
+const USER: &str = "user";
 const FAN: usize = 100;
 const BATCH: u16 = 16;
 const PAYLOAD: [u8; 64] = [b'x'; 64];
@@ -72,6 +93,7 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 /// One engine and the two ends of its connections.
 pub struct Trace {
     scenario: Scenario,
+    rights: Limits,
     engine: Engine,
     effects: Effects,
     limits: DecodeLimits,
@@ -88,10 +110,15 @@ pub struct Trace {
 impl Trace {
     /// Connects and subscribes everybody.
     #[must_use]
-    pub fn new(scenario: Scenario) -> Self {
+    pub fn new(scenario: Scenario, rights: Limits) -> Self {
+        let config = EngineConfig {
+            rights: vec![rights.rules()],
+            ..EngineConfig::default()
+        };
         let mut trace = Self {
             scenario,
-            engine: Engine::new(ShardId(0), Rc::new(EngineConfig::default()), [1, 2, 3, 4]),
+            rights,
+            engine: Engine::new(ShardId(0), Rc::new(config), [1, 2, 3, 4]),
             effects: Effects::default(),
             limits: DecodeLimits {
                 direction: Direction::FromClient,
@@ -114,7 +141,7 @@ impl Trace {
         }
         for publisher in 0..PUBLISHERS {
             for subscriber in scenario.subscribers_of(publisher) {
-                trace.subscribe(subscriber, &topic(scenario, publisher));
+                trace.subscribe(subscriber, &filter(scenario, rights, publisher));
             }
         }
         trace
@@ -149,6 +176,7 @@ impl Trace {
         let client_id = format!("client-{client}");
         let packet = Packet::Connect(Connect {
             keep_alive: 60,
+            username: (self.rights != Limits::None).then_some(USER),
             ..Connect::new(ProtocolVersion::V311, &client_id)
         });
         self.send(client, &[packet]);
@@ -271,6 +299,44 @@ fn topic(scenario: Scenario, publisher: usize) -> String {
     }
 }
 
+/// The topic, or one with a wildcard for its last level.
+fn filter(scenario: Scenario, rights: Limits, publisher: usize) -> String {
+    let topic = topic(scenario, publisher);
+    match (rights, topic.rsplit_once('/')) {
+        (Limits::Judged, Some((before, _))) => format!("{before}/+"),
+        _ => topic,
+    }
+}
+
+impl Limits {
+    /// Half of them of the user that all clients are, the others of many others and of patterns.
+    fn rules(self) -> Option<Arc<Rules>> {
+        if self == Self::None {
+            return None;
+        }
+        let readwrite = |filter: &str| Rule::new(Access::ReadWrite, filter);
+        let mut own = vec![readwrite("fan/out/+"), Rule::new(Access::Deny, "fan/out/secret")];
+        for pair in 0..PUBLISHERS {
+            own.push(readwrite(&format!("pair/{pair:04}/+")));
+            if self == Self::Judged {
+                own.push(Rule::new(Access::DenyRead, &format!("pair/{pair:04}/secret")));
+            }
+        }
+        own.extend((own.len()..500).map(|n| readwrite(&format!("home/{n}/+/state"))));
+        let others = (0..49).map(|user| {
+            let rules = (0..10).map(|n| readwrite(&format!("user/{user}/{n}/#"))).collect();
+            (format!("user-{user}"), rules)
+        });
+        let users = others.chain([(USER.to_owned(), own)]).collect();
+        let patterns = (0..10).map(|n| readwrite(&format!("client/%c/{n}/#"))).collect();
+        Some(Arc::new(Rules::new(RuleSet {
+            anonymous: Vec::new(),
+            users,
+            patterns,
+        })))
+    }
+}
+
 fn ack(kind: AckKind, packet_id: PacketId) -> Packet<'static> {
     let properties = AckProperties::default();
     match kind {
@@ -300,8 +366,8 @@ mod tests {
     /// Every conversation delivers what it published.
     #[test]
     fn every_message_is_delivered() {
-        for (name, scenario) in Scenario::ALL {
-            let mut trace = Trace::new(scenario);
+        for (name, scenario, rights) in Scenario::ALL {
+            let mut trace = Trace::new(scenario, rights);
             let (published, delivered) = trace.run(3);
             let receivers = scenario.subscribers_of(0).len() as u64;
             assert_eq!(delivered, published * receivers, "{name}");

@@ -25,14 +25,14 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 use crate::config::EngineConfig;
 use crate::ids::ListenerId;
 use crate::session::Session;
-use rules::{Owner, Rules, Ruling, Who};
+use rules::{Owner, Part, Rules, Who};
 use trie::Steps;
 
 /// Nodes of rules that one SUBSCRIBE may look at. What is left then is granted, and judged message by message.
 const SUBSCRIBE_STEPS: u32 = 65_536;
-/// Rulings remembered for the latest topic.
-const REMEMBERED: usize = 64;
-/// Bytes of a topic whose rulings are remembered.
+/// What is remembered of the latest topic at most.
+const REMEMBERED: usize = 256;
+/// Bytes of a topic that is remembered.
 const TOPIC_BYTES_MAX: usize = 256;
 
 /// What a Session is about to do with a topic, or have done to it.
@@ -125,7 +125,7 @@ pub(crate) struct Rights {
     remembered: Option<Box<Remembered>>,
 }
 
-/// Rulings for one topic.
+/// What rules say of one topic.
 #[derive(Debug)]
 struct Remembered {
     topic: String,
@@ -137,12 +137,12 @@ struct Remembered {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     epoch: u32,
-    owner: Owner,
-    listener: ListenerId,
-    /// Whose the ruling is if it is personal.
-    origin: u64,
-    ruling: Ruling,
+    key: Key,
+    part: Part,
 }
+
+/// Whose rules, of which listener, and whose Session if they speak of it alone.
+type Key = (Owner, ListenerId, u64);
 
 impl Rights {
     pub(crate) fn new(config: &EngineConfig) -> Self {
@@ -215,22 +215,27 @@ impl Rights {
     #[inline(never)]
     fn allow(&mut self, session: &Session, action: Action, topic: &str) -> bool {
         let standing = self.standing(session);
+        if matches!(action, Action::Deliver | Action::Replay | Action::Share) {
+            return match self.remembered_reading(standing, topic) {
+                Some(may_read) => may_read,
+                None => self.find_reading(session, standing, topic),
+            };
+        }
         let Some(rules) = self.rules(standing) else {
             return true;
         };
         let who = who(session, standing);
-        match action {
-            Action::Publish | Action::Will => rules.ruling(standing.owner, &who, topic).may_write(),
-            Action::Retained => rules.ruling(standing.owner, &who, topic).may_read(),
-            Action::Deliver | Action::Replay | Action::Share => {
-                self.remembered_ruling(session, standing, topic).may_read()
-            }
-            Action::Subscribe => {
-                let mut steps = self.steps;
-                let allowed = rules.may_read_some(standing.owner, &who, topic, &mut steps);
-                self.steps = steps;
-                allowed
-            }
+        if action == Action::Subscribe {
+            let mut steps = self.steps;
+            let allowed = rules.may_read_some(standing.owner, &who, topic, &mut steps);
+            self.steps = steps;
+            return allowed;
+        }
+        let ruling = rules.ruling(standing.owner, &who, topic);
+        if action == Action::Retained {
+            ruling.may_read()
+        } else {
+            ruling.may_write()
         }
     }
 
@@ -251,11 +256,17 @@ impl Rights {
     }
 
     /// A Session's standing by the rules in force.
+    #[inline]
     fn standing(&self, session: &Session) -> Standing {
         let known = session.standing.get();
         if known.found >> 1 == self.number.0 && self.number != RulesNumber::LAST {
-            return known;
+            known
+        } else {
+            self.find_standing(session, known)
         }
+    }
+
+    fn find_standing(&self, session: &Session, known: Standing) -> Standing {
         let mut standing = Standing::at(known.listener);
         if let Some(rules) = self.rules(standing) {
             let vouched = session.user.as_deref().is_some_and(|user| user.vouched);
@@ -267,32 +278,48 @@ impl Rights {
         standing
     }
 
-    /// A ruling, looked up for the first of those who ask for a topic with the same rules.
-    fn remembered_ruling(&mut self, session: &Session, standing: Standing, topic: &str) -> Ruling {
-        let mut remembered = self.remembered.take().unwrap_or_default();
-        remembered.turn_to(topic);
-        let origin = if standing.is_personal() { session.origin.0 } else { 0 };
-        let epoch = remembered.epoch;
-        let mut ruling = None;
-        if let Some(entry) = remembered.entry(standing, origin) {
-            let is_it = (entry.epoch, entry.owner, entry.listener, entry.origin)
-                == (epoch, standing.owner, standing.listener, origin);
-            if !is_it {
-                *entry = Entry {
-                    epoch,
-                    owner: standing.owner,
-                    listener: standing.listener,
-                    origin,
-                    ruling: self.rules(standing).map_or(Ruling::EVERYTHING, |rules| {
-                        rules.ruling(standing.owner, &who(session, standing), topic)
-                    }),
-                };
-            }
-            ruling = Some(entry.ruling);
-        }
-        self.remembered = Some(remembered);
-        ruling.unwrap_or(Ruling::NOTHING)
+    /// Whether a topic may be read, if that was found for somebody else whose own rules say it.
+    #[inline]
+    fn remembered_reading(&self, standing: Standing, topic: &str) -> Option<bool> {
+        let remembered = self.remembered.as_deref()?;
+        let key = (standing.owner, standing.listener, 0);
+        let entry = remembered.entries.get(place(key))?;
+        let is_it = entry.epoch == remembered.epoch && entry.key == key && entry.part.settles_reading();
+        (is_it && remembered.topic == topic).then(|| entry.part.allows_reading())
     }
+
+    /// Whether a topic may be read; what was found is remembered.
+    fn find_reading(&mut self, session: &Session, standing: Standing, topic: &str) -> bool {
+        let Self {
+            by_listener,
+            remembered,
+            ..
+        } = self;
+        let Some(rules) = by_listener
+            .get(usize::from(standing.listener.0))
+            .and_then(Option::as_deref)
+        else {
+            return true;
+        };
+        let remembered = remembered.get_or_insert_with(Remembered::new);
+        remembered.turn_to(topic);
+        let own = remembered.part((standing.owner, standing.listener, 0), || {
+            rules.own_part(standing.owner, topic)
+        });
+        if own.settles_reading() {
+            return own.allows_reading();
+        }
+        let origin = if standing.is_personal() { session.origin.0 } else { 0 };
+        let patterns = remembered.part((Owner::EVERYBODY, standing.listener, origin), || {
+            rules.pattern_part(&who(session, standing), topic)
+        });
+        patterns.allows_reading()
+    }
+}
+
+/// Where a key is remembered.
+fn place((owner, listener, origin): Key) -> usize {
+    (owner.number() as usize ^ usize::from(listener.0) ^ origin as usize) % REMEMBERED
 }
 
 /// Who a client is to its rules: a name that counts as none is none.
@@ -303,27 +330,24 @@ fn who(session: &Session, standing: Standing) -> Who<'_> {
     }
 }
 
-impl Default for Remembered {
-    fn default() -> Self {
+impl Remembered {
+    #[cold]
+    fn new() -> Box<Self> {
         let never = Entry {
             epoch: 0,
-            owner: Owner::NOBODY,
-            listener: ListenerId(0),
-            origin: 0,
-            ruling: Ruling::NOTHING,
+            key: (Owner::EVERYBODY, ListenerId(0), 0),
+            part: Part::NOTHING,
         };
-        Self {
+        Box::new(Self {
             topic: String::new(),
             epoch: 0,
             entries: [never; REMEMBERED],
-        }
+        })
     }
-}
 
-impl Remembered {
-    /// The rulings are for this topic from now on.
+    /// What follows is of this topic.
     fn turn_to(&mut self, topic: &str) {
-        if self.topic == topic && self.epoch != 0 {
+        if self.topic == topic && !self.topic.is_empty() {
             return;
         }
         self.topic.clear();
@@ -335,13 +359,23 @@ impl Remembered {
             *self = Self {
                 topic: core::mem::take(&mut self.topic),
                 epoch: 1,
-                ..Self::default()
+                ..*Self::new()
             };
         }
     }
 
-    fn entry(&mut self, standing: Standing, origin: u64) -> Option<&mut Entry> {
-        let spread = standing.owner.number() as usize ^ usize::from(standing.listener.0) ^ origin as usize;
-        self.entries.get_mut(spread % REMEMBERED)
+    /// What was found for a key, or is now.
+    fn part(&mut self, key: Key, find: impl FnOnce() -> Part) -> Part {
+        let Some(entry) = self.entries.get_mut(place(key)) else {
+            return find();
+        };
+        if (entry.epoch, entry.key) != (self.epoch, key) {
+            *entry = Entry {
+                epoch: self.epoch,
+                key,
+                part: find(),
+            };
+        }
+        entry.part
     }
 }

@@ -11,12 +11,12 @@ fn main() -> ExitCode {
         [_, name, batches] => Scenario::named(name).zip(batches.parse().ok()),
         _ => None,
     };
-    let Some((scenario, batches)) = parsed else {
-        let names: Vec<_> = Scenario::ALL.iter().map(|(name, _)| *name).collect();
+    let Some(((scenario, rights), batches)) = parsed else {
+        let names: Vec<_> = Scenario::ALL.iter().map(|(name, ..)| *name).collect();
         eprintln!("usage: trace NAME BATCHES, where NAME is one of {}", names.join(", "));
         return ExitCode::from(2);
     };
-    let (published, delivered) = Trace::new(scenario).run(batches);
+    let (published, delivered) = Trace::new(scenario, rights).run(batches);
     println!("{published} {delivered}");
     ExitCode::SUCCESS
 }

@@ -95,6 +95,8 @@ pub(crate) struct Who<'a> {
 pub(crate) struct Owner(u32);
 
 impl Owner {
+    /// Of the patterns, which nobody owns.
+    pub(crate) const EVERYBODY: Self = Self(u32::MAX - 2);
     /// Of a User Name without rules of its own.
     pub(crate) const NOBODY: Self = Self(u32::MAX);
     /// Of clients without a User Name.
@@ -110,15 +112,41 @@ impl Owner {
 pub(crate) struct Ruling(Bits);
 
 impl Ruling {
-    pub(crate) const EVERYTHING: Self = Self(READ | WRITE);
-    pub(crate) const NOTHING: Self = Self(0);
-
     pub(crate) const fn may_read(self) -> bool {
         self.0 & READ != 0
     }
 
     pub(crate) const fn may_write(self) -> bool {
         self.0 & WRITE != 0
+    }
+}
+
+/// What rules that are looked at together say of one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    allowed: Bits,
+    denied: Bits,
+}
+
+impl Part {
+    pub(crate) const NOTHING: Self = Self { allowed: 0, denied: 0 };
+
+    /// Whether reading is settled by it.
+    pub(crate) const fn settles_reading(self) -> bool {
+        (self.allowed | self.denied) & READ != 0
+    }
+
+    pub(crate) const fn allows_reading(self) -> bool {
+        self.allowed & READ != 0
+    }
+
+    /// The ruling: what it leaves open is up to the next part.
+    pub(crate) fn or(self, next: impl FnOnce() -> Self) -> Ruling {
+        if self.allowed | self.denied == READ | WRITE {
+            Ruling(self.allowed)
+        } else {
+            Ruling(self.allowed | next().allowed & !self.denied)
+        }
     }
 }
 
@@ -224,16 +252,26 @@ impl Rules {
 
     /// What a client may do with a topic.
     pub(crate) fn ruling(&self, owner: Owner, who: &Who<'_>, topic: &str) -> Ruling {
-        let own = self.own(owner).map_or((0, 0), |own| own.of_topic(topic, who));
-        if (own.0 | own.1) == READ | WRITE {
-            return Ruling(own.0);
-        }
-        let patterns = if self.refuses_patterns(who) {
-            (0, 0)
+        self.own_part(owner, topic).or(|| self.pattern_part(who, topic))
+    }
+
+    /// What a client's own rules say of a topic.
+    pub(crate) fn own_part(&self, owner: Owner, topic: &str) -> Part {
+        // These name nobody.
+        let who = Who {
+            client_id: "",
+            username: None,
+        };
+        self.own(owner).map_or(Part::NOTHING, |own| own.of_topic(topic, &who))
+    }
+
+    /// What the patterns say of a topic to a client.
+    pub(crate) fn pattern_part(&self, who: &Who<'_>, topic: &str) -> Part {
+        if self.refuses_patterns(who) {
+            Part::NOTHING
         } else {
             self.patterns.of_topic(topic, who)
-        };
-        Ruling(own.0 | patterns.0 & !own.1)
+        }
     }
 
     /// Whether a client may read every topic that a filter matches. `false` may be wrong.
@@ -304,11 +342,13 @@ impl Own {
         }
     }
 
-    /// What is allowed of a topic, and what is denied.
-    fn of_topic(&self, topic: &str, who: &Who<'_>) -> (Bits, Bits) {
+    fn of_topic(&self, topic: &str, who: &Who<'_>) -> Part {
         let bits = self.filters.of_topic(topic, who) | self.everywhere;
         let denied = bits >> DENY;
-        (bits & (READ | WRITE) & !denied, denied)
+        Part {
+            allowed: bits & (READ | WRITE) & !denied,
+            denied,
+        }
     }
 
     /// Whether one rule allows to read all that a filter matches.
