@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use sol_codec::ReasonCode;
-use sol_engine::{Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, Message, Query, ShardId};
+use sol_engine::{Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, Message, Query, Rules, ShardId};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
     TransportConfig,
@@ -42,7 +42,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     }
     let clock = Clock::start();
     let (transport, owners) = transport_config(config)?;
-    let engine = engine_config(config, owners.iter().copied());
+    let engine = engine_config(config, &startup.rights, owners.iter().copied());
     let observer = |_: ShardId| Watcher {
         verifier: Arc::clone(&startup.verifier),
     };
@@ -116,9 +116,9 @@ impl Broker for Running {
         }
     }
 
-    fn reload(&self, config: &Config) {
+    fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]) {
         let owners = self.facts.listening.iter().map(|listening| listening.listener);
-        self.handle.reload(engine_config(config, owners));
+        self.handle.reload(engine_config(config, rights, owners));
     }
 
     fn change_users(&self, changed: Vec<ChangedUser>) {

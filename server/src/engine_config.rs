@@ -1,14 +1,20 @@
 //! From the configuration to the engine's limits.
 
+use std::sync::Arc;
+
 use sol_codec::QoS;
-use sol_engine::{EngineConfig, ListenerRules, QueueFull};
+use sol_engine::{EngineConfig, ListenerRules, QueueFull, Rules};
 
 use crate::config::{self, Config};
 use crate::scram;
 
 /// The engine's limits. The transport's listeners are told by the one of the configuration that each is of: a host name
 /// may have bound several.
-pub(crate) fn engine_config(config: &Config, listening: impl Iterator<Item = usize>) -> EngineConfig {
+pub(crate) fn engine_config(
+    config: &Config,
+    rights: &[Option<Arc<Rules>>],
+    listening: impl Iterator<Item = usize> + Clone,
+) -> EngineConfig {
     let limits = &config.limits;
     let first = &config.listeners[0];
     let rules = |listener: usize| {
@@ -22,7 +28,10 @@ pub(crate) fn engine_config(config: &Config, listening: impl Iterator<Item = usi
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
         shards: config.shard_count(),
-        listeners: listening.map(rules).collect(),
+        listeners: listening.clone().map(rules).collect(),
+        rights: listening
+            .map(|listener| rights.get(listener).cloned().flatten())
+            .collect(),
         maximum_packet_size: limits.packet_bytes_max,
         inflight_max: limits.inflight_max,
         queue_max: limits.queued_messages_max.map_or(usize::MAX, count),
@@ -62,6 +71,7 @@ mod tests {
     fn engine(text: &str) -> EngineConfig {
         engine_config(
             &Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap(),
+            &[Some(Arc::new(Rules::for_open_listener()))],
             [0, 0].into_iter(),
         )
     }
@@ -83,6 +93,7 @@ mod tests {
                 };
                 2
             ],
+            rights: vec![Some(Arc::new(Rules::for_open_listener())); 2],
             maximum_packet_size: 1024,
             inflight_max: 7,
             queue_max: 8,

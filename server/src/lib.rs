@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod passwd;
 pub mod password_file;
 mod reload;
+mod rights;
 pub mod scram;
 pub mod serve;
 pub mod signals;
@@ -101,16 +102,21 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
     };
     print_all("warning", &config.warnings);
     let _ = std::io::stdout().write_all(config.to_directives().as_bytes());
-    match reload::users(&config) {
-        Ok((_, warnings)) => {
-            print_all("warning", &warnings);
-            ExitCode::SUCCESS
-        }
-        Err(errors) => {
-            print_all("error", &errors);
-            ExitCode::FAILURE
+    let files = [
+        reload::users(&config).map(|(_, warnings)| warnings),
+        rights::rights(&config).map(|(_, warnings)| warnings),
+    ];
+    let mut code = ExitCode::SUCCESS;
+    for file in files {
+        match file {
+            Ok(warnings) => print_all("warning", &warnings),
+            Err(errors) => {
+                print_all("error", &errors);
+                code = ExitCode::FAILURE;
+            }
         }
     }
+    code
 }
 
 fn change_passwords(options: &Passwd) -> ExitCode {

@@ -1,13 +1,14 @@
 //! What SIGHUP changes: everything that can change while clients are served, and a word about the rest.
 //!
-//! What is wrong leaves the old in force: a configuration that does not parse as a whole, a password file that cannot be
-//! read, or lost all its users, together with the rules of who may connect.
+//! What is wrong leaves the old in force: a configuration that does not parse as a whole; a password file that cannot be
+//! read, or lost all its users, and an ACL file that cannot be read, each together with the rules of who may connect.
 
 use crate::auth::Verifier;
 use crate::banner::open_warning;
 use crate::config::{Config, Diagnostic, Host, Listener, Log, Overrides, directives};
 use crate::log::Logger;
 use crate::password_file::Users;
+use crate::rights::{self, Rights};
 use crate::serve::Broker;
 
 /// Who hears of the new configuration.
@@ -18,8 +19,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) broker: &'a dyn Broker,
 }
 
-/// Reopens the log and reads the file of `current` again, with its password file; `current` is what is in force.
-pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
+/// Reopens the log and reads the file of `current` again, with its password file and ACL files; `current` and `rights` are
+/// what is in force.
+pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_>) {
     parts.logger.reopen();
     tracing::info!("reloading");
     let mut next = match read(current, &parts.overrides) {
@@ -45,13 +47,21 @@ pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
         }
         Err(errors) => {
             report(&errors);
-            let listeners = next.listeners.iter_mut().zip(&current.listeners);
-            listeners.for_each(|(next, current)| next.auth.clone_from(&current.auth));
-            next.dialect = current.dialect;
+            keep_auth(current, &mut next);
+        }
+    }
+    match rights::rights(&next) {
+        Ok((read, warnings)) => {
+            tell(&warnings);
+            *rights = read;
+        }
+        Err(errors) => {
+            report(&errors);
+            keep_auth(current, &mut next);
         }
     }
     parts.logger.set_levels(next.log.levels);
-    parts.broker.reload(&next);
+    parts.broker.reload(&next, rights);
     let facts = parts.broker.facts();
     if open_warning(current, &facts).is_none()
         && let Some(warning) = open_warning(&next, &facts)
@@ -60,6 +70,13 @@ pub(crate) fn reload(current: &mut Config, parts: &Parts<'_>) {
     }
     *current = next;
     tracing::info!("reloaded");
+}
+
+/// Whom each listener lets in, and by which rules, stays as it is.
+fn keep_auth(current: &Config, next: &mut Config) {
+    let listeners = next.listeners.iter_mut().zip(&current.listeners);
+    listeners.for_each(|(next, current)| next.auth.clone_from(&current.auth));
+    next.dialect = current.dialect;
 }
 
 /// Users of the password file, if it is to be read at all, and warnings about it.

@@ -7,18 +7,19 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sol_engine::ChangedUser;
+use sol_engine::{ChangedUser, Rules};
 use sol_transport::Clock;
 
 use crate::auth::Verifier;
 use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
-use crate::config::{Config, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
+use crate::config::{Config, Diagnostic, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
 use crate::daemon::{PidFile, Ready};
 use crate::log::Logger;
 use crate::metrics::MetricsServer;
 use crate::password_file::Users;
 use crate::reload::{self, Parts};
+use crate::rights::{self, Rights};
 use crate::signals::{self, Signal};
 use crate::stats::Stats;
 use crate::sys_topics::{Loads, sys_topics};
@@ -41,8 +42,9 @@ pub trait Broker: Send + Sync {
     fn stats(&self) -> Option<Stats>;
     /// Publishes retained messages of its own.
     fn publish(&self, messages: Vec<(String, String)>);
-    /// Puts other limits and rules of who may connect in force; listeners stay as they are.
-    fn reload(&self, config: &Config);
+    /// Puts other limits, rules of who may connect, and each listener's rules of who may read and write what in force;
+    /// listeners stay as they are.
+    fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]);
     /// Ends the connections of those whose login may be wrong now, and gives back to those who are back what is theirs.
     fn change_users(&self, changed: Vec<ChangedUser>);
     /// Ends every connection gracefully and returns when all is done.
@@ -89,6 +91,8 @@ pub struct Startup {
     pub config: Arc<Config>,
     /// Checks passwords, if any are to be checked now or after a reload.
     pub verifier: Arc<Verifier>,
+    /// Who may read and write what, by the listeners of the configuration.
+    pub rights: Vec<Option<Arc<Rules>>>,
 }
 
 /// Starts the broker; returns when every listener is bound, or a sentence that says why not.
@@ -109,6 +113,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     let mut warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(log_fault);
     let users = load_users(&config, &mut warnings)?;
+    let rights = at_start(&config, rights::rights(&config), &mut warnings)?;
     if ready.is_some() && config.log.file.is_none() {
         warnings.push("in the background and without a log file nothing is logged".to_owned());
     }
@@ -119,6 +124,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     let startup = Startup {
         config: Arc::new(config),
         verifier: Arc::new(verifier),
+        rights,
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;
@@ -148,7 +154,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
         verifier: &startup.verifier,
         broker: broker.as_ref(),
     };
-    match run(Config::clone(config), &parts, &occurrences) {
+    match run(Config::clone(config), startup.rights.clone(), &parts, &occurrences) {
         Some(End { code, text }) => Err(Failure { code, text }),
         None => Ok(()),
     }
@@ -198,7 +204,7 @@ fn greet(config: &Config, facts: &Facts, in_background: bool) {
 
 /// The loop of the main thread: statistics when they are due, signals when they come. Ends by a signal or with the
 /// broker.
-fn run(mut config: Config, parts: &Parts<'_>, occurrences: &Receiver<Occurrence>) -> Option<End> {
+fn run(mut config: Config, mut rights: Rights, parts: &Parts<'_>, occurrences: &Receiver<Occurrence>) -> Option<End> {
     let mut loads = Loads::default();
     loop {
         let interval = config.sys_interval;
@@ -212,7 +218,7 @@ fn run(mut config: Config, parts: &Parts<'_>, occurrences: &Receiver<Occurrence>
         }
         // A signal in between only publishes early.
         match occurrences.recv_timeout(interval.unwrap_or(Duration::MAX)) {
-            Ok(Occurrence::Signal(Signal::Reload)) => reload::reload(&mut config, parts),
+            Ok(Occurrence::Signal(Signal::Reload)) => reload::reload(&mut config, &mut rights, parts),
             Ok(Occurrence::Signal(Signal::User)) => tracing::info!("SIGUSR1 and SIGUSR2 are ignored"),
             Ok(Occurrence::Signal(Signal::Stop)) | Err(RecvTimeoutError::Disconnected) => return None,
             Ok(Occurrence::Ended(end)) => {
@@ -226,17 +232,27 @@ fn run(mut config: Config, parts: &Parts<'_>, occurrences: &Receiver<Occurrence>
 
 /// The users to start with: nobody, where passwords are not checked.
 fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<Users, String> {
+    let users = at_start(config, reload::users(config), warnings)?;
+    Ok(users.unwrap_or_else(Users::none))
+}
+
+/// What a file says, with the warnings about it; its errors are a sentence a line.
+fn at_start<T>(
+    config: &Config,
+    read: Result<(T, Vec<Diagnostic>), Vec<Diagnostic>>,
+    warnings: &mut Vec<String>,
+) -> Result<T, String> {
     let from = config
         .source
         .as_ref()
         .map(|source| format!("{}: ", source.display()))
         .unwrap_or_default();
-    let (users, told) = reload::users(config).map_err(|errors| {
+    let (said, told) = read.map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(|error| format!("{from}{error}")).collect();
         lines.join("\n")
     })?;
     warnings.extend(told.iter().map(ToString::to_string));
-    Ok(users.unwrap_or_else(Users::none))
+    Ok(said)
 }
 
 /// The first signal to stop goes to the main thread, which ends in good order within the stop time: another one in that

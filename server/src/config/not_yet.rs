@@ -33,11 +33,6 @@ const LIST: &[(&[&str], Asked, &str)] = &[
         "the PROXY protocol",
     ),
     (
-        &["acl_file"],
-        OfListener(|l| l.auth.acl_file.is_some()),
-        "the judging of access rules",
-    ),
-    (
         &["mount_point"],
         OfListener(|l| l.mount_point.is_some()),
         "moving a listener's topics",
