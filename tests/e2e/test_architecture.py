@@ -139,7 +139,7 @@ def test_the_gate_for_rights_stands_at_its_seven_places():
     """`may` is asked once for each of its seven actions, and nowhere else."""
     actions = re.findall(r"^    (\w+),$", (ROOT / "engine/src/rights.rs").read_text(), re.M)
     assert sorted(actions) == ["Deliver", "Publish", "Replay", "Retained", "Share", "Subscribe", "Will"]
-    asked = re.findall(r"\bmay\(\s*\w+, (?:Action::)?([\w.]+)", "".join(found(r"\bmay\(", "engine/src")))
+    asked = re.findall(r"\bmay\(\s*(?:&mut )?[\w.]+, \w+, (?:Action::)?([\w.]+)", "".join(found(r"\bmay\(", "engine/src")))
     assert sorted(a for a in asked if a != "Action") == sorted(actions), asked
 
 

@@ -298,11 +298,11 @@ impl Rules {
             return false;
         }
         let is_denied = |levels: &[Cow<'_, str>]| own.is_some_and(|own| own.denies_all(levels, who));
-        if own.is_some_and(|own| own.allows_some(&levels, who, steps, &is_denied)) {
+        if own.is_some_and(|own| own.allows_some(&levels, who, steps, is_denied)) {
             return true;
         }
         let is_denied = |levels: &[Cow<'_, str>]| is_denied(levels) || self.patterns.denies_all(levels, who);
-        !self.refuses_patterns(who) && self.patterns.allows_some(&levels, who, steps, &is_denied)
+        !self.refuses_patterns(who) && self.patterns.allows_some(&levels, who, steps, is_denied)
     }
 
     fn own(&self, owner: Owner) -> Option<&Own> {
@@ -364,8 +364,7 @@ impl Own {
 
     /// Whether a rule denies to read something that a filter matches.
     fn denies_some(&self, levels: &[Cow<'_, str>], who: &Who<'_>, steps: &mut Steps) -> bool {
-        self.filters
-            .has_in_common(levels, READ << DENY, who, steps, &mut |_| true)
+        self.filters.has_in_common(levels, READ << DENY, who, steps, |_| true)
     }
 
     /// Whether a rule allows to read something that a filter matches and that is not denied as a whole.
@@ -374,13 +373,13 @@ impl Own {
         levels: &[Cow<'_, str>],
         who: &Who<'_>,
         steps: &mut Steps,
-        is_denied: &dyn Fn(&[Cow<'_, str>]) -> bool,
+        is_denied: impl Fn(&[Cow<'_, str>]) -> bool,
     ) -> bool {
         if self.everywhere & READ != 0 && !is_denied(levels) {
             return true;
         }
         self.filters
-            .has_in_common(levels, READ, who, steps, &mut |common| !is_denied(common))
+            .has_in_common(levels, READ, who, steps, |common| !is_denied(common))
     }
 }
 

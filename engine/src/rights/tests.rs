@@ -226,6 +226,36 @@ fn names_do_not_widen_patterns() {
     assert_eq!(read_write(&rules, "id", Some("u"), "home/id/locked"), (false, false));
 }
 
+/// What means something to a pattern, or to an expression, is text in a name.
+#[test]
+fn names_are_text() {
+    let rules = Rules::new(RuleSet {
+        users: vec![("[a-z]".to_string(), vec![Rule::new(Access::Read, "own")])],
+        patterns: vec![Rule::new(Access::Read, "name/%u/x"), Rule::new(Access::Read, "id/%c/x")],
+        ..RuleSet::default()
+    });
+    for name in [".*", "[a-z]", "-", "%u", "%c", "%", "*", "?", "\\", " "] {
+        for (before, client_id, username) in [("name", "id", Some(name)), ("id", name, None)] {
+            let topic = std::format!("{before}/{name}/x");
+            assert_eq!(
+                read_write(&rules, client_id, username, &topic),
+                (true, false),
+                "{topic}"
+            );
+        }
+        for topic in ["name/a/x", "name/id/x", "name//x", "id/a/x", "id//x"] {
+            assert_eq!(
+                read_write(&rules, name, Some(name), topic),
+                (false, false),
+                "{name} {topic}"
+            );
+        }
+        let owns = read_write(&rules, "id", Some(name), "own").0;
+        assert_eq!(owns, name == "[a-z]", "{name}");
+    }
+    assert_eq!(read_write(&rules, "id", Some("a"), "own"), (false, false));
+}
+
 /// On an open listener nobody reads what the broker says of itself, or all at once, who has not proven a name.
 #[test]
 fn an_open_listener_is_not_all_open() {

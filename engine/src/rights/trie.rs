@@ -96,13 +96,13 @@ impl Trie {
         wanted: Bits,
         who: &Who<'_>,
         steps: &mut Steps,
-        each: &mut dyn FnMut(&[Cow<'_, str>]) -> bool,
+        mut each: impl FnMut(&[Cow<'_, str>]) -> bool,
     ) -> bool {
         let mut search = Search {
             wanted,
             who,
             steps,
-            each,
+            each: &mut each,
             common: Vec::new(),
         };
         search.meet(&self.root, filter, true)
@@ -181,16 +181,16 @@ impl Node {
 }
 
 /// A search for what rules and a filter have in common.
-struct Search<'s, 'a> {
+struct Search<'s, 'a, F> {
     wanted: Bits,
     who: &'s Who<'s>,
     steps: &'s mut Steps,
-    each: &'s mut dyn FnMut(&[Cow<'_, str>]) -> bool,
+    each: &'s mut F,
     /// The levels that they have in common so far.
     common: Vec<Cow<'a, str>>,
 }
 
-impl<'a> Search<'_, 'a> {
+impl<'a, F: FnMut(&[Cow<'_, str>]) -> bool> Search<'_, 'a, F> {
     /// Goes on below a node with what is left of the filter.
     fn meet(&mut self, node: &'a Node, filter: &[Cow<'a, str>], is_first: bool) -> bool {
         if node.all & self.wanted == 0 {

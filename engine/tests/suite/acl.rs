@@ -101,6 +101,18 @@ fn a_publish_needs_a_right() {
     });
 }
 
+/// Rules that say nothing allow nothing.
+#[test]
+fn no_rule_allows_nothing() {
+    in_each_node(limited(&[]), |node| {
+        for client in [node.connect(V5, "nobody"), named(node, "somebody", "ann")] {
+            node.subscribe(client, &["#", "t"], 1);
+            node.publish(client, "t", 1, 1, "");
+            node.expect(client, &["SUBACK #1 [87, 87]", "PUBACK #1 87"]);
+        }
+    });
+}
+
 fn refusal(event: &Event) -> Option<(Attempt, String, String, u32)> {
     match event {
         Event::NotAuthorized {
