@@ -22,6 +22,7 @@ use crate::input::OwnedWill;
 use crate::journal::Journal;
 use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
 use crate::message::Message;
+use crate::mount::Unmounted;
 use crate::rare::{Rare, Rares};
 use crate::record::RecordId;
 use crate::rights::{Action, Rights, may};
@@ -77,6 +78,8 @@ pub(crate) struct Clients {
     pub(crate) lane_is_long: bool,
     /// The message that was copied for queues last in this call, and its copy.
     copied: Option<(Rc<Message>, Rc<Message>)>,
+    /// The message that was sent to a mounted client last in this call.
+    pub(crate) unmounted: Option<Unmounted>,
     /// Number of the present flush.
     pub(crate) epoch: u32,
     /// Sessions with more to send than one turn may take.
@@ -126,6 +129,7 @@ impl Clients {
             settled_elsewhere: 0,
             lane_is_long: false,
             copied: None,
+            unmounted: None,
             epoch: 1,
             after_flush: Vec::new(),
             queued: Vec::new(),
@@ -150,6 +154,21 @@ impl Clients {
         let is_allowed = may(&mut self.rights, session, Action::Deliver, message.topic());
         self.stats.deliver_unauthorized += u64::from(!is_allowed);
         is_allowed
+    }
+
+    /// The QoS that a message goes out with: as it was published [MQTT-3.8.4-8], unless that is to be raised.
+    #[inline]
+    pub(crate) fn qos_out(&self, message: &Message, options: Options) -> QoS {
+        if self.config.upgrade_outgoing_qos {
+            options.qos()
+        } else {
+            message.qos.min(options.qos())
+        }
+    }
+
+    /// Whether a message may have to be kept for somebody, and is charged before it is known.
+    pub(crate) fn is_kept(&self, message: &Message) -> bool {
+        message.qos > QoS::AtMostOnce || message.retain || self.config.upgrade_outgoing_qos
     }
 
     /// Hands a message that a Session may read to it: into its window, its queue, or nowhere.
@@ -200,7 +219,7 @@ impl Clients {
         let Some(session) = self.sessions.get(key) else {
             return Delivered::Dropped;
         };
-        let qos = message.qos.min(how.options.qos());
+        let qos = self.qos_out(message, how.options);
         let retain = message.retain && (how.options.retain_as_published() || mutant("5.0/3.3.1-12"));
         if qos == QoS::AtMostOnce {
             let waits = holds
@@ -277,7 +296,7 @@ impl Clients {
         {
             let quota = connection.quota;
             let sender = session.sender.get_or_insert_default();
-            if sender.queue.is_empty() && sender.has_room(quota) {
+            if sender.queue.is_empty() && sender.has_room(quota, self.config.inflight_bytes_max) {
                 self.begin(now, key, owed, effects);
                 return Delivered::Taken;
             }
@@ -405,7 +424,7 @@ impl Clients {
             .as_ref()
             .is_some_and(|(passing, _)| Rc::ptr_eq(passing, message))
         {
-            self.forget_copy(effects);
+            self.drop_copy(effects);
             let mut exact = message.exact();
             exact.body = message.body;
             self.charge_message(&mut exact);
@@ -420,13 +439,14 @@ impl Clients {
     /// The present call ends: nobody else will share the copy.
     #[inline]
     pub(crate) fn forget_copy(&mut self, effects: &mut Effects) {
-        if self.copied.is_some() {
+        if self.copied.is_some() || self.unmounted.is_some() {
             self.drop_copy(effects);
         }
     }
 
     #[cold]
     fn drop_copy(&mut self, effects: &mut Effects) {
+        self.forget_unmounted(effects);
         if let Some((passing, exact)) = self.copied.take() {
             self.let_go(passing, effects);
             self.let_go(exact, effects);

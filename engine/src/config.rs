@@ -4,8 +4,9 @@ use alloc::{string::String, sync::Arc, vec::Vec};
 use core::num::NonZeroU16;
 use core::time::Duration;
 
-use sol_codec::QoS;
+use sol_codec::{ProtocolVersion, QoS};
 
+use crate::ids::ListenerId;
 use crate::rights::rules::Rules;
 
 /// What happens to a QoS 1 or 2 message when a Session's queue is full.
@@ -41,6 +42,47 @@ impl Default for ListenerRules {
     }
 }
 
+/// What the clients of one listener are granted, where listeners differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTerms {
+    /// As [`EngineConfig::maximum_qos`].
+    pub maximum_qos: QoS,
+    /// As [`EngineConfig::topic_alias_maximum`].
+    pub topic_alias_maximum: u16,
+    /// As [`EngineConfig::topic_alias_out_max`].
+    pub topic_alias_out_max: u16,
+    /// As [`EngineConfig::allow_empty_client_id`].
+    pub allow_empty_client_id: bool,
+    /// As [`EngineConfig::assigned_client_id_prefix`].
+    pub assigned_client_id_prefix: String,
+    /// What every Client Identifier has to begin with.
+    pub client_id_prefix: Option<String>,
+    /// The User Name is the Client Identifier, whatever CONNECT says; a client without one is refused.
+    pub username_is_client_id: bool,
+    /// Protocol versions that are refused.
+    pub refused_versions: Vec<ProtocolVersion>,
+    /// What stands before every topic of these clients, unseen by them. A reload must not change it.
+    pub mount_point: Option<Arc<str>>,
+}
+
+impl Default for ListenerTerms {
+    /// What [`EngineConfig::default`] says.
+    fn default() -> Self {
+        let all = EngineConfig::default();
+        Self {
+            maximum_qos: all.maximum_qos,
+            topic_alias_maximum: all.topic_alias_maximum,
+            topic_alias_out_max: all.topic_alias_out_max,
+            allow_empty_client_id: all.allow_empty_client_id,
+            assigned_client_id_prefix: all.assigned_client_id_prefix,
+            client_id_prefix: None,
+            username_is_client_id: false,
+            refused_versions: Vec::new(),
+            mount_point: None,
+        }
+    }
+}
+
 /// The engine's limits and choices. Counts end in `_max`, byte counts in `_bytes_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -48,10 +90,15 @@ pub struct EngineConfig {
     pub shards: u16,
     /// One entry a listener, by [`crate::ListenerId`]; a listener beyond the end has the defaults.
     pub listeners: Vec<ListenerRules>,
+    /// What the clients of each listener are granted, one entry a listener like `listeners`; a listener beyond the end has
+    /// what is said below.
+    pub terms: Vec<ListenerTerms>,
     /// Who may read and write what, one entry a listener like `listeners`; without one everything is allowed.
     pub rights: Vec<Option<Arc<Rules>>>,
     /// Largest packet a client may send, in bytes; announced as Maximum Packet Size.
     pub maximum_packet_size: u32,
+    /// Largest payload that is passed on, in bytes.
+    pub payload_bytes_max: usize,
     /// Levels of a Topic Name or Topic Filter.
     pub topic_levels_max: u16,
     /// Length of a Client Identifier, in bytes.
@@ -60,6 +107,10 @@ pub struct EngineConfig {
     pub receive_maximum: NonZeroU16,
     /// QoS 1 and 2 messages we have unacknowledged towards one client; its Receive Maximum may lower it.
     pub inflight_max: u16,
+    /// Bytes of payload on their way to one client from which on no other message follows.
+    pub inflight_bytes_max: usize,
+    /// A message goes out with its Subscription's QoS, even where it was published with a lower one.
+    pub upgrade_outgoing_qos: bool,
     /// Messages waiting in one Session.
     pub queue_max: usize,
     /// Bytes of messages waiting in one Session.
@@ -81,6 +132,8 @@ pub struct EngineConfig {
     pub maximum_qos: QoS,
     /// Retained messages are kept and replayed.
     pub retain_available: bool,
+    /// How long a retained message is kept that has no Message Expiry Interval, in seconds; `None` is for ever.
+    pub retained_expiry: Option<u32>,
     /// An empty Client Identifier is given an assigned one.
     pub allow_empty_client_id: bool,
     /// What an assigned Client Identifier begins with.
@@ -130,12 +183,16 @@ impl Default for EngineConfig {
         Self {
             shards: 1,
             listeners: Vec::new(),
+            terms: Vec::new(),
             rights: Vec::new(),
             maximum_packet_size: 1 << 20,
+            payload_bytes_max: usize::MAX,
             topic_levels_max: 128,
             client_id_bytes_max: 1024,
             receive_maximum: NonZeroU16::MIN.saturating_add(255),
             inflight_max: 256,
+            inflight_bytes_max: usize::MAX,
+            upgrade_outgoing_qos: false,
             queue_max: 10_000,
             queue_bytes_max: 8 << 20,
             queue_full: QueueFull::Refuse,
@@ -146,6 +203,7 @@ impl Default for EngineConfig {
             session_expiry_max: u32::MAX,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
+            retained_expiry: None,
             allow_empty_client_id: true,
             assigned_client_id_prefix: String::from("auto-"),
             authentication_methods: Vec::new(),
@@ -171,7 +229,42 @@ impl Default for EngineConfig {
 impl EngineConfig {
     /// The rules of a listener.
     #[must_use]
-    pub fn listener(&self, listener: crate::ListenerId) -> ListenerRules {
+    pub fn listener(&self, listener: ListenerId) -> ListenerRules {
         self.listeners.get(usize::from(listener.0)).copied().unwrap_or_default()
+    }
+
+    /// What a listener's clients are granted, if that is its own.
+    pub(crate) fn terms(&self, listener: ListenerId) -> Option<&ListenerTerms> {
+        self.terms.get(usize::from(listener.0))
+    }
+
+    pub(crate) fn maximum_qos(&self, listener: ListenerId) -> QoS {
+        self.terms(listener).map_or(self.maximum_qos, |terms| terms.maximum_qos)
+    }
+
+    pub(crate) fn topic_alias_maximum(&self, listener: ListenerId) -> u16 {
+        let own = self.terms(listener);
+        own.map_or(self.topic_alias_maximum, |terms| terms.topic_alias_maximum)
+    }
+
+    pub(crate) fn topic_alias_out_max(&self, listener: ListenerId) -> u16 {
+        let own = self.terms(listener);
+        own.map_or(self.topic_alias_out_max, |terms| terms.topic_alias_out_max)
+    }
+
+    pub(crate) fn allow_empty_client_id(&self, listener: ListenerId) -> bool {
+        let own = self.terms(listener);
+        own.map_or(self.allow_empty_client_id, |terms| terms.allow_empty_client_id)
+    }
+
+    pub(crate) fn assigned_client_id_prefix(&self, listener: ListenerId) -> &str {
+        let own = self.terms(listener);
+        own.map_or(&*self.assigned_client_id_prefix, |terms| {
+            &*terms.assigned_client_id_prefix
+        })
+    }
+
+    pub(crate) fn mount_point(&self, listener: ListenerId) -> Option<&Arc<str>> {
+        self.terms(listener)?.mount_point.as_ref()
     }
 }

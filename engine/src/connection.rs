@@ -76,6 +76,8 @@ impl Marks {
     pub(crate) const DOOMED: u8 = 2;
     /// Its Session's queue or replay goes on in a later tick, and is in the list for it.
     pub(crate) const GOES_ON: u8 = 4;
+    /// Its listener has a mount point.
+    pub(crate) const MOUNTED: u8 = 8;
 
     pub(crate) const fn has(self, mark: u8) -> bool {
         self.0 & mark != 0

@@ -286,19 +286,28 @@ impl Engine {
         match input {
             Input::Adopted(..) => true,
             // Who brings no Client Identifier gets one that is at home here.
-            Input::Packet(_, Packet::Connect(connect)) => {
-                connect.client_id.is_empty() || self.is_home_of_client(connect.client_id)
+            Input::Packet(id, Packet::Connect(connect)) => {
+                connect.client_id.is_empty() || self.is_home_of_client(connect.client_id) || self.may_be_named_anew(*id)
             }
             Input::Authenticated(id, AuthOutcome::Accepted | AuthOutcome::Proven { .. }) => self
                 .clients
                 .connections
                 .get(*id)
                 .is_some_and(|connection| match &connection.state {
-                    State::ExpectAuthentication(connect) => self.is_home_of_client(&connect.client_id),
+                    State::ExpectAuthentication(connect) => {
+                        self.is_home_of_client(&connect.client_id) || self.may_be_named_anew(*id)
+                    }
                     _ => false,
                 }),
             _ => false,
         }
+    }
+
+    /// Whether another name than the Client Identifier of its CONNECT may say where a client is at home.
+    fn may_be_named_anew(&self, id: ConnectionId) -> bool {
+        let connection = self.clients.connections.get(id);
+        let terms = connection.and_then(|connection| self.clients.config.terms(connection.listener));
+        terms.is_some_and(|terms| terms.username_is_client_id)
     }
 
     /// Connections that are let in here: what [`Elsewhere::Connections`] counts for the others.

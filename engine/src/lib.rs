@@ -72,6 +72,7 @@ mod last_route;
 mod links;
 mod memory;
 mod message;
+mod mount;
 mod placement;
 mod rare;
 mod record;
@@ -102,7 +103,7 @@ mod topic_tree;
 mod violation;
 mod waiting;
 
-pub use config::{EngineConfig, ListenerRules, QueueFull};
+pub use config::{EngineConfig, ListenerRules, ListenerTerms, QueueFull};
 pub use effects::{
     AckKind, Answer, AuthData, AuthRequest, Close, ConnAckData, Credentials, Delivery, Effects, Mark, Move, Outgoing,
     Read, Transmit,

@@ -85,6 +85,17 @@ impl Message {
         self.properties_len = properties_len as u32;
     }
 
+    /// The same under another topic, in a buffer of its own, and charged to nobody.
+    pub(crate) fn with_topic(&self, topic: &str) -> Self {
+        Self {
+            topic: String::from(topic),
+            bytes: self.bytes.clone(),
+            body: 0,
+            charged: 0,
+            ..*self
+        }
+    }
+
     /// Makes a recycled message an empty one, but for its buffer.
     pub(crate) fn reset(&mut self) {
         *self = Self {

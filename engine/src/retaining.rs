@@ -75,11 +75,18 @@ impl Engine {
         if self.clients.memory.is_full() && self.retained.get(message.topic()).is_none() {
             return false;
         }
-        let message = if message.is_exact() && message.charged > 0 {
+        let expiry = self.clients.config.retained_expiry;
+        let expiry = expiry.filter(|_| message.expires_at == UnixMillis::NEVER);
+        let message = if message.is_exact() && message.charged > 0 && expiry.is_none() {
             Rc::clone(message)
         } else {
             let mut exact = message.exact();
-            exact.body = message.body;
+            if let Some(seconds) = expiry {
+                // Another message than the one that goes out now, which does not expire.
+                exact.expires_at = now.wall.plus_seconds(seconds);
+            } else {
+                exact.body = message.body;
+            }
             self.clients.charge_message(&mut exact);
             Rc::new(exact)
         };
@@ -147,6 +154,10 @@ impl Engine {
     /// wildcard or in many of exact filters.
     pub(crate) fn replay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         let mut budget = self.new_budget();
+        let (bytes_max, upgrade) = {
+            let config = &self.clients.config;
+            (config.inflight_bytes_max, config.upgrade_outgoing_qos)
+        };
         while let Some((id, quota)) = self.clients.sendable(key) {
             let Some(session) = self.clients.sessions.get_mut(key) else {
                 return;
@@ -159,12 +170,16 @@ impl Engine {
                 return;
             };
             if let Some(message) = replay.page.front() {
-                let qos = message.qos.min(replay.options.qos());
+                let qos = if upgrade {
+                    replay.options.qos()
+                } else {
+                    message.qos.min(replay.options.qos())
+                };
                 // Live messages that wait for the replay's end must not hold it up.
                 let free = session
                     .sender
                     .as_ref()
-                    .is_none_or(|s| (first || s.queue.is_empty()) && s.has_room(quota));
+                    .is_none_or(|s| (first || s.queue.is_empty()) && s.has_room(quota, bytes_max));
                 if qos > QoS::AtMostOnce {
                     if !free {
                         return;

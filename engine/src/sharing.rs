@@ -379,7 +379,12 @@ impl Clients {
     fn readiness(&self, key: SessionKey) -> Option<Readiness> {
         let session = self.sessions.get(key)?;
         Some(match (self.sendable(key), session.connection) {
-            (Some((_, quota)), _) if session.sender.as_ref().is_none_or(|sender| sender.has_room_now(quota)) => {
+            (Some((_, quota)), _)
+                if session
+                    .sender
+                    .as_ref()
+                    .is_none_or(|sender| sender.has_room_now(quota, self.config.inflight_bytes_max)) =>
+            {
                 Readiness::Room
             }
             (_, Some(_)) => Readiness::Online,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sol_codec::QoS;
-use sol_engine::{EngineConfig, ListenerRules, QueueFull, Rules};
+use sol_codec::{ProtocolVersion, QoS};
+use sol_engine::{EngineConfig, ListenerRules, ListenerTerms, QueueFull, Rules};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listener, Versions};
 use crate::scram;
 
 /// The engine's limits. The transport's listeners are told by the one of the configuration that each is of: a host name
@@ -16,7 +16,6 @@ pub(crate) fn engine_config(
     listening: impl Iterator<Item = usize> + Clone,
 ) -> EngineConfig {
     let limits = &config.limits;
-    let first = &config.listeners[0];
     let rules = |listener: usize| {
         let auth = &config.listeners[listener].auth;
         ListenerRules {
@@ -24,16 +23,21 @@ pub(crate) fn engine_config(
             ask: auth.checks_passwords(config.dialect),
         }
     };
+    let terms = |listener: usize| terms(&config.listeners[listener]);
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
         shards: config.shard_count(),
         listeners: listening.clone().map(rules).collect(),
+        terms: listening.clone().map(terms).collect(),
         rights: listening
             .map(|listener| rights.get(listener).cloned().flatten())
             .collect(),
         maximum_packet_size: limits.packet_bytes_max,
+        payload_bytes_max: limits.payload_bytes_max.map_or(usize::MAX, count),
         inflight_max: limits.inflight_max,
+        inflight_bytes_max: limits.inflight_bytes_max.map_or(usize::MAX, size),
+        upgrade_outgoing_qos: limits.upgrade_outgoing_qos,
         queue_max: limits.queued_messages_max.map_or(usize::MAX, count),
         queue_bytes_max: limits.queued_bytes_max.map_or(usize::MAX, size),
         queue_full: match limits.queue_full {
@@ -42,24 +46,45 @@ pub(crate) fn engine_config(
             config::QueueFull::DropOldest => QueueFull::DropOldest,
         },
         queue_qos0: limits.queue_qos0,
-        topic_alias_maximum: first.topic_alias_max,
-        topic_alias_out_max: first.topic_alias_broker_max,
         keep_alive_max: limits.keep_alive_max.unwrap_or(0),
         session_expiry_max: limits
             .session_expiry_max
             .map_or(u32::MAX, |span| u32::try_from(span.as_secs()).unwrap_or(u32::MAX)),
-        maximum_qos: match first.qos_max {
-            0 => QoS::AtMostOnce,
-            1 => QoS::AtLeastOnce,
-            _ => QoS::ExactlyOnce,
-        },
         retain_available: limits.retain_available,
-        allow_empty_client_id: first.auth.allow_zero_length_clientid,
-        assigned_client_id_prefix: first.auth.auto_id_prefix.clone(),
+        retained_expiry: limits
+            .retain_expiry
+            .map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
         authentication_methods: vec![scram::METHOD.to_owned()],
         connections_max: limits.connections_max.map_or(usize::MAX, count),
         memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, size),
         ..EngineConfig::default()
+    }
+}
+
+/// What the clients of one listener are granted.
+fn terms(listener: &Listener) -> ListenerTerms {
+    let auth = &listener.auth;
+    let Versions { v31, v311, v5 } = listener.versions;
+    let spoken = [
+        (v31, ProtocolVersion::V31),
+        (v311, ProtocolVersion::V311),
+        (v5, ProtocolVersion::V5),
+    ];
+    let refused = spoken.into_iter().filter(|(spoken, _)| !spoken);
+    ListenerTerms {
+        maximum_qos: match listener.qos_max {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        },
+        topic_alias_maximum: listener.topic_alias_max,
+        topic_alias_out_max: listener.topic_alias_broker_max,
+        allow_empty_client_id: auth.allow_zero_length_clientid,
+        assigned_client_id_prefix: auth.auto_id_prefix.clone(),
+        client_id_prefix: auth.clientid_prefixes.clone(),
+        username_is_client_id: auth.use_username_as_clientid,
+        refused_versions: refused.map(|(_, version)| version).collect(),
+        mount_point: listener.mount_point.as_deref().map(Arc::from),
     }
 }
 
@@ -83,7 +108,9 @@ mod tests {
             "listener 1\nallow_anonymous true\nmax_packet_size 1KB\nmax_inflight_messages 7\nmax_queued_messages 8\n\
              max_queued_bytes 9\nqueue_full drop_oldest\nqueue_qos0_messages true\nmax_topic_alias 3\nmax_topic_alias_broker 4\nmax_keepalive 60\n\
              persistent_client_expiration 1h\nmax_qos 1\nretain_available false\nallow_zero_length_clientid false\n\
-             auto_id_prefix x\nglobal_max_connections 11\nmax_memory 1MB\n",
+             auto_id_prefix x\nglobal_max_connections 11\nmax_memory 1MB\nmessage_size_limit 512\nmax_inflight_bytes 6\n\
+             upgrade_outgoing_qos true\nretain_expiry_interval 2\nclientid_prefixes p-\nuse_username_as_clientid true\n\
+             mount_point m/\naccept_protocol_versions 5\n",
         );
         let wanted = EngineConfig {
             listeners: vec![
@@ -100,14 +127,27 @@ mod tests {
             queue_bytes_max: 9,
             queue_full: QueueFull::DropOldest,
             queue_qos0: true,
-            topic_alias_maximum: 3,
-            topic_alias_out_max: 4,
             keep_alive_max: 60,
             session_expiry_max: 3600,
-            maximum_qos: QoS::AtLeastOnce,
             retain_available: false,
-            allow_empty_client_id: false,
-            assigned_client_id_prefix: "x".to_owned(),
+            payload_bytes_max: 512,
+            inflight_bytes_max: 6,
+            upgrade_outgoing_qos: true,
+            retained_expiry: Some(120),
+            terms: vec![
+                ListenerTerms {
+                    maximum_qos: QoS::AtLeastOnce,
+                    topic_alias_maximum: 3,
+                    topic_alias_out_max: 4,
+                    allow_empty_client_id: false,
+                    assigned_client_id_prefix: "x".to_owned(),
+                    client_id_prefix: Some("p-".to_owned()),
+                    username_is_client_id: true,
+                    refused_versions: vec![ProtocolVersion::V31, ProtocolVersion::V311],
+                    mount_point: Some(Arc::from("m/")),
+                };
+                2
+            ],
             authentication_methods: vec!["SCRAM-SHA-256".to_owned()],
             connections_max: 11,
             memory_bytes_max: 1 << 20,

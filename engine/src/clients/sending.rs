@@ -3,6 +3,7 @@
 use sol_codec::{PacketId, ProtocolVersion, ReasonCode};
 
 use crate::clients::Clients;
+use crate::connection::Marks;
 use crate::effects::{AckKind, Delivery, Effects, Outgoing, Transmit};
 use crate::event::Cause;
 use crate::ids::ConnectionId;
@@ -21,6 +22,9 @@ impl Clients {
             self.let_go(delivery.message, effects);
             return true;
         };
+        if connection.marks.has(Marks::MOUNTED) {
+            return self.send_unmounted(now, id, delivery, effects);
+        }
         if connection.version == ProtocolVersion::V5 {
             delivery.set_message_expiry_interval(delivery.message.expiry_left(now));
             (delivery.topic_alias, delivery.alias_only) =

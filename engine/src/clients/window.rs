@@ -186,7 +186,7 @@ impl Clients {
                 self.send_again(now, key, id, packet_id, flow, delivery, effects);
                 continue;
             }
-            let room = sender.has_room(quota);
+            let room = sender.has_room(quota, self.config.inflight_bytes_max);
             let Some(next) = sender.queue.front() else { return };
             if holds || !(room || next.qos == QoS::AtMostOnce) {
                 return;

@@ -8,7 +8,7 @@ use sol_codec::mutants::mutant;
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 
 use crate::config::ListenerRules;
-use crate::connection::{State, Terms};
+use crate::connection::{Marks, State, Terms};
 use crate::effects::{Close, ConnAckData, Credentials, Effects, Move, Outgoing};
 use crate::engine::Engine;
 use crate::enhanced::Enhanced;
@@ -17,6 +17,7 @@ use crate::ids::{ConnectionId, ListenerId, SessionKey};
 use crate::input::{Flow, Handover, OwnedConnect, OwnedWill};
 use crate::journal::Gate;
 use crate::memory::SESSION_BYTES;
+use crate::mount::whole_topic;
 use crate::rare::Rare;
 use crate::record::RecordId;
 use crate::rights::Standing;
@@ -79,7 +80,7 @@ impl Engine {
             connection.maximum_packet_size = maximum_packet_size(connect);
         }
         let rules = self.clients.config.listener(listener);
-        if let Some(reason) = self.objection(connect, rules) {
+        if let Some(reason) = self.objection(connect, listener, rules) {
             self.refuse(
                 id,
                 connect.version,
@@ -93,7 +94,15 @@ impl Engine {
         let mut owned = owned_connect(connect);
         owned.revocations = self.revocations;
         if owned.client_id.is_empty() {
-            owned.client_id = self.assign_client_id();
+            // Where users name clients, the name comes with the user.
+            if !self
+                .clients
+                .config
+                .terms(listener)
+                .is_some_and(|terms| terms.username_is_client_id)
+            {
+                owned.client_id = self.assign_client_id(listener);
+            }
             owned.assigned = true;
         }
         let method = connect.properties.authentication_method;
@@ -139,8 +148,12 @@ impl Engine {
     }
 
     /// What speaks against a CONNECT before anybody is asked about its user.
-    fn objection(&mut self, connect: &Connect<'_>, rules: ListenerRules) -> Option<ReasonCode> {
+    fn objection(&mut self, connect: &Connect<'_>, listener: ListenerId, rules: ListenerRules) -> Option<ReasonCode> {
         let config = &self.clients.config;
+        let terms = config.terms(listener);
+        if terms.is_some_and(|terms| terms.refused_versions.contains(&connect.version)) {
+            return Some(ReasonCode::UnsupportedProtocolVersion);
+        }
         if let Some(method) = connect.properties.authentication_method
             && !mutant("5.0/4.12.0-1")
             && !self.may_prove_by(method, rules)
@@ -156,12 +169,12 @@ impl Engine {
             ProtocolVersion::V5 => false,
         };
         if connect.client_id.len() > config.client_id_bytes_max
-            || connect.client_id.is_empty() && (must_be_named || !config.allow_empty_client_id)
+            || connect.client_id.is_empty() && (must_be_named || !config.allow_empty_client_id(listener))
         {
             return Some(ReasonCode::ClientIdentifierNotValid);
         }
         if let Some(will) = &connect.will {
-            if will.qos > config.maximum_qos && !mutant("5.0/3.2.2-12") {
+            if will.qos > config.maximum_qos(listener) && !mutant("5.0/3.2.2-12") {
                 return Some(ReasonCode::QoSNotSupported);
             }
             if will.retain && !config.retain_available {
@@ -240,9 +253,14 @@ impl Engine {
         now: Now,
         id: ConnectionId,
         listener: ListenerId,
-        connect: OwnedConnect,
+        mut connect: OwnedConnect,
         effects: &mut Effects,
     ) -> Flow {
+        if let Err(reason) = self.settle_names(listener, &mut connect) {
+            let (version, username) = (connect.version, connect.username.as_deref());
+            self.refuse(id, version, &connect.client_id, username, reason, effects);
+            return Flow::Stop;
+        }
         let home = self.placement.home_of(self.placement.origin(&connect.client_id));
         if home == self.shard {
             return self.settle_connection(now, id, connect, effects);
@@ -255,6 +273,29 @@ impl Engine {
             handover,
         });
         Flow::Stop
+    }
+
+    /// Gives a client that may come in the Client Identifier and the Will that its listener makes of its own.
+    fn settle_names(&self, listener: ListenerId, connect: &mut OwnedConnect) -> Result<(), ReasonCode> {
+        let config = &self.clients.config;
+        let Some(terms) = config.terms(listener) else {
+            return Ok(());
+        };
+        if terms.username_is_client_id {
+            let username = connect.username.as_ref().ok_or(ReasonCode::NotAuthorized)?;
+            if username.is_empty() || username.len() > config.client_id_bytes_max {
+                return Err(ReasonCode::ClientIdentifierNotValid);
+            }
+            connect.client_id.clone_from(username);
+        }
+        let prefix = terms.client_id_prefix.as_deref();
+        if prefix.is_some_and(|prefix| !connect.client_id.starts_with(prefix)) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        if let (Some(mount), Some(will)) = (&terms.mount_point, &mut connect.will) {
+            will.topic = whole_topic(mount, &will.topic).ok_or(ReasonCode::TopicNameInvalid)?;
+        }
+        Ok(())
     }
 
     /// A connection that another shard accepted.
@@ -408,18 +449,24 @@ impl Engine {
             connect.keep_alive
         };
         let quota = connect.receive_maximum.min(config.inflight_max).max(1);
+        let mut listener = ListenerId::default();
         if let Some(connection) = self.clients.connections.get_mut(id) {
-            connection.agree(connect, keep_alive, quota, config.topic_alias_out_max);
+            listener = connection.listener;
+            connection.agree(connect, keep_alive, quota, config.topic_alias_out_max(listener));
+            if config.mount_point(listener).is_some() {
+                connection.marks.set(Marks::MOUNTED);
+            }
         }
+        let maximum_qos = config.maximum_qos(listener);
         let mut connack = ConnAckData::new(connect.version, ReasonCode::Success);
         let expiry = connect.session_expiry_interval.min(config.session_expiry_max);
         connack.session_expiry_interval = (expiry != connect.session_expiry_interval).then_some(expiry);
         connack.receive_maximum = Some(config.receive_maximum.get());
-        connack.maximum_qos = (config.maximum_qos != QoS::ExactlyOnce).then_some(config.maximum_qos);
+        connack.maximum_qos = (maximum_qos != QoS::ExactlyOnce).then_some(maximum_qos);
         connack.retain_available = (!config.retain_available).then_some(false);
         connack.maximum_packet_size = Some(config.maximum_packet_size);
         connack.assigned_client_id = (connect.assigned && !mutant("5.0/3.1.3-7")).then(|| connect.client_id.clone());
-        connack.topic_alias_maximum = Some(config.topic_alias_maximum);
+        connack.topic_alias_maximum = Some(config.topic_alias_maximum(listener));
         let told = capped && connect.version == ProtocolVersion::V5 && !mutant("5.0/3.2.2-22");
         connack.server_keep_alive = told.then_some(keep_alive);
         // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
@@ -479,11 +526,11 @@ impl Engine {
 
     /// A Client Identifier that nobody has, at home on this shard: the connection need not move. Whoever got one cannot
     /// tell the next.
-    fn assign_client_id(&mut self) -> String {
+    fn assign_client_id(&mut self, listener: ListenerId) -> String {
         loop {
             self.assigned += 1;
             let name = self.assigner.hash_one((self.shard.0, self.assigned));
-            let mut client_id = String::from(&*self.clients.config.assigned_client_id_prefix);
+            let mut client_id = String::from(self.clients.config.assigned_client_id_prefix(listener));
             // Writing to a String cannot fail.
             let _ = write!(client_id, "{:04x}-{:016x}", self.shard.0, name);
             let at_home = self.placement.home_of(self.placement.origin(&client_id)) == self.shard;

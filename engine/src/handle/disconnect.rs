@@ -4,7 +4,7 @@ use alloc::{rc::Rc, vec::Vec};
 
 use sol_codec::mutants::mutant;
 use sol_codec::{
-    ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, PacketType, ProtocolVersion, QoS, ReasonCode,
+    ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, PacketType, ProtocolVersion, ReasonCode,
 };
 
 use crate::clients::Reason;
@@ -223,7 +223,7 @@ impl Engine {
             alone.expires_at = will
                 .message_expiry_interval
                 .map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
-            if alone.qos > QoS::AtMostOnce || alone.retain {
+            if self.clients.is_kept(alone) {
                 self.clients.charge_message(alone);
             }
         }

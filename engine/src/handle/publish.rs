@@ -6,7 +6,8 @@ use sol_codec::mutants::{mutant, planted};
 use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
 use crate::clients::Clients;
-use crate::connection::{Connection, Connections, State, Terms};
+use crate::config::EngineConfig;
+use crate::connection::{Connection, Connections, Marks, State, Terms};
 use crate::effects::{AckKind, Effects};
 use crate::engine::Engine;
 use crate::fanout::Hold;
@@ -15,6 +16,7 @@ use crate::input::Flow;
 use crate::journal::Gate;
 use crate::memory::{Memory, REFERENCE_BYTES};
 use crate::message::Message;
+use crate::mount::whole_topic;
 use crate::rare::Rare;
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, Rights, may};
@@ -31,6 +33,8 @@ pub(crate) struct Publisher {
     /// It speaks 5.0: its acknowledgements can say what went wrong.
     pub(crate) v5: bool,
     pub(crate) terms: Terms,
+    /// Its listener has a mount point.
+    pub(crate) is_mounted: bool,
 }
 
 impl Publisher {
@@ -45,6 +49,7 @@ impl Publisher {
             key,
             v5: connection.version == ProtocolVersion::V5,
             terms,
+            is_mounted: connection.marks.has(Marks::MOUNTED),
         })
     }
 }
@@ -64,12 +69,16 @@ impl Engine {
             return Flow::Stop;
         }
         let ack = publish.packet_id.map(|packet_id| (lane_of(publish.qos), packet_id));
+        if publish.payload.len() > self.clients.config.payload_bytes_max {
+            return self.refuse_payload(now, from, publish, ack, effects);
+        }
         let Clients {
             sessions,
             connections,
             memory,
             stats,
             rights,
+            config,
             ..
         } = &mut self.clients;
         let Some(session) = sessions.get(from.key) else {
@@ -78,6 +87,12 @@ impl Engine {
         let Some((topic, connections)) = topic_of(connections, memory, from.id, publish) else {
             self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
             return Flow::Stop;
+        };
+        let whole = from
+            .is_mounted
+            .then(|| mounted_topic(config, connections, from.id, topic));
+        let Some(topic) = whole.as_ref().map_or(Some(topic), |whole| whole.as_deref()) else {
+            return self.answer_refused(now, from, ack, ReasonCode::TopicNameInvalid, effects);
         };
         assert!(!planted("panic/before", topic), "planted before an update");
         if planted("panic/unsound", topic) {
@@ -106,7 +121,7 @@ impl Engine {
         alone.origin = session.origin;
         let expiry = publish.properties.message_expiry_interval;
         alone.expires_at = expiry.map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
-        let is_kept = publish.qos > QoS::AtMostOnce || publish.retain;
+        let is_kept = publish.qos > QoS::AtMostOnce || publish.retain || config.upgrade_outgoing_qos;
         if self.has_parked(from.id) || is_kept && self.clients.memory.is_full() {
             return self.refuse_or_park(now, from, message, ack, effects);
         }
@@ -114,6 +129,40 @@ impl Engine {
             self.clients.charge_message(alone);
         }
         self.take_publish(now, from, message, ack, effects)
+    }
+
+    /// A payload is too large to be passed on: it is dropped, and a 5.0 publisher told.
+    fn refuse_payload(
+        &mut self,
+        now: Now,
+        from: Publisher,
+        publish: &sol_codec::Publish<'_>,
+        ack: Option<(Lane, PacketId)>,
+        effects: &mut Effects,
+    ) -> Flow {
+        let Clients {
+            connections, memory, ..
+        } = &mut self.clients;
+        // A Topic Alias that it sets is set all the same.
+        if topic_of(connections, memory, from.id, publish).is_none() {
+            self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
+            return Flow::Stop;
+        }
+        self.clients.stats.publish_dropped += 1;
+        self.answer_refused(now, from, ack, ReasonCode::QuotaExceeded, effects)
+    }
+
+    /// Acknowledges a PUBLISH that is dropped, with a reason where its version has room for one.
+    fn answer_refused(
+        &mut self,
+        now: Now,
+        from: Publisher,
+        ack: Option<(Lane, PacketId)>,
+        reason: ReasonCode,
+        effects: &mut Effects,
+    ) -> Flow {
+        let reason = if from.v5 { reason } else { ReasonCode::Success };
+        self.answer(now, from, ack, reason, effects)
     }
 
     /// What a well-formed PUBLISH can still do wrong.
@@ -363,7 +412,7 @@ impl Engine {
 
     /// A message of the broker's own.
     pub(crate) fn on_own_publish(&mut self, now: Now, mut message: Message, effects: &mut Effects) {
-        if message.qos > QoS::AtMostOnce || message.retain {
+        if self.clients.is_kept(&message) {
             self.clients.charge_message(&mut message);
         }
         self.publish_own(now, Rc::new(message), effects);
@@ -402,6 +451,13 @@ impl Engine {
             None => Flow::Go,
         }
     }
+}
+
+/// The whole topic that a mounted client means. `None`: no packet could hold it.
+#[cold]
+fn mounted_topic(config: &EngineConfig, connections: &Connections, id: ConnectionId, topic: &str) -> Option<String> {
+    let mount = config.mount_point(connections.get(id)?.listener)?;
+    whole_topic(mount, topic)
 }
 
 pub(crate) const fn lane_of(qos: QoS) -> Lane {

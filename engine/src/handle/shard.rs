@@ -2,7 +2,6 @@
 
 use alloc::rc::Rc;
 
-use sol_codec::QoS;
 use sol_codec::mutants::mutant;
 
 use crate::effects::Effects;
@@ -88,7 +87,7 @@ impl Engine {
             may_refuse,
         } = forward;
         self.links.on_forward(from, n);
-        if message.qos > QoS::AtMostOnce || message.retain {
+        if self.clients.is_kept(&message) {
             self.clients.charge_message(&mut message);
         }
         let publish = Publish {

@@ -3,13 +3,16 @@
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
 
 use sol_codec::mutants::mutant;
-use sol_codec::{PacketId, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions, TopicFilter};
+use sol_codec::{
+    PacketId, QoS, ReasonCode, RetainHandling, Subscribe, SubscriptionId, SubscriptionOptions, TopicFilter,
+};
 
 use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::event::Cause;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
+use crate::mount::whole_filter;
 use crate::rare::Rare;
 use crate::record::{Record, RecordId, SubscriptionRecord};
 use crate::rights::{Action, may};
@@ -24,6 +27,7 @@ use crate::violation::Violation;
 
 /// What one filter of a SUBSCRIBE asks for.
 struct Wish<'a> {
+    maximum_qos: QoS,
     filter: TopicFilter<'a>,
     options: SubscriptionOptions,
     subscription_id: Option<SubscriptionId>,
@@ -46,9 +50,22 @@ impl Engine {
         let mut announcement = 0;
         let announced = self.links.announced();
         let mut asks_others = false;
+        let mount = self.clients.mount_of(id);
+        let listener = self.clients.connections.get(id).map(|connection| connection.listener);
+        let maximum_qos = self.clients.config.maximum_qos(listener.unwrap_or_default());
         self.clients.rights.begin();
         for (filter, options) in subscribe.filters.iter() {
+            let whole = mount.as_deref().map(|mount| whole_filter(mount, filter));
+            let filter = match whole.as_ref().map(|whole| whole.as_deref().map(TopicFilter::new)) {
+                None => filter,
+                Some(Some(Ok(whole))) => whole,
+                Some(_) => {
+                    reason_codes.push(ReasonCode::TopicFilterInvalid);
+                    continue;
+                }
+            };
             let wish = Wish {
+                maximum_qos,
                 filter,
                 options,
                 subscription_id: subscribe.properties.subscription_id,
@@ -126,7 +143,7 @@ impl Engine {
         asks_others: &mut bool,
         effects: &mut Effects,
     ) -> (ReasonCode, u64) {
-        let granted = wish.options.qos.min(self.clients.config.maximum_qos);
+        let granted = wish.options.qos.min(wish.maximum_qos);
         let Some(session) = self.clients.sessions.get(key) else {
             return (ReasonCode::UnspecifiedError, 0);
         };

@@ -9,6 +9,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::journal::Gate;
+use crate::mount::whole_filter;
 use crate::rare::Rare;
 use crate::session::acks::{Lane, Waiting};
 use crate::shard_message::{Interest, ShardMessage};
@@ -29,8 +30,14 @@ impl Engine {
             return;
         }
         let mut reason_codes = Vec::with_capacity(unsubscribe.filters.len());
+        let mount = self.clients.mount_of(id);
         for filter in unsubscribe.filters.iter() {
-            let existed = self.unsubscribe_one(now, key, filter, effects);
+            let whole = mount.as_deref().map(|mount| whole_filter(mount, filter));
+            let existed = match whole.as_ref().map(|whole| whole.as_deref().map(TopicFilter::new)) {
+                None => self.unsubscribe_one(now, key, filter, effects),
+                Some(Some(Ok(whole))) => self.unsubscribe_one(now, key, whole, effects),
+                Some(_) => false,
+            };
             let code = if existed {
                 ReasonCode::Success
             } else {

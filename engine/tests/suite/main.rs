@@ -16,3 +16,4 @@ mod shards;
 mod sharing;
 mod slow;
 mod support;
+mod terms;
