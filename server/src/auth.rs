@@ -23,6 +23,7 @@ use sol_engine::ChangedUser;
 
 use self::judge::Judge;
 use crate::password_file::Users;
+use crate::stored::Scratch;
 
 mod judge;
 
@@ -158,7 +159,7 @@ impl Verifier {
                 let (shared, receiver): (_, Receiver<Waiting>) = (Arc::clone(&shared), receiver.clone());
                 std::thread::Builder::new()
                     .name(format!("sol-auth-{index}"))
-                    .spawn(move || receiver.iter().for_each(|waiting| shared.answer(waiting)))
+                    .spawn(move || shared.work(&receiver))
             })
             .collect::<io::Result<_>>()?;
         Ok(Self {
@@ -241,12 +242,19 @@ impl fmt::Debug for Verifier {
 }
 
 impl Shared {
-    fn answer(&self, waiting: Waiting) {
-        if self.stopping.load(Ordering::Relaxed) {
-            return;
+    /// Answers what is queued, one after the other, until the verifier ends.
+    fn work(&self, queue: &Receiver<Waiting>) {
+        let mut scratch = Scratch::default();
+        for Waiting { request, place } in queue {
+            if self.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            self.judge.answer(request, &mut scratch, move || drop(place));
+            // Kept in a storm alone: a broker that nobody logs in to has the memory back.
+            if queue.is_empty() {
+                scratch.clear();
+            }
         }
-        let Waiting { request, place } = waiting;
-        self.judge.answer(request, move || drop(place));
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
@@ -268,7 +276,7 @@ fn network(peer: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::passwd::hash_password;
+    use crate::passwd::Scheme;
     use base64ct::{Base64, Encoding};
     use sol_engine::UserChange;
     use std::sync::mpsc;
@@ -276,7 +284,7 @@ mod tests {
     fn users(entries: &[(&str, &[u8])]) -> Users {
         let lines: String = entries
             .iter()
-            .map(|(user, password)| format!("{user}:{}\n", hash_password(password).unwrap()))
+            .map(|(user, password)| format!("{user}:{}\n", Scheme::Sha512Crypt.hash(user, password).unwrap()))
             .collect();
         Users::parse("p".as_ref(), lines.as_bytes()).unwrap()
     }
@@ -561,7 +569,7 @@ mod tests {
     /// length and always the same one; and is refused whatever the answer.
     #[test]
     fn scram_tells_nobody_who_exists() {
-        let crypt = hash_password(b"pencil").unwrap();
+        let crypt = Scheme::Sha512Crypt.hash("bob", b"pencil").unwrap();
         let verifier = Verifier::new(scram_users(&format!("ann:{PENCIL}\nbob:{crypt}\n")), 1, 8).unwrap();
         let shape = |user: &str| {
             let (message, _) = challenged(&verifier, user);
@@ -588,8 +596,8 @@ mod tests {
     /// always alike, in whatever order the file has its users.
     #[test]
     fn scram_tells_nobody_who_exists_in_a_mixed_file() {
-        let crypt = hash_password(b"pencil").unwrap();
-        let more = crate::passwd::Scheme::Scram(9_000).hash("cid", b"pencil").unwrap();
+        let crypt = Scheme::Sha512Crypt.hash("bob", b"pencil").unwrap();
+        let more = Scheme::Scram(9_000).hash("cid", b"pencil").unwrap();
         let lines = format!("ann:{PENCIL}\nbob:{crypt}\ncid:{more}\n");
         let verifier = Verifier::new(scram_users(&lines), 1, 8).unwrap();
         let iterations = |user: &str| challenged(&verifier, user).0.rsplit_once("i=").unwrap().1.to_owned();
@@ -622,7 +630,7 @@ mod tests {
                 (memo, answer(user, &message, b"pencil"))
             })
             .into();
-        let changed = crate::passwd::Scheme::Scram(4_096).hash("bob", b"pencil").unwrap();
+        let changed = Scheme::Scram(4_096).hash("bob", b"pencil").unwrap();
         verifier.replace(scram_users(&format!("ann:{PENCIL}\nbob:{changed}\n")));
         let verdicts: Vec<_> = begun
             .into_iter()

@@ -1,13 +1,13 @@
 //! The command line: flags of the old broker, and a few more.
 
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Io, Metrics, Overrides, Shards, others, threads};
 use crate::passwd::Scheme;
 use crate::scram;
+use crate::stored::{Cost, PBKDF2_ITERATIONS_DEFAULT, PBKDF2_ITERATIONS_MAX};
 
 /// An MQTT broker for MQTT 3.1, 3.1.1 and 5.0.
 ///
@@ -73,8 +73,6 @@ impl Serve {
     }
 }
 
-const ITERATIONS: RangeInclusive<i64> = scram::ITERATIONS_MIN as i64..=scram::ITERATIONS_MAX as i64;
-
 /// What to do instead of serving.
 #[derive(Clone, Debug, Eq, PartialEq, Subcommand)]
 pub enum Command {
@@ -97,7 +95,7 @@ pub struct Passwd {
     /// Take the password from the command line, where other users of the machine can see it
     #[arg(short = 'b', requires = "password", conflicts_with_all = ["delete", "hash_all"])]
     pub batch: bool,
-    /// Begin a new file
+    /// Begin a new file; with `-` as FILE the line is written to standard output
     #[arg(short = 'c', requires = "user", conflicts_with_all = ["delete", "hash_all"])]
     pub create: bool,
     /// Delete USER
@@ -109,9 +107,13 @@ pub struct Passwd {
     /// Keep keys for SCRAM-SHA-256, with which this user may also log in without showing the password
     #[arg(long, conflicts_with = "delete")]
     pub scram: bool,
-    /// How often SCRAM hashes: each login of a client costs it so much, and whoever steals the file each guess
-    #[arg(long, value_name = "N", requires = "scram", default_value_t = scram::ITERATIONS_DEFAULT, value_parser = clap::value_parser!(u32).range(ITERATIONS))]
-    pub iterations: u32,
+    /// What to keep of passwords [default: argon2id]
+    #[arg(short = 'H', long = "hash", value_name = "HASH", value_enum, conflicts_with_all = ["delete", "scram"])]
+    pub hash: Option<Hash>,
+    /// How often to hash, with --scram [default: 15000] or -H sha512-pbkdf2 [default: 100000]. Each login costs so much, of
+    /// SCRAM the client, and each guess whoever steals the file
+    #[arg(short = 'I', long, value_name = "N", conflicts_with = "delete")]
+    pub iterations: Option<u32>,
     /// The password file
     pub file: PathBuf,
     /// The user
@@ -121,14 +123,45 @@ pub struct Passwd {
     pub password: Option<String>,
 }
 
+/// What `-H` may name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Hash {
+    /// Argon2id, which Mosquitto reads since 2.1
+    Argon2id,
+    /// PBKDF2 with SHA-512, for a file that Mosquitto 2.0 reads, too
+    Sha512Pbkdf2,
+    /// One SHA-512, for a file that Mosquitto 1.6 reads, too: quick to guess
+    Sha512,
+    /// SHA-512-crypt, for a file that crypt(3) reads, too
+    Sha512Crypt,
+}
+
 impl Passwd {
     /// What to keep of passwords.
-    pub const fn scheme(&self) -> Scheme {
+    ///
+    /// # Errors
+    /// A sentence: there are too many or too few iterations, or nothing that they are for.
+    pub fn scheme(&self) -> Result<Scheme, String> {
+        let iterations = |min: u32, default: u32, max: u32| match self.iterations.unwrap_or(default) {
+            iterations if (min..=max).contains(&iterations) => Ok(iterations),
+            _ => Err(format!("iterations must be from {min} to {max}")),
+        };
         if self.scram {
-            Scheme::Scram(self.iterations)
-        } else {
-            Scheme::Crypt
+            return iterations(scram::ITERATIONS_MIN, scram::ITERATIONS_DEFAULT, scram::ITERATIONS_MAX)
+                .map(Scheme::Scram);
         }
+        match self.hash.unwrap_or(Hash::Argon2id) {
+            Hash::Sha512Pbkdf2 => iterations(1, PBKDF2_ITERATIONS_DEFAULT, PBKDF2_ITERATIONS_MAX).map(Scheme::Pbkdf2),
+            _ if self.iterations.is_some() => Err("-I goes with -H sha512-pbkdf2 or with --scram".to_owned()),
+            Hash::Argon2id => Ok(Scheme::Argon2id(Cost::USUAL)),
+            Hash::Sha512 => Ok(Scheme::Sha512),
+            Hash::Sha512Crypt => Ok(Scheme::Sha512Crypt),
+        }
+    }
+
+    /// Whether the new line is to be written to standard output, and no file.
+    pub fn to_stdout(&self) -> bool {
+        self.create && self.file == Path::new("-")
     }
 }
 
@@ -206,16 +239,35 @@ mod tests {
         assert!(passwd("sol passwd -D f u").unwrap().delete);
         assert!(passwd("sol passwd -U f").unwrap().hash_all);
         assert!(passwd("sol passwd -c f u").unwrap().create);
-        assert_eq!(passwd("sol passwd f u").unwrap().scheme(), Scheme::Crypt);
-        let default = Scheme::Scram(scram::ITERATIONS_DEFAULT);
-        assert_eq!(passwd("sol passwd --scram f u").unwrap().scheme(), default);
-        assert_eq!(passwd("sol passwd --scram -U f").unwrap().scheme(), default);
+        let scheme = |line: &str| passwd(line).unwrap().scheme();
+        assert_eq!(scheme("sol passwd f u"), Ok(Scheme::Argon2id(Cost::USUAL)));
+        assert_eq!(scheme("sol passwd -H argon2id f u"), scheme("sol passwd f u"));
+        assert_eq!(scheme("sol passwd -H sha512 f u"), Ok(Scheme::Sha512));
+        assert_eq!(scheme("sol passwd -H sha512-crypt f u"), Ok(Scheme::Sha512Crypt));
+        let usual = Ok(Scheme::Pbkdf2(PBKDF2_ITERATIONS_DEFAULT));
+        assert_eq!(scheme("sol passwd -H sha512-pbkdf2 -U f"), usual);
+        let mosquitto = "sol passwd -c -H sha512-pbkdf2 -I 101 -b f u p";
+        assert_eq!(scheme(mosquitto), Ok(Scheme::Pbkdf2(101)));
+        let default = Ok(Scheme::Scram(scram::ITERATIONS_DEFAULT));
+        assert_eq!(scheme("sol passwd --scram f u"), default);
+        assert_eq!(scheme("sol passwd --scram -U f"), default);
         let line = "sol passwd --scram --iterations 4096 f u";
-        assert_eq!(passwd(line).unwrap().scheme(), Scheme::Scram(4_096));
+        assert_eq!(scheme(line), Ok(Scheme::Scram(4_096)));
         for bad in [
-            "sol passwd --iterations 4096 f u",
+            "sol passwd -I 4096 f u",
+            "sol passwd -H argon2id -I 4096 f u",
+            "sol passwd -H sha512-pbkdf2 -I 0 f u",
+            "sol passwd -H sha512-pbkdf2 -I 1000001 f u",
             "sol passwd --scram --iterations 4095 f u",
             "sol passwd --scram --iterations 1000001 f u",
+        ] {
+            assert!(scheme(bad).is_err(), "{bad}");
+        }
+        assert!(passwd("sol passwd -c - u").unwrap().to_stdout());
+        assert!(!passwd("sol passwd - u").unwrap().to_stdout());
+        for bad in [
+            "sol passwd -H md5 f u",
+            "sol passwd --scram -H argon2id f u",
             "sol passwd --scram -D f u",
             "sol passwd",
             "sol passwd -b f u",

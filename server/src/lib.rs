@@ -24,6 +24,7 @@ pub mod scram;
 pub mod serve;
 pub mod signals;
 pub mod stats;
+pub mod stored;
 pub mod sys_topics;
 
 use std::io::Write;
@@ -35,7 +36,7 @@ use clap::Parser;
 use self::cli::{Cli, Command, Passwd, Serve};
 use self::config::{Config, Diagnostic, Host, Refused, reason};
 use self::daemon::Role;
-use self::passwd::Change;
+use self::passwd::{Change, Scheme};
 use self::serve::{Failure, Launch};
 
 /// Exit code of a command line that makes no sense; clap uses it too.
@@ -120,23 +121,26 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
 }
 
 fn change_passwords(options: &Passwd) -> ExitCode {
-    let done = match &options.user {
-        None => passwd::change_file(&options.file, &Change::HashAll(options.scheme()), false),
+    let done = options.scheme().and_then(|scheme| match &options.user {
+        None => passwd::change_file(&options.file, &Change::HashAll(scheme), false),
         Some(user) if options.delete => passwd::change_file(&options.file, &Change::Delete(user.clone()), false),
-        Some(user) => set_password(options, user),
-    };
+        Some(user) => set_password(options, scheme, user),
+    });
     exit(done.map(|done| {
         let _ = writeln!(std::io::stdout(), "{done}");
     }))
 }
 
-fn set_password(options: &Passwd, user: &str) -> Result<String, String> {
+fn set_password(options: &Passwd, scheme: Scheme, user: &str) -> Result<String, String> {
     password_file::check_user(user)?;
     let password = match &options.password {
         Some(password) => password.clone().into_bytes(),
         None => passwd::ask_password()?,
     };
-    let hash = options.scheme().hash(user, &password)?;
+    let hash = scheme.hash(user, &password)?;
+    if options.to_stdout() {
+        return Ok(format!("{user}:{hash}"));
+    }
     passwd::change_file(&options.file, &Change::Set(user.to_owned(), hash), options.create)
 }
 

@@ -9,12 +9,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-use sha_crypt::{PasswordHasher, ShaCrypt};
 
 use crate::config::reason;
-use crate::password_file::{self, PASSWORD_BYTES_MAX, Stored, check_user};
+use crate::password_file::{self, check_user};
 use crate::scram::{self, Keys};
 use crate::signals;
+use crate::stored::{Cost, PASSWORD_BYTES_MAX, Stored};
 
 /// Exit code after an interrupt, as a shell has it.
 const INTERRUPTED: i32 = 130;
@@ -22,8 +22,14 @@ const INTERRUPTED: i32 = 130;
 /// What is kept of a password.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scheme {
-    /// SHA-512-crypt, for plain passwords.
-    Crypt,
+    /// Argon2id.
+    Argon2id(Cost),
+    /// SHA-512-crypt with 5000 rounds, as the old broker's tool wrote.
+    Sha512Crypt,
+    /// PBKDF2-HMAC-SHA512 after so many iterations, for a file that Mosquitto 2.0 reads, too.
+    Pbkdf2(u32),
+    /// One SHA-512, for a file that Mosquitto 1.6 reads, too.
+    Sha512,
     /// The keys of SCRAM-SHA-256, after so many iterations, for SCRAM and plain passwords.
     Scram(u32),
 }
@@ -34,8 +40,17 @@ impl Scheme {
     /// # Errors
     /// A sentence: the password is empty, too long or not allowed, the user's name is, or the system has no randomness.
     pub fn hash(self, user: &str, password: &[u8]) -> Result<String, String> {
+        if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+            return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
+        }
         match self {
-            Self::Crypt => hash_password(password),
+            Self::Argon2id(cost) => Stored::argon2id(password, cost),
+            Self::Sha512Crypt => Stored::sha512_crypt(password),
+            Self::Pbkdf2(_) if password.ends_with(&[0]) => {
+                Err("PBKDF2 does not see a NUL at the end of a password".to_owned())
+            }
+            Self::Pbkdf2(iterations) => Stored::pbkdf2(password, iterations),
+            Self::Sha512 => Stored::sha512(password),
             Self::Scram(iterations) => scram_keys(user, password, iterations),
         }
     }
@@ -71,27 +86,7 @@ pub fn change_file(path: &Path, change: &Change, anew: bool) -> Result<String, S
     Ok(done)
 }
 
-/// Hashes a password as crypt(3) does with `$6$`, 5000 rounds and a new salt: what the old broker's tool wrote.
-///
-/// # Errors
-/// A sentence: the password is empty or too long, or the system has no randomness.
-pub fn hash_password(password: &[u8]) -> Result<String, String> {
-    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-        return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
-    }
-    let mut salt = [0; 12];
-    getrandom::fill(&mut salt).map_err(|error| format!("no randomness: {error}"))?;
-    let hash = ShaCrypt::default()
-        .hash_password_with_salt(password, &salt)
-        .map_err(|error| error.to_string())?;
-    // 5000 rounds are crypt(3)'s default, which its own output leaves out.
-    Ok(hash.as_str().replacen("$rounds=5000$", "$", 1))
-}
-
 fn scram_keys(user: &str, password: &[u8], iterations: u32) -> Result<String, String> {
-    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-        return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
-    }
     if user.len() > scram::USER_BYTES_MAX {
         return Err(format!(
             "SCRAM takes user names of at most {} bytes",
@@ -237,7 +232,7 @@ fn hash_all(before: &[u8], scheme: Scheme) -> Result<(Vec<u8>, String), String> 
     Ok((after, format!("{hashed} passwords hashed, {kept} hashes kept")))
 }
 
-/// Whether this is a hash, of crypt(3), SCRAM or Mosquitto: those are not hashed again.
+/// Whether this is a hash: it stays as it is, of whatever kind.
 ///
 /// # Errors
 /// It begins like a hash, `$name$`, and is none: hashed as a password it would lock its user out for good. The sentence
@@ -250,17 +245,8 @@ fn is_hash(password: &[u8]) -> Result<bool, String> {
     if !begins_like_one {
         return Ok(false);
     }
-    let mosquitto = |text: &str| {
-        let fields: Vec<_> = text.split('$').collect();
-        match fields[..] {
-            ["", "6", _, digest] => digest.len() == 88 && digest.ends_with("=="),
-            ["", "7", rounds, _, digest] => rounds.parse::<u32>().is_ok() && digest.len() == 88,
-            ["", "argon2id", version, ..] => version.starts_with("v="),
-            _ => false,
-        }
-    };
     let text = std::str::from_utf8(password).unwrap_or_default();
-    if Stored::parse(text).is_ok() || mosquitto(text) {
+    if Stored::parse(text).is_ok() {
         return Ok(true);
     }
     Err("begins like a hash and is none; if it is a password, set it by `sol passwd FILE USER`".to_owned())
@@ -335,24 +321,41 @@ impl Drop for Leftover {
 mod tests {
     use super::*;
     use crate::password_file::{Pick, Users};
+    use crate::stored::Scratch;
+
+    const CHEAP: Scheme = Scheme::Argon2id(Cost::LEAST);
 
     /// Whether this is the user's password.
     fn is_right(users: &Users, user: &str, password: &[u8]) -> bool {
-        users.verify(user, password, Pick { kind: 0, scram_kind: 0 })
+        let pick = Pick { kind: 0, scram_kind: 0 };
+        users.verify(user, password, pick, &mut Scratch::default())
     }
 
-    /// A new hash looks as the old tool's did and is read back; two hashes of one password differ.
+    fn matches(hash: &str, password: &[u8]) -> bool {
+        Stored::parse(hash).unwrap().matches(password, &mut Scratch::default())
+    }
+
+    /// A new hash of each kind has the form that others read and write, and is read back; two of one password differ, and
+    /// none is made of an empty or too long one.
     #[test]
-    fn hashes_as_the_old_tool() {
-        let (first, second) = (hash_password(b"secret").unwrap(), hash_password(b"secret").unwrap());
-        assert_ne!(first, second);
-        let fields: Vec<_> = first.split('$').collect();
-        assert_eq!(
-            (fields.len(), fields[1], fields[2].len(), fields[3].len()),
-            (4, "6", 16, 86)
-        );
-        assert!(Stored::parse(&first).unwrap().matches(b"secret"));
-        assert!(hash_password(b"").is_err() && hash_password(&[b'a'; 513]).is_err());
+    fn hashes_of_each_kind() {
+        let usual = Scheme::Argon2id(Cost::USUAL);
+        for (scheme, beginning, lengths) in [
+            (usual, "$argon2id$v=19$m=47104,t=1,p=1$", &[22, 43]),
+            (CHEAP, "$argon2id$v=19$m=8,t=1,p=1$", &[22, 43]),
+            (Scheme::Sha512Crypt, "$6$", &[16, 86]),
+            (Scheme::Pbkdf2(101), "$7$101$", &[16, 88]),
+            (Scheme::Sha512, "$6$", &[16, 88]),
+        ] {
+            let hash = |password: &[u8]| scheme.hash("ann", password);
+            let (first, second) = (hash(b"secret").unwrap(), hash(b"secret").unwrap());
+            assert_ne!(first, second);
+            let rest = first.strip_prefix(beginning).unwrap_or_else(|| panic!("{first}"));
+            assert_eq!(rest.split('$').map(str::len).collect::<Vec<_>>(), lengths, "{first}");
+            assert!(matches(&first, b"secret") && !matches(&first, b"secre"));
+            assert!(hash(b"").is_err() && hash(&[b'a'; 513]).is_err());
+        }
+        assert!(Scheme::Pbkdf2(101).hash("ann", b"secret\0").is_err());
     }
 
     /// Keys for SCRAM are read back, and two of one password differ; what SCRAM cannot use is refused with what to do.
@@ -362,9 +365,9 @@ mod tests {
         let (first, second) = (hash("ann", b"secret").unwrap(), hash("ann", b"secret").unwrap());
         assert_ne!(first, second);
         assert!(first.starts_with("$scram-sha-256$4096$"));
-        assert!(Stored::parse(&first).unwrap().matches(b"secret"));
+        assert!(matches(&first, b"secret"));
         let composed = hash("ann", "u\u{308}".as_bytes()).unwrap();
-        assert!(Stored::parse(&composed).unwrap().matches("\u{FC}".as_bytes()));
+        assert!(matches(&composed, "\u{FC}".as_bytes()));
         for (user, password) in [
             ("ann", &b""[..]),
             ("ann", &[b'a'; 513]),
@@ -412,25 +415,25 @@ mod tests {
     /// As the old tool: every plain password becomes a hash, hashes stay, a second run changes nothing.
     #[test]
     fn hashing_a_whole_file() {
-        let mosquitto = format!("m:$6$c2FsdA==${}==", "A".repeat(86));
+        let mosquitto = format!("m:$6$c2FsdHNhbHRzYWx0${}==", "A".repeat(86));
         let before = format!("# team\nann:secret\n\nbob:p:a$$\n{mosquitto}\nend:$6x");
-        let (after, done) = apply(before.as_bytes(), &Change::HashAll(Scheme::Crypt)).unwrap();
+        let (after, done) = apply(before.as_bytes(), &Change::HashAll(CHEAP)).unwrap();
         assert_eq!(done, "3 passwords hashed, 1 hashes kept");
         let text = String::from_utf8(after.clone()).unwrap();
-        assert!(text.starts_with("# team\nann:$6$") && text.contains(&mosquitto));
-        let users = Users::parse("p".as_ref(), text.replace(&mosquitto, "").as_bytes()).unwrap();
+        assert!(text.starts_with("# team\nann:$argon2id$") && text.contains(&mosquitto));
+        let users = Users::parse("p".as_ref(), &after).unwrap();
         assert!(
             is_right(&users, "ann", b"secret") && is_right(&users, "bob", b"p:a$$") && is_right(&users, "end", b"$6x")
         );
         assert_eq!(
-            apply(&after, &Change::HashAll(Scheme::Crypt)).unwrap(),
+            apply(&after, &Change::HashAll(CHEAP)).unwrap(),
             (after, "0 passwords hashed, 4 hashes kept".to_owned())
         );
         assert_eq!(
-            apply(b"ann:a\nbob\n", &Change::HashAll(Scheme::Crypt)),
+            apply(b"ann:a\nbob\n", &Change::HashAll(CHEAP)),
             Err("line 2: a line is user:password or user:hash".to_owned())
         );
-        assert!(apply(b"ann:\n", &Change::HashAll(Scheme::Crypt)).is_err());
+        assert!(apply(b"ann:\n", &Change::HashAll(CHEAP)).is_err());
     }
 
     /// What begins like a hash and is none was cut short or comes from elsewhere: it is named by its line, never hashed as a
@@ -438,7 +441,7 @@ mod tests {
     #[test]
     fn a_broken_hash_is_no_password() {
         let scram = Scheme::Scram(4_096).hash("ann", b"secret").unwrap();
-        let crypt = hash_password(b"secret").unwrap();
+        let crypt = Scheme::Sha512Crypt.hash("ann", b"secret").unwrap();
         for broken in [
             &scram[..scram.len() - 1],
             &scram.replace("$4096$", "$4095$"),
@@ -455,7 +458,7 @@ mod tests {
             "$argon2id$x",
         ] {
             let before = format!("bob:plain\nann:{broken}\n");
-            for scheme in [Scheme::Crypt, Scheme::Scram(4_096)] {
+            for scheme in [CHEAP, Scheme::Scram(4_096)] {
                 assert_eq!(
                     apply(before.as_bytes(), &Change::HashAll(scheme)).map(|(_, done)| done),
                     Err(
@@ -467,7 +470,7 @@ mod tests {
             }
         }
         for password in ["$", "$$", "$$x", "$ecret", "$a b$c", "a$6$b"] {
-            let (after, _) = apply(format!("ann:{password}\n").as_bytes(), &Change::HashAll(Scheme::Crypt)).unwrap();
+            let (after, _) = apply(format!("ann:{password}\n").as_bytes(), &Change::HashAll(CHEAP)).unwrap();
             let users = Users::parse("p".as_ref(), &after).unwrap();
             assert!(is_right(&users, "ann", password.as_bytes()), "{password}");
         }
@@ -499,7 +502,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("passwd");
         assert!(
-            change_file(&path, &Change::HashAll(Scheme::Crypt), false)
+            change_file(&path, &Change::HashAll(CHEAP), false)
                 .unwrap_err()
                 .contains("cannot be read")
         );

@@ -1,12 +1,5 @@
-//! The password file: lines of `user:hash`, with hashes of crypt(3) or the keys of SCRAM-SHA-256.
-//!
-//! `$scram-sha-256$ITERATIONS$SALT$StoredKey$ServerKey`, with Base64 for the last three, lets its user log in by SCRAM, and
-//! with the plain password as well: what is kept of the password is computed from it. A crypt(3) hash serves the plain
-//! password only.
-//!
-//! SHA-512-crypt (`$6$`) is what the old broker's tool wrote; SHA-256-crypt (`$5$`) comes with it. Mosquitto writes `$6$`
-//! too, with another meaning: its last field has 88 characters and ends in `==`, crypt(3)'s has 86 and never an `=`. A
-//! hash that cannot be checked refuses the file, because its user could never log in.
+//! The password file: lines of `user:hash`; a line that begins with `#` is a comment. What hashes there are is said in
+//! [`crate::stored`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -14,28 +7,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use base64ct::{Base64, Encoding};
-use sha_crypt::{PasswordVerifier, ShaCrypt};
 use sol_engine::{ChangedUser, UserChange};
 
 use crate::config::{Diagnostic, reason};
 use crate::scram::{self, Keys, ScramKind};
+use crate::stored::{Kind, Scratch, Stored};
 
-/// Longest password, in bytes: the limit of crypt(3), and of what one login may cost.
-pub const PASSWORD_BYTES_MAX: usize = 512;
 /// Longest user name, in bytes: what an MQTT string holds.
 pub const USER_BYTES_MAX: usize = 65_535;
 /// Largest password file, in bytes: some hundred thousand users.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
-
-/// A hash that can be checked.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Stored {
-    /// A hash of crypt(3), as it stands in the file.
-    Crypt(Box<str>),
-    /// The keys of SCRAM-SHA-256, and how they stand in the file.
-    Scram(Box<(Keys, Box<str>)>),
-}
 
 /// Users and their hashes.
 ///
@@ -110,8 +91,7 @@ impl Users {
     }
 
     fn new(entries: HashMap<Box<str>, Stored>) -> Self {
-        let costs = Kinds::of(entries.values().map(Stored::cost), ("$6$", 0));
-        let kinds = costs.map(|(beginning, salt_bytes)| Stored::stand_in(beginning, salt_bytes));
+        let kinds = Kinds::of(entries.values().map(Stored::kind), Kind::USUAL).map(Stored::stand_in);
         let usual = ScramKind {
             iterations: scram::ITERATIONS_DEFAULT,
             salt_bytes: scram::SALT_BYTES,
@@ -171,11 +151,11 @@ impl Users {
 
     /// Checks a password; takes milliseconds. For a user who does not exist it takes as long as for some user, who is
     /// chosen by `pick`.
-    pub fn verify(&self, user: &str, password: &[u8], pick: Pick) -> bool {
+    pub fn verify(&self, user: &str, password: &[u8], pick: Pick, scratch: &mut Scratch) -> bool {
         match self.get(user) {
-            Some(stored) => stored.matches(password),
+            Some(stored) => stored.matches(password, scratch),
             None => {
-                self.kinds.pick(pick.kind).matches(password);
+                self.kinds.pick(pick.kind).matches(password, scratch);
                 false
             }
         }
@@ -226,125 +206,6 @@ impl<T> Kinds<T> {
         let at = self.0.partition_point(|(sum, _)| *sum <= random % total);
         &self.0[at].1
     }
-}
-
-impl Stored {
-    /// Reads a hash.
-    ///
-    /// # Errors
-    /// A sentence that says which kind of hash it is instead; it never repeats the text, which may be a password.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let fields: Vec<_> = text.split('$').collect();
-        match fields[..] {
-            ["", id @ ("5" | "6"), ref rest @ ..] => crypt(id, rest).map(|()| Self::Crypt(text.into())),
-            ["", "scram-sha-256", ref rest @ ..] => {
-                Keys::parse(rest).map(|keys| Self::Scram(Box::new((keys, text.into()))))
-            }
-            ["", "7" | "argon2id", ..] => Err("Mosquitto's hashes are not supported yet".to_owned()),
-            ["", "1" | "2a" | "2b" | "2y" | "y" | "gy" | "7y" | "md5" | "sha1", ..] => {
-                Err("only $6$ and $5$ hashes of crypt(3) are supported".to_owned())
-            }
-            _ => Err("not a hash; `sol passwd FILE` turns `user:password` lines into hashes".to_owned()),
-        }
-    }
-
-    /// The text of the hash.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Crypt(text) => text,
-            Self::Scram(scram) => &scram.1,
-        }
-    }
-
-    fn scram(&self) -> Option<&Keys> {
-        match self {
-            Self::Crypt(_) => None,
-            Self::Scram(scram) => Some(&scram.0),
-        }
-    }
-
-    /// Whether `password` is the one that was hashed; compared in constant time. An empty password never is, and one
-    /// that is too long costs as much as any other.
-    pub fn matches(&self, password: &[u8]) -> bool {
-        let allowed = !password.is_empty() && password.len() <= PASSWORD_BYTES_MAX;
-        let checked = if allowed { password } else { b"x" };
-        let same = match self {
-            Self::Crypt(text) => ShaCrypt::default().verify_password(checked, &**text).is_ok(),
-            Self::Scram(scram) => scram.0.matches(checked),
-        };
-        same && allowed
-    }
-
-    /// A hash that no password has, of this [`cost`](Self::cost).
-    fn stand_in(beginning: &str, salt_bytes: usize) -> Self {
-        let digest_len = if beginning.starts_with("$5$") {
-            SHA256_CHARS
-        } else {
-            SHA512_CHARS
-        };
-        let crypt = |beginning: &str| {
-            let digest = ".".repeat(digest_len);
-            Self::Crypt(format!("{beginning}nobodynobodynobo${digest}").into())
-        };
-        if !beginning.starts_with(scram::PREFIX) {
-            return crypt(beginning);
-        }
-        let (salt, key) = (vec![0; salt_bytes], [0; 32]);
-        let (salt, key) = (Base64::encode_string(&salt), Base64::encode_string(&key));
-        Self::parse(&format!("{beginning}{salt}${key}${key}")).unwrap_or_else(|_| crypt("$6$"))
-    }
-
-    /// What a check costs: the beginning with scheme and rounds, and the bytes of the salt of SCRAM, which it shows.
-    fn cost(&self) -> (&str, usize) {
-        let (text, fields, salt_bytes) = match self {
-            Self::Crypt(text) => (text, 2, 0),
-            Self::Scram(scram) => (&scram.1, 3, scram.0.kind().salt_bytes),
-        };
-        let rest: usize = text
-            .rsplitn(fields + 1, '$')
-            .take(fields)
-            .map(|field| field.len() + 1)
-            .sum();
-        (&text[..=text.len() - rest], salt_bytes)
-    }
-}
-
-const SHA512_CHARS: usize = 86;
-const SHA256_CHARS: usize = 43;
-const SALT_CHARS_MAX: usize = 16;
-
-fn crypt(id: &str, fields: &[&str]) -> Result<(), String> {
-    let (rounds, fields) = match fields {
-        [first, rest @ ..] if first.starts_with("rounds=") => (first.strip_prefix("rounds="), rest),
-        fields => (None, fields),
-    };
-    let [salt, digest] = fields else {
-        return Err("a hash of crypt(3) is $id$salt$digest".to_owned());
-    };
-    if id == "6" && digest.len() == 88 && digest.ends_with("==") {
-        return Err("Mosquitto's $6$ hashes are not supported yet".to_owned());
-    }
-    if let Some(rounds) = rounds
-        && !rounds
-            .parse()
-            .is_ok_and(|rounds| sha_crypt::Params::new(rounds).is_ok())
-    {
-        return Err("rounds must be from 1000 to 999999999".to_owned());
-    }
-    let in_alphabet = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'/')
-    };
-    if salt.is_empty() || salt.len() > SALT_CHARS_MAX || !in_alphabet(salt) {
-        return Err(format!(
-            "the salt must be 1 to {SALT_CHARS_MAX} of the characters ./0-9A-Za-z"
-        ));
-    }
-    let digest_len = if id == "5" { SHA256_CHARS } else { SHA512_CHARS };
-    if digest.len() != digest_len || !in_alphabet(digest) {
-        return Err(format!("the digest must be {digest_len} of the characters ./0-9A-Za-z"));
-    }
-    Ok(())
 }
 
 /// Reads a line: user and hash, `None` for a blank line or a comment.
@@ -407,28 +268,12 @@ mod tests {
 
     const ANY: Pick = Pick { kind: 0, scram_kind: 0 };
 
-    fn parse(text: &str) -> Result<Users, Vec<String>> {
-        Users::parse("p".as_ref(), text.as_bytes()).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+    fn verify(users: &Users, user: &str, password: &[u8]) -> bool {
+        users.verify(user, password, ANY, &mut Scratch::default())
     }
 
-    /// The published vectors of SHA-crypt, with and without rounds, verify; nothing near them does.
-    #[test]
-    fn vectors() {
-        for hash in [HELLO, HELLO_ROUNDS, HELLO_256] {
-            let users = parse(&format!("u:{hash}")).unwrap();
-            assert!(users.verify("u", b"Hello world!", ANY), "{hash}");
-            for wrong in [
-                &b"Hello world"[..],
-                b"Hello world!\0",
-                b"hello world!",
-                b"",
-                &[b'a'; 513],
-                &[b'a'; 60_000],
-            ] {
-                assert!(!users.verify("u", wrong, ANY), "{hash}");
-            }
-            assert!(!users.verify("U", b"Hello world!", ANY));
-        }
+    fn parse(text: &str) -> Result<Users, Vec<String>> {
+        Users::parse("p".as_ref(), text.as_bytes()).map_err(|faults| faults.iter().map(ToString::to_string).collect())
     }
 
     /// Blank lines, comments, carriage returns and a missing last line feed are no users and no fault; the old broker
@@ -443,28 +288,49 @@ mod tests {
     /// A line that cannot be a user refuses the file, with its place, and the text of a password is never repeated.
     #[test]
     fn malformed_lines() {
-        let text = format!(
-            "user\n:x\na:{HELLO}\na:{HELLO}\nb:secret\nc:\nd:$6$salt$short\ne:$6$rounds=1$salt${}\nf:$1$a$b\ng:$argon2id$v=19$x\n\
-             h:$6$c2FsdHNhbHRzYWx0${}==\ni:$7$101$a$b\nj:$6$sa!t${}\n",
-            "a".repeat(86),
-            "A".repeat(86),
-            "a".repeat(86),
-        );
+        let salt = "c2FsdHNhbHRzYWx0";
+        let lines = [
+            "user".to_owned(),
+            ":x".to_owned(),
+            format!("a:{HELLO}"),
+            format!("a:{HELLO}"),
+            "b:secret".to_owned(),
+            "c:".to_owned(),
+            "d:$6$salt$short".to_owned(),
+            format!("e:$6$rounds=1$salt${}", "a".repeat(86)),
+            format!("e:$6$rounds=999999999$salt${}", "a".repeat(86)),
+            "f:$1$a$b".to_owned(),
+            "g:$argon2id$v=19$x".to_owned(),
+            format!("h:$6${salt}${}=", "A".repeat(87)),
+            "i:$7$101$a$b".to_owned(),
+            format!("i:$7$1000001${salt}${}==", "A".repeat(86)),
+            format!("i:$7$101${salt}${}", "A".repeat(86)),
+            format!("j:$6$sa!t${}", "a".repeat(86)),
+            format!("k:$argon2id$v=19$m=65537,t=1,p=1${salt}${}", "A".repeat(43)),
+            format!("k:$argon2id$v=19$m=65536,t=5,p=1${salt}${}", "A".repeat(43)),
+        ];
+        let not_a_hash = "not a hash; `sol passwd -U FILE` turns `user:password` lines into hashes";
+        let no_digest = "the digest must be 86 of the characters ./0-9A-Za-z, or Mosquitto's 64 bytes in Base64";
         assert_eq!(
-            parse(&text).unwrap_err(),
+            parse(&lines.join("\n")).unwrap_err(),
             [
-                "p:1:1: a line is user:hash",
-                "p:2:1: a user name has 1 to 65535 bytes",
-                "p:4:1: this user stands on line 3 already",
-                "p:5:3: not a hash; `sol passwd FILE` turns `user:password` lines into hashes",
-                "p:6:3: not a hash; `sol passwd FILE` turns `user:password` lines into hashes",
-                "p:7:3: the digest must be 86 of the characters ./0-9A-Za-z",
-                "p:8:3: rounds must be from 1000 to 999999999",
-                "p:9:3: only $6$ and $5$ hashes of crypt(3) are supported",
-                "p:10:3: Mosquitto's hashes are not supported yet",
-                "p:11:3: Mosquitto's $6$ hashes are not supported yet",
-                "p:12:3: Mosquitto's hashes are not supported yet",
-                "p:13:3: the salt must be 1 to 16 of the characters ./0-9A-Za-z",
+                "p:1:1: a line is user:hash".to_owned(),
+                "p:2:1: a user name has 1 to 65535 bytes".to_owned(),
+                "p:4:1: this user stands on line 3 already".to_owned(),
+                format!("p:5:3: {not_a_hash}"),
+                format!("p:6:3: {not_a_hash}"),
+                format!("p:7:3: {no_digest}"),
+                "p:8:3: rounds must be from 1000 to 1000000".to_owned(),
+                "p:9:3: rounds must be from 1000 to 1000000".to_owned(),
+                "p:10:3: only $argon2id$, $7$, $6$ and $5$ hashes, and keys of SCRAM-SHA-256, are supported".to_owned(),
+                "p:11:3: a hash of Argon2id is $argon2id$v=19$m=memory,t=passes,p=lanes$salt$digest".to_owned(),
+                format!("p:12:3: {no_digest}"),
+                "p:13:3: the salt must be 8 to 64 bytes in Base64".to_owned(),
+                "p:14:3: iterations must be from 1 to 1000000".to_owned(),
+                "p:15:3: the digest must be 64 bytes in Base64".to_owned(),
+                "p:16:3: the salt must be 1 to 16 of the characters ./0-9A-Za-z".to_owned(),
+                "p:17:3: m must be from 8 for each p to 65536 (KiB)".to_owned(),
+                "p:18:3: t must be at least 1, and m times t at most 262144 (KiB)".to_owned(),
             ]
         );
     }
@@ -492,7 +358,7 @@ mod tests {
         for random in 0..10 {
             let stand_in = users.kinds.pick(random);
             assert_eq!(stand_in, reversed.kinds.pick(random));
-            *seen.entry(stand_in.cost()).or_default() += 1;
+            *seen.entry(stand_in.kind()).or_default() += 1;
             let pick = |scram_kind| Pick {
                 kind: random,
                 scram_kind,
@@ -504,13 +370,14 @@ mod tests {
                 assert_eq!(without_keys, if scram_kind < 2 { known("c") } else { known("e") });
                 assert_eq!(asked, stand_in.scram().map_or(without_keys, Keys::kind));
             }
-            assert!(!users.verify("nobody", b"pencil", pick(0)));
+            assert!(!users.verify("nobody", b"pencil", pick(0), &mut Scratch::default()));
         }
+        let scram = |iterations, salt_bytes| Kind::Scram(ScramKind { iterations, salt_bytes });
         let expected = [
-            (("$5$", 0), 2),
-            (("$6$rounds=10000$", 0), 2),
-            (("$scram-sha-256$4096$", 16), 4),
-            (("$scram-sha-256$5000$", 8), 2),
+            (Kind::Sha256Crypt(5_000), 2),
+            (Kind::Sha512Crypt(10_000), 2),
+            (scram(4_096, 16), 4),
+            (scram(5_000, 8), 2),
         ];
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
     }
@@ -525,16 +392,16 @@ mod tests {
                 (scram::ITERATIONS_DEFAULT, scram::SALT_BYTES)
             );
         }
-        assert_eq!(parse("").unwrap().kinds.pick(7).cost(), ("$6$", 0));
+        assert_eq!(parse("").unwrap().kinds.pick(7).kind(), Kind::USUAL);
     }
 
     /// Keys for SCRAM serve the plain password too; nothing near it does.
     #[test]
     fn scram_keys() {
         let users = parse(&format!("u:{SCRAM}\nv:{HELLO}")).unwrap();
-        assert!(users.verify("u", b"pencil", ANY) && users.scram("u").is_some());
+        assert!(verify(&users, "u", b"pencil") && users.scram("u").is_some());
         for wrong in [&b"pencil\0"[..], b"Pencil", b"", &[b'a'; 513]] {
-            assert!(!users.verify("u", wrong, ANY));
+            assert!(!verify(&users, "u", wrong));
         }
         assert!(users.scram("v").is_none() && users.scram("w").is_none());
         assert_eq!(users.get("u").unwrap().as_str(), SCRAM);

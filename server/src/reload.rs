@@ -185,7 +185,7 @@ mod tests {
     fn users_do_not_vanish() {
         let config = parse("allow_anonymous false\npassword_file /p\n");
         let some = || {
-            let hash = crate::passwd::hash_password(b"x").unwrap();
+            let hash = crate::passwd::Scheme::Sha512.hash("u", b"x").unwrap();
             Users::parse("p".as_ref(), format!("u:{hash}\n").as_bytes()).unwrap()
         };
         let refused = |present, next| {

@@ -17,7 +17,7 @@ from wire import V5, Wire
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, _hard), _hard))
 
-# `goodpw` by SHA-512-crypt, as `sol passwd` writes it.
+# `goodpw` by SHA-512-crypt, as `sol passwd -H sha512-crypt` writes it.
 GOOD_HASH = "$6$saltsaltsaltsalt$2OzR4IdzfhYfVYrRHsppJaW2UUjEN.gGAare0j4SRU5b3P2MK8EfUdE6WYnCZULZwPnjeXr2JfDvKPXCDKSqI0"
 
 

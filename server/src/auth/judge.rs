@@ -19,8 +19,9 @@ use sol_engine::ChangedUser;
 use subtle::ConstantTimeEq;
 
 use super::{Login, Request, Verdict};
-use crate::password_file::{PASSWORD_BYTES_MAX, Pick, Stored, Users};
+use crate::password_file::{Pick, Users};
 use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
+use crate::stored::{PASSWORD_BYTES_MAX, Scratch, Stored};
 
 /// Random bytes of a nonce of SCRAM.
 const NONCE_BYTES: usize = 18;
@@ -60,7 +61,7 @@ impl Judge {
     }
 
     /// Checks and answers a password, whatever it costs. `checked` is called between the two.
-    pub(super) fn answer(&self, request: Request, checked: impl FnOnce()) {
+    pub(super) fn answer(&self, request: Request, scratch: &mut Scratch, checked: impl FnOnce()) {
         // Whatever else there is was answered at once.
         if let Request {
             login: Login::Password { user, password },
@@ -69,7 +70,7 @@ impl Judge {
         } = request
         {
             survive(|| {
-                let (accepted, _in_force) = self.verify_in_force(&user, &password);
+                let (accepted, _in_force) = self.verify_in_force(&user, &password, scratch);
                 checked();
                 reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
             });
@@ -147,10 +148,15 @@ impl Judge {
 
     /// Checks a login by the users that are in force when the check is done, and keeps them in force while the answer
     /// is held.
-    fn verify_in_force(&self, user: &str, password: &[u8]) -> (bool, RwLockReadGuard<'_, Arc<Users>>) {
+    fn verify_in_force(
+        &self,
+        user: &str,
+        password: &[u8],
+        scratch: &mut Scratch,
+    ) -> (bool, RwLockReadGuard<'_, Arc<Users>>) {
         loop {
             let users = self.users();
-            let accepted = self.verify(&users, user, password);
+            let accepted = self.verify(&users, user, password, scratch);
             let present = self.users.read().unwrap_or_else(PoisonError::into_inner);
             if Arc::ptr_eq(&users, &present) {
                 return (accepted, present);
@@ -166,13 +172,13 @@ impl Judge {
         Some((tag, known))
     }
 
-    fn verify(&self, users: &Users, user: &str, password: &[u8]) -> bool {
+    fn verify(&self, users: &Users, user: &str, password: &[u8], scratch: &mut Scratch) -> bool {
         let tag = match self.known(users, user, password) {
             Some((_, true)) => return true,
             Some((tag, false)) => Some(tag),
             None => None,
         };
-        let accepted = users.verify(user, password, self.pick(user));
+        let accepted = users.verify(user, password, self.pick(user), scratch);
         if let Some(tag) = tag.filter(|_| accepted) {
             // One tag a user, and only for users of the file: the map is bounded by the file.
             self.cache().insert(user.into(), tag);
