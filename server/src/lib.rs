@@ -121,11 +121,15 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
 }
 
 fn change_passwords(options: &Passwd) -> ExitCode {
-    let done = options.scheme().and_then(|scheme| match &options.user {
+    let scheme = match options.scheme() {
+        Ok(scheme) => scheme,
+        Err(text) => return exit(Err(Failure { code: USAGE, text })),
+    };
+    let done = match &options.user {
         None => passwd::change_file(&options.file, &Change::HashAll(scheme), false),
         Some(user) if options.delete => passwd::change_file(&options.file, &Change::Delete(user.clone()), false),
         Some(user) => set_password(options, scheme, user),
-    });
+    };
     exit(done.map(|done| {
         let _ = writeln!(std::io::stdout(), "{done}");
     }))
