@@ -6,8 +6,8 @@
 //!                                     Oracle and checks hear all that passes here
 //! ```
 //! Nothing happens by itself: each step does one of the things that could happen next, drawn by the seed. So
-//! mail lies as long as it likes, bytes come between, and what a shard posts leaves when it flushes. A shard may rest for
-//! a while and do nothing at all.
+//! mail lies as long as it likes, bytes come between, and what a shard posts leaves when it flushes, for one receiver
+//! after the other: others have their turns between. A shard may rest for a while and do nothing at all.
 
 mod calls;
 mod credits;
@@ -181,6 +181,8 @@ struct Shard {
     mailbox: VecDeque<Mail>,
     /// Connections that it has given away and not posted.
     moving: Vec<LinkId>,
+    /// What of its last tray is not posted yet: receivers and mail. It does nothing else before that is done.
+    posting: VecDeque<(usize, Mail)>,
     /// Logins that are being checked.
     logins: Vec<(LinkId, ConnectionId)>,
     journal: Journal,
@@ -541,6 +543,7 @@ impl Shard {
             seen: Seen::default(),
             mailbox: VecDeque::new(),
             moving: Vec::new(),
+            posting: VecDeque::new(),
             logins: Vec::new(),
             journal: Journal::default(),
             slots: Vec::new(),

@@ -22,6 +22,7 @@ impl World {
 
     /// Gives an engine an input.
     pub(super) fn call(&mut self, shard: usize, input: Input<'_>) -> Result<Flow, Violation> {
+        self.finish_posting(shard)?;
         if let Some(twin) = &mut self.twin {
             twin.follow(shard, self.now, Some(copy_of(&input)))?;
         }
@@ -33,6 +34,7 @@ impl World {
     }
 
     pub(super) fn tick(&mut self, shard: usize) -> Verdict {
+        self.finish_posting(shard)?;
         self.note_down(|| format!("shard {shard} ticks"));
         if let Some(twin) = &mut self.twin {
             twin.follow(shard, self.now, None)?;
