@@ -46,6 +46,9 @@ pub type At = u64;
 /// A Network Connection, by a number that is never used again.
 pub type LinkId = usize;
 
+/// Longer queues than this one are never full here.
+const QUEUE_MAX_MET: usize = 10_000;
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -82,7 +85,7 @@ pub struct Oracle {
 /// What a broker may do by its configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
-    /// It may answer 0x97.
+    /// It may answer 0x97, because a queue is full.
     pub refuses: bool,
     /// It may have no room for Sessions, Subscriptions, or what is retained.
     pub lacks_room: bool,
@@ -97,7 +100,7 @@ impl Rules {
     pub fn of(config: &EngineConfig) -> Self {
         let lacks_room = config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX;
         Self {
-            refuses: config.queue_full == QueueFull::Refuse || lacks_room,
+            refuses: config.queue_full == QueueFull::Refuse && config.queue_max < QUEUE_MAX_MET,
             lacks_room,
             drops_in_line: config.fanout_waiting_max < 100,
         }
@@ -144,15 +147,25 @@ impl Oracle {
         may_drop && message.retain && message.qos == QoS::AtMostOnce
     }
 
-    /// QoS 0 may be dropped behind a fan-out from now on.
-    pub const fn expect_drops_in_line(&mut self) {
-        self.rules.drops_in_line = true;
+    /// The broker has other limits from now on, beside those that it had.
+    pub fn expect(&mut self, config: &EngineConfig) {
+        let rules = Rules::of(config);
+        if rules.lacks_room {
+            self.press();
+        }
+        self.rules.refuses |= rules.refuses;
+        self.rules.drops_in_line |= rules.drops_in_line;
     }
 
     /// Whether the broker may have no room for more.
     #[must_use]
     pub const fn may_lack_room(&self) -> bool {
         self.rules.lacks_room || self.pressed
+    }
+
+    /// Whether the broker may answer 0x97.
+    const fn may_refuse(&self) -> bool {
+        self.rules.refuses || self.may_lack_room()
     }
 
     fn advance(&mut self) -> At {
@@ -295,7 +308,7 @@ impl Oracle {
     /// A client's PUBLISH is handled.
     pub fn publish(&mut self, link: LinkId, number: Number, packet_id: Option<u16>) {
         let at = self.advance();
-        let wall = self.now.wall;
+        let (wall, may_refuse) = (self.now.wall, self.may_refuse());
         let Some(id) = self.session_of(link) else { return };
         let Some(told) = self.messages.find_mut(number) else {
             return;
@@ -303,7 +316,7 @@ impl Oracle {
         let (message, life) = (&told.message, &mut told.life);
         if let Some(packet_id) = packet_id {
             let known = self.sessions[id].unanswered.insert(packet_id, number);
-            let refuses = (self.rules.refuses || self.pressed) && self.sessions[id].version == ProtocolVersion::V5;
+            let refuses = may_refuse && self.sessions[id].version == ProtocolVersion::V5;
             if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
                 // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
@@ -335,15 +348,19 @@ impl Oracle {
     pub fn answered(&mut self, link: LinkId, kind: AckKind, packet_id: u16, reason: ReasonCode) -> Verdict {
         self.advance();
         let Some(id) = self.session_of(link) else { return Ok(()) };
-        let session = self.session_mut(id);
         if kind == AckKind::PubComp {
-            return Ok(());
+            let right = matches!(reason, ReasonCode::Success | ReasonCode::PacketIdentifierNotFound);
+            return ensure(right, "I12", || format!("PUBCOMP {packet_id} with {reason:?}"));
         }
-        let Some(number) = session.unanswered.remove(&packet_id) else {
+        let number = self.session_mut(id).unanswered.remove(&packet_id);
+        if reason.is_error() {
+            self.check_refusal(id, number, reason)?;
+        }
+        let Some(number) = number else {
             return Ok(());
         };
         if reason.is_error() {
-            session.inbound.remove(&packet_id);
+            self.session_mut(id).inbound.remove(&packet_id);
             self.life_mut(number).refused = true;
             self.settle(number);
             return Ok(());
@@ -357,6 +374,22 @@ impl Oracle {
         self.settle(number);
         self.owe(number);
         Ok(())
+    }
+
+    /// A publish is refused: its publisher can be told why, and there is somebody who may have no room for it, or none at
+    /// all.
+    fn check_refusal(&self, publisher: SessionId, number: Option<Number>, reason: ReasonCode) -> Verdict {
+        let is_told = self.session(publisher).version == ProtocolVersion::V5;
+        let lacks_room = self.may_lack_room();
+        let right = reason == ReasonCode::QuotaExceeded && is_told && self.may_refuse();
+        ensure(right, "I12", || {
+            let who = self.session(publisher).who;
+            format!("message {number:?} of client {who} is refused with {reason:?}, and why?")
+        })?;
+        let may_be_full = number.is_none_or(|number| lacks_room || self.somebody_may_match(number));
+        ensure(may_be_full, "I12", || {
+            format!("message {number:?} is refused, and nobody has subscribed to it")
+        })
     }
 
     /// A client's PUBREL is handled.

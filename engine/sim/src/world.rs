@@ -442,12 +442,7 @@ impl World {
         if config.queue_max < self.shards[shard].config.queue_max && self.stats().stored_messages > 0 {
             self.marks.hit(Mark::ReloadBelow);
         }
-        if config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX {
-            self.oracle.press();
-        }
-        if config.fanout_waiting_max < 100 {
-            self.oracle.expect_drops_in_line();
-        }
+        self.oracle.expect(&config);
         let config = Rc::new(config);
         self.shards[shard].config = Rc::clone(&config);
         self.tell(shard, Input::Reload(config)).map(drop)

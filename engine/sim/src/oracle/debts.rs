@@ -185,7 +185,7 @@ impl Oracle {
     /// QoS 0 may be lost, but not without a reason while a connection stands and takes what comes.
     fn collect_unacknowledged(&mut self, id: SessionId, missing: &[Number]) {
         // Who published it and is gone may be told 0x97 when it comes again.
-        let may_be_refused = self.rules.refuses || self.pressed;
+        let may_be_refused = self.may_refuse();
         let lost = self
             .open
             .iter()
@@ -293,7 +293,7 @@ impl Oracle {
             let lost: u64 = self.lost(message.number);
             let session = self.current.get(&message.origin).map(|&id| self.session(id));
             let may_be_refused = session.is_some_and(|session| session.version == ProtocolVersion::V5);
-            if !self.rules.refuses || !may_be_refused {
+            if !self.may_refuse() || !may_be_refused {
                 lost_in_all += lost;
             } else if life.times == 1 {
                 refused += u64::from(life.refused);

@@ -260,6 +260,16 @@ impl Oracle {
         sessions
     }
 
+    /// Whether a Subscription of somebody may have existed since a message was published.
+    pub(super) fn somebody_may_match(&self, number: Number) -> bool {
+        let life = self.life(number);
+        let mut filters = self.topics.matching(life.topic);
+        filters.any(|filter| {
+            let mut subscriptions = self.topics.filter(filter).subscriptions.iter();
+            subscriptions.any(|&(id, n)| self.session(id).subscriptions[n].may_stand_since(life.first))
+        })
+    }
+
     /// Whether a Subscription of somebody surely stood when a message was published, and does still.
     pub(super) fn somebody_surely_matches(&self, number: Number) -> bool {
         let mut subscribed = self.surely_subscribed(number).into_iter();

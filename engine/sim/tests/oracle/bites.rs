@@ -43,6 +43,12 @@ fn a_lost_message_is_found() {
     bites(Fault::LosesAcknowledged, &["I1"]);
 }
 
+/// I12: a publish is refused only where a limit may say so.
+#[test]
+fn a_refusal_without_a_limit_is_found() {
+    bites(Fault::RefusesAll, &["I12"]);
+}
+
 /// I2: a QoS 2 message that is delivered twice is noticed.
 #[test]
 fn a_second_delivery_of_qos_2_is_found() {
