@@ -113,7 +113,7 @@ pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
 #[doc(hidden)]
-pub use rare::{Rare, Unrest};
+pub use rare::{DropCause, Rare, Unrest};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};
 pub use stats::Stats;

@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::memory::RETAINED_BYTES;
 use crate::message::Message;
-use crate::rare::Rare;
+use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
 use crate::rights::{Action, may};
@@ -123,7 +123,7 @@ impl Engine {
     /// and at doubling counts.
     pub(crate) fn count_unkept(&mut self, topic: &str, effects: &mut Effects) {
         self.clients.note_rare(Rare::NotRetained);
-        self.clients.stats.publish_dropped += 1;
+        self.clients.count_dropped(DropCause::NotRetained);
         self.unkept += 1;
         if self.unkept.is_power_of_two() {
             effects.events.push(Event::NotRetained {

@@ -11,7 +11,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{SessionKey, ShardId};
 use crate::message::Message;
-use crate::rare::Rare;
+use crate::rare::{DropCause, Rare};
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source, share_extra};
 use crate::session::Session;
@@ -78,7 +78,7 @@ impl Engine {
                     );
                 }
             }
-            Picked::Nobody => self.clients.stats.publish_dropped += 1,
+            Picked::Nobody => self.clients.count_dropped(DropCause::NoMember),
         }
     }
 
@@ -92,7 +92,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> bool {
         let Some(group) = self.tree.find_group(&pick.filter, &pick.share) else {
-            self.clients.stats.publish_dropped += 1;
+            self.clients.count_dropped(DropCause::NoMember);
             return false;
         };
         let delivered = self.give_to_member(now, group, None, message, effects);
@@ -113,7 +113,7 @@ impl Engine {
             );
         } else {
             self.clients.note_rare(Rare::PickLost);
-            self.clients.stats.publish_dropped += 1;
+            self.clients.count_dropped(DropCause::NoMember);
         }
         false
     }
@@ -191,7 +191,7 @@ impl Engine {
             Some(Delivered::Taken) => delivered,
             Some(Delivered::Refused) if tells => delivered,
             _ => {
-                self.clients.stats.publish_dropped += 1;
+                self.clients.count_dropped(DropCause::NoMember);
                 Some(Delivered::Dropped)
             }
         }
@@ -324,7 +324,7 @@ impl Engine {
                     },
                 );
             }
-            Some((_, Picked::Nobody)) | None => self.clients.stats.publish_dropped += 1,
+            Some((_, Picked::Nobody)) | None => self.clients.count_dropped(DropCause::NoMember),
         }
         let publish = Publish {
             message,
