@@ -13,6 +13,7 @@
 //!
 //! It is not fast, knows no shard, and shares no code with the engine.
 
+mod burdens;
 mod debts;
 mod delivery;
 mod forget;
@@ -29,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sol_codec::{ProtocolVersion, QoS, ReasonCode};
 use sol_engine::{AckKind, EngineConfig, Now, QueueFull, UnixMillis};
 
-use self::debts::{GroupDebt, ReplayDebt};
+use self::debts::{GroupDebt, Missing, ReplayDebt};
 pub use self::delivery::Arrival;
 pub use self::matching::matches;
 use self::message::{Life, Messages};
@@ -69,13 +70,11 @@ pub struct Oracle {
     empties: Vec<Vec<Number>>,
     group_debts: Vec<GroupDebt>,
     replay_debts: Vec<ReplayDebt>,
-    /// What was owed, did not come, and has no other excuse than the broker's counter of drops.
-    missing: Vec<String>,
-    /// The same of QoS 0 where it may be dropped on its way to all at once, and is counted once then.
-    missing_at_all: BTreeSet<Number>,
-    /// How many that were found out and forgotten since.
-    missed: u64,
+    /// What was owed, did not come, and has no other excuse than the broker's counters of drops.
+    missing: Missing,
     rules: Rules,
+    /// The shortest that a full queue was since everything was forgotten.
+    queue_max: usize,
     /// Memory was scarce, perhaps, since everything was forgotten.
     pressed: bool,
     /// The latest the wall clock was since then.
@@ -85,6 +84,10 @@ pub struct Oracle {
 /// What a broker may do by its configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
+    /// A queue that is full refuses, though it may be too long ever to be.
+    pub would_refuse: bool,
+    /// Messages in a queue that is full.
+    pub queue_max: usize,
     /// It may answer 0x97, because a queue is full.
     pub refuses: bool,
     /// It may have no room for Sessions, Subscriptions, or what is retained.
@@ -100,6 +103,8 @@ impl Rules {
     pub fn of(config: &EngineConfig) -> Self {
         let lacks_room = config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX;
         Self {
+            would_refuse: config.queue_full == QueueFull::Refuse,
+            queue_max: config.queue_max,
             refuses: config.queue_full == QueueFull::Refuse && config.queue_max < QUEUE_MAX_MET,
             lacks_room,
             drops_in_line: config.fanout_waiting_max < 100,
@@ -110,10 +115,15 @@ impl Rules {
 /// What the world knows when everything is at rest.
 #[derive(Clone, Debug, Default)]
 pub struct Rest {
-    /// Clients that keep no acknowledgement to themselves and whose connection takes everything.
-    pub ready: Vec<usize>,
-    /// Messages that the broker counted as dropped so far.
-    pub dropped: u64,
+    /// Clients that keep no acknowledgement to themselves and whose connection takes everything, and how many messages
+    /// the broker counted as dropped for the Session of each by a full queue.
+    pub ready: BTreeMap<usize, u64>,
+    /// Messages that the broker counted as dropped so far by full queues.
+    pub by_queues: u64,
+    /// Those of Shared Subscriptions that no member took.
+    pub by_groups: u64,
+    /// Those that were dropped behind a long line, for all.
+    pub in_line: u64,
 }
 
 impl Oracle {
@@ -122,6 +132,7 @@ impl Oracle {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
+            queue_max: rules.queue_max,
             ..Self::default()
         }
     }
@@ -155,6 +166,7 @@ impl Oracle {
         }
         self.rules.refuses |= rules.refuses;
         self.rules.drops_in_line |= rules.drops_in_line;
+        self.queue_max = self.queue_max.min(rules.queue_max);
     }
 
     /// Whether the broker may have no room for more.
@@ -323,8 +335,10 @@ impl Oracle {
                 let may_have_parked = self.pressed || self.rules.lacks_room;
                 if refuses && known.is_some() || may_have_parked || self.sessions[id].blurred {
                     life.may_come_again(at);
+                    let topic = life.topic;
                     life.expires
                         .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
+                    self.burden(topic);
                 }
                 return;
             }
@@ -338,9 +352,11 @@ impl Oracle {
         life.expires
             .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
         self.open.push(number);
+        let topic = life.topic;
         if message.retain {
-            self.retained[life.topic].push(number);
+            self.retained[topic].push(number);
         }
+        self.burden(topic);
         self.doubt_in_line(number);
     }
 
@@ -363,6 +379,7 @@ impl Oracle {
             self.session_mut(id).inbound.remove(&packet_id);
             self.life_mut(number).refused = true;
             self.settle(number);
+            self.owe_refused(number);
             return Ok(());
         }
         if reason == ReasonCode::NoMatchingSubscribers {
@@ -485,10 +502,11 @@ impl Oracle {
         let at = self.advance();
         self.life_mut(number).published(at);
         self.open.push(number);
+        let topic = self.life(number).topic;
         if self.message(number).retain {
-            let topic = self.life(number).topic;
             self.retained[topic].push(number);
         }
+        self.burden(topic);
         self.doubt_in_line(number);
     }
 

@@ -228,6 +228,9 @@ impl World {
                 if received.topic.is_none() {
                     self.marks.hit(Mark::AliasOut);
                 }
+                if received.packet_id.is_none() {
+                    self.oracle.taken(session);
+                }
                 let wraps = self.flights.publish(to, received)?;
                 if wraps {
                     self.marks.hit(Mark::PacketIdWrap);

@@ -336,8 +336,10 @@ impl World {
                 self.oracle.released(id, *packet_id);
             }
             Request::Ack(kind, packet_id) => {
-                if let Some(session) = self.oracle.session_of(id) {
-                    self.flights.acknowledged(session, *kind, *packet_id);
+                if let Some(session) = self.oracle.session_of(id)
+                    && self.flights.acknowledged(session, *kind, *packet_id)
+                {
+                    self.oracle.taken(session);
                 }
                 if let (AckKind::PubAck, Some(link)) = (kind, self.links.get(id)) {
                     self.parties[link.who].client.is_done_with(*packet_id);
