@@ -143,6 +143,21 @@ impl Message {
         }
     }
 
+    /// Becomes the same message for another shard, where its charge is made anew.
+    pub(crate) fn copy_for_shard(&mut self, other: &Self) {
+        let (mut topic, mut bytes) = (core::mem::take(&mut self.topic), core::mem::take(&mut self.bytes));
+        topic.clear();
+        topic.push_str(&other.topic);
+        bytes.clear();
+        bytes.extend_from_slice(&other.bytes);
+        *self = Self {
+            topic,
+            bytes,
+            charged: 0,
+            ..*other
+        };
+    }
+
     /// The same message for another shard, where its charge is made anew.
     pub(crate) fn clone_for_shard(&self) -> Self {
         Self {
@@ -170,6 +185,12 @@ impl Message {
     /// Bytes of buffer, for deciding whether a spent message is worth recycling.
     pub(crate) const fn capacity(&self) -> usize {
         self.topic.capacity().saturating_add(self.bytes.capacity())
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 

@@ -70,7 +70,7 @@ pub enum Interest {
 }
 
 /// A publish on its way to another shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forward {
     /// The sender's number, to be answered with `Taken` or `Refused`; 0 when no answer is wanted: QoS 0 that the receiver
     /// is not to retain.

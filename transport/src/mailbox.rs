@@ -43,8 +43,11 @@ pub(crate) enum Mail {
     Stop,
 }
 
+/// A spent batch with room for more is not worth keeping.
+const SPARE_ENTRIES_MAX: usize = 1_024;
+
 /// One shard's mail to another, of one turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) from: ShardId,
     pub(crate) messages: VecDeque<ShardMessage>,
@@ -52,6 +55,12 @@ pub(crate) struct Batch {
     /// Bytes, and of how many entries: what the sender has no credit for.
     charge: usize,
     entries: usize,
+}
+
+impl Batch {
+    fn capacity(&self) -> usize {
+        self.messages.capacity().max(self.moved.capacity())
+    }
 }
 
 /// A connection on its way to its home shard.
@@ -197,6 +206,9 @@ pub(crate) struct Mailbox {
     /// A batch of which a part was taken.
     begun: Option<Box<Batch>>,
     outgoing: Vec<Option<Box<Batch>>>,
+    /// Batches of others that were taken whole, for batches of our own.
+    #[expect(clippy::vec_box, reason = "it is the boxes that cross")]
+    spare: Vec<Box<Batch>>,
     /// Bytes of all of them, and how many are sent before the turn is over.
     outgoing_bytes: usize,
     /// Confirmations, posted to the batches when these have left.
@@ -218,6 +230,7 @@ impl Mailbox {
             receiver,
             begun: None,
             outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
+            spare: Vec::new(),
             outgoing_bytes: 0,
             confirmations: Vec::new(),
             high: exchange.high,
@@ -286,6 +299,9 @@ impl Mailbox {
         if left > 0 {
             (batch.charge, batch.entries) = (charge, left);
             self.begun = Some(batch);
+        } else if self.spare.len() < self.exchange.len() && batch.capacity() <= SPARE_ENTRIES_MAX {
+            (batch.charge, batch.entries) = (0, 0);
+            self.spare.push(batch);
         }
     }
 
@@ -330,15 +346,11 @@ impl Mailbox {
 
     /// The batch for a shard, charged with what is about to be added.
     fn batch(&mut self, to: ShardId, charge: usize) -> Option<&mut Batch> {
-        let from = self.shard;
+        let (from, spare) = (self.shard, &mut self.spare);
         let new = || {
-            Box::new(Batch {
-                from,
-                messages: VecDeque::new(),
-                moved: VecDeque::new(),
-                charge: 0,
-                entries: 0,
-            })
+            let mut batch = spare.pop().unwrap_or_default();
+            batch.from = from;
+            batch
         };
         let batch = self.outgoing.get_mut(usize::from(to.0))?.get_or_insert_with(new);
         batch.charge = charge.saturating_add(batch.charge);
