@@ -43,9 +43,9 @@ pub struct Effects {
     pub closes: Vec<Close>,
     /// Spent messages, whose buffers the next publishes are filled into.
     spare: Vec<Rc<Message>>,
-    /// Spent forwards, whose buffers the next messages to other shards are copied into. Memory that crosses is passed to
-    /// and fro: to free on one core what was allocated on another costs both of them more than the copy.
-    #[expect(clippy::vec_box, reason = "it is the boxes that cross")]
+    /// Spent forwards, whose buffers the next ones are copied into: to free on one core what was allocated on another costs
+    /// both of them more than the copy.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are used again")]
     spare_forwards: Vec<Box<Forward>>,
     /// Charges of messages whose last hold was in the tray.
     refunds: usize,
@@ -160,7 +160,7 @@ impl Effects {
     }
 
     /// A forward to fill, with a recycled buffer if there is one.
-    pub(crate) fn spare_forward(&mut self) -> Box<Forward> {
+    pub fn spare_forward(&mut self) -> Box<Forward> {
         self.spare_forwards.pop().unwrap_or_default()
     }
 
@@ -172,10 +172,15 @@ impl Effects {
         } else {
             message = Rc::new(core::mem::take(&mut forward.message));
         }
+        self.spend_forward(forward);
+        message
+    }
+
+    /// Takes back a forward that was taken out of `forwards`, if only its content crosses.
+    pub fn spend_forward(&mut self, forward: Box<Forward>) {
         if self.spare_forwards.len() < SPARE_MAX && forward.message.capacity() <= SPARE_BYTES_MAX {
             self.spare_forwards.push(forward);
         }
-        message
     }
 
     /// Charges of messages that the tray was the last to hold.

@@ -72,6 +72,7 @@ mod last_route;
 mod links;
 mod memory;
 mod message;
+mod packed;
 mod placement;
 mod rare;
 mod record;
@@ -112,6 +113,7 @@ pub use event::{Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
+pub use packed::Packed;
 #[doc(hidden)]
 pub use rare::{DropCause, Rare, Unrest};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};

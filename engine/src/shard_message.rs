@@ -104,7 +104,7 @@ impl ShardMessage {
     pub fn charge(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Forward(forward) => size_of::<Forward>() + forward.message.charge(),
+                Self::Forward(forward) => size_of::<Forward>() + forward.message.bytes_len(),
                 Self::RetainedPage { messages, .. } => messages.iter().map(Message::charge).sum(),
                 Self::RetainedQuery { filter, .. }
                 | Self::Interest {
