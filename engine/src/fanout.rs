@@ -166,6 +166,9 @@ impl Engine {
 
     /// Pauses a connection until its cause is gone.
     pub(crate) fn pause(&mut self, now: Now, id: ConnectionId, because_of: Hold) {
+        if matches!(because_of, Hold::Retaining(_)) {
+            self.clients.note_rare(Rare::RetainingHeld);
+        }
         let deadline = now.mono.saturating_add(self.clients.config.pause_time_max);
         if let Some(connection) = self.clients.connections.get_mut(id)
             && !connection.paused

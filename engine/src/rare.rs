@@ -35,6 +35,9 @@ pub enum Rare {
     ConnackHeld,
     NotRetained,
     QuestionInLine,
+    QuestionHeld,
+    PageThrownAway,
+    RetainingHeld,
 }
 
 /// Why a message was dropped for somebody.

@@ -264,6 +264,7 @@ impl Engine {
             self.queries.insert(id, reference);
             self.line.put_question(Question::Here { id });
         } else if self.clients.memory.is_full() {
+            self.clients.note_rare(Rare::QuestionHeld);
             self.hold_question(id, reference);
         } else {
             self.ask_shard(id, reference, effects);
@@ -425,6 +426,7 @@ impl Engine {
         }
         // Many may have been asked for while there was memory.
         if !messages.is_empty() && self.clients.memory.is_full() {
+            self.clients.note_rare(Rare::PageThrownAway);
             return self.hold_question(id, session);
         }
         let Clients { sessions, memory, .. } = &mut self.clients;

@@ -153,7 +153,7 @@ fn copy_of<'a>(input: &Input<'a>) -> Input<'a> {
 }
 
 /// What an engine notes, and what it is called here.
-const RARES: [(Rare, Mark); 28] = [
+const RARES: [(Rare, Mark); 31] = [
     (Rare::PageOvertaken, Mark::PageOvertaken),
     (Rare::PageForNobody, Mark::PageForNobody),
     (Rare::ReplaySeenFull, Mark::ReplaySeenFull),
@@ -176,10 +176,13 @@ const RARES: [(Rare, Mark); 28] = [
     (Rare::WillDelayed, Mark::WillDelayed),
     (Rare::AcksLong, Mark::AcksPaused),
     (Rare::AckMuted, Mark::AckMuted),
-    (Rare::AckForGone, Mark::JournalForGone),
+    (Rare::AckForGone, Mark::AckForGone),
     (Rare::AskedAgain, Mark::AskedAgain),
     (Rare::CongestedDrop, Mark::CongestedDrop),
     (Rare::ConnackHeld, Mark::JournalHolds),
     (Rare::NotRetained, Mark::NotRetained),
     (Rare::QuestionInLine, Mark::QuestionInLine),
+    (Rare::QuestionHeld, Mark::QuestionHeld),
+    (Rare::PageThrownAway, Mark::PageThrownAway),
+    (Rare::RetainingHeld, Mark::RetainingHeld),
 ];
