@@ -132,6 +132,9 @@ impl Engine {
         if owed as u64 != self.clients.stats.stored_messages {
             return Err("the gauge of stored messages is wrong");
         }
+        if self.clients.drops.sum() != self.clients.stats.publish_dropped {
+            return Err("the counter of dropped messages is not that of all causes");
+        }
         if sessions().filter(|session| session.connection.is_some()).count() != self.clients.settled {
             return Err("the count of Sessions with a connection is wrong");
         }

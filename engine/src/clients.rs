@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
 use crate::message::Message;
 use crate::mount::Unmounted;
-use crate::rare::{Rare, Rares};
+use crate::rare::{DropCause, Drops, Rare, Rares};
 use crate::record::RecordId;
 use crate::rights::{Action, Rights, may};
 use crate::session::User;
@@ -88,6 +88,8 @@ pub(crate) struct Clients {
     pub(crate) queued: Vec<SessionKey>,
     /// Rare branches taken, for simulations.
     pub(crate) rares: Rares,
+    /// Messages dropped, by cause: the counter of all, taken apart.
+    pub(crate) drops: Drops,
 }
 
 /// How one Session receives one message.
@@ -134,6 +136,7 @@ impl Clients {
             after_flush: Vec::new(),
             queued: Vec::new(),
             rares: Rares::default(),
+            drops: Drops::default(),
             config,
         }
     }
@@ -262,7 +265,9 @@ impl Clients {
         if !matches!(state.state, State::Active(..)) || state.is_clogged(self.config.unsent_bytes_high) {
             self.note_rare(Rare::CongestedDrop);
             // Another member of the group is tried, and who tries counts.
-            self.stats.publish_dropped += u64::from(!how.tries_others);
+            if !how.tries_others {
+                self.count_dropped(DropCause::Congested);
+            }
             return Delivered::Dropped;
         }
         let mut delivery = Delivery::new(Rc::clone(message), QoS::AtMostOnce, retain);
@@ -375,7 +380,7 @@ impl Clients {
     /// Counts a message that a Session did not get, and tells it at the first and at doubling counts.
     pub(crate) fn count_drop(&mut self, key: SessionKey, effects: &mut Effects) {
         self.note_rare(Rare::QueueFull);
-        self.stats.publish_dropped += 1;
+        self.count_dropped(DropCause::QueueFull);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

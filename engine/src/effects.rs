@@ -16,7 +16,7 @@ use crate::ids::{ConnectionId, ListenerId, ShardId};
 use crate::input::Handover;
 use crate::message::Message;
 use crate::record::Record;
-use crate::shard_message::ShardMessage;
+use crate::shard_message::{Forward, ShardMessage};
 use crate::stats::Stats;
 
 /// The tray: the caller owns and reuses it, the engine appends to it. Apply the kinds in the order of the fields; within
@@ -43,11 +43,15 @@ pub struct Effects {
     pub closes: Vec<Close>,
     /// Spent messages, whose buffers the next publishes are filled into.
     spare: Vec<Rc<Message>>,
+    /// Spent forwards, whose buffers the next ones are copied into: to free on one core what was allocated on another costs
+    /// both of them more than the copy.
+    #[expect(clippy::vec_box, reason = "the boxes themselves are used again")]
+    spare_forwards: Vec<Box<Forward>>,
     /// Charges of messages whose last hold was in the tray.
     refunds: usize,
 }
 
-/// Spent messages kept for reuse, and the largest buffer worth keeping.
+/// Spent messages and forwards kept for reuse, and the largest buffer worth keeping.
 const SPARE_MAX: usize = 1_024;
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
@@ -153,6 +157,30 @@ impl Effects {
             self.spare.push(message);
         }
         charged
+    }
+
+    /// A forward to fill, with a recycled buffer if there is one.
+    pub fn spare_forward(&mut self) -> Box<Forward> {
+        self.spare_forwards.pop().unwrap_or_default()
+    }
+
+    /// Takes the message out of a forward and keeps what carried it, unless that is large.
+    pub(crate) fn unpack(&mut self, mut forward: Box<Forward>) -> Rc<Message> {
+        let mut message = self.spare_message();
+        if let Some(alone) = Rc::get_mut(&mut message) {
+            core::mem::swap(alone, &mut forward.message);
+        } else {
+            message = Rc::new(core::mem::take(&mut forward.message));
+        }
+        self.spend_forward(forward);
+        message
+    }
+
+    /// Takes back a forward that was taken out of `forwards`, if only its content crosses.
+    pub fn spend_forward(&mut self, forward: Box<Forward>) {
+        if self.spare_forwards.len() < SPARE_MAX && forward.message.capacity() <= SPARE_BYTES_MAX {
+            self.spare_forwards.push(forward);
+        }
     }
 
     /// Charges of messages that the tray was the last to hold.

@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::journal::Gate;
 use crate::message::Message;
-use crate::rare::Rare;
+use crate::rare::{DropCause, Rare};
 use crate::retaining::Question;
 use crate::route::{Outcome, Publish, Source, is_own};
 use crate::session::acks::Place;
@@ -156,7 +156,7 @@ impl Engine {
         let droppable = !publish.is_to_be_retained() || self.clients.memory.is_full();
         if full && droppable && publish.message.qos == QoS::AtMostOnce {
             self.clients.note_rare(Rare::LineDropped);
-            self.clients.stats.publish_dropped += 1;
+            self.clients.count_dropped(DropCause::LineLong);
             self.clients.let_go(publish.message, effects);
             if let Source::Shard { from, n, .. } = publish.source {
                 self.links.settle(from, n, false, effects);
@@ -168,6 +168,9 @@ impl Engine {
 
     /// Pauses a connection until its cause is gone.
     pub(crate) fn pause(&mut self, now: Now, id: ConnectionId, because_of: Hold) {
+        if matches!(because_of, Hold::Retaining(_)) {
+            self.clients.note_rare(Rare::RetainingHeld);
+        }
         let deadline = now.mono.saturating_add(self.clients.config.pause_time_max);
         if let Some(connection) = self.clients.connections.get_mut(id)
             && !connection.paused

@@ -73,6 +73,7 @@ mod links;
 mod memory;
 mod message;
 mod mount;
+mod packed;
 mod placement;
 mod rare;
 mod record;
@@ -113,8 +114,9 @@ pub use event::{Attempt, Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
+pub use packed::Packed;
 #[doc(hidden)]
-pub use rare::{Rare, Unrest};
+pub use rare::{DropCause, Rare, Unrest};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 pub use rights::rules::{Access, Rule, RuleSet, Rules};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};

@@ -154,6 +154,37 @@ impl Message {
         }
     }
 
+    /// Becomes the same message for another shard, where its charge is made anew.
+    pub(crate) fn copy_for_shard(&mut self, other: &Self) {
+        self.put(&other.topic, &other.bytes, other.properties_len);
+        *self = Self {
+            topic: core::mem::take(&mut self.topic),
+            bytes: core::mem::take(&mut self.bytes),
+            charged: 0,
+            ..*other
+        };
+    }
+
+    /// Puts in what [`Message::topic`], [`Message::stored`] and [`Message::properties_len`] of another one gave.
+    pub(crate) fn put(&mut self, topic: &str, stored: &[u8], properties_len: u32) {
+        self.topic.clear();
+        self.topic.push_str(topic);
+        self.bytes.clear();
+        self.bytes.extend_from_slice(stored);
+        self.properties_len = properties_len;
+        self.charged = 0;
+    }
+
+    /// Properties and payload as they are stored.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many of the stored bytes are properties.
+    pub(crate) const fn properties_len(&self) -> u32 {
+        self.properties_len
+    }
+
     /// The same message for another shard, where its charge is made anew.
     pub(crate) fn clone_for_shard(&self) -> Self {
         Self {
@@ -181,6 +212,12 @@ impl Message {
     /// Bytes of buffer, for deciding whether a spent message is worth recycling.
     pub(crate) const fn capacity(&self) -> usize {
         self.topic.capacity().saturating_add(self.bytes.capacity())
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 

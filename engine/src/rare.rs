@@ -35,6 +35,31 @@ pub enum Rare {
     ConnackHeld,
     NotRetained,
     QuestionInLine,
+    QuestionHeld,
+    PageThrownAway,
+    RetainingHeld,
+}
+
+/// Why a message was dropped for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it; no part of the interface")]
+pub enum DropCause {
+    QueueFull,
+    Congested,
+    LineLong,
+    NoMember,
+    NotRetained,
+    NotSent,
+}
+
+/// How many were, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drops([u64; 6]);
+
+impl Drops {
+    pub(crate) fn sum(self) -> u64 {
+        self.0.iter().sum()
+    }
 }
 
 /// What an engine holds that is not at rest.
@@ -68,6 +93,15 @@ impl Clients {
     pub(crate) const fn note_rare(&mut self, rare: Rare) {
         self.rares.note(rare);
     }
+
+    /// Counts a message that somebody does not get.
+    #[cold]
+    pub(crate) fn count_dropped(&mut self, why: DropCause) {
+        self.stats.publish_dropped += 1;
+        if let Some(count) = self.drops.0.get_mut(why as usize) {
+            *count += 1;
+        }
+    }
 }
 
 impl Engine {
@@ -75,6 +109,21 @@ impl Engine {
     #[doc(hidden)]
     pub const fn take_rares(&mut self) -> u32 {
         core::mem::replace(&mut self.clients.rares.0, 0)
+    }
+
+    /// Messages dropped for a reason.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn dropped(&self, why: DropCause) -> u64 {
+        self.clients.drops.0.get(why as usize).copied().unwrap_or_default()
+    }
+
+    /// Messages that a client's Session did not get because its queue was full, if it has a Session here.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn dropped_for(&self, client_id: &str) -> Option<u64> {
+        let session = self.clients.sessions.get(self.clients.sessions.find(client_id)?)?;
+        Some(session.sender.as_ref().map_or(0, |sender| sender.dropped))
     }
 
     /// What it holds that is not at rest.

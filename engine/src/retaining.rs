@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::memory::RETAINED_BYTES;
 use crate::message::Message;
-use crate::rare::Rare;
+use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
 use crate::rights::{Action, may};
@@ -130,7 +130,7 @@ impl Engine {
     /// and at doubling counts.
     pub(crate) fn count_unkept(&mut self, topic: &str, effects: &mut Effects) {
         self.clients.note_rare(Rare::NotRetained);
-        self.clients.stats.publish_dropped += 1;
+        self.clients.count_dropped(DropCause::NotRetained);
         self.unkept += 1;
         if self.unkept.is_power_of_two() {
             effects.events.push(Event::NotRetained {
@@ -283,6 +283,7 @@ impl Engine {
             self.queries.insert(id, reference);
             self.line.put_question(Question::Here { id });
         } else if self.clients.memory.is_full() {
+            self.clients.note_rare(Rare::QuestionHeld);
             self.hold_question(id, reference);
         } else {
             self.ask_shard(id, reference, effects);
@@ -444,6 +445,7 @@ impl Engine {
         }
         // Many may have been asked for while there was memory.
         if !messages.is_empty() && self.clients.memory.is_full() {
+            self.clients.note_rare(Rare::PageThrownAway);
             return self.hold_question(id, session);
         }
         let Clients { sessions, memory, .. } = &mut self.clients;

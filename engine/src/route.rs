@@ -19,7 +19,7 @@ use crate::message::Message;
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
 use crate::session::sessions::SessionRef;
-use crate::shard_message::{Forward, GroupPick, ShardMessage};
+use crate::shard_message::{GroupPick, ShardMessage};
 use crate::subscription::Options;
 use crate::time::Now;
 use crate::topic_tree::{FilterKey, GroupKey, Matches, Subscription};
@@ -238,30 +238,26 @@ impl Engine {
             // What is to be retained is never dropped behind a long line, so its publisher has to be held up.
             let unacknowledged = !answered && post.retain;
             self.scratch.posted_to.push((post.to, unacknowledged));
-            let message = publish.message.clone_for_shard();
+            let mut forward = effects.spare_forward();
+            forward.message.copy_for_shard(&publish.message);
             let n = if answered {
                 let n = self.links.number_forward(post.to);
                 self.scratch.posted.push((post.to, n));
                 n
             } else if unacknowledged {
                 let max = self.clients.config.unanswered_bytes_max;
-                self.links.number_unacknowledged(post.to, message.charge(), max)
+                self.links.number_unacknowledged(post.to, forward.message.charge(), max)
             } else {
                 0
             };
-            let forward = Forward {
-                n,
-                message,
-                route: post.route,
-                retain: post.retain,
-                groups: post.groups,
-                // What is passed on for another shard would be refused unheard: it is dropped there, and counted.
-                may_refuse: publish.source.hears_of_refusals(),
-            };
+            forward.n = n;
+            forward.route = post.route;
+            forward.retain = post.retain;
+            forward.groups = post.groups;
+            // What is passed on for another shard would be refused unheard: it is dropped there, and counted.
+            forward.may_refuse = publish.source.hears_of_refusals();
             self.clients.stats.forwards_sent += 1;
-            effects
-                .forwards
-                .push((post.to, ShardMessage::Forward(Box::new(forward))));
+            effects.forwards.push((post.to, ShardMessage::Forward(forward)));
         }
         self.scratch.posts = posts;
     }

@@ -70,7 +70,7 @@ pub enum Interest {
 }
 
 /// A publish on its way to another shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forward {
     /// The sender's number, to be answered with `Taken` or `Refused`; 0 when no answer is wanted: QoS 0 that the receiver
     /// is not to retain.
@@ -104,7 +104,7 @@ impl ShardMessage {
     pub fn charge(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Forward(forward) => size_of::<Forward>() + forward.message.charge(),
+                Self::Forward(forward) => size_of::<Forward>() + forward.message.bytes_len(),
                 Self::RetainedPage { messages, .. } => messages.iter().map(Message::charge).sum(),
                 Self::RetainedQuery { filter, .. }
                 | Self::Interest {

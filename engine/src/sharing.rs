@@ -11,7 +11,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::ids::{SessionKey, ShardId};
 use crate::message::Message;
-use crate::rare::Rare;
+use crate::rare::{DropCause, Rare};
 use crate::rights::{Action, may};
 use crate::route::{Outcome, Publish, Source, share_extra};
 use crate::session::sender::Owed;
@@ -80,7 +80,7 @@ impl Engine {
                     );
                 }
             }
-            Picked::Nobody => self.clients.stats.publish_dropped += 1,
+            Picked::Nobody => self.clients.count_dropped(DropCause::NoMember),
         }
     }
 
@@ -114,7 +114,7 @@ impl Engine {
         effects: &mut Effects,
     ) -> bool {
         let Some(group) = self.tree.find_group(&pick.filter, &pick.share) else {
-            self.clients.stats.publish_dropped += 1;
+            self.clients.count_dropped(DropCause::NoMember);
             return false;
         };
         let delivered = self.give_to_member(now, group, None, message, effects);
@@ -135,7 +135,7 @@ impl Engine {
             );
         } else {
             self.clients.note_rare(Rare::PickLost);
-            self.clients.stats.publish_dropped += 1;
+            self.clients.count_dropped(DropCause::NoMember);
         }
         false
     }
@@ -220,7 +220,7 @@ impl Engine {
             Some(Delivered::Taken) => delivered,
             Some(Delivered::Refused) if tells => delivered,
             _ => {
-                self.clients.stats.publish_dropped += 1;
+                self.clients.count_dropped(DropCause::NoMember);
                 Some(Delivered::Dropped)
             }
         }
@@ -353,7 +353,7 @@ impl Engine {
                     },
                 );
             }
-            Some((_, Picked::Nobody)) | None => self.clients.stats.publish_dropped += 1,
+            Some((_, Picked::Nobody)) | None => self.clients.count_dropped(DropCause::NoMember),
         }
         let publish = Publish {
             message,

@@ -12,6 +12,7 @@ use crate::connection::Marks;
 use crate::effects::{Delivery, Effects, Mark, Outgoing, Read, Transmit};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey};
+use crate::rare::DropCause;
 use crate::session::sender::Sender;
 
 impl Engine {
@@ -76,7 +77,7 @@ impl Clients {
         let (session, packet_id, dup) = (connection.session(), delivery.packet_id, delivery.dup);
         self.let_go(delivery.message, effects);
         let Some(packet_id) = packet_id else {
-            self.stats.publish_dropped += 1;
+            self.count_dropped(DropCause::NotSent);
             return true;
         };
         let sender = session

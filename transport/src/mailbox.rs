@@ -15,7 +15,8 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use socket2::Socket;
 use sol_engine::{
-    AuthOutcome, ChangedUser, ConnectionId, EngineConfig, Handover, Message, Query, ShardId, ShardMessage,
+    AuthOutcome, ChangedUser, ConnectionId, EngineConfig, Forward, Handover, Message, Packed, Query, ShardId,
+    ShardMessage,
 };
 
 use self::sleeping::{Credit, Sleeping};
@@ -43,15 +44,92 @@ pub(crate) enum Mail {
     Stop,
 }
 
+/// A spent batch that takes more memory is not worth keeping.
+const SPARE_BYTES_MAX: usize = 256 << 10;
+
 /// One shard's mail to another, of one turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) from: ShardId,
-    pub(crate) messages: VecDeque<ShardMessage>,
-    pub(crate) moved: VecDeque<Moved>,
-    /// Bytes, and of how many entries: what the sender has no credit for.
+    messages: VecDeque<Entry>,
+    /// The publishes among the messages that can travel side by side.
+    packed: Packed,
+    moved: VecDeque<Moved>,
+    /// Messages and connections that were not taken.
+    left: usize,
+    /// Bytes, and of how many of them: what the sender has no credit for.
     charge: usize,
     entries: usize,
+}
+
+/// What comes next in a batch.
+#[derive(Debug)]
+enum Entry {
+    /// So many publishes, packed.
+    Packed(usize),
+    Single(ShardMessage),
+}
+
+impl Batch {
+    /// Puts a message behind the others. Gives back the forward of which only the content travels.
+    fn push(&mut self, message: ShardMessage) -> Option<Box<Forward>> {
+        self.left += 1;
+        match message {
+            ShardMessage::Forward(forward) if self.packed.push(&forward) => {
+                if let Some(Entry::Packed(count)) = self.messages.back_mut() {
+                    *count += 1;
+                } else {
+                    self.messages.push_back(Entry::Packed(1));
+                }
+                Some(forward)
+            }
+            single => {
+                self.messages.push_back(Entry::Single(single));
+                None
+            }
+        }
+    }
+
+    /// Takes the next message; a publish into what `spare` gives.
+    pub(crate) fn next(&mut self, spare: impl FnOnce() -> Box<Forward>) -> Option<ShardMessage> {
+        let message = if let Entry::Packed(count) = self.messages.front_mut()? {
+            *count -= 1;
+            if *count == 0 {
+                self.messages.pop_front();
+            }
+            let mut forward = spare();
+            self.packed
+                .pop_into(&mut forward)
+                .then_some(ShardMessage::Forward(forward))
+        } else if let Some(Entry::Single(message)) = self.messages.pop_front() {
+            Some(message)
+        } else {
+            None
+        };
+        self.left -= 1;
+        message
+    }
+
+    /// Takes the next connection. Those come after the messages.
+    pub(crate) fn next_moved(&mut self) -> Option<Moved> {
+        let moved = self.moved.pop_front()?;
+        self.left -= 1;
+        Some(moved)
+    }
+
+    /// Drops what was not taken.
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.packed.clear();
+        self.moved.clear();
+        self.left = 0;
+    }
+
+    /// Bytes of memory that an empty one takes.
+    fn capacity(&self) -> usize {
+        let entries = self.messages.capacity() * size_of::<Entry>() + self.moved.capacity() * size_of::<Moved>();
+        entries.saturating_add(self.packed.capacity())
+    }
 }
 
 /// A connection on its way to its home shard.
@@ -197,6 +275,9 @@ pub(crate) struct Mailbox {
     /// A batch of which a part was taken.
     begun: Option<Box<Batch>>,
     outgoing: Vec<Option<Box<Batch>>>,
+    /// Batches of others that were taken whole, for batches of our own.
+    #[expect(clippy::vec_box, reason = "it is the boxes that cross")]
+    spare: Vec<Box<Batch>>,
     /// Bytes of all of them, and how many are sent before the turn is over.
     outgoing_bytes: usize,
     /// Confirmations, posted to the batches when these have left.
@@ -218,6 +299,7 @@ impl Mailbox {
             receiver,
             begun: None,
             outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
+            spare: Vec::new(),
             outgoing_bytes: 0,
             confirmations: Vec::new(),
             high: exchange.high,
@@ -270,7 +352,7 @@ impl Mailbox {
 
     /// Gives the sender credit for what was taken out of a batch, and keeps the rest, to be taken next.
     pub(crate) fn give_back(&mut self, mut batch: Box<Batch>) {
-        let left = batch.messages.len().saturating_add(batch.moved.len());
+        let left = batch.left;
         // As if all of them were of one size: it comes out even at the end.
         let charge = if left < batch.entries {
             batch.charge / batch.entries * left
@@ -286,6 +368,9 @@ impl Mailbox {
         if left > 0 {
             (batch.charge, batch.entries) = (charge, left);
             self.begun = Some(batch);
+        } else if self.spare.len() < self.exchange.len() && batch.capacity() <= SPARE_BYTES_MAX {
+            (batch.charge, batch.entries) = (0, 0);
+            self.spare.push(batch);
         }
     }
 
@@ -305,18 +390,18 @@ impl Mailbox {
         }
     }
 
-    /// Adds to the batch for a shard. It leaves with [`Mailbox::send`].
-    pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) {
+    /// Adds to the batch for a shard. It leaves with [`Mailbox::send`]. Gives back the forward of which only the content
+    /// travels.
+    pub(crate) fn post(&mut self, to: ShardId, message: ShardMessage) -> Option<Box<Forward>> {
         if let ShardMessage::Confirmed(_) = message {
-            return self.confirmations.push((to, message));
+            self.confirmations.push((to, message));
+            return None;
         }
-        self.add(to, message);
+        self.add(to, message)
     }
 
-    fn add(&mut self, to: ShardId, message: ShardMessage) {
-        if let Some(batch) = self.batch(to, message.charge()) {
-            batch.messages.push_back(message);
-        }
+    fn add(&mut self, to: ShardId, message: ShardMessage) -> Option<Box<Forward>> {
+        self.batch(to, message.charge())?.push(message)
     }
 
     /// Adds a connection to the batch for a shard.
@@ -324,21 +409,18 @@ impl Mailbox {
         let owned = moved.kept.len().saturating_add(moved.handover.charge());
         let charge = owned.saturating_add(size_of::<Moved>());
         if let Some(batch) = self.batch(to, charge) {
+            batch.left += 1;
             batch.moved.push_back(moved);
         }
     }
 
     /// The batch for a shard, charged with what is about to be added.
     fn batch(&mut self, to: ShardId, charge: usize) -> Option<&mut Batch> {
-        let from = self.shard;
+        let (from, spare) = (self.shard, &mut self.spare);
         let new = || {
-            Box::new(Batch {
-                from,
-                messages: VecDeque::new(),
-                moved: VecDeque::new(),
-                charge: 0,
-                entries: 0,
-            })
+            let mut batch = spare.pop().unwrap_or_default();
+            batch.from = from;
+            batch
         };
         let batch = self.outgoing.get_mut(usize::from(to.0))?.get_or_insert_with(new);
         batch.charge = charge.saturating_add(batch.charge);
@@ -363,7 +445,7 @@ impl Mailbox {
         self.send_batches();
         if !self.confirmations.is_empty() {
             for (to, message) in mem::take(&mut self.confirmations) {
-                self.add(to, message);
+                let _ = self.add(to, message);
             }
             self.send_batches();
         }
@@ -441,8 +523,8 @@ mod tests {
             ShardMessage::Taken(n) => n,
             other => panic!("{other:?}"),
         };
-        let count = count.min(batch.messages.len());
-        let numbers = batch.messages.drain(..count).map(number).collect();
+        let next = |_| batch.next(Box::default).map(number);
+        let numbers = (0..count).map_while(next).collect();
         mailbox.give_back(batch);
         Some(numbers)
     }
@@ -479,10 +561,10 @@ mod tests {
         assert!(!here.has_outgoing());
         assert_eq!(take(&mut first, 9).unwrap(), [2]);
         assert_eq!(take(&mut last, 9).unwrap(), [3]);
-        let Some(Mail::Batch(batch)) = first.take() else {
+        let Some(Mail::Batch(mut batch)) = first.take() else {
             panic!("the confirmation is missing")
         };
-        assert!(matches!(batch.messages.front(), Some(ShardMessage::Confirmed(1))));
+        assert_eq!(batch.next(Box::default), Some(ShardMessage::Confirmed(1)));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::packet::{ConnectRequest, PublishRequest, Request};
 pub enum Fault {
     /// A QoS 1 message is acknowledged and goes nowhere.
     LosesAcknowledged,
+    /// Every message is answered with 0x97 and goes nowhere.
+    RefusesAll,
     /// A QoS 2 message is delivered twice.
     RepeatsExactlyOnce,
     /// Two messages of one topic change places.
@@ -66,6 +68,20 @@ impl Fault {
                         kind: AckKind::PubAck,
                         packet_id,
                         reason_code: ReasonCode::Success,
+                    });
+                }
+            }
+            (Self::RefusesAll, Request::Publish(publish)) => {
+                if let Some(packet_id) = publish.packet_id.and_then(sol_codec::PacketId::new) {
+                    let kind = if publish.qos == QoS::ExactlyOnce {
+                        AckKind::PubRec
+                    } else {
+                        AckKind::PubAck
+                    };
+                    return Given::Answer(Outgoing::Ack {
+                        kind,
+                        packet_id,
+                        reason_code: ReasonCode::QuotaExceeded,
                     });
                 }
             }

@@ -1,5 +1,7 @@
 //! A running hash of all that crosses the engines' border: two runs that have the same have gone the same way.
 
+use std::fmt;
+
 /// See the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hash(u64);
@@ -36,5 +38,13 @@ impl Hash {
 
     pub(crate) const fn get(self) -> u64 {
         self.0
+    }
+}
+
+/// What has no other form than that of its `Debug`.
+impl fmt::Write for Hash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.bytes(text.as_bytes());
+        Ok(())
     }
 }

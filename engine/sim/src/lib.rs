@@ -15,7 +15,8 @@
 //!
 //! | | invariant | checked in | when |
 //! |---|---|---|---|
-//! | I1 | no loss after an acknowledgement but by a named policy | `oracle/debts` | at rest, and when all are back |
+//! | I1 | no loss after an acknowledgement but by a named policy, and each counter excuses only what it counts: those of full queues, by Session; those of Shared Subscriptions; those of long lines | `oracle/debts` | at rest, and when all are back |
+//! | I1 | what was refused has come to those that surely had room for it | `oracle/burdens`, `oracle/debts` | at rest, and when all are back |
 //! | I2 | QoS 2 comes exactly once | `oracle/delivery`, `client/receiver` | each delivery |
 //! | I3 | QoS 1 comes again only on another connection, with DUP | `checks/flights`, `oracle/delivery` | each delivery |
 //! | I4 | order, by publisher, topic and QoS; acknowledgements in order of receipt | `oracle/delivery`, `checks/answers` | each delivery, each answer |
@@ -28,6 +29,7 @@
 //! | I9 | a client has one connection, and the loser hears so first | `checks/owners` | each packet |
 //! | I10 | Wills when they are due, and never else | `oracle`, `oracle/delivery` | each delivery; at rest |
 //! | I12 | every packet is legal where it comes, and no larger than its receiver takes | `wire`, `client`, `world/observe` | each packet |
+//! | I12 | a publish is refused only with 0x97, to a 5.0 publisher, where a limit may be met, and somebody may have lacked room | `oracle` | each answer |
 //! | I13 | who breaks rules makes no difference to others: packets, forwards, records, events | `world/twin` | each call, in one seed of 50 |
 //! | I14 | no deadlock: when nothing can happen nothing is held, and every request is answered | `world/end` | when all are back |
 //! | I15 | one call's work is bounded, so that all have their turn | `world/calls` | each call |
@@ -45,8 +47,12 @@
 //! | publishes that waited for memory go with their connection | they were not acknowledged; their client sends them again |
 //! | a Session that was about to end may have gone on or not, until a CONNACK tells | a deadline may be kept a little late (section 3.1.2.11.2) |
 //! | a Will whose time had come when its client came back | either may have been first [MQTT-3.1.3-9] |
+//! | what was refused need not come to a Session that is or was a member of a Shared Subscription, or for which more may have waited than its queue holds, nor to any where memory was scarce | 0x97 says that at least one could not take it, and where memory is scarce nobody has it |
+//! | which member of a group lacked room for what was refused | nobody is told whom it was meant for |
+//! | a queue's drop of a message that was not surely owed excuses one that was, of the same Session; a group's or a line's one of any group or line; and a queue's drop one of a group, whose member it may have been, or of QoS 0 | what was dropped is counted and not named |
+//! | a group's QoS 2 message is gone with the Session of a member that may have begun it | [MQTT-4.8.2-5] |
 //! | a group's message comes to another member once for each that was lost | [MQTT-4.8.2-4]; QoS 2 that has begun stays [MQTT-4.8.2-5] |
-//! | Sessions are told of drops at doubling counts | [`sol_engine::Event::Dropped`]; the counter is exact |
+//! | Sessions are told of drops at doubling counts, the first at a takeover perhaps of the Session before | [`sol_engine::Event::Dropped`]; the counter is exact |
 //! | one call sends as much as a Session may hold | what a lost member of a Shared Subscription held is handed on at once ([`sol_engine::Engine::handle`]) |
 //!
 //! ```

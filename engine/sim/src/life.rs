@@ -33,7 +33,7 @@ use crate::marks::Marks;
 use crate::rng::Rng;
 use crate::story::Op;
 use crate::violation::{Verdict, Violation};
-use crate::world::World;
+use crate::world::{Setup, World};
 
 /// Lines that a report tells of what happened before a failure.
 const TAIL_MAX: usize = 200;
@@ -117,7 +117,10 @@ struct Life<'a> {
 impl<'a> Life<'a> {
     fn new(seed: u64, options: &'a Options) -> Self {
         let swarm = Swarm::draw(seed, options);
-        let mut world = World::new(swarm.setup(seed));
+        let mut world = World::new(Setup {
+            fault: options.fault,
+            ..swarm.setup(seed)
+        });
         world.let_in(options.clients);
         Self {
             deeds: Deeds::new(seed),
@@ -163,12 +166,12 @@ impl<'a> Life<'a> {
     /// Faults are on, then everything heals.
     fn chapter(&mut self) -> Verdict {
         for _ in 0..self.swarm.chapter {
+            if self.deed >= self.options.deeds_max {
+                break;
+            }
             self.deed += 1;
             let op = self.deeds.next(&self.swarm);
             let storms = self.storms.next(&self.swarm);
-            if self.deed > self.options.deeds_max {
-                break;
-            }
             let steps = self.between.below(self.swarm.steps_max + 1);
             if self.options.skips(self.deed) {
                 continue;

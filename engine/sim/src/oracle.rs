@@ -13,6 +13,7 @@
 //!
 //! It is not fast, knows no shard, and shares no code with the engine.
 
+mod burdens;
 mod debts;
 mod delivery;
 mod forget;
@@ -29,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sol_codec::{ProtocolVersion, QoS, ReasonCode};
 use sol_engine::{AckKind, EngineConfig, Now, QueueFull, UnixMillis};
 
-use self::debts::{GroupDebt, ReplayDebt};
+use self::debts::{GroupDebt, Missing, ReplayDebt};
 pub use self::delivery::Arrival;
 pub use self::matching::matches;
 use self::message::{Life, Messages};
@@ -45,6 +46,9 @@ pub type At = u64;
 
 /// A Network Connection, by a number that is never used again.
 pub type LinkId = usize;
+
+/// Longer queues than this one are never full here.
+const QUEUE_MAX_MET: usize = 10_000;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
@@ -66,13 +70,11 @@ pub struct Oracle {
     empties: Vec<Vec<Number>>,
     group_debts: Vec<GroupDebt>,
     replay_debts: Vec<ReplayDebt>,
-    /// What was owed, did not come, and has no other excuse than the broker's counter of drops.
-    missing: Vec<String>,
-    /// The same of QoS 0 where it may be dropped on its way to all at once, and is counted once then.
-    missing_at_all: BTreeSet<Number>,
-    /// How many that were found out and forgotten since.
-    missed: u64,
+    /// What was owed, did not come, and has no other excuse than the broker's counters of drops.
+    missing: Missing,
     rules: Rules,
+    /// The shortest that a full queue was since everything was forgotten.
+    queue_max: usize,
     /// Memory was scarce, perhaps, since everything was forgotten.
     pressed: bool,
     /// The latest the wall clock was since then.
@@ -82,7 +84,11 @@ pub struct Oracle {
 /// What a broker may do by its configuration.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
-    /// It may answer 0x97.
+    /// A queue that is full refuses, though it may be too long ever to be.
+    pub would_refuse: bool,
+    /// Messages in a queue that is full.
+    pub queue_max: usize,
+    /// It may answer 0x97, because a queue is full.
     pub refuses: bool,
     /// It may have no room for Sessions, Subscriptions, or what is retained.
     pub lacks_room: bool,
@@ -97,7 +103,9 @@ impl Rules {
     pub fn of(config: &EngineConfig) -> Self {
         let lacks_room = config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX;
         Self {
-            refuses: config.queue_full == QueueFull::Refuse || lacks_room,
+            would_refuse: config.queue_full == QueueFull::Refuse,
+            queue_max: config.queue_max,
+            refuses: config.queue_full == QueueFull::Refuse && config.queue_max < QUEUE_MAX_MET,
             lacks_room,
             drops_in_line: config.fanout_waiting_max < 100,
         }
@@ -107,10 +115,15 @@ impl Rules {
 /// What the world knows when everything is at rest.
 #[derive(Clone, Debug, Default)]
 pub struct Rest {
-    /// Clients that keep no acknowledgement to themselves and whose connection takes everything.
-    pub ready: Vec<usize>,
-    /// Messages that the broker counted as dropped so far.
-    pub dropped: u64,
+    /// Clients that keep no acknowledgement to themselves and whose connection takes everything, and how many messages
+    /// the broker counted as dropped for the Session of each by a full queue.
+    pub ready: BTreeMap<usize, u64>,
+    /// Messages that the broker counted as dropped so far by full queues.
+    pub by_queues: u64,
+    /// Those of Shared Subscriptions that no member took.
+    pub by_groups: u64,
+    /// Those that were dropped behind a long line, for all.
+    pub in_line: u64,
 }
 
 impl Oracle {
@@ -119,6 +132,7 @@ impl Oracle {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
+            queue_max: rules.queue_max,
             ..Self::default()
         }
     }
@@ -144,15 +158,26 @@ impl Oracle {
         may_drop && message.retain && message.qos == QoS::AtMostOnce
     }
 
-    /// QoS 0 may be dropped behind a fan-out from now on.
-    pub const fn expect_drops_in_line(&mut self) {
-        self.rules.drops_in_line = true;
+    /// The broker has other limits from now on, beside those that it had.
+    pub fn expect(&mut self, config: &EngineConfig) {
+        let rules = Rules::of(config);
+        if rules.lacks_room {
+            self.press();
+        }
+        self.rules.refuses |= rules.refuses;
+        self.rules.drops_in_line |= rules.drops_in_line;
+        self.queue_max = self.queue_max.min(rules.queue_max);
     }
 
     /// Whether the broker may have no room for more.
     #[must_use]
     pub const fn may_lack_room(&self) -> bool {
         self.rules.lacks_room || self.pressed
+    }
+
+    /// Whether the broker may answer 0x97.
+    const fn may_refuse(&self) -> bool {
+        self.rules.refuses || self.may_lack_room()
     }
 
     fn advance(&mut self) -> At {
@@ -295,7 +320,7 @@ impl Oracle {
     /// A client's PUBLISH is handled.
     pub fn publish(&mut self, link: LinkId, number: Number, packet_id: Option<u16>) {
         let at = self.advance();
-        let wall = self.now.wall;
+        let (wall, may_refuse) = (self.now.wall, self.may_refuse());
         let Some(id) = self.session_of(link) else { return };
         let Some(told) = self.messages.find_mut(number) else {
             return;
@@ -303,15 +328,17 @@ impl Oracle {
         let (message, life) = (&told.message, &mut told.life);
         if let Some(packet_id) = packet_id {
             let known = self.sessions[id].unanswered.insert(packet_id, number);
-            let refuses = (self.rules.refuses || self.pressed) && self.sessions[id].version == ProtocolVersion::V5;
+            let refuses = may_refuse && self.sessions[id].version == ProtocolVersion::V5;
             if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
                 // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
                 let may_have_parked = self.pressed || self.rules.lacks_room;
                 if refuses && known.is_some() || may_have_parked || self.sessions[id].blurred {
                     life.may_come_again(at);
+                    let topic = life.topic;
                     life.expires
                         .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
+                    self.burden(topic);
                 }
                 return;
             }
@@ -325,9 +352,11 @@ impl Oracle {
         life.expires
             .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
         self.open.push(number);
+        let topic = life.topic;
         if message.retain {
-            self.retained[life.topic].push(number);
+            self.retained[topic].push(number);
         }
+        self.burden(topic);
         self.doubt_in_line(number);
     }
 
@@ -335,17 +364,22 @@ impl Oracle {
     pub fn answered(&mut self, link: LinkId, kind: AckKind, packet_id: u16, reason: ReasonCode) -> Verdict {
         self.advance();
         let Some(id) = self.session_of(link) else { return Ok(()) };
-        let session = self.session_mut(id);
         if kind == AckKind::PubComp {
-            return Ok(());
+            let right = matches!(reason, ReasonCode::Success | ReasonCode::PacketIdentifierNotFound);
+            return ensure(right, "I12", || format!("PUBCOMP {packet_id} with {reason:?}"));
         }
-        let Some(number) = session.unanswered.remove(&packet_id) else {
+        let number = self.session_mut(id).unanswered.remove(&packet_id);
+        if reason.is_error() {
+            self.check_refusal(id, number, reason)?;
+        }
+        let Some(number) = number else {
             return Ok(());
         };
         if reason.is_error() {
-            session.inbound.remove(&packet_id);
+            self.session_mut(id).inbound.remove(&packet_id);
             self.life_mut(number).refused = true;
             self.settle(number);
+            self.owe_refused(number);
             return Ok(());
         }
         if reason == ReasonCode::NoMatchingSubscribers {
@@ -357,6 +391,22 @@ impl Oracle {
         self.settle(number);
         self.owe(number);
         Ok(())
+    }
+
+    /// A publish is refused: its publisher can be told why, and there is somebody who may have no room for it, or none at
+    /// all.
+    fn check_refusal(&self, publisher: SessionId, number: Option<Number>, reason: ReasonCode) -> Verdict {
+        let is_told = self.session(publisher).version == ProtocolVersion::V5;
+        let lacks_room = self.may_lack_room();
+        let right = reason == ReasonCode::QuotaExceeded && is_told && self.may_refuse();
+        ensure(right, "I12", || {
+            let who = self.session(publisher).who;
+            format!("message {number:?} of client {who} is refused with {reason:?}, and why?")
+        })?;
+        let may_be_full = number.is_none_or(|number| lacks_room || self.somebody_may_match(number));
+        ensure(may_be_full, "I12", || {
+            format!("message {number:?} is refused, and nobody has subscribed to it")
+        })
     }
 
     /// A client's PUBREL is handled.
@@ -452,10 +502,11 @@ impl Oracle {
         let at = self.advance();
         self.life_mut(number).published(at);
         self.open.push(number);
+        let topic = self.life(number).topic;
         if self.message(number).retain {
-            let topic = self.life(number).topic;
             self.retained[topic].push(number);
         }
+        self.burden(topic);
         self.doubt_in_line(number);
     }
 

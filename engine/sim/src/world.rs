@@ -6,8 +6,8 @@
 //!                                     Oracle and checks hear all that passes here
 //! ```
 //! Nothing happens by itself: each step does one of the things that could happen next, drawn by the seed. So
-//! mail lies as long as it likes, bytes come between, and what a shard posts leaves when it flushes. A shard may rest for
-//! a while and do nothing at all.
+//! mail lies as long as it likes, bytes come between, and what a shard posts leaves when it flushes, for one receiver
+//! after the other: others have their turns between. A shard may rest for a while and do nothing at all.
 
 mod calls;
 mod credits;
@@ -181,6 +181,8 @@ struct Shard {
     mailbox: VecDeque<Mail>,
     /// Connections that it has given away and not posted.
     moving: Vec<LinkId>,
+    /// What of its last tray is not posted yet: receivers and mail. It does nothing else before that is done.
+    posting: VecDeque<(usize, Mail)>,
     /// Logins that are being checked.
     logins: Vec<(LinkId, ConnectionId)>,
     journal: Journal,
@@ -440,12 +442,7 @@ impl World {
         if config.queue_max < self.shards[shard].config.queue_max && self.stats().stored_messages > 0 {
             self.marks.hit(Mark::ReloadBelow);
         }
-        if config.memory_bytes_max < usize::MAX || config.connections_max < usize::MAX {
-            self.oracle.press();
-        }
-        if config.fanout_waiting_max < 100 {
-            self.oracle.expect_drops_in_line();
-        }
+        self.oracle.expect(&config);
         let config = Rc::new(config);
         self.shards[shard].config = Rc::clone(&config);
         self.tell(shard, Input::Reload(config)).map(drop)
@@ -541,6 +538,7 @@ impl Shard {
             seen: Seen::default(),
             mailbox: VecDeque::new(),
             moving: Vec::new(),
+            posting: VecDeque::new(),
             logins: Vec::new(),
             journal: Journal::default(),
             slots: Vec::new(),

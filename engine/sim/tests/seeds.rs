@@ -1,6 +1,7 @@
 //! Lives that once went wrong, and that a seed is all there is to know of one.
 
-use sol_sim::life::{self, Options};
+use sol_sim::fault::Fault;
+use sol_sim::life::{self, Options, Report};
 
 /// Seeds that found a fault: seed, options, and what it was.
 const FOUND: &[(u64, &str, &str)] = &[(
@@ -40,26 +41,47 @@ fn a_seed_is_a_life() {
 }
 
 /// A deed that is left out changes no other, so that a failing life can be made shorter: what is drawn for the rest is
-/// the same.
+/// the same, and the life another one.
 #[test]
-fn minimising_keeps_what_fails() {
-    let seed = 3;
+fn a_deed_can_be_left_out() {
     let options = Options {
         events: 2_000,
         skip: vec![(1, 50)],
         ..Options::default()
     };
-    let report = life::run(seed, &options);
-    assert!(report.failure.is_none(), "{}", life::tell(seed, &options));
-    assert_ne!(
-        report.hash,
-        life::run(
-            seed,
-            &Options {
-                skip: Vec::new(),
-                ..options
-            }
-        )
-        .hash
-    );
+    let report = life::run(3, &options);
+    assert!(report.failure.is_none(), "{}", life::tell(3, &options));
+    let all = Options {
+        skip: Vec::new(),
+        ..options
+    };
+    assert_ne!(report.hash, life::run(3, &all).hash);
+}
+
+/// A failing life that is made shorter still fails by the same invariant, is no longer, and has less in it.
+#[test]
+fn minimising_keeps_what_fails() {
+    let options = Options {
+        events: 2_000,
+        fault: Some(Fault::LosesAcknowledged),
+        ..Options::default()
+    };
+    let mut failing = (0..100).map(|seed| life::run(seed, &options));
+    let report = failing
+        .find(|report| report.failure.is_some())
+        .expect("a fault is found");
+    let invariant = |report: &Report| report.failure.as_ref().map(|failure| failure.invariant);
+    let mut told = 0;
+    let shortest = life::minimise(&report, |best| {
+        assert_eq!(invariant(best), invariant(&report));
+        told += 1;
+    });
+    assert!(told > 0, "it says how far it is");
+    let again = life::run(report.seed, &shortest.options);
+    assert_eq!(again.failure, shortest.failure, "what it returns is what a run finds");
+    assert_eq!(invariant(&again), invariant(&report));
+    assert!(again.deeds <= report.deeds, "{again} of {report}");
+    let lived = |report: &Report| (1..=report.deeds).filter(|&deed| !report.options.skips(deed)).count();
+    assert!(lived(&again) < lived(&report), "{again} of {report}");
+    assert!(shortest.options.clients.count_ones() < options.clients.count_ones());
 }

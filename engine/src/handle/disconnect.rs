@@ -205,7 +205,11 @@ impl Engine {
             return self.refuse_will(key, &will.topic, effects);
         }
         let message = self.will_message(now, &will, origin, effects);
+        let before = self.line.len();
         self.publish_own(now, message, effects);
+        if self.line.len() > before {
+            self.clients.note_rare(Rare::WillInLine);
+        }
     }
 
     fn will_message(&mut self, now: Now, will: &OwnedWill, origin: Origin, effects: &mut Effects) -> Rc<Message> {
@@ -237,7 +241,6 @@ impl Engine {
             source: Source::Broker,
         };
         if self.line.is_busy() {
-            self.clients.note_rare(Rare::WillInLine);
             self.wait_in_line_or_drop(publish, effects);
         } else {
             self.route(now, publish, effects);

@@ -1,6 +1,7 @@
 //! What other shards say.
 
-use alloc::rc::Rc;
+use alloc::boxed::Box;
+use core::mem::take;
 
 use sol_codec::mutants::mutant;
 
@@ -35,7 +36,7 @@ impl Engine {
                 self.links.on_confirmed(from, n);
                 self.on_confirmed(now, effects);
             }
-            ShardMessage::Forward(forward) => self.on_forward(now, from, *forward, effects),
+            ShardMessage::Forward(forward) => self.on_forward(now, from, forward, effects),
             ShardMessage::Taken(upto) => {
                 while let Some(who) = self.links.next_taken(from, upto) {
                     if let Some(who) = who {
@@ -76,31 +77,22 @@ impl Engine {
         };
     }
 
-    fn on_forward(&mut self, now: Now, from: ShardId, forward: Forward, effects: &mut Effects) {
+    fn on_forward(&mut self, now: Now, from: ShardId, mut forward: Box<Forward>, effects: &mut Effects) {
         self.clients.stats.forwards_received += 1;
-        let Forward {
-            n,
-            mut message,
-            route,
-            retain,
-            groups,
-            may_refuse,
-        } = forward;
-        self.links.on_forward(from, n);
-        if self.clients.is_kept(&message) {
-            self.clients.charge_message(&mut message);
+        self.links.on_forward(from, forward.n);
+        if self.clients.is_kept(&forward.message) {
+            self.clients.charge_message(&mut forward.message);
         }
-        let publish = Publish {
-            message: Rc::new(message),
-            source: Source::Shard {
-                from,
-                n,
-                route,
-                retain,
-                groups,
-                may_refuse,
-            },
+        let source = Source::Shard {
+            from,
+            n: forward.n,
+            route: forward.route,
+            retain: forward.retain,
+            groups: take(&mut forward.groups),
+            may_refuse: forward.may_refuse,
         };
+        let message = effects.unpack(forward);
+        let publish = Publish { message, source };
         if self.line.is_busy() {
             self.wait_in_line_or_drop(publish, effects);
         } else {

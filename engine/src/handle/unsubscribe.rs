@@ -114,7 +114,9 @@ impl Engine {
             return;
         };
         let Some(replays) = &mut session.replays else { return };
-        self.clients.rares.note(Rare::ReplayStopped);
+        if replays.has(filter) {
+            self.clients.rares.note(Rare::ReplayStopped);
+        }
         let mut messages = Vec::new();
         if replays.remove(filter, |message| messages.push(message)) {
             session.replays = None;

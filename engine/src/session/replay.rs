@@ -137,6 +137,12 @@ impl Replays {
         self.open.is_empty()
     }
 
+    /// Whether a Subscription's replay is open or about to be.
+    pub(crate) fn has(&self, filter: &str) -> bool {
+        let first = self.open.first_key_value();
+        self.ahead.contains_key(filter) || first.is_some_and(|(_, first)| *first.filter == *filter)
+    }
+
     /// A live retained update is about to pass. When more than `max` are remembered it has to wait, and so has
     /// everything after it.
     pub(crate) fn expect_to_see(&mut self, topic: &[u8], max: usize) {

@@ -35,9 +35,13 @@ impl<O: Observer> Core<O> {
 
     /// Puts what other shards are to hear into the batches for them, where its bytes are counted.
     pub(super) fn post_forwards(&mut self) {
-        for (to, message) in self.effects.forwards.drain(..) {
-            self.mailbox.post(to, message);
+        let mut forwards = mem::take(&mut self.effects.forwards);
+        for (to, message) in forwards.drain(..) {
+            if let Some(spent) = self.mailbox.post(to, message) {
+                self.effects.spend_forward(spent);
+            }
         }
+        self.effects.forwards = forwards;
     }
 
     fn apply_transmits(&mut self) -> bool {

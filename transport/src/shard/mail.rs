@@ -77,12 +77,11 @@ impl<O: Observer> Core<O> {
     fn take_batch<B: Backend>(&mut self, backend: &mut B, batch: &mut Batch, quantum: &mut Quantum) {
         if self.stops_at.is_some() {
             // Its clients are told that they are to go; what they did not hear of by now they do not wait for any more.
-            batch.messages.clear();
-            batch.moved.clear();
+            batch.clear();
         }
         let from = batch.from;
         while !quantum.is_over
-            && let Some(message) = batch.messages.pop_front()
+            && let Some(message) = batch.next(|| self.effects.spare_forward())
         {
             self.tell(None, Input::Shard { from, message });
             // A burst that another shard has passed on is handed out as it comes.
@@ -92,7 +91,7 @@ impl<O: Observer> Core<O> {
             self.spend(quantum);
         }
         while !quantum.is_over
-            && let Some(moved) = batch.moved.pop_front()
+            && let Some(moved) = batch.next_moved()
         {
             self.adopt(backend, moved);
             self.spend(quantum);

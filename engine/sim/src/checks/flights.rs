@@ -106,18 +106,25 @@ impl Flights {
         Ok(before.is_some_and(|before| before != link))
     }
 
-    /// A client's acknowledgement is handled.
-    pub(crate) fn acknowledged(&mut self, session: SessionId, kind: AckKind, packet_id: u16) {
+    /// A client's acknowledgement is handled. Whether that ends a delivery.
+    pub(crate) fn acknowledged(&mut self, session: SessionId, kind: AckKind, packet_id: u16) -> bool {
         let flights = &mut self.0.entry(session).or_default().flights;
         let Some(flight) = flights.get_mut(&packet_id) else {
-            return;
+            return false;
         };
-        match kind {
-            AckKind::PubAck if flight.qos == QoS::AtLeastOnce => drop(flights.remove(&packet_id)),
-            AckKind::PubRec if flight.qos == QoS::ExactlyOnce => flight.released = true,
-            AckKind::PubComp if flight.released => drop(flights.remove(&packet_id)),
-            _ => {}
+        let ends = match kind {
+            AckKind::PubAck => flight.qos == QoS::AtLeastOnce,
+            AckKind::PubRec => {
+                flight.released |= flight.qos == QoS::ExactlyOnce;
+                false
+            }
+            AckKind::PubComp => flight.released,
+            AckKind::PubRel => false,
+        };
+        if ends {
+            flights.remove(&packet_id);
         }
+        ends
     }
 
     /// How many deliveries have not ended, of Sessions that `packet_max` knows a Maximum Packet Size of and no larger than

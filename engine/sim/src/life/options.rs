@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Chaos;
+use crate::fault::Fault;
 
 /// What of a life takes place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Options {
     pub without: Vec<Chaos>,
     /// Deeds that are left out: the first and the last of each run of them.
     pub skip: Vec<(u64, u64)>,
+    /// What is broken on purpose. Only tests break anything: it is not printed.
+    pub fault: Option<Fault>,
 }
 
 impl Default for Options {
@@ -27,6 +30,7 @@ impl Default for Options {
             clients: u64::MAX,
             without: Vec::new(),
             skip: Vec::new(),
+            fault: None,
         }
     }
 }
@@ -120,6 +124,7 @@ mod tests {
             clients: 0x2f,
             without: vec![Chaos::Wall, Chaos::Lose],
             skip: vec![(1, 40), (60, 60)],
+            fault: None,
         };
         for options in [Options::default(), all] {
             assert_eq!(Options::of(&options.to_string()), options);

@@ -205,6 +205,7 @@ impl Swarm {
             config: EngineConfig {
                 // Records of a client that only one of two engines knows have tickets that the other does not.
                 journal: config.journal && !is_twin,
+                unanswered_bytes_max: unanswered_bytes_max(seed),
                 ..config.clone()
             },
             clients: self.versions.clone(),
@@ -310,6 +311,11 @@ fn subset<T: Copy>(rng: &mut Rng, of: &[T]) -> Vec<T> {
         some.push(first);
     }
     some
+}
+
+/// A stream of its own: what is drawn for the rest is what it was before.
+fn unanswered_bytes_max(seed: u64) -> usize {
+    *Rng::named(seed, "unanswered").pick(&[100, 1_000, 256 << 10])
 }
 
 /// Limits that are small enough to be met.

@@ -1,9 +1,12 @@
 //! What is owed: noted when a message is acknowledged, asked for when everything is at rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sol_codec::{ProtocolVersion, QoS};
 
+use super::message::{Life, Told};
+use super::session::Session;
+use super::subscriptions::Subscription;
 use super::topics::FilterId;
 use super::{LinkId, Number, Oracle, Rest, SessionId};
 use crate::violation::{Verdict, Violation, ensure};
@@ -23,23 +26,98 @@ pub(super) struct ReplayDebt {
     pub(super) subscription: usize,
 }
 
+/// What was owed and did not come, by who it was for: what excuses one of them excuses no other.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    /// To a Session, which had a full queue then.
+    by_sessions: Vec<String>,
+    /// To a Shared Subscription: no member took it, or the one that did had to make room in its queue.
+    by_groups: Vec<String>,
+    /// QoS 0 that did not come to somebody, where it may be dropped on its way to all at once and is counted once then.
+    at_all: BTreeSet<Number>,
+    /// How many of each were found out and forgotten since.
+    forgotten: [u64; 3],
+}
+
+impl Missing {
+    pub(super) fn forget(&mut self) {
+        self.forgotten = self.counts();
+        self.by_sessions.clear();
+        self.by_groups.clear();
+        self.at_all.clear();
+    }
+
+    fn counts(&self) -> [u64; 3] {
+        let [sessions, groups, all] = self.forgotten;
+        [
+            sessions + self.by_sessions.len() as u64,
+            groups + self.by_groups.len() as u64,
+            all + self.at_all.len() as u64,
+        ]
+    }
+
+    /// Each is among those that were counted as dropped for its reason.
+    fn check(&self, rest: &Rest) -> Verdict {
+        let [sessions, groups, all] = self.counts();
+        let Rest {
+            by_queues,
+            by_groups,
+            in_line,
+            ..
+        } = *rest;
+        let fits = sessions <= by_queues
+            && sessions + groups <= by_queues + by_groups
+            && sessions + groups + all <= by_queues + by_groups + in_line;
+        ensure(fits, "I1", || {
+            format!(
+                "{by_queues} were dropped by queues, {by_groups} by groups, {in_line} in line, and {sessions}, {groups} and \
+                 {all} did not come: {self:?}"
+            )
+        })
+    }
+}
+
 impl Oracle {
     /// A message is the broker's responsibility now.
     pub(super) fn owe(&mut self, number: Number) {
         let life = self.life_mut(number);
         // A repeat of QoS 2 is acknowledged again and published once.
         let known = std::mem::replace(&mut life.owed, life.last) == life.last;
-        if known || life.refused || life.doubtful {
+        if known || life.doubtful {
             return;
         }
         for id in self.surely_subscribed(number) {
-            let session = self.session(id);
-            let due = session.is_sure(self.now) && !session.copies.contains_key(&number);
-            if due && self.owed_qos(id, number).is_some_and(|qos| qos > QoS::AtMostOnce) {
+            if self.is_due(id, number) && self.owed_qos(id, number).is_some_and(|qos| qos > QoS::AtMostOnce) {
                 self.session_mut(id).owed.insert(number);
             }
         }
         self.owe_groups(number);
+    }
+
+    /// A message was refused because some Session could not take it: those that surely could have it. Which member of a
+    /// Shared Subscription was asked, nobody knows.
+    pub(super) fn owe_refused(&mut self, number: Number) {
+        let life = self.life_mut(number);
+        let known = std::mem::replace(&mut life.owed, life.last) == life.last;
+        if known || life.doubtful {
+            return;
+        }
+        for id in self.surely_subscribed(number) {
+            if !self.is_due(id, number) || !self.had_room(id, number) {
+                continue;
+            }
+            match self.owed_qos(id, number) {
+                None => {}
+                Some(QoS::AtMostOnce) => self.life_mut(number).had_room.push(id),
+                Some(_) => drop(self.session_mut(id).owed.insert(number)),
+            }
+        }
+    }
+
+    /// Whether a Session surely exists, and has not had a message yet.
+    fn is_due(&self, id: SessionId, number: Number) -> bool {
+        let session = self.session(id);
+        session.is_sure(self.now) && !session.copies.contains_key(&number)
     }
 
     fn owe_groups(&mut self, number: Number) {
@@ -58,10 +136,14 @@ impl Oracle {
             if group.share.is_none() || !group.subscriptions.iter().any(stands) {
                 continue;
             }
-            // A member that left may have taken it along.
+            // What has begun at QoS 2 ends with its Session [MQTT-4.8.2-5].
             let is_sure = |(id, n): (SessionId, usize)| {
-                let s = &self.session(id).subscriptions[n];
-                s.ending.is_none() && s.options.qos.min(message.qos) > QoS::AtMostOnce
+                let session = self.session(id);
+                match session.subscriptions[n].options.qos.min(message.qos) {
+                    QoS::AtMostOnce => false,
+                    QoS::AtLeastOnce => true,
+                    QoS::ExactlyOnce => session.ended.is_none(),
+                }
             };
             if self.members(filter, number).all(is_sure) {
                 debts.push(GroupDebt { number, filter });
@@ -103,12 +185,8 @@ impl Oracle {
         }
     }
 
-    /// A member leaves a group.
-    pub(super) fn forgive_group(&mut self, filter: FilterId) {
-        self.group_debts.retain(|debt| debt.filter != filter);
-    }
-
-    /// A Session ends, and with it the QoS 2 messages that its groups have begun to send it [MQTT-4.8.2-5].
+    /// A Session ends, and with it the QoS 2 messages that its groups have begun to send it [MQTT-4.8.2-5]. What it has
+    /// at QoS 1 goes to another member.
     pub(super) fn forgive_groups_of(&mut self, session: SessionId) {
         let Self {
             sessions,
@@ -118,36 +196,58 @@ impl Oracle {
         } = self;
         let of_session = &sessions[session].subscriptions;
         group_debts.retain(|debt| {
-            let exactly = messages.get(debt.number).message.qos == QoS::ExactlyOnce;
-            !exactly || !of_session.iter().any(|s| s.filter == debt.filter)
+            let Told { message, life } = messages.get(debt.number);
+            let may_have_begun = |s: &Subscription| {
+                s.filter == debt.filter
+                    && s.may_stand_since(life.first)
+                    && s.options.qos.min(message.qos) == QoS::ExactlyOnce
+            };
+            !of_session.iter().any(may_have_begun)
         });
     }
 
     /// Everything is at rest: all that is owed to those who take it has come, or its loss has a name.
     pub(super) fn collect(&mut self, rest: &Rest) -> Verdict {
-        let ready: Vec<SessionId> = (self.current.iter())
-            .filter(|&(who, &id)| {
-                let session = self.session(id);
-                rest.ready.contains(who) && session.active.is_some() && !session.clogged
-            })
-            .map(|(_, &id)| id)
+        let is_ready = |who: usize, session: &Session| {
+            let active = session.active.is_some() && !session.clogged;
+            rest.ready.get(&who).copied().filter(|_| active)
+        };
+        let ready: BTreeMap<SessionId, u64> = (self.current.iter())
+            .filter_map(|(&who, &id)| Some((id, is_ready(who, self.session(id))?)))
             .collect();
-        for &id in &ready {
-            let missing = self.collect_acknowledged(id)?;
+        for (&id, &dropped) in &ready {
+            let missing = self.collect_acknowledged(id);
             self.collect_unacknowledged(id, &missing);
+            self.check_session(id, dropped)?;
+            self.session_mut(id).burden.clear();
         }
-        self.collect_groups(&ready);
-        self.collect_replays(&ready)?;
-        let missing = self.missing.len() + self.missing_at_all.len();
-        ensure(self.missed + missing as u64 <= rest.dropped, "I1", || {
+        self.collect_groups(|id| ready.contains_key(&id));
+        self.collect_replays(|id| ready.contains_key(&id))?;
+        self.missing.check(rest)
+    }
+
+    /// What a Session misses was dropped because its queue was full, and it was told so at the first and at doubling
+    /// counts.
+    fn check_session(&self, id: SessionId, dropped: u64) -> Verdict {
+        let Session {
+            who,
+            missing,
+            dropped: told,
+            ..
+        } = *self.session(id);
+        ensure(missing <= dropped, "I1", || {
             format!(
-                "{} were dropped, and these did not come: {:?}, {:?}",
-                rest.dropped, self.missing, self.missing_at_all
+                "client {who} misses {missing}, and {dropped} were dropped: {:?}",
+                self.missing
             )
+        })?;
+        // What was told while another connection took over may have been of the Session before this one.
+        ensure(dropped < told.saturating_mul(2).max(1), "I1", || {
+            format!("client {who} was told of {told} drops, and there were {dropped}")
         })
     }
 
-    fn collect_acknowledged(&mut self, id: SessionId) -> Result<Vec<Number>, Violation> {
+    fn collect_acknowledged(&mut self, id: SessionId) -> Vec<Number> {
         let owed = std::mem::take(&mut self.session_mut(id).owed);
         let owed = owed.into_iter().filter(|&number| !self.is_excused(id, number));
         let missing: Vec<Number> = owed
@@ -155,19 +255,16 @@ impl Oracle {
             .into_iter()
             .filter(|&number| !self.take_unnamed(id, number))
             .collect();
-        let who = self.session(id).who;
-        self.missing
-            .extend(missing.iter().map(|number| format!("{number} to client {who}")));
+        self.miss(id, &missing);
+        missing
+    }
+
+    fn miss(&mut self, id: SessionId, missing: &[Number]) {
         let session = self.session_mut(id);
         session.missing += missing.len() as u64;
-        let told = session.dropped.saturating_mul(2).saturating_sub(1);
-        ensure(session.missing <= told, "I1", || {
-            format!(
-                "client {who} was told of {} drops and misses {missing:?}",
-                session.dropped
-            )
-        })?;
-        Ok(missing)
+        let who = session.who;
+        let told = missing.iter().map(|number| format!("{number} to client {who}"));
+        self.missing.by_sessions.extend(told);
     }
 
     /// Whether one of those that cannot be told apart was this one.
@@ -185,7 +282,8 @@ impl Oracle {
     /// QoS 0 may be lost, but not without a reason while a connection stands and takes what comes.
     fn collect_unacknowledged(&mut self, id: SessionId, missing: &[Number]) {
         // Who published it and is gone may be told 0x97 when it comes again.
-        let may_be_refused = self.rules.refuses || self.pressed;
+        let may_be_refused = self.may_refuse();
+        let has_been = |life: &Life| life.refused && !life.had_room.contains(&id);
         let lost = self
             .open
             .iter()
@@ -195,7 +293,7 @@ impl Oracle {
                 let life = self.life(number);
                 let session = self.session(id);
                 session.active.is_some_and(|active| active < life.first)
-                    && !life.refused
+                    && !has_been(life)
                     && !life.doubtful
                     && (!may_be_refused || self.is_answered(number))
                     && !missing.contains(&number)
@@ -206,11 +304,9 @@ impl Oracle {
             });
         let lost: Vec<Number> = lost.copied().collect();
         if self.rules.drops_in_line {
-            self.missing_at_all.extend(lost);
+            self.missing.at_all.extend(lost);
         } else {
-            let who = self.session(id).who;
-            self.missing
-                .extend(lost.iter().map(|number| format!("{number} to client {who}")));
+            self.miss(id, &lost);
         }
     }
 
@@ -220,16 +316,17 @@ impl Oracle {
         message.qos == QoS::AtMostOnce || message.is_will || life.owed == life.last
     }
 
-    fn collect_groups(&mut self, ready: &[SessionId]) {
+    fn collect_groups(&mut self, is_ready: impl Fn(SessionId) -> bool) {
         let mut kept = Vec::new();
         for debt in std::mem::take(&mut self.group_debts) {
-            let is_settled = |(id, _)| self.session(id).ended.is_some() || ready.contains(&id);
+            let is_settled = |(id, _)| self.session(id).ended.is_some() || is_ready(id);
             let excused = |(id, _)| self.is_excused(id, debt.number);
             if !self.members(debt.filter, debt.number).all(is_settled) {
                 kept.push(debt);
             } else if !self.members(debt.filter, debt.number).any(excused) && !self.may_be_served(&debt) {
                 let filter = self.topics.filter(debt.filter);
                 self.missing
+                    .by_groups
                     .push(format!("{} to a group of {}", debt.number, filter.plain));
             }
         }
@@ -245,11 +342,11 @@ impl Oracle {
         })
     }
 
-    fn collect_replays(&mut self, ready: &[SessionId]) -> Verdict {
+    fn collect_replays(&mut self, is_ready: impl Fn(SessionId) -> bool) -> Verdict {
         for debt in std::mem::take(&mut self.replay_debts) {
             let session = self.session(debt.session);
             let s = &session.subscriptions[debt.subscription];
-            if session.link != Some(debt.link) || !ready.contains(&debt.session) || !s.stands_since(self.at) {
+            if session.link != Some(debt.link) || !is_ready(debt.session) || !s.stands_since(self.at) {
                 continue;
             }
             for topic in (0..self.retained.len()).filter(|&topic| self.topics.matches(s.filter, topic)) {
@@ -293,7 +390,7 @@ impl Oracle {
             let lost: u64 = self.lost(message.number);
             let session = self.current.get(&message.origin).map(|&id| self.session(id));
             let may_be_refused = session.is_some_and(|session| session.version == ProtocolVersion::V5);
-            if !self.rules.refuses || !may_be_refused {
+            if !self.may_refuse() || !may_be_refused {
                 lost_in_all += lost;
             } else if life.times == 1 {
                 refused += u64::from(life.refused);

@@ -8,9 +8,7 @@ impl Oracle {
     /// retained. Nothing else that was published may come any more.
     pub fn forget(&mut self) {
         self.advance();
-        self.missed += (self.missing.len() + self.missing_at_all.len()) as u64;
-        self.missing.clear();
-        self.missing_at_all.clear();
+        self.missing.forget();
         self.forget_messages();
         for filter in self.topics.filters_mut() {
             filter.subscriptions.clear();
@@ -31,6 +29,7 @@ impl Oracle {
         self.group_debts.clear();
         self.replay_debts.clear();
         self.pressed = false;
+        self.queue_max = self.rules.queue_max;
         self.wall_max = self.now.wall;
     }
 
@@ -55,6 +54,7 @@ impl Oracle {
             life.over = over && life.is_published();
             life.had_expired = life.may_have_expired(wall_max);
             life.holders.clear();
+            life.had_room.clear();
         }
         self.messages.forget(&kept);
     }

@@ -55,6 +55,8 @@ pub(super) struct Life {
     pub(super) owed: At,
     /// At least one Session did not take it, and its publisher knows.
     pub(super) refused: bool,
+    /// Sessions that surely had room for it when it was refused, of those that have it at QoS 0.
+    pub(super) had_room: Vec<SessionId>,
     /// Nobody can say whether it was published.
     pub(super) doubtful: bool,
     /// Since when it is surely not retained any more.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sol_codec::{ProtocolVersion, QoS};
 use sol_engine::{Instant, Now};
 
+use super::burdens::Burden;
 use super::subscriptions::Subscription;
 use super::topics::TopicId;
 use super::{At, LinkId, Number};
@@ -63,7 +64,10 @@ pub(super) struct Session {
     pub(super) latest_retained: BTreeMap<Stream, At>,
     /// Messages dropped, as the broker tells it at doubling counts.
     pub(super) dropped: u64,
+    /// How many did not come, and have no other excuse.
     pub(super) missing: u64,
+    /// What may wait in it.
+    pub(super) burden: Burden,
 }
 
 /// What comes in order: publisher, topic, and QoS published and delivered.
@@ -91,7 +95,7 @@ pub(super) struct Unnamed {
 }
 
 impl Session {
-    pub(super) const fn new(who: usize) -> Self {
+    pub(super) fn new(who: usize) -> Self {
         Self {
             who,
             version: ProtocolVersion::V5,
@@ -120,6 +124,7 @@ impl Session {
             latest_retained: BTreeMap::new(),
             dropped: 0,
             missing: 0,
+            burden: Burden::default(),
         }
     }
 
@@ -145,6 +150,7 @@ impl Session {
         self.unanswered.clear();
         self.latest.clear();
         self.latest_retained.clear();
+        self.burden.clear();
     }
 
     /// A client's CONNECT is its own now.

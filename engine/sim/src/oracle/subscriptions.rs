@@ -76,7 +76,7 @@ impl Oracle {
                 }
             };
             self.sessions[session].lends |= filter != plain;
-            let of_session = &mut self.sessions[session].subscriptions;
+            let of_session = &self.sessions[session].subscriptions;
             let same = || of_session.iter().filter(|s| s.filter == filter);
             let (may_be, is) = (same().any(|s| s.ended.is_none()), same().any(|s| s.stands_since(at)));
             let (may_replay, must_replay) = match options.retain_handling {
@@ -85,6 +85,8 @@ impl Oracle {
                 RetainHandling::SendIfNew => (!is, !may_be),
                 RetainHandling::DoNotSend => (false, false),
             };
+            self.burden_subscriber(session, filter);
+            let of_session = &mut self.sessions[session].subscriptions;
             let subscriptions = &mut self.topics.filter_mut(filter).subscriptions;
             subscriptions.push((session, of_session.len()));
             of_session.push(Subscription {
@@ -163,9 +165,6 @@ impl Oracle {
                 }
             }
             self.forgive_filter(session, filter);
-            if self.topics.filter(filter).share.is_some() {
-                self.forgive_group(filter);
-            }
         }
     }
 
@@ -182,7 +181,9 @@ impl Oracle {
 
     /// A Session may be another one: it owes nothing, and its Subscriptions may be there or not.
     pub(super) fn forgive_session(&mut self, session: SessionId) {
-        self.session_mut(session).owed.clear();
+        let of_session = self.session_mut(session);
+        of_session.owed.clear();
+        of_session.missing = 0;
         self.forgive_groups_of(session);
         for s in &mut self.sessions[session].subscriptions {
             s.granted = None;
@@ -258,6 +259,16 @@ impl Oracle {
         sessions.sort_unstable();
         sessions.dedup();
         sessions
+    }
+
+    /// Whether a Subscription of somebody may have existed since a message was published.
+    pub(super) fn somebody_may_match(&self, number: Number) -> bool {
+        let life = self.life(number);
+        let mut filters = self.topics.matching(life.topic);
+        filters.any(|filter| {
+            let mut subscriptions = self.topics.filter(filter).subscriptions.iter();
+            subscriptions.any(|&(id, n)| self.session(id).subscriptions[n].may_stand_since(life.first))
+        })
     }
 
     /// Whether a Subscription of somebody surely stood when a message was published, and does still.

@@ -22,6 +22,7 @@ impl World {
 
     /// Gives an engine an input.
     pub(super) fn call(&mut self, shard: usize, input: Input<'_>) -> Result<Flow, Violation> {
+        self.finish_posting(shard)?;
         if let Some(twin) = &mut self.twin {
             twin.follow(shard, self.now, Some(copy_of(&input)))?;
         }
@@ -33,6 +34,7 @@ impl World {
     }
 
     pub(super) fn tick(&mut self, shard: usize) -> Verdict {
+        self.finish_posting(shard)?;
         self.note_down(|| format!("shard {shard} ticks"));
         if let Some(twin) = &mut self.twin {
             twin.follow(shard, self.now, None)?;
@@ -151,7 +153,7 @@ fn copy_of<'a>(input: &Input<'a>) -> Input<'a> {
 }
 
 /// What an engine notes, and what it is called here.
-const RARES: [(Rare, Mark); 28] = [
+const RARES: [(Rare, Mark); 31] = [
     (Rare::PageOvertaken, Mark::PageOvertaken),
     (Rare::PageForNobody, Mark::PageForNobody),
     (Rare::ReplaySeenFull, Mark::ReplaySeenFull),
@@ -174,10 +176,13 @@ const RARES: [(Rare, Mark); 28] = [
     (Rare::WillDelayed, Mark::WillDelayed),
     (Rare::AcksLong, Mark::AcksPaused),
     (Rare::AckMuted, Mark::AckMuted),
-    (Rare::AckForGone, Mark::JournalForGone),
+    (Rare::AckForGone, Mark::AckForGone),
     (Rare::AskedAgain, Mark::AskedAgain),
     (Rare::CongestedDrop, Mark::CongestedDrop),
     (Rare::ConnackHeld, Mark::JournalHolds),
     (Rare::NotRetained, Mark::NotRetained),
     (Rare::QuestionInLine, Mark::QuestionInLine),
+    (Rare::QuestionHeld, Mark::QuestionHeld),
+    (Rare::PageThrownAway, Mark::PageThrownAway),
+    (Rare::RetainingHeld, Mark::RetainingHeld),
 ];

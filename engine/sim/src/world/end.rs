@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sol_engine::{Stats, Unrest};
+use sol_engine::{DropCause, Stats, Unrest};
 
 use super::turn::Mail;
 use super::{ConnectPlan, PublishPlan, Sums, World};
@@ -22,10 +22,28 @@ impl World {
     /// A check found a violation.
     pub fn rest(&mut self) -> Verdict {
         self.come_to_rest()?;
-        let ready = (0..self.parties.len()).filter(|&who| self.is_ready(who)).collect();
-        let dropped = self.stats().publish_dropped;
-        self.oracle.rest(&Rest { ready, dropped })?;
+        let ready = (0..self.parties.len()).filter(|&who| self.is_ready(who));
+        let rest = Rest {
+            ready: ready.map(|who| (who, self.dropped_for(who))).collect(),
+            by_queues: self.dropped(DropCause::QueueFull),
+            by_groups: self.dropped(DropCause::NoMember),
+            in_line: self.dropped(DropCause::LineLong),
+        };
+        self.oracle.rest(&rest)?;
         self.check()
+    }
+
+    /// Messages that all shards together counted as dropped for a reason.
+    fn dropped(&self, why: DropCause) -> u64 {
+        self.shards.iter().map(|shard| shard.engine.dropped(why)).sum()
+    }
+
+    /// Messages that a client's Session did not get because its queue was full.
+    fn dropped_for(&self, who: usize) -> u64 {
+        let client_id = &self.parties[who].client.client_id;
+        let mut engines = self.shards.iter().map(|shard| &shard.engine);
+        let dropped = engines.find_map(|engine| engine.dropped_for(client_id));
+        dropped.unwrap_or_default()
     }
 
     fn come_to_rest(&mut self) -> Verdict {

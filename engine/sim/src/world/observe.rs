@@ -1,7 +1,11 @@
 //! What an engine has put into its tray, looked at as soon as it is there.
 
+use std::fmt::{Debug, Write as _};
+
 use sol_codec::ReasonCode;
-use sol_engine::{AckKind, Cause, ConnectionId, Event, Interest, Message, Outgoing, Read, ShardMessage};
+use sol_engine::{
+    AckKind, Cause, ConnectionId, Effects, Event, Interest, Message, Outgoing, Read, Record, ShardMessage,
+};
 
 use super::turn::hears_why;
 use super::{Parcel, World};
@@ -43,6 +47,7 @@ impl World {
             events: tray.events.len(),
             closes: tray.closes.len(),
         };
+        hash_rest(&mut self.hash, &tray, seen);
         self.shards[shard].journal.write(&tray.records[seen.records..])?;
         for (to, message) in &tray.forwards[seen.forwards..] {
             self.hash.number(u64::from(to.0) << 32 | digest(message));
@@ -223,6 +228,9 @@ impl World {
                 if received.topic.is_none() {
                     self.marks.hit(Mark::AliasOut);
                 }
+                if received.packet_id.is_none() {
+                    self.oracle.taken(session);
+                }
                 let wraps = self.flights.publish(to, received)?;
                 if wraps {
                     self.marks.hit(Mark::PacketIdWrap);
@@ -323,6 +331,51 @@ pub(super) fn digest(message: &ShardMessage) -> u64 {
     hash.get()
 }
 
+/// Of what is new in a tray, all that has no number for what it says: forwards and packets have, and closes are told by
+/// the connection that they end.
+fn hash_rest(hash: &mut Hash, tray: &Effects, seen: Seen) {
+    for record in &tray.records[seen.records..] {
+        hash_record(hash, record);
+    }
+    for event in &tray.events[seen.events..] {
+        hash_debug(hash, event);
+    }
+    for read in &tray.reads[seen.reads..] {
+        hash_debug(hash, read);
+    }
+    for moved in &tray.moves[seen.moves..] {
+        hash_debug(hash, moved);
+    }
+    for asks in &tray.auth_requests[seen.auth_requests..] {
+        hash_debug(hash, asks);
+    }
+}
+
+fn hash_debug(hash: &mut Hash, what: &impl Debug) {
+    // A hash takes anything.
+    let _ = write!(hash, "{what:?}");
+}
+
+fn hash_record(hash: &mut Hash, record: &Record) {
+    hash.number(record.id().0);
+    match record {
+        Record::Body(_, message) => hash_message(hash, message),
+        Record::Retained { body, .. } => hash.number(body.0 << 4 | 1),
+        Record::Inbound { session, packet_id, .. } => {
+            hash.number(session.0 << 4 | 2);
+            hash.number(u64::from(packet_id.get()));
+        }
+        Record::Delete(_) => hash.number(3),
+        Record::Reference(_, reference) => {
+            hash.number(reference.session.0 << 4 | 4);
+            hash.number(reference.body.map_or(0, |body| body.0));
+            hash.number(u64::from(reference.retain) << 2 | reference.qos as u64);
+            hash_debug(hash, &(&reference.state, &reference.subscription_ids));
+        }
+        Record::Session(..) | Record::Subscription(..) => hash_debug(hash, record),
+    }
+}
+
 fn hash_interest(hash: &mut Hash, interest: &Interest) {
     match interest {
         Interest::Exact(of_filter) => hash.number(*of_filter),
@@ -340,4 +393,46 @@ fn hash_message(hash: &mut Hash, message: &Message) {
     hash.number(u64::from(message.retain) << 2 | message.qos as u64);
     hash.number(message.origin.0);
     hash.number(message.expires_at.as_millis());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use sol_engine::{AuthRequest, Credentials, ListenerId, RecordId};
+
+    use super::*;
+
+    /// What goes another way has another hash, whatever kind of effect it is seen by first.
+    #[test]
+    fn each_kind_of_effect_is_in_the_hash() {
+        let id = ConnectionId::new(1, NonZeroU32::MIN);
+        let asks = AuthRequest {
+            connection: id,
+            listener: ListenerId(0),
+            client_id: "a".to_owned(),
+            credentials: Credentials::Password {
+                username: "a".to_owned(),
+                password: None,
+            },
+        };
+        let record = |n| Record::Delete(RecordId(n));
+        let changes: [&dyn Fn(&mut Effects); 7] = [
+            &|_| {},
+            &|tray| tray.records.push(record(1)),
+            &|tray| tray.records.push(record(2)),
+            &|tray| tray.reads.push(Read::Pause(id)),
+            &|tray| tray.reads.push(Read::Resume(id)),
+            &|tray| tray.events.push(Event::Odd("odd")),
+            &|tray| tray.auth_requests.push(asks.clone()),
+        ];
+        let hashes = changes.map(|change| {
+            let (mut tray, mut hash) = (Effects::default(), Hash::default());
+            change(&mut tray);
+            hash_rest(&mut hash, &tray, Seen::default());
+            hash.get()
+        });
+        let different: std::collections::BTreeSet<u64> = hashes.into_iter().collect();
+        assert_eq!(different.len(), changes.len());
+    }
 }

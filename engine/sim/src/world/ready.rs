@@ -15,7 +15,7 @@ pub(super) enum Act {
     Mail(usize),
     /// A shard does what has come due.
     Tick(usize),
-    /// A shard's tray is applied, and what it posts is posted.
+    /// A shard's tray is applied, and what it posts is posted to the next receiver.
     Flush(usize),
     /// A journal has written something.
     Durable(usize),
@@ -129,6 +129,10 @@ impl World {
                 acts[len] = act;
                 len += usize::from(can);
             };
+            if shard.is_posting() {
+                add(Act::Flush(n), true);
+                continue;
+            }
             add(Act::Mail(n), !shard.mailbox.is_empty());
             add(Act::Tick(n), shard.deadline.is_some_and(|due| due <= self.now.mono));
             add(Act::Flush(n), !shard.tray.is_empty());
@@ -171,10 +175,17 @@ impl World {
         // The end of a stream is seen though nothing is read.
         if link.ended || link.connection.is_none() || link.stopped && !matches!(first, Request::End) {
             Chance::No
-        } else if link.broker_stalls > self.steps || self.shards[link.shard].wakes > self.steps {
+        } else if link.broker_stalls > self.steps || self.shards[link.shard].is_held_up(self.steps) {
             Chance::Later
         } else {
             Chance::Now
         }
+    }
+}
+
+impl super::Shard {
+    /// It rests, or is about to post.
+    fn is_held_up(&self, steps: u64) -> bool {
+        self.wakes > steps || self.is_posting()
     }
 }

@@ -35,6 +35,12 @@ impl Mail {
         }
     }
 
+    /// Whether it leaves when everything else has, whoever that is for: it promises that what was routed before has been
+    /// posted to every shard.
+    const fn is_last(&self) -> bool {
+        matches!(self, Self::Message(_, ShardMessage::Confirmed(_)))
+    }
+
     pub(super) fn charge(&self) -> usize {
         match self {
             Self::Message(_, message) => message.charge(),
@@ -330,8 +336,10 @@ impl World {
                 self.oracle.released(id, *packet_id);
             }
             Request::Ack(kind, packet_id) => {
-                if let Some(session) = self.oracle.session_of(id) {
-                    self.flights.acknowledged(session, *kind, *packet_id);
+                if let Some(session) = self.oracle.session_of(id)
+                    && self.flights.acknowledged(session, *kind, *packet_id)
+                {
+                    self.oracle.taken(session);
                 }
                 if let (AckKind::PubAck, Some(link)) = (kind, self.links.get(id)) {
                     self.parties[link.who].client.is_done_with(*packet_id);
@@ -412,35 +420,44 @@ impl World {
         self.observe(shard)
     }
 
-    /// The tray is applied: what is for other shards is posted, the rest has been looked at already.
+    /// The tray is applied: what is for other shards is posted, to one of them after the other, and each has its turns
+    /// between. The rest has been looked at already.
     fn flush(&mut self, shard: usize) -> Verdict {
-        self.note_down(|| format!("shard {shard} flushes"));
-        let from = ShardId(shard as u16);
-        let tray = &mut self.shards[shard].tray;
-        let mut forwards = std::mem::take(&mut tray.forwards);
-        let mut moves = std::mem::take(&mut tray.moves);
-        tray.clear();
-        if let Some(twin) = &mut self.twin {
-            twin.flushed(shard);
+        if !self.shards[shard].is_posting() {
+            self.note_down(|| format!("shard {shard} flushes"));
+            self.shards[shard].put_out(ShardId(shard as u16));
+            if let Some(twin) = &mut self.twin {
+                twin.flushed(shard);
+            }
         }
-        self.shards[shard].seen = super::Seen::default();
-        for (to, message) in forwards.drain(..) {
-            self.post(usize::from(to.0), Mail::Message(from, message));
+        self.post_to_next(shard);
+        if self.shards[shard].is_posting() {
+            return Ok(());
         }
-        let mut moving = std::mem::take(&mut self.shards[shard].moving);
-        for (id, moved) in moving.drain(..).zip(moves.drain(..)) {
-            self.post(usize::from(moved.to.0), Mail::Moved(from, id, moved.handover));
-        }
-        let Shard {
-            tray, moving: place, ..
-        } = &mut self.shards[shard];
-        (tray.forwards, tray.moves, *place) = (forwards, moves, moving);
         self.tell(shard, Input::Flushed).map(drop)
     }
 
-    fn post(&mut self, to: usize, mail: Mail) {
-        self.credits.charge(mail.from(), to, mail.charge());
-        self.shards[to].mailbox.push_back(mail);
+    /// Before an engine is called by what does not wait for its turn: what was to be posted before is.
+    pub(super) fn finish_posting(&mut self, shard: usize) -> Verdict {
+        while self.shards[shard].is_posting() {
+            self.flush(shard)?;
+        }
+        Ok(())
+    }
+
+    /// Posts what is for the next receiver.
+    fn post_to_next(&mut self, shard: usize) {
+        let first = self.shards[shard]
+            .posting
+            .front()
+            .map(|(to, mail)| (*to, mail.is_last()));
+        while let Some((to, mail)) = self.shards[shard]
+            .posting
+            .pop_front_if(|(to, mail)| Some((*to, mail.is_last())) == first)
+        {
+            self.credits.charge(mail.from(), to, mail.charge());
+            self.shards[to].mailbox.push_back(mail);
+        }
     }
 
     fn make_durable(&mut self, shard: usize) -> Verdict {
@@ -477,6 +494,31 @@ impl World {
 }
 
 impl Shard {
+    /// Whether something of a tray is posted and something is not.
+    pub(super) fn is_posting(&self) -> bool {
+        !self.posting.is_empty()
+    }
+
+    /// Empties the tray. What is for other shards is in the order in which it is posted.
+    fn put_out(&mut self, from: ShardId) {
+        let Self {
+            tray,
+            seen,
+            moving,
+            posting,
+            ..
+        } = self;
+        let forwards = tray.forwards.drain(..);
+        posting.extend(forwards.map(|(to, message)| (usize::from(to.0), Mail::Message(from, message))));
+        let moves = moving.drain(..).zip(tray.moves.drain(..));
+        posting.extend(moves.map(|(id, moved)| (usize::from(moved.to.0), Mail::Moved(from, id, moved.handover))));
+        posting
+            .make_contiguous()
+            .sort_by_key(|(to, mail)| (mail.is_last(), *to));
+        tray.clear();
+        *seen = super::Seen::default();
+    }
+
     /// Gives a connection a name.
     fn let_in(&mut self, id: LinkId) -> ConnectionId {
         let free = self.slots.iter().position(Option::is_none);

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
+use sol_engine::QueueFull;
 use sol_sim::fault::Fault;
+use sol_sim::story::Sizes;
 
 use crate::strategy::story;
 
@@ -14,12 +16,20 @@ const STORIES: usize = 400;
 
 /// Tells stories to a broker with a fault until a check finds it, and asserts that it is one of `invariants`.
 fn bites(fault: Fault, invariants: &[&str]) {
+    bites_in(fault, invariants, |_| true);
+}
+
+/// The same, in stories of some sizes.
+fn bites_in(fault: Fault, invariants: &[&str], fits: impl Fn(&Sizes) -> bool) {
     for shards in 1..=2 {
         let mut runner = TestRunner::deterministic();
         let strategy = story(shards);
         let mut found = BTreeSet::new();
         let told = (0..STORIES).any(|_| {
             let story = strategy.new_tree(&mut runner).unwrap().current();
+            if !fits(&story.sizes) {
+                return false;
+            }
             match story.tell(Some(fault)) {
                 Ok(_) => false,
                 Err(violation) => {
@@ -41,6 +51,19 @@ fn bites(fault: Fault, invariants: &[&str]) {
 #[test]
 fn a_lost_message_is_found() {
     bites(Fault::LosesAcknowledged, &["I1"]);
+}
+
+/// I12: a publish is refused only where a limit may say so.
+#[test]
+fn a_refusal_without_a_limit_is_found() {
+    bites(Fault::RefusesAll, &["I12"]);
+}
+
+/// I1: where queues may be full, a message that was refused comes to those that had room.
+#[test]
+fn a_refusal_that_leaves_out_who_had_room_is_found() {
+    let may_refuse = |sizes: &Sizes| sizes.queue.is_some_and(|(_, full)| full == QueueFull::Refuse);
+    bites_in(Fault::RefusesAll, &["I1"], may_refuse);
 }
 
 /// I2: a QoS 2 message that is delivered twice is noticed.
