@@ -138,6 +138,16 @@ impl Engine {
         if sessions().filter(|session| session.connection.is_some()).count() != self.clients.settled {
             return Err("the count of Sessions with a connection is wrong");
         }
+        let at = |listener| {
+            let online = sessions().filter(|session| session.connection.is_some());
+            online
+                .filter(|session| session.standing.get().listener() == listener)
+                .count()
+        };
+        let mut limited = self.clients.config.limited_listeners();
+        if limited.any(|listener| at(listener) != self.clients.settled_at(listener)) {
+            return Err("the count of a listener's Sessions with a connection is wrong");
+        }
         let connections = self.clients.connections.iter();
         let active = connections.filter(|(_, connection)| matches!(connection.state, State::Active(..)));
         if active.count() as u64 != self.clients.stats.clients_connected {

@@ -17,7 +17,7 @@ use crate::connection::{Connections, Marks, State};
 use crate::effects::{Delivery, Effects};
 use crate::enhanced::Enhanced;
 use crate::event::{Cause, Event};
-use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 use crate::input::OwnedWill;
 use crate::journal::Journal;
 use crate::memory::{Memory, REFERENCE_BYTES, SUBSCRIPTION_BYTES};
@@ -72,6 +72,10 @@ pub(crate) struct Clients {
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
     /// Sessions with a connection, those included whose CONNACK waits for the journal.
     pub(crate) settled: usize,
+    /// The same by the listener that they came in through.
+    settled_by: Vec<usize>,
+    /// Such connections of one listener on other shards, as far as was told.
+    pub(crate) settled_elsewhere_at: (ListenerId, usize),
     /// Such connections on other shards, as far as was told.
     pub(crate) settled_elsewhere: usize,
     /// The present packet's acknowledgement waits behind as many as may wait.
@@ -128,6 +132,8 @@ impl Clients {
             rights: Rights::new(&config),
             doomed: Vec::new(),
             settled: 0,
+            settled_by: Vec::new(),
+            settled_elsewhere_at: (ListenerId(0), 0),
             settled_elsewhere: 0,
             lane_is_long: false,
             copied: None,
@@ -138,6 +144,32 @@ impl Clients {
             rares: Rares::default(),
             drops: Drops::default(),
             config,
+        }
+    }
+
+    /// Sessions with a connection that came in through a listener.
+    pub(crate) fn settled_at(&self, listener: ListenerId) -> usize {
+        let count = self.settled_by.get(usize::from(listener.0));
+        count.copied().unwrap_or(0)
+    }
+
+    /// A Session has got a connection.
+    pub(crate) fn count_settled(&mut self, listener: ListenerId) {
+        self.settled += 1;
+        let at = usize::from(listener.0);
+        if self.settled_by.len() <= at {
+            self.settled_by.resize(at + 1, 0);
+        }
+        if let Some(count) = self.settled_by.get_mut(at) {
+            *count += 1;
+        }
+    }
+
+    /// A Session has lost its connection.
+    pub(crate) fn count_left(&mut self, listener: ListenerId) {
+        self.settled -= 1;
+        if let Some(count) = self.settled_by.get_mut(usize::from(listener.0)) {
+            *count -= 1;
         }
     }
 

@@ -45,6 +45,9 @@ impl Default for ListenerRules {
 /// What the clients of one listener are granted, where listeners differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTerms {
+    /// Sessions with a Network Connection of this listener, those of other shards included
+    /// ([`crate::Elsewhere::ConnectionsOf`]).
+    pub connections_max: usize,
     /// As [`EngineConfig::maximum_qos`].
     pub maximum_qos: QoS,
     /// As [`EngineConfig::topic_alias_maximum`].
@@ -70,6 +73,7 @@ impl Default for ListenerTerms {
     fn default() -> Self {
         let all = EngineConfig::default();
         Self {
+            connections_max: usize::MAX,
             maximum_qos: all.maximum_qos,
             topic_alias_maximum: all.topic_alias_maximum,
             topic_alias_out_max: all.topic_alias_out_max,
@@ -236,6 +240,13 @@ impl EngineConfig {
     /// What a listener's clients are granted, if that is its own.
     pub(crate) fn terms(&self, listener: ListenerId) -> Option<&ListenerTerms> {
         self.terms.get(usize::from(listener.0))
+    }
+
+    /// The listeners whose connections have a limit of their own.
+    pub(crate) fn limited_listeners(&self) -> impl Iterator<Item = ListenerId> + '_ {
+        let terms = (0..).zip(&self.terms);
+        let limited = terms.filter(|(_, terms)| terms.connections_max < usize::MAX);
+        limited.map(|(listener, _)| ListenerId(listener))
     }
 
     pub(crate) fn maximum_qos(&self, listener: ListenerId) -> QoS {

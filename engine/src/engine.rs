@@ -18,7 +18,7 @@ use crate::effects::{Answer, Effects};
 use crate::event::Cause;
 use crate::fanout::Line;
 use crate::handle::publish::Publisher;
-use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 use crate::input::{AuthOutcome, Elsewhere, Flow, Input, Level, Query};
 use crate::links::Links;
 use crate::placement::Placement;
@@ -310,6 +310,30 @@ impl Engine {
         terms.is_some_and(|terms| terms.username_is_client_id)
     }
 
+    /// The listener of an input that may let a connection in here ([`Engine::may_let_in`]), if that listener's connections
+    /// have a limit of their own.
+    #[must_use]
+    pub fn limited_listener(&self, input: &Input<'_>) -> Option<ListenerId> {
+        let listener = match input {
+            Input::Adopted(_, handover) => handover.listener,
+            Input::Packet(id, _) | Input::Authenticated(id, _) => self.clients.connections.get(*id)?.listener,
+            _ => return None,
+        };
+        let terms = self.clients.config.terms(listener)?;
+        (terms.connections_max < usize::MAX).then_some(listener)
+    }
+
+    /// The listeners whose connections have a limit of their own.
+    pub fn limited_listeners(&self) -> impl Iterator<Item = ListenerId> + '_ {
+        self.clients.config.limited_listeners()
+    }
+
+    /// Connections of a listener that are let in here: what [`Elsewhere::ConnectionsOf`] counts for the others.
+    #[must_use]
+    pub fn connections_of(&self, listener: ListenerId) -> usize {
+        self.clients.settled_at(listener)
+    }
+
     /// Connections that are let in here: what [`Elsewhere::Connections`] counts for the others.
     #[must_use]
     pub const fn connections(&self) -> usize {
@@ -354,6 +378,7 @@ impl Engine {
     fn on_elsewhere(&mut self, now: Now, held: Elsewhere, effects: &mut Effects) {
         match held {
             Elsewhere::Connections(count) => self.clients.settled_elsewhere = count,
+            Elsewhere::ConnectionsOf(listener, count) => self.clients.settled_elsewhere_at = (listener, count),
             Elsewhere::Memory(bytes) => {
                 self.clients.memory.set_elsewhere(bytes);
                 self.release_parked(now, effects);

@@ -104,6 +104,9 @@ pub enum Level {
 pub enum Elsewhere {
     /// Connections, of [`EngineConfig::connections_max`]. Told before each input that [`crate::Engine::may_let_in`] names.
     Connections(usize),
+    /// Connections of one listener, of [`crate::ListenerTerms::connections_max`]. Told before each input for which
+    /// [`crate::Engine::limited_listener`] names that listener.
+    ConnectionsOf(ListenerId, usize),
     /// Bytes, of [`EngineConfig::memory_bytes_max`].
     Memory(usize),
 }

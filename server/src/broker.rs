@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,9 +17,10 @@ use sol_transport::{
 
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
-use crate::config::{Address, Config, Listener, reason};
+use crate::config::{Address, Config, Listener, SocketDomain, reason};
 use crate::engine_config::engine_config;
 use crate::events;
+use crate::owner;
 use crate::serve::{Broker, End, OnEnd, Startup};
 use crate::stats::Stats;
 
@@ -43,7 +44,9 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     let clock = Clock::start();
     let (transport, owners) = transport_config(config)?;
     let engine = engine_config(config, &startup.rights, owners.iter().copied());
+    let quiet = Arc::new(AtomicBool::new(!config.log.connections));
     let observer = |_: ShardId| Watcher {
+        quiet: Arc::clone(&quiet),
         verifier: Arc::clone(&startup.verifier),
     };
     let shards = Shards::start(&transport, &engine, seeds, clock, observer)
@@ -71,6 +74,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         handle,
         clock,
         facts,
+        quiet,
         clients_maximum: AtomicU64::new(0),
         joiner: Mutex::new(Some(joiner)),
     }))
@@ -80,6 +84,8 @@ struct Running {
     handle: Handle,
     clock: Clock,
     facts: Facts,
+    /// Clients that come and go are not written down.
+    quiet: Arc<AtomicBool>,
     clients_maximum: AtomicU64,
     joiner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -117,6 +123,7 @@ impl Broker for Running {
     }
 
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]) {
+        self.quiet.store(!config.log.connections, Ordering::Relaxed);
         let owners = self.facts.listening.iter().map(|listening| listening.listener);
         self.handle.reload(engine_config(config, rights, owners));
     }
@@ -137,12 +144,15 @@ impl Broker for Running {
 
 /// One shard's observer: writes the log and hands logins to the verifier.
 struct Watcher {
+    quiet: Arc<AtomicBool>,
     verifier: Arc<Verifier>,
 }
 
 impl Observer for Watcher {
     fn event(&mut self, event: &sol_engine::Event, source: Option<Source>) {
-        events::event(event, source);
+        if !(self.quiet.load(Ordering::Relaxed) && events::is_coming_or_going(event)) {
+            events::event(event, source);
+        }
     }
 
     fn notice(&mut self, notice: Notice<'_>) {
@@ -207,8 +217,17 @@ fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
 fn transport_config(config: &Config) -> Result<(TransportConfig, Vec<usize>), String> {
     let (mut listeners, mut owners) = (Vec::new(), Vec::new());
     for (index, listener) in config.listeners.iter().enumerate() {
+        let socket = &listener.socket;
+        let owner = socket.unix_owner.as_deref().map(owner::resolve).transpose();
+        let unix_owner = owner.map_err(|text| {
+            let place = listener.place_of("unix_socket_owner");
+            place.say(format!("`unix_socket_owner`: {text}")).to_string()
+        })?;
         for address in addresses(listener)? {
             listeners.push(ListenerConfig {
+                interface: socket.interface.clone(),
+                unix_mode: socket.unix_mode,
+                unix_owner: unix_owner.unwrap_or_default(),
                 backlog: config.tcp_backlog,
                 nodelay: config.tcp_nodelay,
                 ..ListenerConfig::new(address)
@@ -236,11 +255,26 @@ fn addresses(listener: &Listener) -> Result<Vec<ListenAddr>, String> {
             let found = tcp
                 .resolve()
                 .map_err(|error| format!("cannot listen on {tcp}: {}", reason(&error)))?;
+            let found = of_domain(listener, found)?;
             let found = available(tcp, found);
             let found = one_port(found).map_err(|error| format!("cannot listen on {tcp}: {}", reason(&error)))?;
             Ok(found.into_iter().map(ListenAddr::Tcp).collect())
         }
     }
+}
+
+/// Leaves out the addresses of the family that is not asked for.
+fn of_domain(listener: &Listener, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+    let Some(domain) = listener.socket.domain else {
+        return Ok(found);
+    };
+    let wanted = |address: &SocketAddr| address.is_ipv4() == (domain == SocketDomain::Ipv4);
+    let left: Vec<_> = found.into_iter().filter(wanted).collect();
+    if left.is_empty() {
+        let text = format!("`socket_domain` leaves {} no address", listener.address);
+        return Err(listener.place_of("socket_domain").say(text).to_string());
+    }
+    Ok(left)
 }
 
 /// Leaves out, with a warning, those of several addresses that this machine does not have: `localhost` is `::1` too,

@@ -72,6 +72,9 @@ fn terms(listener: &Listener) -> ListenerTerms {
     ];
     let refused = spoken.into_iter().filter(|(spoken, _)| !spoken);
     ListenerTerms {
+        connections_max: listener
+            .connections_max
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
         maximum_qos: match listener.qos_max {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
@@ -108,7 +111,7 @@ mod tests {
             "listener 1\nallow_anonymous true\nmax_packet_size 1KB\nmax_inflight_messages 7\nmax_queued_messages 8\n\
              max_queued_bytes 9\nqueue_full drop_oldest\nqueue_qos0_messages true\nmax_topic_alias 3\nmax_topic_alias_broker 4\nmax_keepalive 60\n\
              persistent_client_expiration 1h\nmax_qos 1\nretain_available false\nallow_zero_length_clientid false\n\
-             auto_id_prefix x\nglobal_max_connections 11\nmax_memory 1MB\nmessage_size_limit 512\nmax_inflight_bytes 6\n\
+             auto_id_prefix x\nglobal_max_connections 11\nmax_connections 12\nmax_memory 1MB\nmessage_size_limit 512\nmax_inflight_bytes 6\n\
              upgrade_outgoing_qos true\nretain_expiry_interval 2\nclientid_prefixes p-\nuse_username_as_clientid true\n\
              mount_point m/\naccept_protocol_versions 5\n",
         );
@@ -136,6 +139,7 @@ mod tests {
             retained_expiry: Some(120),
             terms: vec![
                 ListenerTerms {
+                    connections_max: 12,
                     maximum_qos: QoS::AtLeastOnce,
                     topic_alias_maximum: 3,
                     topic_alias_out_max: 4,

@@ -56,6 +56,18 @@ pub(crate) fn event(event: &Event, source: Option<Source>) {
     }
 }
 
+/// Whether an event tells of nothing but a client that comes or goes, as clients do.
+pub(crate) fn is_coming_or_going(event: &Event) -> bool {
+    match event {
+        Event::Connected { .. } => true,
+        Event::Disconnected { cause, .. } => matches!(
+            cause,
+            Cause::Client(_) | Cause::Lost | Cause::KeepAlive | Cause::TakenOver | Cause::Shutdown
+        ),
+        _ => false,
+    }
+}
+
 fn disconnected(peer: Peer, client: &str, cause: &Cause) {
     match cause {
         Cause::Client(reason) => debug!(%peer, %client, %reason, "disconnected"),

@@ -16,6 +16,7 @@ mod engine_config;
 mod events;
 pub mod log;
 pub mod metrics;
+mod owner;
 pub mod passwd;
 pub mod password_file;
 mod reload;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +57,12 @@ pub struct ListenerConfig {
     /// Where the system can, a TCP connection is accepted only when its first bytes are there. A peer that stays silent
     /// is accepted after about a second, and `connect_time_max` begins then.
     pub defer_accept: bool,
+    /// The only network interface that peers come by. Linux only.
+    pub interface: Option<String>,
+    /// Permissions of a Unix socket's file; what the umask leaves where there are none.
+    pub unix_mode: Option<u32>,
+    /// Who owns a Unix socket's file: user and group, by number.
+    pub unix_owner: (Option<u32>, Option<u32>),
 }
 
 impl ListenerConfig {
@@ -68,6 +74,9 @@ impl ListenerConfig {
             backlog: 1_024,
             nodelay: true,
             defer_accept: true,
+            interface: None,
+            unix_mode: None,
+            unix_owner: (None, None),
         }
     }
 }
@@ -183,8 +192,24 @@ fn tcp_socket(config: &ListenerConfig, address: SocketAddr, reuse_port: bool) ->
     // Accepted sockets inherit these, which saves system calls for each.
     socket.set_tcp_nodelay(config.nodelay)?;
     notice_dead_peers(&socket)?;
+    if let Some(interface) = &config.interface {
+        bind_interface(&socket, interface)?;
+    }
     socket.bind(&SockAddr::from(address))?;
     Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn bind_interface(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_interface(_: &Socket, _: &str) -> io::Result<()> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "only Linux can bind to an interface",
+    ))
 }
 
 /// Has the system find out that a peer is gone that cannot say so.
@@ -210,6 +235,14 @@ fn bind_unix(config: &ListenerConfig, path: &Path, shards: usize) -> io::Result<
         bound => bound?,
     }
     let file = SocketFile(path.to_owned());
+    // Before it listens: whoever may not connect never could.
+    if let Some(mode) = config.unix_mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let (user, group) = config.unix_owner;
+    if user.is_some() || group.is_some() {
+        chown(path, user, group)?;
+    }
     socket.listen(backlog(config))?;
     Ok(Bound {
         address: ListenAddr::Unix(path.to_owned()),
@@ -353,6 +386,33 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_unix_socket_has_the_mode_and_the_owner_that_are_asked_for() {
+        let path = scratch("mode");
+        let _ = fs::remove_file(&path);
+        let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(path.parent().unwrap()).unwrap());
+        let config = ListenerConfig {
+            unix_mode: Some(0o620),
+            unix_owner: (None, Some(group)),
+            ..ListenerConfig::new(ListenAddr::Unix(path.clone()))
+        };
+        let bound = bind(&config, 1).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
+        drop(bound);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_interface_that_there_is_not_is_an_error() {
+        let address = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
+        let of = |interface: &str| ListenerConfig {
+            interface: Some(interface.to_owned()),
+            ..ListenerConfig::new(address.clone())
+        };
+        assert!(bind(&of("none0"), 1).is_err());
+        assert!(bind(&of("lo"), 2).is_ok());
     }
 
     #[test]

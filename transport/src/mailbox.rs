@@ -177,8 +177,8 @@ impl core::fmt::Debug for Desk {
 }
 
 impl Exchange {
-    /// Mailboxes for `shards` shards, and each shard's own end; `high` is the mark in bytes.
-    pub(crate) fn new(shards: u16, high: usize) -> (Arc<Self>, Vec<Mailbox>) {
+    /// Mailboxes for `shards` shards, and each shard's own end; `high` is the mark in bytes. With sums for so many listeners.
+    pub(crate) fn new(shards: u16, high: usize, listeners: usize) -> (Arc<Self>, Vec<Mailbox>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| unbounded()).unzip();
         let pairs = usize::from(shards) * usize::from(shards);
         let desk = |sender| {
@@ -193,7 +193,7 @@ impl Exchange {
             credits: (0..pairs).map(|_| Padded(Credit::new())).collect(),
             high,
             stopping: AtomicBool::new(false),
-            whole: Whole::default(),
+            whole: Whole::new(listeners),
         });
         let mailbox = |(shard, receiver)| Mailbox::new(ShardId(shard), Arc::clone(&exchange), receiver);
         let mailboxes = (0..shards).zip(receivers).map(mailbox).collect();
@@ -508,7 +508,7 @@ mod tests {
     const THERE: ShardId = ShardId(1);
 
     fn pair(high: usize) -> (Mailbox, Mailbox) {
-        let (_, mut mailboxes) = Exchange::new(2, high);
+        let (_, mut mailboxes) = Exchange::new(2, high, 0);
         let there = mailboxes.pop().unwrap();
         (mailboxes.pop().unwrap(), there)
     }
@@ -549,7 +549,7 @@ mod tests {
     #[test]
     fn a_confirmation_leaves_after_what_is_for_others() {
         // It promises that everything routed before was posted, to whomever.
-        let (_, mut mailboxes) = Exchange::new(3, 1 << 20);
+        let (_, mut mailboxes) = Exchange::new(3, 1 << 20, 0);
         let mut last = mailboxes.pop().unwrap();
         let mut first = mailboxes.pop().unwrap();
         let mut here = mailboxes.pop().unwrap();

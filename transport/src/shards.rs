@@ -143,7 +143,7 @@ impl Shards {
         clock: Clock,
         mut observer: impl FnMut(ShardId) -> O,
     ) -> Result<Self, StartError> {
-        let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high);
+        let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high, config.listeners.len());
         let (exit, exits) = bounded(mailboxes.len());
         let (ready, readies) = bounded(mailboxes.len());
         let mut shards = Self {

@@ -9,7 +9,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use sol_engine::Instant;
+use sol_engine::{Instant, ListenerId};
 
 use crate::mailbox::Padded;
 
@@ -27,6 +27,8 @@ const ERROR_PART: usize = 256;
 pub(crate) struct Whole {
     connections: Padded<Connections>,
     memory: Padded<Memory>,
+    /// Connections by listener, of those that have a limit of their own.
+    listeners: Box<[Padded<AtomicU64>]>,
     /// When an engine failed last, in nanoseconds; 0: none has.
     failed: AtomicU64,
 }
@@ -82,6 +84,14 @@ pub struct Maxima {
 }
 
 impl Whole {
+    /// Sums for so many listeners.
+    pub(crate) fn new(listeners: usize) -> Self {
+        Self {
+            listeners: (0..listeners).map(|_| Padded(AtomicU64::new(0))).collect(),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn maxima(&self) -> Maxima {
         Maxima {
             connections: self.connections.0.maximum.load(Ordering::Relaxed),
@@ -130,8 +140,11 @@ impl Whole {
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     connections: u64,
+    /// The same by listener.
+    listeners: Vec<u64>,
     bytes: Bytes,
     holds_place: bool,
+    holds_place_of: Option<ListenerId>,
 }
 
 impl Share {
@@ -142,6 +155,53 @@ impl Share {
         let before = whole.connections.0.now.fetch_add(PLACE, Ordering::AcqRel);
         let taken = (before % PLACE) + (before / PLACE);
         usize::try_from(taken.saturating_sub(self.connections)).unwrap_or(usize::MAX)
+    }
+
+    /// The same among the connections of one listener, until [`Share::settle_of`].
+    pub(crate) fn hold_place_of(&mut self, whole: &Whole, listener: ListenerId) -> usize {
+        let Some(sum) = whole.listeners.get(usize::from(listener.0)) else {
+            return 0;
+        };
+        self.holds_place_of = Some(listener);
+        let before = sum.0.fetch_add(PLACE, Ordering::AcqRel);
+        let taken = (before % PLACE) + (before / PLACE);
+        usize::try_from(taken.saturating_sub(self.counted(listener))).unwrap_or(usize::MAX)
+    }
+
+    /// The listener in which a place is held.
+    pub(crate) const fn place_of(&self) -> Option<ListenerId> {
+        self.holds_place_of
+    }
+
+    /// Gives the place in a listener back, if one is held, and adds how many connections of it this shard has now.
+    pub(crate) fn settle_of(&mut self, whole: &Whole, connections: usize) {
+        if let Some(listener) = self.holds_place_of.take() {
+            self.count_of(whole, listener, connections as u64, PLACE);
+        }
+    }
+
+    /// Adds how many connections of a listener this shard has now, if that is another number than before.
+    pub(crate) fn set_connections_of(&mut self, whole: &Whole, listener: ListenerId, connections: usize) {
+        if connections as u64 != self.counted(listener) {
+            self.count_of(whole, listener, connections as u64, 0);
+        }
+    }
+
+    fn counted(&self, listener: ListenerId) -> u64 {
+        self.listeners.get(usize::from(listener.0)).copied().unwrap_or(0)
+    }
+
+    fn count_of(&mut self, whole: &Whole, listener: ListenerId, connections: u64, places: u64) {
+        let at = usize::from(listener.0);
+        let Some(sum) = whole.listeners.get(at) else { return };
+        let grown = connections.wrapping_sub(self.counted(listener));
+        sum.0.fetch_add(grown.wrapping_sub(places), Ordering::AcqRel);
+        if self.listeners.len() <= at {
+            self.listeners.resize(at + 1, 0);
+        }
+        if let Some(counted) = self.listeners.get_mut(at) {
+            *counted = connections;
+        }
     }
 
     /// Gives the place back, if one is held, and adds how many connections this shard has now.
@@ -234,6 +294,26 @@ mod tests {
         assert_eq!(there.hold_place(&whole), 0);
         there.settle(&whole, 0);
         assert_eq!(whole.maxima().connections, 1);
+    }
+
+    #[test]
+    fn a_place_in_a_listener_is_taken_for_the_others_until_it_is_given_back() {
+        let whole = Whole::new(2);
+        let (mut here, mut there) = (Share::default(), Share::default());
+        let (one, none) = (ListenerId(1), ListenerId(9));
+        assert_eq!(
+            (here.hold_place_of(&whole, one), there.hold_place_of(&whole, one)),
+            (0, 1)
+        );
+        here.settle_of(&whole, 1);
+        there.settle_of(&whole, 0);
+        assert_eq!(there.hold_place_of(&whole, one), 1);
+        there.settle_of(&whole, 1);
+        here.set_connections_of(&whole, one, 0);
+        assert_eq!((here.hold_place_of(&whole, one), here.place_of()), (1, Some(one)));
+        here.settle_of(&whole, 0);
+        // A listener that came with a reload could not be counted; there is none.
+        assert_eq!((here.hold_place_of(&whole, none), here.place_of()), (0, None));
     }
 
     #[test]

@@ -201,18 +201,34 @@ impl Engine {
     }
 
     /// Whether the broker has no room for a client that is at home here. One that takes its own Session over needs none.
-    fn is_full_for(&mut self, connect: &OwnedConnect) -> bool {
+    fn is_full_for(&mut self, listener: ListenerId, connect: &OwnedConnect) -> bool {
         let known = self.clients.sessions.find(&connect.client_id);
         let connected = known
             .and_then(|key| self.clients.sessions.get(key))
             .is_some_and(|session| session.connection.is_some());
         let settled = self.clients.settled.saturating_add(self.clients.settled_elsewhere);
         let full = settled >= self.clients.config.connections_max;
+        let listener_full = !self.makes_room(listener, known) && self.is_listener_full(listener);
         let durable = connect.session_expiry_interval > 0;
         let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
         let baggage = will + connect.username.as_deref().map_or(0, str::len);
         let takes_memory = durable && known.is_none() || baggage > BAGGAGE_BYTES_MAX;
-        full && !connected || takes_memory && self.clients.memory.is_full()
+        full && !connected || listener_full || takes_memory && self.clients.memory.is_full()
+    }
+
+    /// Whether a listener has as many connections as it may have.
+    fn is_listener_full(&self, listener: ListenerId) -> bool {
+        let (told, elsewhere) = self.clients.settled_elsewhere_at;
+        let elsewhere = if told == listener { elsewhere } else { 0 };
+        let terms = self.clients.config.terms(listener);
+        let settled = self.clients.settled_at(listener).saturating_add(elsewhere);
+        terms.is_some_and(|terms| settled >= terms.connections_max)
+    }
+
+    /// Whether who comes takes over a connection of the same listener.
+    fn makes_room(&self, listener: ListenerId, known: Option<SessionKey>) -> bool {
+        let session = known.and_then(|key| self.clients.sessions.get(key));
+        session.is_some_and(|session| session.connection.is_some() && session.standing.get().listener() == listener)
     }
 
     /// Answers a CONNECT that is not let in, and closes [MQTT-3.2.2-7].
@@ -323,13 +339,15 @@ impl Engine {
     ) -> Flow {
         // Only who made a Session may resume it, take it over or discard it (section 5.4.2 of 5.0).
         let owner_is_gone = self.other_owner(&connect).map(|owner| owner.is_gone);
+        let listener = self.clients.connections.get(id).map(|connection| connection.listener);
+        let listener = listener.unwrap_or_default();
         let objection = if connect.vouched && connect.revocations < self.revocations {
             // Logins were revoked while this one was checked or on its way here, and it may be one of them: what ended
             // those did not find it. Asked again, the authenticator knows.
             Some(ReasonCode::ServerBusy)
         } else if owner_is_gone == Some(false) {
             Some(ReasonCode::NotAuthorized)
-        } else if self.is_full_for(&connect) {
+        } else if self.is_full_for(listener, &connect) {
             Some(ReasonCode::QuotaExceeded)
         } else {
             None
@@ -359,12 +377,12 @@ impl Engine {
         let key = existing.unwrap_or_else(|| self.new_session(&connect.client_id));
         self.clients.cancel_away_timers(key);
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            self.clients.settled += 1;
             session.connection = Some(id);
             session.expiry_interval = connect
                 .session_expiry_interval
                 .min(self.clients.config.session_expiry_max);
         }
+        self.clients.count_settled(listener);
         self.set_owner(id, key, connect.username, connect.vouched);
         // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
         if mutant("5.0/3.1.3-9") {

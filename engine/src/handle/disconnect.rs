@@ -150,7 +150,7 @@ impl Engine {
             return;
         };
         session.connection = None;
-        self.clients.settled -= 1;
+        let listener = session.standing.get().listener();
         if let Some(sender) = &mut session.sender {
             sender.rewind();
         }
@@ -158,6 +158,7 @@ impl Engine {
             acks.mute();
         }
         session.inbound.leave();
+        self.clients.count_left(listener);
         if clean && !mutant("5.0/3.14.4-3") {
             self.clients.set_will(key, None);
         }

@@ -50,6 +50,41 @@ fn limits_of_a_listener() {
     });
 }
 
+/// A listener's connections have a limit of their own, for all shards together: others do not count, a takeover needs no
+/// room unless it comes from elsewhere, and who leaves makes room.
+#[test]
+fn connections_of_a_listener() {
+    let terms = ListenerTerms {
+        connections_max: 2,
+        ..ListenerTerms::default()
+    };
+    in_each_node(second(terms), |node| {
+        let shards = node.engines.len();
+        let name = |node: &Node, n: usize, prefix: &str| node.name_on(n % shards, prefix);
+        for n in 0..3 {
+            let other = name(node, n, "other");
+            at(node, 0, V5, &other);
+        }
+        let names = [name(node, 0, "a"), name(node, 1, "b")];
+        let first = at(node, 1, V5, &names[0]);
+        at(node, 1, V5, &names[1]);
+        for shard in 0..shards {
+            let over = name(node, shard, "over");
+            let refused = node.connect_with(V5, &over, |_| {});
+            node.expect(refused, &["CONNACK 97", "CLOSE"]);
+        }
+        let taken = node.connect_with(V5, &name(node, 0, "other"), |_| {});
+        node.expect(taken, &["CONNACK 97", "CLOSE"]);
+        let again = at(node, 1, V5, &names[0]);
+        node.expect(first, &["DISCONNECT 8e", "CLOSE"]);
+        node.disconnect(again);
+        let later = name(node, shards - 1, "later");
+        at(node, 1, V5, &later);
+        at(node, 0, V5, "one more");
+        node.check();
+    });
+}
+
 /// Versions that a listener does not speak are refused by the code that says so, and no others.
 #[test]
 fn versions_of_a_listener() {

@@ -45,6 +45,16 @@ impl Config {
                 }
             }
         }
+        for row in rows() {
+            let mut given = self
+                .listeners
+                .iter()
+                .map(|listener| &listener.places)
+                .chain([&self.places]);
+            if let (Some(why), Some(place)) = (row.no_effect, given.find_map(|places| places.of(row.name))) {
+                text += &format!("# {} of line {} has no effect: {why}\n", row.name, place.line);
+            }
+        }
         if self.shards == Shards::Auto {
             text += &format!("# shards auto is {} here\n", self.shard_count());
         }

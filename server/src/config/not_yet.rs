@@ -34,31 +34,6 @@ const LIST: &[(&str, Asked, &str)] = &[
         "the PROXY protocol",
     ),
     (
-        "max_connections",
-        OfListener(|l| l.connections_max.is_some()),
-        "a limit of one listener's connections",
-    ),
-    (
-        "socket_domain",
-        OfListener(|l| l.socket.domain.is_some()),
-        "choosing a family of addresses",
-    ),
-    (
-        "bind_interface",
-        OfListener(|l| l.socket.interface.is_some()),
-        "choosing an interface",
-    ),
-    (
-        "unix_socket_mode",
-        OfListener(|l| l.socket.unix_mode.is_some()),
-        "choosing a socket's permissions",
-    ),
-    (
-        "unix_socket_owner",
-        OfListener(|l| l.socket.unix_owner.is_some()),
-        "choosing a socket's owner",
-    ),
-    (
         "password_file",
         OfBroker(password_files_differ),
         "a password file for each listener",
@@ -76,11 +51,10 @@ const LIST: &[(&str, Asked, &str)] = &[
         "another form of the time",
     ),
     (
-        "connection_messages",
-        OfBroker(|c| !c.log.connections),
-        "keeping quiet about connections",
+        "user",
+        OfBroker(|c| c.user.is_some() && rustix::process::geteuid().is_root()),
+        "dropping privileges",
     ),
-    ("user", OfBroker(|c| c.user.is_some()), "dropping privileges"),
 ];
 
 impl Config {

@@ -133,6 +133,10 @@ pub(crate) const ROWS: &[Directive] = &[
         "Whom the process belongs to once its ports are bound, if root starts it.",
         |draft, reader| {
             draft.config.user = Some(reader.word()?.text.to_owned());
+            if !rustix::process::geteuid().is_root() {
+                let text = "user has no effect: root does not start the broker, so it belongs to who does";
+                reader.warnings.push((0, text.to_owned()));
+            }
             Ok(())
         },
     )

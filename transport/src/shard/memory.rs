@@ -279,6 +279,10 @@ impl<O: Observer> Core<O> {
         self.look_at_others();
         let others = self.share.hold_place(&self.mailbox.exchange().whole);
         let _ = self.handle(Input::Elsewhere(Elsewhere::Connections(others)));
+        if let Some(listener) = self.engine.limited_listener(&input) {
+            let others = self.share.hold_place_of(&self.mailbox.exchange().whole, listener);
+            let _ = self.handle(Input::Elsewhere(Elsewhere::ConnectionsOf(listener, others)));
+        }
         let flow = self.handle(input);
         self.give_place_back();
         flow
@@ -288,12 +292,20 @@ impl<O: Observer> Core<O> {
     pub(super) fn give_place_back(&mut self) {
         let whole = &self.mailbox.exchange().whole;
         self.share.settle(whole, self.engine.connections());
+        if let Some(listener) = self.share.place_of() {
+            self.share.settle_of(whole, self.engine.connections_of(listener));
+        }
     }
 
     /// Tells the other shards how many connections are let in here.
     pub(super) fn count_connections(&mut self) {
         let connections = self.engine.connections();
-        self.share.set_connections(&self.mailbox.exchange().whole, connections);
+        let whole = &self.mailbox.exchange().whole;
+        self.share.set_connections(whole, connections);
+        for listener in self.engine.limited_listeners() {
+            self.share
+                .set_connections_of(whole, listener, self.engine.connections_of(listener));
+        }
     }
 
     /// Closes who weighs most, until that sets `excess` bytes free.

@@ -204,6 +204,12 @@ impl Node {
                 self.engines.iter().map(Engine::connections).sum::<usize>() - self.engines[shard].connections();
             let told = Input::Elsewhere(Elsewhere::Connections(others));
             let _ = self.call(shard, |engine, effects| engine.handle(now, told, effects));
+            if let Some(listener) = self.engines[shard].limited_listener(&input) {
+                let all = self.engines.iter().map(|engine| engine.connections_of(listener));
+                let others = all.sum::<usize>() - self.engines[shard].connections_of(listener);
+                let told = Input::Elsewhere(Elsewhere::ConnectionsOf(listener, others));
+                let _ = self.call(shard, |engine, effects| engine.handle(now, told, effects));
+            }
         }
         self.call(shard, |engine, effects| engine.handle(now, input, effects))
     }
