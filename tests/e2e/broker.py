@@ -28,11 +28,29 @@ def sol_bin() -> str:
     return str(path)
 
 
+def _ports():
+    """Ports below those that the system gives to clients, and for each worker its own: nobody takes one in between."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 12_000 + worker % 8 * 2_000
+    while True:
+        yield from range(first + os.getpid() % 1_000, first + 2_000)
+        yield from range(first, first + 1_000)
+
+
+_next_port = _ports()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+    for port in _next_port:
+        with socket.socket(family) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("unreachable")
 
 
 def wait_until(condition, what: str, timeout: float = TIMEOUT):
