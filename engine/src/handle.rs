@@ -1,6 +1,7 @@
 //! A file for each thing that can come in; nothing else.
 
 mod ack;
+mod agree;
 mod auth;
 mod connect;
 mod disconnect;

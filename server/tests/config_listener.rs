@@ -489,7 +489,7 @@ fn encryption() {
         ),
         (
             "cafile /a",
-            "2: `cafile` encrypts nothing without certfile and keyfile, the server's own certificate and its key",
+            "2: `cafile` gives no TLS without certfile and keyfile, the server's own certificate and its key",
         ),
         (
             "certfile /c\nkeyfile /k\nrequire_certificate true",

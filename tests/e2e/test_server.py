@@ -223,7 +223,7 @@ def test_the_old_brokers_sample_file_is_refused_with_its_tls_lines(tmp_path):
     path = tmp_path / "sol.conf"
     path.write_text(OLD_SAMPLE.format(port=1, log=tmp_path / "sol.log", tls=""))
     sentence = refused("-c", str(path))
-    assert "cafile" in sentence and f"{path}:11" in sentence
+    assert "certfile" in sentence and f"{path}:12" in sentence
 
 
 @pytest.mark.sol

@@ -82,7 +82,7 @@ impl TlsDraft {
                 return match alone.into_iter().find(|(_, given)| *given) {
                     Some((directive, _)) => Err((
                         directive,
-                        "encrypts nothing without certfile and keyfile, the server's own certificate and its key",
+                        "gives no TLS without certfile and keyfile, the server's own certificate and its key",
                     )),
                     None => Ok(None),
                 };
