@@ -22,10 +22,11 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sol_engine::ChangedUser;
 
 use self::judge::Judge;
-use crate::password_file::Users;
+pub use self::user_files::UserFiles;
 use crate::stored::Scratch;
 
 mod judge;
+mod user_files;
 
 /// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
 /// and all its clients behind it.
@@ -76,6 +77,8 @@ pub enum Login {
 pub struct Request {
     /// What is shown.
     pub login: Login,
+    /// Where it came in: the place of the listener in the configuration.
+    pub listener: usize,
     /// Where it comes from; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
     /// Called at most once with the verdict, on the caller's thread or a verifier's; should only post it. It is dropped
@@ -147,9 +150,9 @@ impl Verifier {
     ///
     /// # Errors
     /// The system has no thread or no randomness to give.
-    pub fn new(users: Users, threads: usize, queue: usize) -> io::Result<Self> {
+    pub fn new(users: impl Into<UserFiles>, threads: usize, queue: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            judge: Judge::new(users)?,
+            judge: Judge::new(users.into())?,
             waiting: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
@@ -212,13 +215,13 @@ impl Verifier {
 
     /// Puts other users in force, and says who is another than before. Whoever is let in by an entry of the old ones was
     /// answered before this returns.
-    pub fn replace(&self, users: Users) -> Vec<ChangedUser> {
-        self.shared.judge.replace(users)
+    pub fn replace(&self, users: impl Into<UserFiles>) -> Vec<ChangedUser> {
+        self.shared.judge.replace(users.into())
     }
 
-    /// Whether there is any user.
-    pub fn has_users(&self) -> bool {
-        !self.shared.judge.users().is_empty()
+    /// Whether a listener has any user to ask.
+    pub fn has_users_at(&self, listener: usize) -> bool {
+        self.shared.judge.files().has_users_at(listener)
     }
 }
 
@@ -277,6 +280,7 @@ fn network(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
     use crate::passwd::Scheme;
+    use crate::password_file::Users;
     use base64ct::{Base64, Encoding};
     use sol_engine::UserChange;
     use std::sync::mpsc;
@@ -284,12 +288,16 @@ mod tests {
     fn users(entries: &[(&str, &[u8])]) -> Users {
         let lines: String = entries
             .iter()
-            .map(|(user, password)| format!("{user}:{}\n", Scheme::Sha512Crypt.hash(user, password).unwrap()))
+            .map(|(user, password)| format!("{user}:{}\n", Scheme::Sha512.hash(user, password).unwrap()))
             .collect();
         Users::parse("p".as_ref(), lines.as_bytes()).unwrap()
     }
 
     fn ask(verifier: &Verifier, user: &str, password: &[u8]) -> Verdict {
+        ask_at(verifier, 0, user, password)
+    }
+
+    fn ask_at(verifier: &Verifier, listener: usize, user: &str, password: &[u8]) -> Verdict {
         let (sender, receiver) = mpsc::channel();
         let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
         verifier
@@ -298,6 +306,7 @@ mod tests {
                     user: user.to_owned(),
                     password: password.to_vec(),
                 },
+                listener,
                 peer: None,
                 reply,
             })
@@ -319,7 +328,7 @@ mod tests {
             assert_eq!(ask(&verifier, "", b""), Verdict::Refused);
         }
         assert_eq!(
-            verifier.shared.judge.cache().len(),
+            verifier.shared.judge.files().at(0).remembered().len(),
             2,
             "only right logins are remembered, one a user"
         );
@@ -350,7 +359,7 @@ mod tests {
         assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Refused);
         let both = format!(
             "ann:{}\nbob:{PENCIL}\n",
-            verifier.shared.judge.users().get("ann").unwrap().as_str()
+            verifier.shared.judge.files().at(0).users.get("ann").unwrap().as_str()
         );
         assert_eq!(replace(scram_users(&both)), [of("bob", UserChange::Added)]);
         assert_eq!(replace(scram_users(&both)), []);
@@ -361,16 +370,56 @@ mod tests {
     fn tags_are_bound_to_the_entry() {
         let verifier = Verifier::new(users(&[("ann", b"old")]), 1, 8).unwrap();
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Accepted);
-        let remembered = verifier.shared.judge.cache().clone();
+        let remembered = verifier.shared.judge.files().at(0).remembered().clone();
         verifier.replace(users(&[("ann", b"new")]));
-        *verifier.shared.judge.cache() = remembered;
+        *verifier.shared.judge.files().at(0).remembered() = remembered;
         assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Refused);
+    }
+
+    /// A user of one listener is nobody at another, be his password remembered or not; and where two have users of one name,
+    /// each has his own password.
+    #[test]
+    fn users_of_each_listener() {
+        let files = || {
+            let files = vec![users(&[("ann", b"first"), ("bob", b"b")]), users(&[("ann", b"second")])];
+            UserFiles::new(files, &[Some(0), Some(1), None])
+        };
+        let verifier = Verifier::new(files(), 1, 8).unwrap();
+        for round in 0..4 {
+            let accepted =
+                |listener, user, password: &[u8]| ask_at(&verifier, listener, user, password) == Verdict::Accepted;
+            assert!(accepted(0, "ann", b"first") && !accepted(0, "ann", b"second"));
+            assert!(accepted(1, "ann", b"second") && !accepted(1, "ann", b"first"));
+            assert!(accepted(0, "bob", b"b") && !accepted(1, "bob", b"b"));
+            assert!(!accepted(2, "ann", b"first") && !accepted(3, "ann", b"first"));
+            if round == 1 {
+                // Salts are others now.
+                assert_eq!(verifier.replace(files()).len(), 2);
+            }
+        }
+        assert!(verifier.has_users_at(1) && !verifier.has_users_at(2));
+    }
+
+    /// A file that is read again with an unchanged entry has nobody hash his password again.
+    #[test]
+    fn what_is_remembered_outlives_a_reload() {
+        let hash = Scheme::Sha512.hash("ann", b"secret").unwrap();
+        let file = |more: &str| Users::parse("p".as_ref(), format!("ann:{hash}\n{more}").as_bytes()).unwrap();
+        let verifier = Verifier::new(file(""), 1, 1).unwrap();
+        assert_eq!(ask(&verifier, "ann", b"secret"), Verdict::Accepted);
+        verifier.replace(file(&format!("bob:{hash}\n")));
+        let hold = hold(&verifier);
+        let (sender, receiver) = mpsc::channel();
+        let reply = Box::new(move |verdict| sender.send(verdict).unwrap());
+        verifier.submit(from(None, "ann", reply)).unwrap();
+        assert_eq!(receiver.try_recv(), Ok(Verdict::Accepted));
+        drop(hold);
     }
 
     /// A full queue answers at once and hands the request back; what was queued is still answered.
     #[test]
     fn full_queue() {
-        let verifier = Verifier::new(Users::none(), 1, 1).unwrap();
+        let verifier = Verifier::new(users(&[("ann", b"secret")]), 1, 1).unwrap();
         let (hold, held) = mpsc::channel::<()>();
         let (started, starts) = mpsc::channel();
         let (sender, receiver) = mpsc::channel();
@@ -415,6 +464,7 @@ mod tests {
                 user: user.to_owned(),
                 password: b"secret".to_vec(),
             },
+            listener: 0,
             peer: peer.map(|peer| peer.parse().unwrap()),
             reply,
         }
@@ -439,7 +489,7 @@ mod tests {
     /// the addresses of this machine are not counted.
     #[test]
     fn places_of_an_address() {
-        let verifier = Verifier::new(Users::none(), 1, 1024).unwrap();
+        let verifier = Verifier::new(users(&[("ann", b"secret")]), 1, 1024).unwrap();
         let held = hold(&verifier);
         let (sender, receiver) = mpsc::channel();
         let submit = |peer: &str| {
@@ -485,6 +535,7 @@ mod tests {
         let message = message.as_bytes().to_vec();
         Request {
             login: Login::Scram { memo, message },
+            listener: 0,
             peer: None,
             reply,
         }

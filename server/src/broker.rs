@@ -45,9 +45,11 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     let (transport, owners) = transport_config(config)?;
     let engine = engine_config(config, &startup.rights, owners.iter().copied());
     let quiet = Arc::new(AtomicBool::new(!config.log.connections));
+    let listeners: Arc<[usize]> = owners.as_slice().into();
     let observer = |_: ShardId| Watcher {
         quiet: Arc::clone(&quiet),
         verifier: Arc::clone(&startup.verifier),
+        listeners: Arc::clone(&listeners),
     };
     let shards = Shards::start(&transport, &engine, seeds, clock, observer)
         .map_err(|error| reason(&io::Error::other(error.to_string())))?;
@@ -146,6 +148,8 @@ impl Broker for Running {
 struct Watcher {
     quiet: Arc<AtomicBool>,
     verifier: Arc<Verifier>,
+    /// Of each listener of the transport, which one of the configuration it is of.
+    listeners: Arc<[usize]>,
 }
 
 impl Observer for Watcher {
@@ -160,6 +164,12 @@ impl Observer for Watcher {
     }
 
     fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply) {
+        // What is no listener's is asked of nobody, and refused.
+        let listener = self
+            .listeners
+            .get(usize::from(request.listener.0))
+            .copied()
+            .unwrap_or(usize::MAX);
         let (login, refused) = match login(request.credentials) {
             Ok(login) => login,
             Err(reason) => return reply.answer(AuthOutcome::Refused(reason)),
@@ -174,6 +184,7 @@ impl Observer for Watcher {
         let later = Arc::clone(&reply);
         let request = Request {
             login,
+            listener,
             peer: peer.socket_addr().map(|address| address.ip()),
             reply: Box::new(move |verdict| answer(&later, outcome(verdict, refused))),
         };

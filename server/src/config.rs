@@ -350,10 +350,11 @@ impl Config {
         }
     }
 
-    /// The password file that is read, if any listener checks passwords.
-    pub fn password_file(&self) -> Option<&Path> {
-        let checks = |listener: &&Listener| listener.auth.checks_passwords(self.dialect);
-        self.listeners.iter().find(checks)?.auth.password_file.as_deref()
+    /// The password file that a listener asks, by its place, if it checks passwords.
+    pub fn password_file(&self, listener: usize) -> Option<&Path> {
+        let auth = &self.listeners.get(listener)?.auth;
+        let path = auth.password_file.as_deref();
+        path.filter(|_| auth.checks_passwords(self.dialect))
     }
 
     /// How many threads serve clients: as many as there are cores, unless a number was asked for. All cores are to be

@@ -31,6 +31,13 @@ pub struct Users {
     scram_kinds: Kinds<ScramKind>,
 }
 
+/// Nobody.
+impl Default for Users {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
 impl Users {
     /// Nobody.
     pub fn none() -> Self {

@@ -3,7 +3,7 @@
 //! What is wrong leaves the old in force: a configuration that does not parse as a whole; a password file that cannot be
 //! read, or lost all its users, and an ACL file that cannot be read, each together with the rules of who may connect.
 
-use crate::auth::Verifier;
+use crate::auth::{UserFiles, Verifier};
 use crate::banner::open_warning;
 use crate::config::{Config, Diagnostic, Host, Listener, Log, Overrides, directives};
 use crate::log::Logger;
@@ -79,15 +79,35 @@ fn keep_auth(current: &Config, next: &mut Config) {
     next.dialect = current.dialect;
 }
 
-/// Users of the password file, if it is to be read at all, and warnings about it.
+/// Users of the password files, if any is to be read at all, and warnings about them.
 ///
 /// # Errors
 /// As [`Users::load`].
-pub(crate) fn users(config: &Config) -> Result<(Option<Users>, Vec<Diagnostic>), Vec<Diagnostic>> {
-    match config.password_file() {
-        Some(path) => Users::load(path).map(|(users, warnings)| (Some(users), warnings)),
-        None => Ok((None, Vec::new())),
+pub(crate) fn users(config: &Config) -> Result<(Option<UserFiles>, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (mut paths, mut files) = (Vec::new(), Vec::new());
+    let (mut warnings, mut errors) = (Vec::new(), Vec::new());
+    let of_listener: Vec<_> = (0..config.listeners.len())
+        .map(|listener| {
+            let path = config.password_file(listener)?;
+            let known = paths.iter().position(|known| *known == path);
+            Some(known.unwrap_or_else(|| {
+                paths.push(path);
+                match Users::load(path) {
+                    Ok((users, told)) => {
+                        files.push(users);
+                        warnings.extend(told);
+                    }
+                    Err(faults) => errors.extend(faults),
+                }
+                paths.len() - 1
+            }))
+        })
+        .collect();
+    if !errors.is_empty() {
+        return Err(errors);
     }
+    let users = (!files.is_empty()).then(|| UserFiles::new(files, &of_listener));
+    Ok((users, warnings))
 }
 
 /// Refuses a password file without users where there are some: it would end every login, and is most likely one that is
@@ -95,15 +115,17 @@ pub(crate) fn users(config: &Config) -> Result<(Option<Users>, Vec<Diagnostic>),
 fn keep_some<T>(
     config: &Config,
     verifier: &Verifier,
-    (users, warnings): (Option<Users>, T),
-) -> Result<(Option<Users>, T), Vec<Diagnostic>> {
-    match (&users, config.password_file()) {
-        (Some(users), Some(path)) if users.is_empty() && verifier.has_users() => {
-            let text = "no user is left in it; only a restart takes a password file without users";
-            Err(vec![Diagnostic::of_file(path, text)])
-        }
-        _ => Ok((users, warnings)),
+    (users, warnings): (Option<UserFiles>, T),
+) -> Result<(Option<UserFiles>, T), Vec<Diagnostic>> {
+    let empty = users.iter().flat_map(UserFiles::without_users);
+    let lost = empty.filter(|&listener| verifier.has_users_at(listener));
+    let mut paths: Vec<_> = lost.filter_map(|listener| config.password_file(listener)).collect();
+    paths.dedup();
+    if paths.is_empty() {
+        return Ok((users, warnings));
     }
+    let text = "no user is left in it; only a restart takes a password file without users";
+    Err(paths.into_iter().map(|path| Diagnostic::of_file(path, text)).collect())
 }
 
 fn read(current: &Config, overrides: &Overrides) -> Result<Config, Vec<Diagnostic>> {
@@ -190,7 +212,8 @@ mod tests {
         };
         let refused = |present, next| {
             let verifier = Verifier::new(present, 1, 1).unwrap();
-            let errors = keep_some(&config, &verifier, (next, ())).err()?;
+            let next: Option<Users> = next;
+            let errors = keep_some(&config, &verifier, (next.map(UserFiles::from), ())).err()?;
             Some(errors[0].to_string())
         };
         assert_eq!(
@@ -200,6 +223,36 @@ mod tests {
         assert_eq!(refused(some(), Some(some())), None);
         assert_eq!(refused(some(), None), None);
         assert_eq!(refused(Users::none(), Some(Users::none())), None);
+    }
+
+    /// Each listener's file is read, once however many name it, and each fault of each of them is told; a listener that checks
+    /// nobody has none.
+    #[test]
+    fn users_of_each_listener() {
+        let dir = tempfile::tempdir().unwrap();
+        let hash = crate::passwd::Scheme::Sha512.hash("u", b"x").unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let write = |name: &str, text: String| std::fs::write(path(name), text).unwrap();
+        write("a", format!("ann:{hash}\nbob:{hash}\n"));
+        write("b", format!("cid:{hash}\n"));
+        let config = parse(&format!(
+            "per_listener_settings true\nlistener 1\npassword_file {a}\nlistener 2\npassword_file {b}\nlistener 3\n\
+             password_file {a}\nlistener 4\nallow_anonymous true\n",
+            a = path("a"),
+            b = path("b")
+        ));
+        let users = users(&config).unwrap().0.unwrap();
+        assert_eq!(users.len(), 3);
+        assert_eq!([0, 1, 2, 3].map(|at| users.has_users_at(at)), [true, true, true, false]);
+        write("a", "x\n".to_owned());
+        write("b", "y\nz\n".to_owned());
+        assert_eq!(super::users(&config).unwrap_err().len(), 3);
+        assert!(
+            super::users(&parse("listener 1\nallow_anonymous true\n"))
+                .unwrap()
+                .0
+                .is_none()
+        );
     }
 
     /// What cannot change is named and stays; what can is let through, and nothing is named twice.

@@ -10,14 +10,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sol_engine::{ChangedUser, Rules};
 use sol_transport::Clock;
 
-use crate::auth::Verifier;
+use crate::auth::{UserFiles, Verifier};
 use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
 use crate::config::{Config, Diagnostic, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
 use crate::daemon::{PidFile, Ready};
 use crate::log::Logger;
 use crate::metrics::MetricsServer;
-use crate::password_file::Users;
 use crate::reload::{self, Parts};
 use crate::rights::{self, Rights};
 use crate::signals::{self, Signal};
@@ -231,9 +230,9 @@ fn run(mut config: Config, mut rights: Rights, parts: &Parts<'_>, occurrences: &
 }
 
 /// The users to start with: nobody, where passwords are not checked.
-fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<Users, String> {
+fn load_users(config: &Config, warnings: &mut Vec<String>) -> Result<UserFiles, String> {
     let users = at_start(config, reload::users(config), warnings)?;
-    Ok(users.unwrap_or_else(Users::none))
+    Ok(users.unwrap_or_default())
 }
 
 /// What a file says, with the warnings about it; its errors are a sentence a line.

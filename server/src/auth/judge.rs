@@ -8,16 +8,15 @@
 //! stays and that of nobody is another; and on how many entries are of which kind, so that a stand-in may be of another
 //! kind when the file is read again. Nor is hidden that a password which was right before is answered sooner: it is right.
 
-use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha512_256};
 use sol_engine::ChangedUser;
-use subtle::ConstantTimeEq;
 
+use super::user_files::{Tag, UserFile, UserFiles};
 use super::{Login, Request, Verdict};
 use crate::password_file::{Pick, Users};
 use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
@@ -26,37 +25,29 @@ use crate::stored::{PASSWORD_BYTES_MAX, Scratch, Stored};
 /// Random bytes of a nonce of SCRAM.
 const NONCE_BYTES: usize = 18;
 
-/// A keyed hash of stored entry and password.
-type Tag = [u8; 32];
-
 /// The users in force, and what is remembered of them.
 pub(super) struct Judge {
-    users: RwLock<Arc<Users>>,
-    cache: Mutex<HashMap<Box<str>, Tag>>,
+    files: RwLock<Arc<UserFiles>>,
     key: [u8; 32],
 }
 
 impl Judge {
     /// # Errors
     /// The system has no randomness to give.
-    pub(super) fn new(users: Users) -> io::Result<Self> {
+    pub(super) fn new(files: UserFiles) -> io::Result<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         Ok(Self {
-            users: RwLock::new(Arc::new(users)),
-            cache: Mutex::default(),
+            files: RwLock::new(Arc::new(files)),
             key,
         })
     }
 
     /// See [`super::Verifier::replace`].
-    pub(super) fn replace(&self, users: Users) -> Vec<ChangedUser> {
-        let mut present = self.users.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = present.changes_to(&users);
-        *present = Arc::new(users);
-        drop(present);
-        // The tags of changed entries would never match again; this gives their memory back.
-        self.cache().clear();
+    pub(super) fn replace(&self, mut files: UserFiles) -> Vec<ChangedUser> {
+        let mut present = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = files.succeed(&present);
+        *present = Arc::new(files);
         changed
     }
 
@@ -65,12 +56,13 @@ impl Judge {
         // Whatever else there is was answered at once.
         if let Request {
             login: Login::Password { user, password },
+            listener,
             reply,
             ..
         } = request
         {
             survive(|| {
-                let (accepted, _in_force) = self.verify_in_force(&user, &password, scratch);
+                let (accepted, _in_force) = self.verify_in_force(listener, &user, &password, scratch);
                 checked();
                 reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
             });
@@ -125,23 +117,19 @@ impl Judge {
     /// Answers a step of SCRAM, and a password that was right before if its entry is the same still; else gives it back.
     pub(super) fn answer_at_once(&self, request: Request) -> Option<Request> {
         // Held until it is answered: see [`Judge::replace`].
-        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
-        let Request { login, peer, reply } = request;
-        match login {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        let file = files.at(request.listener);
+        match request.login {
             Login::Scram { memo, message } => {
-                survive(|| reply(self.scram(&users, memo.as_deref(), &message)));
+                survive(|| (request.reply)(self.scram(&file.users, memo.as_deref(), &message)));
                 None
             }
-            Login::Password { user, password } => match self.known(&users, &user, &password) {
+            Login::Password { ref user, ref password } => match self.known(file, user, password) {
                 Some((_, true)) => {
-                    reply(Verdict::Accepted);
+                    (request.reply)(Verdict::Accepted);
                     None
                 }
-                _ => Some(Request {
-                    login: Login::Password { user, password },
-                    peer,
-                    reply,
-                }),
+                _ => Some(request),
             },
         }
     }
@@ -150,44 +138,44 @@ impl Judge {
     /// is held.
     fn verify_in_force(
         &self,
+        listener: usize,
         user: &str,
         password: &[u8],
         scratch: &mut Scratch,
-    ) -> (bool, RwLockReadGuard<'_, Arc<Users>>) {
+    ) -> (bool, RwLockReadGuard<'_, Arc<UserFiles>>) {
         loop {
-            let users = self.users();
-            let accepted = self.verify(&users, user, password, scratch);
-            let present = self.users.read().unwrap_or_else(PoisonError::into_inner);
-            if Arc::ptr_eq(&users, &present) {
+            let files = self.files();
+            let accepted = self.verify(files.at(listener), user, password, scratch);
+            let present = self.files.read().unwrap_or_else(PoisonError::into_inner);
+            if Arc::ptr_eq(&files, &present) {
                 return (accepted, present);
             }
         }
     }
 
     /// The tag of a user of the file, and whether it is remembered.
-    fn known(&self, users: &Users, user: &str, password: &[u8]) -> Option<(Tag, bool)> {
-        let stored = users.get(user).filter(|_| password.len() <= PASSWORD_BYTES_MAX)?;
+    fn known(&self, file: &UserFile, user: &str, password: &[u8]) -> Option<(Tag, bool)> {
+        let allowed = password.len() <= PASSWORD_BYTES_MAX;
+        let stored = file.users.get(user).filter(|_| allowed)?;
         let tag = self.tag(stored, password);
-        let known = self.cache().get(user).is_some_and(|known| known.ct_eq(&tag).into());
-        Some((tag, known))
+        Some((tag, file.knows(user, &tag)))
     }
 
-    fn verify(&self, users: &Users, user: &str, password: &[u8], scratch: &mut Scratch) -> bool {
-        let tag = match self.known(users, user, password) {
+    fn verify(&self, file: &UserFile, user: &str, password: &[u8], scratch: &mut Scratch) -> bool {
+        let tag = match self.known(file, user, password) {
             Some((_, true)) => return true,
             Some((tag, false)) => Some(tag),
             None => None,
         };
-        let accepted = users.verify(user, password, self.pick(user), scratch);
+        let accepted = file.users.verify(user, password, self.pick(user), scratch);
         if let Some(tag) = tag.filter(|_| accepted) {
-            // One tag a user, and only for users of the file: the map is bounded by the file.
-            self.cache().insert(user.into(), tag);
+            file.remember(user, tag);
         }
         accepted
     }
 
-    pub(super) fn users(&self) -> Arc<Users> {
-        Arc::clone(&self.users.read().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn files(&self) -> Arc<UserFiles> {
+        Arc::clone(&self.files.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Which stand-in this name has, for as long as the broker runs.
@@ -216,10 +204,6 @@ impl Judge {
             .chain_update(entry)
             .chain_update(password);
         digest.finalize().into()
-    }
-
-    pub(super) fn cache(&self) -> MutexGuard<'_, HashMap<Box<str>, Tag>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,11 +34,6 @@ const LIST: &[(&str, Asked, &str)] = &[
         "the PROXY protocol",
     ),
     (
-        "password_file",
-        OfBroker(password_files_differ),
-        "a password file for each listener",
-    ),
-    (
         "global_max_clients",
         OfBroker(|c| c.limits.sessions_max.is_some()),
         "a limit of Sessions",
@@ -95,13 +90,4 @@ impl Config {
             warnings: self.warnings,
         })
     }
-}
-
-fn password_files_differ(config: &Config) -> bool {
-    let mut files = config
-        .listeners
-        .iter()
-        .filter_map(|listener| listener.auth.password_file.as_ref());
-    let first = files.next();
-    files.any(|file| Some(file) != first)
 }
