@@ -5,6 +5,8 @@
 //! password enters a bounded queue, with few places for one address, and its verdict comes back through the request's own
 //! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost a full hash.
 //!
+//! Addresses and users that fail too often are refused without a look for a while, as `guard` says.
+//!
 //! A step of SCRAM costs the broker a few HMACs, whoever it is about, since it is the client that computes the hash. So it
 //! is answered at once, too, and no flood of passwords delays it. Nothing is kept between the steps: what has to be
 //! remembered of an exchange goes out with its challenge and comes back with the client's answer, which is checked against
@@ -21,11 +23,17 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sol_engine::ChangedUser;
 
+use self::guard::count;
+pub use self::guard::{Ban, Banned};
 use self::judge::Judge;
 pub use self::user_files::UserFiles;
+use crate::config::Logins;
+use crate::stats::LoginStats;
 use crate::stored::Scratch;
 
+mod guard;
 mod judge;
+mod tally;
 mod user_files;
 
 /// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
@@ -53,6 +61,8 @@ pub enum Verdict {
     },
     /// There is no such user, or the password is another. Nobody is told which.
     Refused,
+    /// Nobody has looked at it: its address or its user has failed too often.
+    Banned,
 }
 
 /// What somebody shows to be let in.
@@ -172,7 +182,8 @@ impl Verifier {
         })
     }
 
-    /// Answers a step of SCRAM and a password that was right before, and queues any other; never waits for a hash.
+    /// Answers who is banned, a step of SCRAM and a password that was right before, and queues any other; never waits for a
+    /// hash.
     ///
     /// # Errors
     /// [`Full`] with the request, if the queue or the share of its address is full.
@@ -180,6 +191,11 @@ impl Verifier {
         let Some(request) = self.shared.judge.answer_at_once(request) else {
             return Ok(());
         };
+        self.enqueue(request)
+            .inspect_err(|_| count(&self.shared.judge.guard.counts.busy))
+    }
+
+    fn enqueue(&self, request: Request) -> Result<(), Full> {
         let Some(queue) = &self.queue else {
             return Err(Full(request));
         };
@@ -217,6 +233,26 @@ impl Verifier {
     /// answered before this returns.
     pub fn replace(&self, users: impl Into<UserFiles>) -> Vec<ChangedUser> {
         self.shared.judge.replace(users.into())
+    }
+
+    /// Puts other rules in force of how many logins may fail; who is banned stays so.
+    pub fn limit(&self, rules: Logins) {
+        self.shared.judge.guard.set_rules(rules);
+    }
+
+    /// Every ban that holds.
+    pub fn bans(&self) -> Vec<Ban> {
+        self.shared.judge.guard.bans()
+    }
+
+    /// Ends a ban; whether there was one.
+    pub fn lift(&self, whose: &Banned) -> bool {
+        self.shared.judge.guard.lift(whose)
+    }
+
+    /// What became of logins.
+    pub fn stats(&self) -> LoginStats {
+        self.shared.judge.guard.stats()
     }
 
     /// Whether a listener has any user to ask.
@@ -490,6 +526,10 @@ mod tests {
     #[test]
     fn places_of_an_address() {
         let verifier = Verifier::new(users(&[("ann", b"secret")]), 1, 1024).unwrap();
+        verifier.limit(Logins {
+            failures_max: None,
+            ..Logins::default()
+        });
         let held = hold(&verifier);
         let (sender, receiver) = mpsc::channel();
         let submit = |peer: &str| {
@@ -511,6 +551,70 @@ mod tests {
         assert!(submit("192.0.2.1"));
         drop(sender);
         assert_eq!(receiver.recv().unwrap(), Verdict::Refused);
+    }
+
+    /// Who fails too often is refused without a hash, be it by password or by SCRAM, and at once, while the only thread
+    /// hashes; what waited in the queue meanwhile is not looked at either. Right logins from elsewhere are served.
+    #[test]
+    fn bans() {
+        let verifier = Verifier::new(scram_users(&format!("ann:{PENCIL}\n")), 1, 64).unwrap();
+        verifier.limit(Logins {
+            failures_max: Some(3),
+            ..Logins::default()
+        });
+        let (sender, receiver) = mpsc::channel();
+        let reply = || {
+            let sender = sender.clone();
+            Box::new(move |verdict| sender.send(verdict).unwrap())
+        };
+        let hold = hold(&verifier);
+        for _ in 0..5 {
+            verifier.submit(from(Some("192.0.2.1"), "eve", reply())).unwrap();
+        }
+        drop(hold);
+        let verdicts: Vec<_> = (0..5).map(|_| receiver.recv().unwrap()).collect();
+        assert_eq!(verdicts[..3], [Verdict::Refused, Verdict::Refused, Verdict::Refused]);
+        assert_eq!(verdicts[3..], [Verdict::Banned, Verdict::Banned]);
+        let hold = self::hold(&verifier);
+        verifier.submit(from(Some("192.0.2.1"), "ann", reply())).unwrap();
+        assert_eq!(receiver.try_recv(), Ok(Verdict::Banned));
+        let scram = |peer: &str, memo, message: &str| {
+            let request = Request {
+                peer: Some(peer.parse().unwrap()),
+                ..step(memo, message, reply())
+            };
+            verifier.submit(request).unwrap();
+            receiver.try_recv().unwrap()
+        };
+        assert_eq!(scram("192.0.2.1", None, "n,,n=ann,r=client"), Verdict::Banned);
+        assert_eq!(
+            scram("192.0.2.7", None, "n,,n=eve,r=client"),
+            Verdict::Banned,
+            "the user"
+        );
+        for n in 0..3 {
+            let Verdict::Continue { message, memo } = scram("192.0.2.2", None, "n,,n=ann,r=client") else {
+                panic!("no challenge")
+            };
+            let challenge = String::from_utf8(message).unwrap();
+            let good = answer("ann", &challenge, b"pencil");
+            let proven = scram("192.0.2.3", Some(memo.clone()), &good);
+            assert!(matches!(proven, Verdict::Proven { .. }), "{n}");
+            let bad = answer("ann", &challenge, b"Pencil");
+            assert_eq!(scram("192.0.2.2", Some(memo), &bad), Verdict::Refused);
+        }
+        assert_eq!(scram("192.0.2.2", None, "n,,n=ann,r=client"), Verdict::Banned);
+        let again = scram("192.0.2.3", None, "n,,n=ann,r=client");
+        assert!(matches!(again, Verdict::Continue { .. }), "he has logged in there");
+        drop(hold);
+        let whose: Vec<_> = verifier.bans().iter().map(|ban| ban.whose.to_string()).collect();
+        assert_eq!(whose.len(), 4, "{whose:?}");
+        for name in ["address 192.0.2.1", "address 192.0.2.2", "user eve", "user ann"] {
+            assert!(whose.iter().any(|whose| whose == name), "{name} in {whose:?}");
+        }
+        assert!(verifier.bans().iter().all(|ban| verifier.lift(&ban.whose)));
+        assert!(verifier.bans().is_empty());
+        assert_eq!(verifier.stats().bans, 4);
     }
 
     /// A fault in one answer costs that login only: the thread goes on with the next.

@@ -77,6 +77,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         clock,
         facts,
         quiet,
+        verifier: Arc::clone(&startup.verifier),
         clients_maximum: AtomicU64::new(0),
         joiner: Mutex::new(Some(joiner)),
     }))
@@ -88,6 +89,7 @@ struct Running {
     facts: Facts,
     /// Clients that come and go are not written down.
     quiet: Arc<AtomicBool>,
+    verifier: Arc<Verifier>,
     clients_maximum: AtomicU64,
     joiner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -106,6 +108,7 @@ impl Broker for Running {
         let mut sum = Stats {
             uptime,
             backend: self.facts.backend,
+            logins: self.verifier.stats(),
             ..Stats::default()
         };
         for answer in answers {
@@ -221,6 +224,7 @@ fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
         },
         Verdict::Continue { message, memo } => AuthOutcome::Continue { data: message, memo },
         Verdict::Refused => AuthOutcome::Refused(refused),
+        Verdict::Banned => AuthOutcome::Refused(ReasonCode::Banned),
     }
 }
 

@@ -26,6 +26,7 @@ mod limits;
 mod listener;
 mod listening;
 mod logging;
+mod logins;
 mod not_yet;
 pub(crate) mod others;
 mod overrides;
@@ -53,6 +54,7 @@ pub use self::listener::{
     Address, Auth, CertificateName, Listener, Network, Protocol, Proxy, SocketChoices, SocketDomain, Versions,
     WebSockets,
 };
+pub use self::logins::Logins;
 pub use self::overrides::Overrides;
 pub use self::place::{Place, Places};
 pub use self::tls::{Tls, TlsVersion};
@@ -86,6 +88,8 @@ pub struct Config {
     pub io: Io,
     /// Every bound on what clients may cost.
     pub limits: Limits,
+    /// How many logins may fail.
+    pub logins: Logins,
     /// What is written down, how and where.
     pub log: Log,
     /// Period of the `$SOL` and `$SYS` topics; `None` publishes none.

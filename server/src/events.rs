@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use sol_codec::ReasonCode;
 use sol_engine::{Attempt, Cause, Event};
 use sol_transport::{Notice, Source};
 use tracing::{debug, error, info, warn};
@@ -32,7 +33,11 @@ pub(crate) fn event(event: &Event, source: Option<Source>) {
             ..
         } => {
             let user = username.as_deref().unwrap_or_default();
-            warn!(%peer, client = %client_id, user, %reason, "connection refused");
+            match reason {
+                // The ban itself has its line; whoever goes on trying shall not fill the log.
+                ReasonCode::Banned => debug!(%peer, client = %client_id, user, %reason, "connection refused"),
+                _ => warn!(%peer, client = %client_id, user, %reason, "connection refused"),
+            }
         }
         Event::Disconnected { client_id, cause, .. } => disconnected(peer, client_id, cause),
         Event::Dropped { client_id, count } => warn!(client = %client_id, count, "messages dropped for a session"),

@@ -184,10 +184,11 @@ fn respond(head: &str, recorder: &PrometheusRecorder, ask: &Ask) -> (&'static st
 }
 
 /// Name, sentence and value of a metric.
-type Row = (&'static str, &'static str, fn(&Stats) -> u64);
+type Row = (&'static str, &'static str, Value);
+type Value = fn(&Stats) -> u64;
 
 /// What only grows.
-const COUNTERS: [Row; 31] = [
+const COUNTERS: [Row; 35] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -223,6 +224,22 @@ const COUNTERS: [Row; 31] = [
     ("sol_connects_refused_total", "CONNECT packets refused", |s| {
         s.connects_refused
     }),
+    ("sol_logins_accepted_total", "Logins that were right", |s| {
+        s.logins.accepted
+    }),
+    (
+        "sol_logins_remembered_total",
+        "Right logins whose password had been right before, which cost no hash",
+        |s| s.logins.remembered,
+    ),
+    ("sol_passwords_hashed_total", "Passwords hashed to be checked", |s| {
+        s.logins.hashed
+    }),
+    (
+        "sol_login_bans_total",
+        "Bans of addresses and users for too many failed logins",
+        |s| s.logins.bans,
+    ),
     (
         "sol_protocol_errors_total",
         "Connections closed for a broken protocol",
@@ -309,8 +326,18 @@ const COUNTERS: [Row; 31] = [
     }),
 ];
 
+const LOGINS_REFUSED_NAME: &str = "sol_logins_refused_total";
+
+/// Reasons and values of [`LOGINS_REFUSED_NAME`].
+const LOGINS_REFUSED: [(&str, Value); 4] = [
+    ("wrong", |s| s.logins.wrong),
+    ("banned_address", |s| s.logins.of_banned_address),
+    ("banned_user", |s| s.logins.of_banned_user),
+    ("busy", |s| s.logins.busy),
+];
+
 /// What rises and falls.
-const GAUGES: [Row; 14] = [
+const GAUGES: [Row; 16] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
@@ -325,6 +352,12 @@ const GAUGES: [Row; 14] = [
         "The most Sessions, connected or not, whenever somebody looked",
         |s| s.clients_maximum,
     ),
+    ("sol_banned_addresses", "Addresses banned for failed logins", |s| {
+        s.logins.banned_addresses
+    }),
+    ("sol_banned_users", "Users banned for failed logins", |s| {
+        s.logins.banned_users
+    }),
     ("sol_connections", "Network Connections", |s| s.connections),
     (
         "sol_connections_unauthenticated",
@@ -428,6 +461,7 @@ fn describe(recorder: &PrometheusRecorder) {
         for (name, sentence, _) in SHARD_GAUGES {
             metrics::describe_gauge!(name, sentence);
         }
+        metrics::describe_counter!(LOGINS_REFUSED_NAME, "Logins refused, by reason");
         metrics::describe_gauge!(INFO, "What runs; always 1");
     });
 }
@@ -440,6 +474,9 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
         }
         for (name, _, value) in GAUGES {
             gauge!(name).set(value(stats) as f64);
+        }
+        for (reason, value) in LOGINS_REFUSED {
+            counter!(LOGINS_REFUSED_NAME, "reason" => reason).absolute(value(stats));
         }
         for (number, shard) in stats.shards.iter().enumerate() {
             for (name, _, value) in SHARD_COUNTERS {
@@ -463,6 +500,7 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::LoginStats;
 
     fn start(stats: Option<Stats>) -> MetricsServer {
         MetricsServer::start("127.0.0.1:0".parse().unwrap(), Box::new(move || stats.clone())).unwrap()
@@ -484,6 +522,13 @@ mod tests {
             publish_received: 41,
             clients_connected: 3,
             backend: "epoll",
+            logins: LoginStats {
+                accepted: 5,
+                wrong: 6,
+                of_banned_address: 7,
+                banned_users: 8,
+                ..LoginStats::default()
+            },
             shards: vec![
                 ShardStats {
                     packets_received: 40,
@@ -512,6 +557,11 @@ mod tests {
             "sol_shard_packets_received_total{shard=\"0\"} 40",
             "sol_shard_packets_received_total{shard=\"1\"} 1000",
             "sol_shard_clients_connected{shard=\"1\"} 3",
+            "sol_logins_accepted_total 5",
+            "sol_logins_refused_total{reason=\"wrong\"} 6",
+            "sol_logins_refused_total{reason=\"banned_address\"} 7",
+            "sol_logins_refused_total{reason=\"busy\"} 0",
+            "sol_banned_users 8",
             "sol_shard_connections_adopted_total{shard=\"0\"} 12",
             concat!(
                 "sol_info{version=\"",

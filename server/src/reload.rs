@@ -60,6 +60,7 @@ pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_
             keep_auth(current, &mut next);
         }
     }
+    parts.verifier.limit(next.logins.clone());
     parts.logger.set_levels(next.log.levels);
     parts.broker.reload(&next, rights);
     let facts = parts.broker.facts();

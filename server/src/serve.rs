@@ -120,6 +120,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     let user_count = users.len();
     let verifier = Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX)
         .map_err(|error| format!("no verifier: {}", reason(&error)))?;
+    verifier.limit(config.logins.clone());
     let startup = Startup {
         config: Arc::new(config),
         verifier: Arc::new(verifier),

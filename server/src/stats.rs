@@ -97,8 +97,35 @@ pub struct Stats {
     pub publish_oversized: u64,
     /// Sessions taken over by a new connection.
     pub takeovers: u64,
+    /// What became of logins.
+    pub logins: LoginStats,
     /// What tells a busy shard from an idle one, in order of shards.
     pub shards: Vec<ShardStats>,
+}
+
+/// What became of logins that somebody had to be asked about.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LoginStats {
+    /// Logins that were right.
+    pub accepted: u64,
+    /// Of these, passwords that had been right before and cost no hash.
+    pub remembered: u64,
+    /// Passwords that were hashed, right ones and wrong ones.
+    pub hashed: u64,
+    /// Wrong passwords, unknown users, and faults in SCRAM.
+    pub wrong: u64,
+    /// Logins refused for a ban of their address.
+    pub of_banned_address: u64,
+    /// Logins refused for a ban of their user.
+    pub of_banned_user: u64,
+    /// Logins refused because too many were waiting.
+    pub busy: u64,
+    /// Bans.
+    pub bans: u64,
+    /// Addresses that are banned now.
+    pub banned_addresses: u64,
+    /// Users that are banned now.
+    pub banned_users: u64,
 }
 
 /// One shard's share.

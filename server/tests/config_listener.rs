@@ -57,6 +57,10 @@ check_retain_source true
 max_connect_size 16KB
 connect_timeout 5
 websockets_headers_size 4096
+login_failures_max 20
+login_failures_window 600s
+login_ban 600s
+login_ban_exempt 127.0.0.0/8 ::1/128
 log_dest stderr
 log_type error
 log_type warning

@@ -70,6 +70,10 @@ queue_full refuse
 max_keepalive 0
 max_connect_size 16KB
 connect_timeout 5
+login_failures_max 20
+login_failures_window 600s
+login_ban 600s
+login_ban_exempt 127.0.0.0/8 ::1/128
 log_format text
 shards auto
 pin_shards false

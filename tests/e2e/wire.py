@@ -319,13 +319,14 @@ class Closed(Exception):
 class Wire:
     """One connection. Every wait has a deadline and fails by assertion or `Closed`."""
 
-    def __init__(self, address, version: int = V311):
-        """`address` is a port on 127.0.0.1, a (host, port) pair or the path of a Unix socket."""
+    def __init__(self, address, version: int = V311, source: str | None = None):
+        """`address` is a port on 127.0.0.1, a (host, port) pair or the path of a Unix socket; `source` is where it connects
+        from."""
         self.version = version
         if isinstance(address, int):
             address = ("127.0.0.1", address)
         if isinstance(address, tuple):
-            self.socket = socket.create_connection(address, timeout=TIMEOUT)
+            self.socket = socket.create_connection(address, TIMEOUT, (source, 0) if source else None)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:
             self.socket = socket.socket(socket.AF_UNIX)

@@ -469,6 +469,7 @@ fn a_failed_reauthentication_closes() {
             // Codes that a CONNACK has and a DISCONNECT does not.
             (AuthOutcome::Refused(ReasonCode::BadUserNameOrPassword), "DISCONNECT 87"),
             (AuthOutcome::Refused(ReasonCode::ServerUnavailable), "DISCONNECT 87"),
+            (AuthOutcome::Refused(ReasonCode::Banned), "DISCONNECT 87"),
             (proven("other"), "DISCONNECT 87"),
         ] {
             let client = node.connect_with(V5, "client", |connect| {

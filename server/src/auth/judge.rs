@@ -9,6 +9,7 @@
 //! kind when the file is read again. Nor is hidden that a password which was right before is answered sooner: it is right.
 
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
@@ -16,6 +17,7 @@ use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha512_256};
 use sol_engine::ChangedUser;
 
+use super::guard::{Guard, count};
 use super::user_files::{Tag, UserFile, UserFiles};
 use super::{Login, Request, Verdict};
 use crate::password_file::{Pick, Users};
@@ -27,6 +29,7 @@ const NONCE_BYTES: usize = 18;
 
 /// The users in force, and what is remembered of them.
 pub(super) struct Judge {
+    pub(super) guard: Guard,
     files: RwLock<Arc<UserFiles>>,
     key: [u8; 32],
 }
@@ -38,6 +41,7 @@ impl Judge {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(io::Error::other)?;
         Ok(Self {
+            guard: Guard::new(),
             files: RwLock::new(Arc::new(files)),
             key,
         })
@@ -57,33 +61,48 @@ impl Judge {
         if let Request {
             login: Login::Password { user, password },
             listener,
+            peer,
             reply,
-            ..
         } = request
         {
             survive(|| {
+                // Banned while it waited.
+                if self.guard.refuses(peer, Some(&user)) {
+                    checked();
+                    return reply(Verdict::Banned);
+                }
                 let (accepted, _in_force) = self.verify_in_force(listener, &user, &password, scratch);
                 checked();
+                // Before the answer: who tries again when he has it is counted.
+                if accepted {
+                    self.guard.succeeded(peer, &user);
+                } else {
+                    self.guard.failed(peer, Some(&user));
+                }
                 reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
             });
         }
     }
 
     /// A step of SCRAM; costs microseconds.
-    fn scram(&self, users: &Users, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
+    fn scram(&self, users: &Users, peer: Option<IpAddr>, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
         let step = match memo {
-            None => self.scram_challenge(users, message),
-            Some(memo) => self.scram_verdict(users, memo, message),
+            None => self.scram_challenge(users, peer, message),
+            Some(memo) => self.scram_verdict(users, peer, memo, message),
         };
         // The refusal itself is logged where the client is known.
         step.unwrap_or_else(|fault| {
             tracing::debug!("a step of SCRAM is wrong: {fault}");
+            self.guard.failed(peer, None);
             Verdict::Refused
         })
     }
 
-    fn scram_challenge(&self, users: &Users, message: &[u8]) -> Result<Verdict, Fault> {
+    fn scram_challenge(&self, users: &Users, peer: Option<IpAddr>, message: &[u8]) -> Result<Verdict, Fault> {
         let opening = Opening::parse(message)?;
+        if self.guard.refuses(peer, Some(opening.user())) {
+            return Ok(Verdict::Banned);
+        }
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| Fault("the system has no randomness"))?;
         let (_, keys) = self.scram_keys(users, opening.user());
@@ -94,15 +113,28 @@ impl Judge {
         })
     }
 
-    fn scram_verdict(&self, users: &Users, memo: &[u8], message: &[u8]) -> Result<Verdict, Fault> {
+    fn scram_verdict(
+        &self,
+        users: &Users,
+        peer: Option<IpAddr>,
+        memo: &[u8],
+        message: &[u8],
+    ) -> Result<Verdict, Fault> {
         let closing = Closing::parse(memo, message)?;
         let user = closing.user();
+        if self.guard.refuses(peer, Some(user)) {
+            return Ok(Verdict::Banned);
+        }
         let (exists, keys) = self.scram_keys(users, user);
-        let proven = closing.verify(&keys).filter(|_| exists);
-        Ok(proven.map_or(Verdict::Refused, |message| Verdict::Proven {
+        let Some(message) = closing.verify(&keys).filter(|_| exists) else {
+            self.guard.failed(peer, Some(user));
+            return Ok(Verdict::Refused);
+        };
+        self.guard.succeeded(peer, user);
+        Ok(Verdict::Proven {
             user: user.to_owned(),
             message: message.into_bytes(),
-        }))
+        })
     }
 
     /// The keys of a user, or what stands in for them, and whether they are a user's. Takes as long for either.
@@ -114,18 +146,26 @@ impl Judge {
         }
     }
 
-    /// Answers a step of SCRAM, and a password that was right before if its entry is the same still; else gives it back.
+    /// Answers who is banned, a step of SCRAM, and a password that was right before if its entry is the same still; else gives
+    /// it back.
     pub(super) fn answer_at_once(&self, request: Request) -> Option<Request> {
         // Held until it is answered: see [`Judge::replace`].
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
         let file = files.at(request.listener);
+        let peer = request.peer;
         match request.login {
             Login::Scram { memo, message } => {
-                survive(|| (request.reply)(self.scram(&file.users, memo.as_deref(), &message)));
+                survive(|| (request.reply)(self.scram(&file.users, peer, memo.as_deref(), &message)));
+                None
+            }
+            Login::Password { ref user, .. } if self.guard.refuses(peer, Some(user)) => {
+                (request.reply)(Verdict::Banned);
                 None
             }
             Login::Password { ref user, ref password } => match self.known(file, user, password) {
                 Some((_, true)) => {
+                    self.guard.succeeded(peer, user);
+                    count(&self.guard.counts.remembered);
                     (request.reply)(Verdict::Accepted);
                     None
                 }
@@ -167,6 +207,7 @@ impl Judge {
             Some((tag, false)) => Some(tag),
             None => None,
         };
+        count(&self.guard.counts.hashed);
         let accepted = file.users.verify(user, password, self.pick(user), scratch);
         if let Some(tag) = tag.filter(|_| accepted) {
             file.remember(user, tag);

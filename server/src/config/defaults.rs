@@ -1,7 +1,9 @@
 //! What holds where a file says nothing.
 
 use super::place::Places;
-use super::{Config, Dialect, Host, Io, Levels, Limits, Log, LogFormat, LogStream, Metrics, QueueFull, Shards, sol};
+use super::{
+    Config, Dialect, Host, Io, Levels, Limits, Log, LogFormat, LogStream, Logins, Metrics, QueueFull, Shards, sol,
+};
 use std::time::Duration;
 
 /// Topic Aliases of each client, and towards it, where a sol file is read.
@@ -22,6 +24,7 @@ pub(crate) fn defaults(dialect: Dialect, host: &Host) -> Config {
         pin_shards: false,
         io: Io::Auto,
         limits: if sol { of_sol(host) } else { of_mosquitto(host) },
+        logins: Logins::default(),
         log: Log {
             levels: if sol { Levels::UP_TO_WARNING } else { Levels::UP_TO_INFO },
             format: LogFormat::Text,

@@ -5,7 +5,9 @@
 
 use super::draft::Draft;
 use super::reader::{Fault, Reader};
-use super::{Config, Dialect, Listener, later, limits, listening, logging, others, security, sol, threads, tls_rows};
+use super::{
+    Config, Dialect, Listener, later, limits, listening, logging, logins, others, security, sol, threads, tls_rows,
+};
 
 /// Reads the values of one line into the draft.
 pub(crate) type Apply = fn(&mut Draft, &mut Reader<'_>) -> Result<(), Fault>;
@@ -147,6 +149,7 @@ pub fn directives() -> impl Iterator<Item = &'static Directive> {
         security::ROWS,
         tls_rows::ROWS,
         limits::ROWS,
+        logins::ROWS,
         logging::ROWS,
         others::ROWS,
         threads::ROWS,

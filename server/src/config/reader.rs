@@ -45,6 +45,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Where the next value stands, or would.
+    pub(crate) fn column(&self) -> usize {
+        let token = self.line.values.get(self.next);
+        token.map_or(self.line.key.column, |token| token.column)
+    }
+
     /// The next value.
     pub(crate) fn word(&mut self) -> Result<Token<'a>, Fault> {
         self.optional().ok_or_else(|| Fault {
