@@ -1,8 +1,8 @@
 //! The seam between a shard and the kernel.
 //!
 //! It has the shape of the fastest kind of kernel interface, completions: a backend hands over bytes that have arrived
-//! and takes bytes to send; it never hands out readiness. Input memory belongs to the backend and is lent for a call;
-//! output memory belongs to the shard and is lent for a call. So nothing that the shard owns is ever in flight, which
+//! and takes bytes to send; it never hands out readiness. Input memory belongs to the backend and is lent for a call, to
+//! be decrypted and unmasked where it lies; output memory belongs to the shard and is lent for a call. So nothing that the shard owns is ever in flight, which
 //! is what makes an interface with operations in flight possible behind the same seam.
 //!
 //! There are two: [`epoll`] over readiness, and [`uring`] over completions. One suite tests what they promise.
@@ -67,13 +67,13 @@ pub(crate) enum Reading {
 pub(crate) trait Sink {
     /// Whether output must leave before more input is taken.
     fn is_full(&self) -> bool;
-    /// Whether there is room for one more connection that was not let in. If not, those that wait to be accepted go on
-    /// waiting, until [`Backend::accept_again`] or a while has passed.
-    fn may_accept(&mut self) -> bool;
+    /// Whether there is room for one more connection of a listener that was not let in. If not, those that wait to be
+    /// accepted go on waiting, until [`Backend::accept_again`] or a while has passed.
+    fn may_accept(&mut self, listener: ListenerId) -> bool;
     /// A connection was accepted. `false`: close it at once and never mention it again.
     fn on_accept(&mut self, listener: ListenerId, connection: ConnectionId, peer: PeerAddr) -> bool;
-    /// Bytes arrived. The memory is the backend's and may be read during the call.
-    fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) -> Reading;
+    /// Bytes arrived. The memory is the backend's; during the call it may be read, and written over.
+    fn on_data(&mut self, connection: ConnectionId, bytes: &mut [u8]) -> Reading;
     /// The peer will send no more, or the connection failed. It still exists and must be closed.
     fn on_end(&mut self, connection: ConnectionId);
     /// After a short send: there is room again.
@@ -131,7 +131,7 @@ pub(crate) trait Backend: Sized {
     /// Takes over a connected socket. It is not read before [`Backend::resume`].
     fn adopt(&mut self, socket: Socket) -> io::Result<ConnectionId>;
     /// Gives a connection's socket away; the connection is gone. Only for a connection whose reading is paused and that
-    /// nothing was sent on, which is what a connection is that moves to its home shard.
+    /// was never read but little at a time, which is what a connection is that moves to its home shard.
     fn release(&mut self, connection: ConnectionId) -> Option<Socket>;
     /// Sends what the kernel takes. When it returns, the kernel holds none of the memory. A short send leaves
     /// `output.unsent()`, and [`Sink::on_writable`] follows.

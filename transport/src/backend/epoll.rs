@@ -338,7 +338,7 @@ impl Sockets {
             match (&*socket).read(room) {
                 Ok(n) if n > 0 => {
                     let drained = n < limit && !slot.state.hung_up;
-                    let reading = sink.on_data(connection, room.get(..n).unwrap_or_default());
+                    let reading = sink.on_data(connection, room.get_mut(..n).unwrap_or_default());
                     slot.state.paused = reading == Reading::Pause;
                     slot.state.little = reading == Reading::Little;
                     if drained || slot.state.paused {

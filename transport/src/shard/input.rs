@@ -22,7 +22,7 @@ impl<O: Observer> Sink for Core<O> {
         self.outboxes.is_full() || self.mailbox.has_plenty()
     }
 
-    fn may_accept(&mut self) -> bool {
+    fn may_accept(&mut self, _: ListenerId) -> bool {
         // Who comes while the broker stops is turned away at once.
         let may = self.stops_at.is_some() || self.make_room();
         self.lacks_room |= !may;
@@ -45,7 +45,7 @@ impl<O: Observer> Sink for Core<O> {
         true
     }
 
-    fn on_data(&mut self, connection: ConnectionId, bytes: &[u8]) -> Reading {
+    fn on_data(&mut self, connection: ConnectionId, bytes: &mut [u8]) -> Reading {
         self.counters.bytes_in += bytes.len() as u64;
         let reading = self.contain(Some(connection), |core| core.take_bytes(connection, bytes));
         self.post_forwards();

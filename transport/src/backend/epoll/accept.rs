@@ -60,7 +60,7 @@ impl Listener {
         }
         for _ in 0..sockets.limits.accepts_max {
             match self.next() {
-                Ok(held) if !sink.may_accept() => {
+                Ok(held) if !sink.may_accept(self.id) => {
                     self.held = Some(held);
                     self.rest = Rest::Begins;
                     return;

@@ -135,10 +135,10 @@ impl Listeners {
         }
     }
 
-    /// Whether somebody was accepted by the listener at a place and is to be taken in.
-    fn has_next(&self, index: usize) -> bool {
-        let listener = self.0.get(index);
-        listener.is_some_and(|listener| listener.full == Rest::No && !listener.waiting.is_empty())
+    /// The listener at a place, if it accepted somebody who is to be taken in.
+    fn has_next(&self, index: usize) -> Option<ListenerId> {
+        let listener = self.0.get(index)?;
+        (listener.full == Rest::No && !listener.waiting.is_empty()).then_some(listener.id)
     }
 
     /// Has those wait whom the listener at a place accepted.
@@ -175,10 +175,10 @@ impl Uring {
     pub(super) fn admit<S: Sink>(&mut self, sink: &mut S) {
         for index in 0..self.listeners.0.len() {
             for _ in 0..self.limits.accepts_max {
-                if !self.listeners.has_next(index) {
+                let Some(listener) = self.listeners.has_next(index) else {
                     break;
-                }
-                if !sink.may_accept() {
+                };
+                if !sink.may_accept(listener) {
                     self.listeners.hold(index);
                     break;
                 }

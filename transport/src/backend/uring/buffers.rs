@@ -149,21 +149,22 @@ impl Buffers {
         Part { id, start, len }
     }
 
-    /// The bytes of a part.
-    pub(super) fn bytes(&self, part: &Part) -> &[u8] {
+    /// The bytes of a part, which are its holder's until it is done with.
+    pub(super) fn bytes<'p>(&'p mut self, part: &'p mut Part) -> &'p mut [u8] {
         if part.len == 0 {
-            return &[];
+            return &mut [];
         }
         // SAFETY: parts are made by `hand_out` alone, so `id` is the number of a buffer and `start + len` not more than its
-        // size: the range lies within the pages, which are initialised from the start. Nobody writes to it while it is
-        // lent: we never do, and the kernel only behind what it has handed out, until the buffer is put into its ring again;
-        // which needs `self` borrowed mutably, and every part of it consumed by `done`.
+        // size: the range lies within the pages, which are initialised from the start. Nobody else has it while it is lent:
+        // the buffers and the part are both borrowed for as long, and `hand_out` gives no byte to two parts. The kernel
+        // writes only behind what it has handed out, until the buffer is put into its ring again; which needs `self`
+        // borrowed mutably, and every part of it consumed by `done`.
         unsafe {
             let start = self
                 .data
                 .start
                 .add(usize::from(part.id) * self.size as usize + part.start as usize);
-            core::slice::from_raw_parts(start.as_ptr(), part.len as usize)
+            core::slice::from_raw_parts_mut(start.as_ptr(), part.len as usize)
         }
     }
 

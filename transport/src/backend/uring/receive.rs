@@ -99,10 +99,10 @@ impl Uring {
             self.recycle(completion);
             return self.finish_or_look_at(connection);
         }
-        if let Some(part) = completion.part {
+        if let Some(mut part) = completion.part {
             let buffers = self.ring.buffers();
             if !slot.state.ended {
-                slot.state.obey(sink.on_data(connection, buffers.bytes(&part)));
+                slot.state.obey(sink.on_data(connection, buffers.bytes(&mut part)));
             }
             buffers.done(part);
         } else if is_end(&completion) {
@@ -166,7 +166,7 @@ impl Uring {
             };
             match (&*socket).read(&mut self.scratch) {
                 Ok(n) if n > 0 => {
-                    let bytes = self.scratch.get(..n).unwrap_or_default();
+                    let bytes = self.scratch.get_mut(..n).unwrap_or_default();
                     slot.state.obey(sink.on_data(connection, bytes));
                     if n < self.scratch.len() {
                         break;
