@@ -41,6 +41,7 @@ impl Broker {
             listeners: vec![ListenerRules {
                 allow_anonymous: true,
                 ask: false,
+                named: false,
             }],
             ..EngineConfig::default()
         };

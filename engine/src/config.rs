@@ -31,6 +31,9 @@ pub struct ListenerRules {
     /// this is off nobody can be asked: a User Name is taken as it comes if anonymous clients are allowed, and no
     /// Authentication Method is supported.
     pub ask: bool,
+    /// A client is who the transport says it is ([`crate::Input::Identified`]), whatever its CONNECT says; one of whom it
+    /// says nothing is not let in.
+    pub named: bool,
 }
 
 impl Default for ListenerRules {
@@ -38,6 +41,7 @@ impl Default for ListenerRules {
         Self {
             allow_anonymous: true,
             ask: false,
+            named: false,
         }
     }
 }

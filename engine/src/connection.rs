@@ -34,6 +34,9 @@ pub(crate) enum State {
     Free,
     /// The first packet.
     ExpectConnect,
+    /// The same, of a client with this User Name: the transport knows it.
+    #[expect(clippy::box_collection, reason = "every idle connection pays for the largest state")]
+    ExpectNamed(Box<String>),
     /// The authenticator's answer; or, between the steps of enhanced authentication, the client's AUTH.
     ExpectAuthentication(Box<OwnedConnect>),
     /// Its Session's record on stable storage; CONNACK leaves then.

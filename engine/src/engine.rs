@@ -153,6 +153,7 @@ impl Engine {
                 self.clients.epoch = self.clients.epoch.wrapping_add(1);
                 self.replaying.extend(self.clients.after_flush.drain(..));
             }
+            Input::Identified(connection, username) => self.on_identified(connection, username),
             Input::Closed(connection) => self.on_closed(now, connection, effects),
             Input::Fault(connection) => self.end_connection(now, connection, Cause::Fault, effects),
             Input::Authenticated(connection, outcome) => self.on_authenticated(now, connection, outcome, effects),

@@ -23,6 +23,9 @@ pub enum Input<'a> {
         /// Where it came in.
         listener: ListenerId,
     },
+    /// The transport knows who the client of a connection is that was opened and has not sent CONNECT: its certificate says
+    /// so. That is its User Name then, and it is not asked for anything else.
+    Identified(ConnectionId, String),
     /// A connection that another shard accepted and moved here ([`crate::Effects::moves`]).
     Adopted(ConnectionId, Box<Handover>),
     /// A whole packet arrived.

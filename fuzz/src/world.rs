@@ -392,6 +392,7 @@ fn config(setup: Setup, shards: u16) -> EngineConfig {
     let rules = ListenerRules {
         allow_anonymous: true,
         ask: setup.ask,
+        named: false,
     };
     let limits = usize::from(setup.limits);
     EngineConfig {

@@ -21,6 +21,7 @@ pub(crate) fn engine_config(
         ListenerRules {
             allow_anonymous: auth.allow_anonymous,
             ask: auth.checks_passwords(config.dialect),
+            named: config.listeners[listener].certificate_name.is_some(),
         }
     };
     let terms = |listener: usize| terms(&config.listeners[listener]);
@@ -119,7 +120,8 @@ mod tests {
             listeners: vec![
                 ListenerRules {
                     allow_anonymous: true,
-                    ask: false
+                    ask: false,
+                    named: false,
                 };
                 2
             ],
@@ -173,7 +175,11 @@ mod tests {
     #[test]
     fn who_is_asked() {
         let rules = |text: &str| engine(text).listeners[0];
-        let is = |allow_anonymous, ask| ListenerRules { allow_anonymous, ask };
+        let is = |allow_anonymous, ask| ListenerRules {
+            allow_anonymous,
+            ask,
+            named: false,
+        };
         assert_eq!(rules("ip_port 1"), is(true, false));
         assert_eq!(rules("ip_port 1\npassword_file p"), is(true, false));
         assert_eq!(

@@ -92,6 +92,9 @@ pub(crate) struct Output {
     pub(crate) bytes: Vec<u8>,
     /// How many have left.
     pub(crate) sent: usize,
+    /// How many a filter has made what goes to the socket, and how many it has put into frames. See [`crate::filter`].
+    pub(crate) sealed: usize,
+    pub(crate) framed: usize,
 }
 
 impl Output {

@@ -4,13 +4,16 @@ use sol_codec::ProtocolVersion;
 use sol_engine::{ConnectionId, Instant, ListenerId};
 
 use crate::backend::Output;
+use crate::filter::Filter;
 use crate::observer::Source;
 use crate::peer::PeerAddr;
 
 /// How far a connection has come.
 ///
 /// ```text
-///              CONNECT            let in
+///   ExpectHandshake
+///       │ TLS and WebSocket are agreed on
+///       ▼      CONNECT            let in
 /// ExpectConnect ─────► ExpectLogin ─────► Open ─┐
 ///       │                 │     ▲               │
 ///       │       challenge ▼     │ AUTH          │
@@ -21,6 +24,8 @@ use crate::peer::PeerAddr;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// The engine does not know it yet: its filter has to agree with its peer, soon.
+    ExpectHandshake,
     /// Nothing but CONNECT may come, and it must come soon.
     ExpectConnect,
     /// CONNECT has come, and the engine has not let it in yet: somebody is asked, or it moves.
@@ -58,6 +63,8 @@ pub(crate) struct Conn {
     pub(crate) watched: bool,
     /// While closing: bytes of it that were discarded.
     pub(crate) discarded: u32,
+    /// What lies between its socket and its MQTT, if anything does.
+    pub(crate) filter: Option<Box<Filter>>,
     /// An idle connection pays for a pointer only.
     kept: Option<Box<Kept>>,
     /// Bytes not sent yet.
@@ -86,6 +93,7 @@ impl Conn {
             congested: false,
             watched: false,
             discarded: 0,
+            filter: None,
             kept: None,
             output: None,
         }
@@ -107,9 +115,10 @@ impl Conn {
         self.kept.is_some()
     }
 
-    /// What is kept of it, for whoever takes the connection over.
-    pub(crate) fn into_kept(self) -> Vec<u8> {
-        self.kept.map(|kept| kept.bytes).unwrap_or_default()
+    /// What is kept of it, what it was filtered by, and what has not left yet, for whoever takes the connection over.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Option<Box<Filter>>, Option<Box<Output>>) {
+        let kept = self.kept.map(|kept| kept.bytes).unwrap_or_default();
+        (kept, self.filter, self.output)
     }
 
     /// How long something has been kept of it.
@@ -117,13 +126,29 @@ impl Conn {
         self.kept.as_ref().map(|kept| kept.since)
     }
 
+    /// Since when a part of something has been held that is not whole: a packet, or what it travels in.
+    pub(crate) fn partial_since(&self) -> Option<Instant> {
+        let filter = self.filter.as_ref().and_then(|filter| filter.partial_since());
+        match (self.kept_since(), filter) {
+            (Some(kept), Some(filter)) => Some(kept.min(filter)),
+            (kept, filter) => kept.or(filter),
+        }
+    }
+
+    /// Bytes that its filter was counted to hold.
+    fn filter_bytes(&self) -> usize {
+        self.filter.as_ref().map_or(0, |filter| filter.charged)
+    }
+
     fn kept_len(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.bytes.len())
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes.len());
+        kept.saturating_add(self.filter_bytes())
     }
 
     /// Memory that what is kept takes.
     pub(crate) fn kept_capacity(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity());
+        kept.saturating_add(self.filter_bytes())
     }
 
     /// Bytes that the kernel does not take for now.
@@ -138,7 +163,11 @@ impl Conn {
     pub(crate) const fn is_unauthenticated(&self) -> bool {
         matches!(
             self.phase,
-            Phase::ExpectConnect | Phase::ExpectLogin | Phase::ExpectLateLogin | Phase::ExpectAuth
+            Phase::ExpectHandshake
+                | Phase::ExpectConnect
+                | Phase::ExpectLogin
+                | Phase::ExpectLateLogin
+                | Phase::ExpectAuth
         )
     }
 
@@ -149,7 +178,15 @@ impl Conn {
 
     /// Whether it is the peer's turn to say who it is.
     pub(crate) const fn owes_login(&self) -> bool {
-        matches!(self.phase, Phase::ExpectConnect | Phase::ExpectAuth)
+        matches!(
+            self.phase,
+            Phase::ExpectHandshake | Phase::ExpectConnect | Phase::ExpectAuth
+        )
+    }
+
+    /// Whether the engine knows it.
+    pub(crate) const fn is_engines(&self) -> bool {
+        !matches!(self.phase, Phase::ExpectHandshake | Phase::Closing)
     }
 }
 
@@ -181,6 +218,7 @@ impl Conns {
         }
         if let Some(place) = self.slots.get_mut(slot) {
             self.len += 1;
+            self.kept_bytes += conn.kept_capacity();
             if conn.is_unauthenticated() {
                 self.unauthenticated += 1;
             }
@@ -190,6 +228,12 @@ impl Conns {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Conn> {
         self.slots.iter().flatten()
+    }
+
+    /// Those that the engine does not know yet.
+    pub(crate) fn shaking_hands(&self) -> impl Iterator<Item = ConnectionId> {
+        let expects = |conn: &&Conn| conn.phase == Phase::ExpectHandshake;
+        self.iter().filter(expects).map(Conn::id)
     }
 
     #[inline]
@@ -224,6 +268,20 @@ impl Conns {
             self.unauthenticated -= 1;
             self.unauthenticated_bytes -= kept;
         }
+    }
+
+    /// Counts what a connection's filter holds now. `true`: it is another number than before.
+    pub(crate) fn charge_filter(&mut self, id: ConnectionId) -> bool {
+        let Some(conn) = self.get_mut(id) else { return false };
+        let is_unauthenticated = conn.is_unauthenticated();
+        let Some(filter) = &mut conn.filter else { return false };
+        let held = filter.held_bytes();
+        let before = core::mem::replace(&mut filter.charged, held);
+        self.kept_bytes = self.kept_bytes + held - before;
+        if is_unauthenticated {
+            self.unauthenticated_bytes = self.unauthenticated_bytes + held - before;
+        }
+        held != before
     }
 
     /// Takes what is kept of a connection's input.
@@ -280,7 +338,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         // Every idle client pays for it; the table grows by a quarter, so that the slack is small too.
-        assert!(size_of::<Option<Conn>>() <= 56, "{}", size_of::<Option<Conn>>());
+        assert!(size_of::<Option<Conn>>() <= 64, "{}", size_of::<Option<Conn>>());
         let mut conns = Conns::default();
         for slot in 0..10_000 {
             conns.insert(conn(id(slot, 1)));

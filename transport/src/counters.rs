@@ -38,6 +38,10 @@ counters! {
     connect_timeouts,
     /// Connections closed because what they sent first is not MQTT.
     not_mqtt,
+    /// Connections that have agreed on TLS or WebSocket with us.
+    handshakes,
+    /// Connections closed because they have not.
+    handshakes_failed,
     /// Unauthenticated connections closed because there were too many, or they held too much.
     evicted,
     /// Connections closed because a packet of theirs did not arrive whole in time.

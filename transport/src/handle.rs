@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{after, bounded, select};
-use sol_engine::{Answer, ChangedUser, EngineConfig, Message, Query, ShardId};
+use sol_engine::{Answer, ChangedUser, EngineConfig, ListenerId, Message, Query, ShardId};
 
 use crate::counters::Counters;
+use crate::listener::Tls;
 use crate::mailbox::{Exchange, Mail};
 use crate::whole::Maxima;
 
@@ -70,6 +71,13 @@ impl Handle {
     pub fn reload(&self, config: EngineConfig) {
         let config = Arc::new(config);
         self.exchange.post_all(|| Mail::Reload(Arc::clone(&config)));
+    }
+
+    /// Has a listener's connections be encrypted in this way from now on. Those that exist stay as they are. Does nothing
+    /// to a listener without TLS.
+    pub fn change_tls(&self, listener: ListenerId, tls: Tls) {
+        let tls = Arc::new(tls);
+        self.exchange.post_all(|| Mail::Tls(listener, Arc::clone(&tls)));
     }
 
     /// Tells the shards what has become of these users.

@@ -52,6 +52,7 @@ mod config;
 mod conns;
 mod counters;
 mod encode;
+mod filter;
 mod handle;
 mod listener;
 mod mailbox;
@@ -62,11 +63,7 @@ mod pin;
 mod shard;
 mod shards;
 mod waiting;
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "opened to the fuzz target; no listener speaks it yet"
-)]
+#[allow(unreachable_pub, reason = "opened to the fuzz target")]
 mod websocket;
 mod whole;
 
@@ -75,7 +72,7 @@ pub use clock::Clock;
 pub use config::TransportConfig;
 pub use counters::Counters;
 pub use handle::{Handle, ShardAnswer};
-pub use listener::{ListenAddr, ListenError, ListenerConfig};
+pub use listener::{ListenAddr, ListenError, ListenerConfig, NameOf, Protocol, Tls};
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
 pub use shards::{Exit, Shards, StartError};

@@ -6,9 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::websocket::WebSocketRules;
 
 /// A TCP connection on which nothing is heard for so long is probed: MQTT's Keep Alive may be off.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -45,6 +50,38 @@ impl fmt::Display for ListenAddr {
     }
 }
 
+/// Tells from a client's certificates, its own first, what its User Name is; or why it cannot be told, in a sentence
+/// without a full stop. Called once for a connection, on its shard's thread. There are none where none were asked for.
+pub type NameOf = dyn Fn(&[CertificateDer<'_>]) -> Result<String, String> + Send + Sync;
+
+/// How the connections of a listener are encrypted.
+#[derive(Clone)]
+pub struct Tls {
+    /// Certificate, key, authorities, versions, and what resumes a Session of TLS, on whichever shard.
+    pub config: Arc<ServerConfig>,
+    /// Who a client is, where its certificate says that instead of its User Name and Password.
+    pub name_of: Option<Arc<NameOf>>,
+}
+
+/// Keys are nobody's business.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("names_clients", &self.name_of.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is spoken at a listener, inside of TLS where there is TLS.
+#[derive(Clone, Debug, Default)]
+pub enum Protocol {
+    /// MQTT and nothing around it.
+    #[default]
+    Mqtt,
+    /// MQTT in WebSocket frames.
+    WebSocket(Arc<WebSocketRules>),
+}
+
 /// One listener and its choices.
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
@@ -63,6 +100,10 @@ pub struct ListenerConfig {
     pub unix_mode: Option<u32>,
     /// Who owns a Unix socket's file: user and group, by number.
     pub unix_owner: (Option<u32>, Option<u32>),
+    /// How it is encrypted, if it is. [`crate::Handle::change_tls`] changes it for those who come later.
+    pub tls: Option<Tls>,
+    /// What is spoken.
+    pub protocol: Protocol,
 }
 
 impl ListenerConfig {
@@ -77,6 +118,8 @@ impl ListenerConfig {
             interface: None,
             unix_mode: None,
             unix_owner: (None, None),
+            tls: None,
+            protocol: Protocol::Mqtt,
         }
     }
 }
@@ -179,7 +222,7 @@ fn bind_tcp(config: &ListenerConfig, address: SocketAddr, shards: usize) -> io::
 }
 
 fn tcp_socket(config: &ListenerConfig, address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {

@@ -15,13 +15,15 @@ use std::sync::{Arc, OnceLock};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use socket2::Socket;
 use sol_engine::{
-    AuthOutcome, ChangedUser, ConnectionId, EngineConfig, Forward, Handover, Message, Packed, Query, ShardId,
-    ShardMessage,
+    AuthOutcome, ChangedUser, ConnectionId, EngineConfig, Forward, Handover, ListenerId, Message, Packed, Query,
+    ShardId, ShardMessage,
 };
 
 use self::sleeping::{Credit, Sleeping};
 use crate::ShardAnswer;
-use crate::backend::Wake;
+use crate::backend::{Output, Wake};
+use crate::filter::Filter;
+use crate::listener::Tls;
 use crate::peer::PeerAddr;
 use crate::whole::Whole;
 
@@ -36,6 +38,8 @@ pub(crate) enum Mail {
     Ask(Query, Sender<ShardAnswer>),
     /// A message of the broker's own.
     Publish(Box<Message>),
+    /// How a listener's connections are encrypted from now on.
+    Tls(ListenerId, Arc<Tls>),
     /// New limits.
     Reload(Arc<EngineConfig>),
     /// Users that are others than before.
@@ -140,6 +144,10 @@ pub(crate) struct Moved {
     pub(crate) handover: Box<Handover>,
     /// What was read of it beyond CONNECT.
     pub(crate) kept: Vec<u8>,
+    /// What lies between its socket and its MQTT, with what was read and belongs to nothing whole.
+    pub(crate) filter: Option<Box<Filter>>,
+    /// What has not left yet of what that said.
+    pub(crate) output: Option<Box<Output>>,
 }
 
 /// A shard at most fills its own cache lines, not its neighbour's.
@@ -407,7 +415,11 @@ impl Mailbox {
     /// Adds a connection to the batch for a shard.
     pub(crate) fn post_moved(&mut self, to: ShardId, moved: Moved) {
         let owned = moved.kept.len().saturating_add(moved.handover.charge());
-        let charge = owned.saturating_add(size_of::<Moved>());
+        let filter = moved.filter.as_ref().map_or(0, |filter| filter.held_bytes());
+        let output = moved.output.as_ref().map_or(0, |output| output.bytes.len());
+        let charge = [owned, filter, output]
+            .into_iter()
+            .fold(size_of::<Moved>(), usize::saturating_add);
         if let Some(batch) = self.batch(to, charge) {
             batch.left += 1;
             batch.moved.push_back(moved);

@@ -25,6 +25,31 @@ pub enum Notice<'a> {
     ConnectTimeout(Source),
     /// What a connection sent first is not MQTT, and it was closed.
     NotMqtt(Source),
+    /// A connection speaks TLS where none is spoken, and was closed.
+    TlsOnPlain(Source),
+    /// A connection does not speak TLS where nothing else is spoken, and was closed.
+    PlainOnTls(Source),
+    /// A connection was closed because TLS or WebSocket could not be agreed on.
+    HandshakeFailed {
+        /// Whose.
+        source: Source,
+        /// A sentence about it, without a full stop.
+        why: &'a str,
+    },
+    /// A connection was closed because what came is not TLS or WebSocket any more.
+    FilterFailed {
+        /// Whose.
+        source: Source,
+        /// A sentence about it, without a full stop.
+        why: &'a str,
+    },
+    /// A client's certificate was to say who it is and does not; its CONNECT is refused.
+    NoName {
+        /// Whose.
+        source: Source,
+        /// What the certificate lacks.
+        why: &'a str,
+    },
     /// There were too many unauthenticated connections, or they held too much, and this one was closed for it.
     Evicted(Source),
     /// A packet of a connection did not arrive whole in time, and it was closed.

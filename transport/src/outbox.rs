@@ -70,7 +70,7 @@ impl Outboxes {
         let capacity = output.bytes.capacity();
         if capacity <= SPARE_BYTES_MAX && self.spare_bytes + capacity <= self.spare_bytes_max {
             output.bytes.clear();
-            output.sent = 0;
+            (output.sent, output.sealed, output.framed) = (0, 0, 0);
             self.spare_bytes += capacity;
             self.spare.push(output);
         }
@@ -99,6 +99,8 @@ impl Output {
     pub(crate) fn compact(&mut self) {
         if self.sent * 2 >= self.bytes.len() {
             self.bytes.drain(..self.sent);
+            self.sealed = self.sealed.saturating_sub(self.sent);
+            self.framed = self.framed.saturating_sub(self.sent);
             self.sent = 0;
         }
     }
@@ -123,7 +125,7 @@ mod tests {
         for capacity in [600, SPARE_BYTES_MAX + 1] {
             outboxes.take_back(Box::new(Output {
                 bytes: Vec::with_capacity(capacity),
-                sent: 0,
+                ..Output::default()
             }));
             assert_eq!(outboxes.spare.len(), 1);
         }
@@ -149,11 +151,14 @@ mod tests {
         let mut output = Output {
             bytes: (0..10).collect(),
             sent: 3,
+            sealed: 8,
+            framed: 9,
         };
         output.compact();
         assert_eq!((output.bytes.len(), output.sent), (10, 3));
         output.sent = 6;
         output.compact();
         assert_eq!((output.bytes.as_slice(), output.sent), ([6, 7, 8, 9].as_slice(), 0));
+        assert_eq!((output.sealed, output.framed), (2, 3));
     }
 }

@@ -3,6 +3,8 @@
 mod apply;
 mod commands;
 mod contain;
+mod filtering;
+mod handshakes;
 mod input;
 mod mail;
 mod memory;
@@ -18,6 +20,7 @@ use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Le
 
 use self::contain::Watch;
 pub(crate) use self::contain::panic_text;
+use self::handshakes::Handshakes;
 use self::memory::{FRAME_LOOKS, Marks, Others};
 use crate::backend::Backend;
 use crate::clock::Clock;
@@ -25,6 +28,7 @@ use crate::config::TransportConfig;
 use crate::conns::Conns;
 use crate::counters::Counters;
 use crate::encode::Encoder;
+use crate::filter::Said;
 use crate::handle::ShardAnswer;
 use crate::mailbox::Mailbox;
 use crate::observer::Observer;
@@ -71,6 +75,12 @@ struct Core<O> {
     lacks_room: bool,
     /// Whether somebody could not be accepted in this turn for want of a descriptor.
     lacks_descriptors: bool,
+    /// Those whose handshake goes on in the next turn.
+    handshakes: Handshakes,
+    /// MQTT that was decrypted, what filters said, and what was sealed, each for the length of a call.
+    plain: Vec<u8>,
+    said: Said,
+    sealed: Vec<u8>,
     /// Connections of which a part of a packet may be kept, to be looked at again.
     partial: Waiting,
     /// How scarce memory is, as the engine was told.
@@ -158,6 +168,10 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             connecting: Waiting::new(config.connect_time_max),
             lacks_room: false,
             lacks_descriptors: false,
+            handshakes: Handshakes::default(),
+            plain: Vec::new(),
+            said: Said::default(),
+            sealed: Vec::new(),
             partial: Waiting::new((config.frame_time_max / FRAME_LOOKS).max(Duration::from_millis(1))),
             pressure: Level::Normal,
             share: Share::default(),
@@ -193,6 +207,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         self.core.counters.turns += 1;
         self.core.look_at_others();
         self.core.take_mail(&mut self.backend);
+        self.core.shake_hands(&mut self.backend);
         // A poisoned shard is never relieved, so its output may stay full.
         while !self.core.watch.is_poisoned() && self.backend.dispatch(&mut self.core) {
             self.core.relieve(&mut self.backend);
@@ -276,7 +291,7 @@ impl<O: Observer> Core<O> {
 
     /// How long the next wait may last; `None`: for ever.
     fn timeout(&self) -> Option<Duration> {
-        if self.has_work() || !self.held.is_empty() {
+        if self.has_work() || !self.held.is_empty() || self.handshakes.waiting() > 0 {
             return Some(Duration::ZERO);
         }
         let deadlines = [

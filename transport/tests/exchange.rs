@@ -72,6 +72,7 @@ fn start(shards: u16, connect_time_max: Duration, unauthenticated_max: usize) ->
         engine.listeners = vec![ListenerRules {
             allow_anonymous: false,
             ask: true,
+            named: false,
         }];
         engine.authentication_methods = vec![METHOD.to_owned()];
     });

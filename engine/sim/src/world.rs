@@ -289,6 +289,7 @@ impl World {
             let asks = ListenerRules {
                 allow_anonymous: false,
                 ask: true,
+                named: false,
             };
             config.listeners = vec![ListenerRules::default(), asks];
         }

@@ -34,6 +34,14 @@ impl Engine {
         self.clients.connections.open(id, listener, now.mono);
     }
 
+    pub(crate) fn on_identified(&mut self, id: ConnectionId, username: String) {
+        if let Some(connection) = self.clients.connections.get_mut(id)
+            && let State::ExpectConnect = connection.state
+        {
+            connection.state = State::ExpectNamed(Box::new(username));
+        }
+    }
+
     /// The first packet must be CONNECT [MQTT-3.1.0-1].
     pub(crate) fn on_first_packet(
         &mut self,
@@ -48,12 +56,16 @@ impl Engine {
         match (&connection.state, packet) {
             (State::ExpectConnect, Packet::Connect(connect)) => {
                 let listener = connection.listener;
-                self.on_connect(now, id, listener, connect, effects)
+                self.on_connect(now, id, listener, connect, None, effects)
+            }
+            (State::ExpectNamed(name), Packet::Connect(connect)) => {
+                let (listener, name) = (connection.listener, String::clone(name));
+                self.on_connect(now, id, listener, connect, Some(name), effects)
             }
             (State::ExpectAuthentication(connect), _) if connect.expects_auth() => {
                 self.on_packet_before_connack(now, id, packet, effects)
             }
-            (State::ExpectConnect, _) => {
+            (State::ExpectConnect | State::ExpectNamed(_), _) => {
                 self.violate(now, id, Violation::FirstPacketNotConnect, effects);
                 Flow::Stop
             }
@@ -73,6 +85,7 @@ impl Engine {
         id: ConnectionId,
         listener: ListenerId,
         connect: &Connect<'_>,
+        name: Option<String>,
         effects: &mut Effects,
     ) -> Flow {
         if let Some(connection) = self.clients.connections.get_mut(id) {
@@ -80,7 +93,8 @@ impl Engine {
             connection.maximum_packet_size = maximum_packet_size(connect);
         }
         let rules = self.clients.config.listener(listener);
-        if let Some(reason) = self.objection(connect, listener, rules) {
+        let objection = self.objection(connect, listener, rules);
+        if let Some(reason) = objection.or_else(|| objection_to_name(connect, rules, name.is_some())) {
             self.refuse(
                 id,
                 connect.version,
@@ -105,6 +119,26 @@ impl Engine {
             }
             owned.assigned = true;
         }
+        if let Some(name) = name {
+            // What else its CONNECT shows for itself is not looked at.
+            owned.username = Some(name);
+            owned.vouched = true;
+            return self.accept(now, id, listener, owned, effects);
+        }
+        self.log_in(now, id, listener, connect, owned, effects)
+    }
+
+    /// Finds out whether a client is who its CONNECT says.
+    fn log_in(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        listener: ListenerId,
+        connect: &Connect<'_>,
+        mut owned: OwnedConnect,
+        effects: &mut Effects,
+    ) -> Flow {
+        let rules = self.clients.config.listener(listener);
         let method = connect.properties.authentication_method;
         // The switch has a method that nobody knows be as good as none.
         if let Some(method) = method.filter(|method| !mutant("5.0/4.12.0-1") || self.may_prove_by(method, rules)) {
@@ -190,7 +224,13 @@ impl Engine {
     /// The user whom the Session of this Client Identifier belongs to, if that is not who comes now. A Session that was
     /// made without a login is anybody's.
     fn other_owner(&self, connect: &OwnedConnect) -> Option<&User> {
-        if !self.clients.config.listeners.iter().any(|rules| rules.ask) {
+        if !self
+            .clients
+            .config
+            .listeners
+            .iter()
+            .any(|rules| rules.ask || rules.named)
+        {
             // Nobody could prove to be the owner any more: each would be kept from his own Session, for ever.
             return None;
         }
@@ -510,4 +550,13 @@ impl Engine {
         self.violate(now, id, violation, effects);
         Flow::Stop
     }
+}
+
+/// What speaks against a CONNECT where the transport knows, or is to know, whose it is.
+fn objection_to_name(connect: &Connect<'_>, rules: ListenerRules, is_named: bool) -> Option<ReasonCode> {
+    if is_named && connect.properties.authentication_method.is_some() {
+        // There is nothing left to be proven.
+        return Some(ReasonCode::BadAuthenticationMethod);
+    }
+    (rules.named && !is_named).then_some(ReasonCode::BadUserNameOrPassword)
 }

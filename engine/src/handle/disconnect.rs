@@ -106,7 +106,7 @@ impl Engine {
         };
         let v5 = connection.version == ProtocolVersion::V5;
         match (&connection.state, cause) {
-            (State::ExpectConnect, Cause::Malformed(error)) => {
+            (State::ExpectConnect | State::ExpectNamed(_), Cause::Malformed(error)) => {
                 if let Some(version) = version_of_refusal(error) {
                     let connack = ConnAckData::new(version, connack_reason(error.reason_code()));
                     self.clients

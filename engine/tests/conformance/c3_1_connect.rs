@@ -13,6 +13,7 @@ fn asking() -> EngineConfig {
         listeners: vec![ListenerRules {
             allow_anonymous: false,
             ask: true,
+            named: false,
         }],
         ..Default::default()
     }

@@ -12,6 +12,7 @@ fn asking() -> EngineConfig {
         listeners: vec![ListenerRules {
             allow_anonymous: true,
             ask: true,
+            named: false,
         }],
         ..Default::default()
     }

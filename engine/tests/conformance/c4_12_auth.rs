@@ -20,6 +20,7 @@ fn asking() -> EngineConfig {
         listeners: vec![ListenerRules {
             allow_anonymous: false,
             ask: true,
+            named: false,
         }],
         authentication_methods: vec![METHOD.to_owned()],
         ..Default::default()

@@ -62,6 +62,7 @@ fn an_error_is_the_last_word() {
         listeners: vec![ListenerRules {
             allow_anonymous: true,
             ask: true,
+            named: false,
         }],
         ..Default::default()
     };

@@ -442,6 +442,7 @@ fn an_open_listener_asks_for_a_proof() {
             ListenerRules {
                 allow_anonymous: true,
                 ask: true,
+                named: false,
             },
         ],
         rights: vec![Some(Arc::new(Rules::for_open_listener())); 2],

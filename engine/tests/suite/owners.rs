@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sol_engine::{AuthOutcome, ChangedUser, EngineConfig, Input, ListenerRules, UserChange};
+use sol_engine::{AuthOutcome, ChangedUser, EngineConfig, Input, ListenerId, ListenerRules, UserChange};
 
 use crate::support::*;
 
@@ -12,6 +12,7 @@ fn asking() -> EngineConfig {
         listeners: vec![ListenerRules {
             allow_anonymous: true,
             ask: true,
+            named: false,
         }],
         journal: true,
         ..Default::default()
@@ -220,6 +221,7 @@ fn authentication_that_is_turned_off_locks_nobody_out() {
     let open = ListenerRules {
         allow_anonymous: true,
         ask: false,
+        named: false,
     };
     in_each_node(asking(), |node| {
         prepare(node);
@@ -238,5 +240,48 @@ fn authentication_that_is_turned_off_locks_nobody_out() {
         node.reload(config);
         let device = come(node);
         node.expect(device, &["CONNACK 00 present", r#"PUBLISH t q1 #1 "secret""#]);
+    });
+}
+
+/// A client that the transport knows is its user, whatever its CONNECT says, and owns its Session as one who has logged
+/// in; where it is to know everybody, one that it does not is refused, and so is a method that would prove another.
+#[test]
+fn a_user_may_be_known_by_the_transport() {
+    let mut config = asking();
+    config.listeners.push(ListenerRules {
+        allow_anonymous: false,
+        ask: true,
+        named: true,
+    });
+    config.authentication_methods = vec!["M".to_owned()];
+    in_each_node(config, |node| {
+        let come = |node: &mut Node, name: Option<&str>, method: Option<&'static str>| {
+            node.name = name.map(str::to_owned);
+            node.connect_with(V5, "device", move |connect| {
+                connect.clean_start = false;
+                connect.properties.session_expiry_interval = Some(3_600);
+                connect.properties.authentication_method = method;
+                connect.username = Some("mallory");
+                connect.password = Some(b"wrong");
+            })
+        };
+        node.listener = ListenerId(1);
+        let device = come(node, Some("alice"), None);
+        node.expect(device, &["CONNACK 00"]);
+        node.lose(device);
+        let device = come(node, Some("alice"), None);
+        node.expect(device, &["CONNACK 00 present"]);
+        for (name, method, connack) in [
+            (None, None, "CONNACK 86"),
+            (Some("mallory"), None, "CONNACK 87"),
+            (Some("alice"), Some("M"), "CONNACK 8c"),
+        ] {
+            let refused = come(node, name, method);
+            node.expect(refused, &[connack, "CLOSE"]);
+        }
+        // At another listener the User Name has to be proven.
+        (node.listener, node.name) = (ListenerId(0), None);
+        let device = log_in(node, "device", "alice", false);
+        node.expect(device, &["CONNACK 00 present"]);
     });
 }

@@ -148,6 +148,7 @@ fn users_name_clients() {
         ListenerRules {
             allow_anonymous: true,
             ask: true,
+            named: false,
         },
     ];
     in_each_node(config, |node| {

@@ -152,7 +152,7 @@ pub(super) fn adopted(backend: &mut impl Backend) -> (ConnectionId, UnixStream) 
 pub(super) fn send(backend: &mut impl Backend, connection: ConnectionId, bytes: &[u8]) -> SendOp {
     let output = Box::new(Output {
         bytes: bytes.to_vec(),
-        sent: 0,
+        ..Output::default()
     });
     let mut operations = [SendOp {
         connection,
@@ -278,7 +278,10 @@ fn short_sends_of_many_at_once_lose_nothing<B: Backend>() {
             theirs.push(their);
             // One of them has little to say, and is done at once.
             let bytes = if n == 2 { b"little".to_vec() } else { stream(n) };
-            let output = Box::new(Output { bytes, sent: 0 });
+            let output = Box::new(Output {
+                bytes,
+                ..Output::default()
+            });
             SendOp {
                 connection,
                 output,

@@ -5,6 +5,7 @@ use std::mem;
 use sol_engine::{ConnectionId, Event, Input};
 
 use super::Core;
+use super::filtering::SCRATCH_BYTES_MAX;
 use crate::backend::{Backend, SendOp};
 use crate::conns::{Conn, Phase};
 use crate::handle::ShardAnswer;
@@ -115,13 +116,17 @@ impl<O: Observer> Core<O> {
                 if let Some(conn) = self.conns.get_mut(connection) {
                     self.outboxes.blocked_bytes -= conn.blocked_bytes();
                     conn.dirty = false;
-                    let Some(output) = conn.output.take() else { continue };
+                    let Some(mut output) = conn.output.take() else { continue };
+                    let failed = match &mut conn.filter {
+                        Some(filter) => !filter.seal(&mut output, &mut self.sealed),
+                        None => false,
+                    };
                     let unsent = output.unsent().len() as u64;
                     self.counters.bytes_out += unsent;
                     operations.push(SendOp {
                         connection,
                         output,
-                        failed: false,
+                        failed,
                     });
                 }
             }
@@ -129,6 +134,9 @@ impl<O: Observer> Core<O> {
             for operation in operations.drain(..) {
                 self.sent(backend, operation);
             }
+        }
+        if self.sealed.capacity() > SCRATCH_BYTES_MAX {
+            self.sealed = Vec::new();
         }
         self.outboxes.flushed();
         self.outboxes.operations = operations;
@@ -190,9 +198,7 @@ impl<O: Observer> Core<O> {
 
     /// Whether the engine still knows a connection.
     fn is_engines(&self, id: ConnectionId) -> bool {
-        self.conns
-            .get(id)
-            .is_some_and(|conn| conn.phase != Phase::Closing && !conn.ended)
+        self.conns.get(id).is_some_and(|conn| conn.is_engines() && !conn.ended)
     }
 }
 

@@ -31,13 +31,16 @@ impl<O: Observer> Core<O> {
                 continue;
             };
             let peer = conn.source().peer;
+            let (kept, filter, output) = conn.into_parts();
             self.mailbox.post_moved(
                 to,
                 Moved {
                     socket,
                     peer,
                     handover,
-                    kept: conn.into_kept(),
+                    kept,
+                    filter,
+                    output,
                 },
             );
         }
@@ -50,6 +53,8 @@ impl<O: Observer> Core<O> {
             peer,
             handover,
             kept,
+            filter,
+            output,
         } = moved;
         if self.stops_at.is_some() {
             return;
@@ -61,8 +66,15 @@ impl<O: Observer> Core<O> {
             listener: handover.listener(),
         };
         self.counters.adopted += 1;
-        self.conns
-            .insert(Conn::new(id, source, Phase::Open, handover.version()));
+        let mut conn = Conn::new(id, source, Phase::Open, handover.version());
+        conn.filter = filter;
+        // What its filter said while it was let in, if that had no time to leave.
+        if let Some(output) = output {
+            conn.output = Some(output);
+            conn.dirty = true;
+            self.outboxes.dirty.push(id);
+        }
+        self.conns.insert(conn);
         self.conns.keep(id, kept, self.now.mono);
         match self.contain(Some(id), |core| core.handle_login(Input::Adopted(id, handover))) {
             Some(Flow::Go) => self.read_on(backend, id),
@@ -146,9 +158,13 @@ impl<O: Observer> Core<O> {
             let Some(conn) = self.conns.get(connection) else {
                 continue;
             };
-            let (must_end, has_output) = (!flush || conn.ended, conn.output.is_some());
+            let must_end = !flush || conn.ended;
             self.conns.set_phase(connection, Phase::Closing);
-            drop(self.conns.take_kept(connection));
+            self.forget_input(connection);
+            if !must_end {
+                self.finish_filter(connection);
+            }
+            let has_output = self.conns.get(connection).is_some_and(|conn| conn.output.is_some());
             if must_end {
                 self.ends.push(connection);
             } else if has_output {

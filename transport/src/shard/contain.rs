@@ -160,8 +160,11 @@ impl<O: Observer> Core<O> {
             return;
         }
         conn.stopped = true;
-        drop(self.conns.take_kept(id));
-        self.tell(Some(id), Input::Fault(id));
+        let is_engines = conn.is_engines();
+        self.forget_input(id);
+        if is_engines {
+            self.tell(Some(id), Input::Fault(id));
+        }
         // One that the engine does not know any more is not closed by it.
         if !self.effects.closes.iter().any(|close| close.connection == id) {
             self.closes.push(Close {

@@ -11,6 +11,7 @@ use super::contain::Step;
 use super::memory::is_progress;
 use crate::backend::{Reading, Sink};
 use crate::conns::{Conn, Phase};
+use crate::filter::{Filter, HANDSHAKE_FIRST_BYTE};
 use crate::observer::{Notice, Observer, Source};
 use crate::peer::PeerAddr;
 
@@ -22,9 +23,13 @@ impl<O: Observer> Sink for Core<O> {
         self.outboxes.is_full() || self.mailbox.has_plenty()
     }
 
-    fn may_accept(&mut self, _: ListenerId) -> bool {
+    fn may_accept(&mut self, listener: ListenerId) -> bool {
+        let shakes_hands = || {
+            let listener = self.config.listeners.get(usize::from(listener.0));
+            listener.is_some_and(|listener| listener.tls.is_some())
+        };
         // Who comes while the broker stops is turned away at once.
-        let may = self.stops_at.is_some() || self.make_room();
+        let may = self.stops_at.is_some() || (self.has_time_for_handshakes() || !shakes_hands()) && self.make_room();
         self.lacks_room |= !may;
         may
     }
@@ -35,13 +40,22 @@ impl<O: Observer> Sink for Core<O> {
         }
         self.counters.accepted += 1;
         let source = Source { peer, listener };
-        self.conns
-            .insert(Conn::new(connection, source, Phase::ExpectConnect, ProtocolVersion::V5));
+        let filter = self.config.listeners.get(usize::from(listener.0)).and_then(Filter::new);
+        let phase = if filter.is_some() {
+            Phase::ExpectHandshake
+        } else {
+            Phase::ExpectConnect
+        };
+        let mut conn = Conn::new(connection, source, phase, ProtocolVersion::V5);
+        conn.filter = filter;
+        self.conns.insert(conn);
         let conns = &self.conns;
         self.connecting
             .skip(|id| conns.get(id).is_some_and(Conn::is_unauthenticated));
         self.connecting.push(self.now.mono, connection);
-        self.tell(Some(connection), Input::Opened { connection, listener });
+        if phase == Phase::ExpectConnect {
+            self.tell(Some(connection), Input::Opened { connection, listener });
+        }
         true
     }
 
@@ -105,7 +119,7 @@ impl<O: Observer> Core<O> {
 
     /// Whether somebody waits to be accepted for whom there is room now.
     pub(super) fn found_room(&mut self) -> bool {
-        let found = self.lacks_room && self.has_room();
+        let found = self.lacks_room && self.has_room() && self.has_time_for_handshakes();
         self.lacks_room &= !found;
         found
     }
@@ -149,7 +163,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Takes bytes that arrived.
-    fn take_bytes(&mut self, id: ConnectionId, bytes: &[u8]) -> Reading {
+    fn take_bytes(&mut self, id: ConnectionId, bytes: &mut [u8]) -> Reading {
         let Some(conn) = self.conns.get_mut(id) else {
             return Reading::Pause;
         };
@@ -159,13 +173,25 @@ impl<O: Observer> Core<O> {
         if conn.ended {
             return Reading::Pause;
         }
+        if conn.filter.is_some() {
+            return self.take_filtered(id, bytes);
+        }
+        self.take_plain(id, bytes)
+    }
+
+    /// Takes MQTT that arrived, of a connection that is not at its end.
+    #[inline]
+    pub(super) fn take_plain(&mut self, id: ConnectionId, bytes: &[u8]) -> Reading {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return Reading::Pause;
+        };
         if conn.stopped || conn.held {
             let mut kept = self.conns.take_kept(id);
             kept.extend_from_slice(bytes);
             return self.keep(id, kept);
         }
         if conn.phase == Phase::ExpectConnect && !conn.has_kept() && bytes.first() != Some(&CONNECT_FIRST_BYTE) {
-            return self.refuse_stranger(id);
+            return self.refuse_stranger(id, bytes.first().copied());
         }
         if !conn.has_kept() {
             return self.decode_and_keep(id, bytes);
@@ -330,10 +356,15 @@ impl<O: Observer> Core<O> {
     }
 
     /// Somebody who does not speak MQTT gets no answer in it.
-    fn refuse_stranger(&mut self, id: ConnectionId) -> Reading {
+    fn refuse_stranger(&mut self, id: ConnectionId, first: Option<u8>) -> Reading {
         self.counters.not_mqtt += 1;
         if let Some(conn) = self.conns.get(id) {
-            self.observer.notice(Notice::NotMqtt(conn.source()));
+            let source = conn.source();
+            self.observer.notice(if first == Some(HANDSHAKE_FIRST_BYTE) {
+                Notice::TlsOnPlain(source)
+            } else {
+                Notice::NotMqtt(source)
+            });
         }
         self.lose(id);
         Reading::Pause
@@ -348,6 +379,12 @@ impl<O: Observer> Core<O> {
     fn keep_since(&mut self, id: ConnectionId, bytes: Vec<u8>, since: Instant) -> Reading {
         self.conns.keep(id, bytes, since);
         self.watch_frame(id);
+        self.bound_input(id);
+        self.reading(id)
+    }
+
+    /// Sees to it that no more is kept than may be, now that more is kept of this connection.
+    pub(super) fn bound_input(&mut self, id: ConnectionId) {
         self.shed_input();
         while self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max {
             if self.evict_longest_waiting(self.now.mono) {
@@ -359,11 +396,10 @@ impl<O: Observer> Core<O> {
             }
             break;
         }
-        self.reading(id)
     }
 
     /// What the backend does with this connection's input next.
-    fn reading(&self, id: ConnectionId) -> Reading {
+    pub(super) fn reading(&self, id: ConnectionId) -> Reading {
         match self.conns.get(id) {
             Some(conn) if conn.stopped || conn.held || conn.ended => Reading::Pause,
             Some(conn) if conn.is_unauthenticated() => Reading::Little,
@@ -392,11 +428,11 @@ impl<O: Observer> Core<O> {
             return;
         }
         conn.ended = true;
-        let is_closing = conn.phase == Phase::Closing;
+        let is_engines = conn.is_engines();
         // Nobody will decode it, and its memory may be why the connection ends.
-        drop(self.conns.take_kept(id));
+        self.forget_input(id);
         self.ends.push(id);
-        if !is_closing {
+        if is_engines {
             self.tell(Some(id), Input::Closed(id));
         }
     }

@@ -7,6 +7,7 @@ use sol_engine::{EngineConfig, Input, Instant};
 
 use super::{Core, Rules};
 use crate::backend::{Backend, Sink};
+use crate::listener::Tls;
 use crate::mailbox::{Batch, Mail};
 use crate::observer::Observer;
 
@@ -58,6 +59,11 @@ impl<O: Observer> Core<O> {
                     self.tell(None, Input::Publish(message));
                 }
                 Some(Mail::Reload(config)) => self.reload(&config),
+                Some(Mail::Tls(listener, tls)) => {
+                    if let Some(config) = self.config.listeners.get_mut(usize::from(listener.0)) {
+                        config.tls = config.tls.is_some().then(|| Tls::clone(&tls));
+                    }
+                }
                 Some(Mail::Users(changed)) => {
                     self.tell(None, Input::Users(&changed));
                 }
@@ -123,6 +129,10 @@ impl<O: Observer> Core<O> {
         if self.stops_at.is_none() {
             self.stops_at = Some(self.now.mono.saturating_add(self.config.stop_time_max));
             backend.stop_listening();
+            let shaking: Vec<_> = self.conns.shaking_hands().collect();
+            for id in shaking {
+                self.lose(id);
+            }
             self.tell(None, Input::Shutdown);
         }
     }

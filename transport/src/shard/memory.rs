@@ -332,7 +332,7 @@ impl<O: Observer> Core<O> {
     pub(super) fn watch_frame(&mut self, id: ConnectionId) {
         if let Some(conn) = self.conns.get_mut(id)
             && conn.phase == Phase::Open
-            && conn.has_kept()
+            && conn.partial_since().is_some()
             && !conn.watched
         {
             conn.watched = true;
@@ -349,7 +349,7 @@ impl<O: Observer> Core<O> {
             if conn.stopped || conn.held || conn.ended {
                 continue;
             }
-            match conn.kept_since() {
+            match conn.partial_since() {
                 Some(since) if now.saturating_since(since) >= self.config.frame_time_max => {
                     let source = conn.source();
                     self.counters.frame_timeouts += 1;

@@ -202,6 +202,7 @@ fn a_turn_does_not_end_with_output_that_nobody_will_send() {
         engine.listeners = vec![ListenerRules {
             allow_anonymous: false,
             ask: true,
+            named: false,
         }];
     });
     let mut stream = broker.open();

@@ -92,6 +92,8 @@ pub struct Node {
     held_moves: Vec<(usize, Move)>,
     /// Where clients that open a connection come in.
     pub listener: ListenerId,
+    /// Who the transport says that those are who come now.
+    pub name: Option<String>,
     config: EngineConfig,
     mailboxes: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
     effects: Vec<Effects>,
@@ -124,6 +126,7 @@ impl Node {
             holds_moves: false,
             held_moves: Vec::new(),
             listener: ListenerId(0),
+            name: None,
             config,
             mailboxes: BTreeMap::new(),
             effects: (0..shards).map(|_| Effects::default()).collect(),
@@ -151,6 +154,9 @@ impl Node {
         });
         let listener = self.listener;
         self.input(shard, Input::Opened { connection, listener });
+        if let Some(name) = self.name.clone() {
+            self.input(shard, Input::Identified(connection, name));
+        }
         Client(self.clients.len() - 1)
     }
 

@@ -157,7 +157,7 @@ fn a_short_send_is_noticed_although_its_completion_does_not_fit() {
             connection: *connection,
             output: Box::new(Output {
                 bytes: stream(n, 600_000),
-                sent: 0,
+                ..Output::default()
             }),
             failed: false,
         })
