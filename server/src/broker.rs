@@ -9,20 +9,23 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use sol_codec::ReasonCode;
-use sol_engine::{Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, Message, Query, Rules, ShardId};
+use sol_engine::{
+    Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, Message, Query, Rules, ShardId,
+};
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
-    TransportConfig,
+    TransportConfig, WebSocketRules,
 };
 
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
-use crate::config::{Address, Config, Listener, SocketDomain, reason};
+use crate::config::{self, Address, Config, Listener, SocketDomain, reason};
 use crate::engine_config::engine_config;
 use crate::events;
 use crate::owner;
 use crate::serve::{Broker, End, OnEnd, Startup};
 use crate::stats::Stats;
+use crate::tls;
 
 /// How long the shards may take to tell their counters.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -42,7 +45,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         *seed = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
     }
     let clock = Clock::start();
-    let (transport, owners) = transport_config(config)?;
+    let (transport, owners) = transport_config(config, &startup.tls)?;
     let engine = engine_config(config, &startup.rights, owners.iter().copied());
     let quiet = Arc::new(AtomicBool::new(!config.log.connections));
     let listeners: Arc<[usize]> = owners.as_slice().into();
@@ -131,6 +134,14 @@ impl Broker for Running {
         self.quiet.store(!config.log.connections, Ordering::Relaxed);
         let owners = self.facts.listening.iter().map(|listening| listening.listener);
         self.handle.reload(engine_config(config, rights, owners));
+    }
+
+    fn change_tls(&self, listener: usize, tls: sol_transport::Tls) {
+        for (id, listening) in (0..).map(ListenerId).zip(&self.facts.listening) {
+            if listening.listener == listener {
+                self.handle.change_tls(id, tls.clone());
+            }
+        }
     }
 
     fn change_users(&self, changed: Vec<ChangedUser>) {
@@ -229,7 +240,7 @@ fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
 }
 
 /// What the transport is told, and of each of its listeners which one of the configuration it is of.
-fn transport_config(config: &Config) -> Result<(TransportConfig, Vec<usize>), String> {
+fn transport_config(config: &Config, tls: &tls::Listeners) -> Result<(TransportConfig, Vec<usize>), String> {
     let (mut listeners, mut owners) = (Vec::new(), Vec::new());
     for (index, listener) in config.listeners.iter().enumerate() {
         let socket = &listener.socket;
@@ -245,6 +256,8 @@ fn transport_config(config: &Config) -> Result<(TransportConfig, Vec<usize>), St
                 unix_owner: unix_owner.unwrap_or_default(),
                 backlog: config.tcp_backlog,
                 nodelay: config.tcp_nodelay,
+                tls: tls.get(index).cloned().flatten(),
+                protocol: protocol(listener),
                 ..ListenerConfig::new(address)
             });
             owners.push(index);
@@ -259,6 +272,17 @@ fn transport_config(config: &Config) -> Result<(TransportConfig, Vec<usize>), St
         ..TransportConfig::default()
     };
     Ok((transport, owners))
+}
+
+fn protocol(listener: &Listener) -> sol_transport::Protocol {
+    match listener.protocol {
+        config::Protocol::Mqtt => sol_transport::Protocol::Mqtt,
+        config::Protocol::WebSockets => sol_transport::Protocol::WebSocket(Arc::new(WebSocketRules {
+            origins: listener.websockets.origins.clone(),
+            handshake_bytes_max: usize::from(listener.websockets.headers_bytes_max),
+            ..WebSocketRules::default()
+        })),
+    }
 }
 
 /// What one listener of the configuration binds: a host name may have several addresses, and every one of them gets the

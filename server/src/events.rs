@@ -102,6 +102,13 @@ pub(crate) fn notice(notice: &Notice<'_>) {
             info!(peer = %source.peer, "closed: no CONNECT in time, or no AUTH that was due")
         }
         Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
+        Notice::TlsOnPlain(source) => warn!(peer = %source.peer, "closed: it speaks TLS, and this listener does not"),
+        Notice::PlainOnTls(source) => {
+            warn!(peer = %source.peer, "closed: it does not speak TLS, and this listener speaks nothing else")
+        }
+        Notice::HandshakeFailed { source, why } => warn!(peer = %source.peer, "closed: {why}"),
+        Notice::FilterFailed { source, why } => warn!(peer = %source.peer, "closed: {why}"),
+        Notice::NoName { source, why } => warn!(peer = %source.peer, "not let in: {why}"),
         Notice::Evicted(source) => warn!(peer = %source.peer, "closed: too many connections that are not logged in"),
         Notice::FrameTimeout(source) => warn!(peer = %source.peer, "closed: a packet did not arrive whole in time"),
         Notice::Shed(source) => {

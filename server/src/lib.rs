@@ -27,6 +27,7 @@ pub mod signals;
 pub mod stats;
 pub mod stored;
 pub mod sys_topics;
+pub mod tls;
 
 use std::io::Write;
 use std::path::Path;
@@ -107,6 +108,7 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
     let files = [
         reload::users(&config).map(|(_, warnings)| warnings),
         rights::rights(&config).map(|(_, warnings)| warnings),
+        tls::load_all(&config).map(|(_, warnings)| warnings),
     ];
     let mut code = ExitCode::SUCCESS;
     for file in files {

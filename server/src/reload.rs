@@ -1,7 +1,8 @@
 //! What SIGHUP changes: everything that can change while clients are served, and a word about the rest.
 //!
 //! What is wrong leaves the old in force: a configuration that does not parse as a whole; a password file that cannot be
-//! read, or lost all its users, and an ACL file that cannot be read, each together with the rules of who may connect.
+//! read, or lost all its users, and an ACL file that cannot be read, each together with the rules of who may connect; a
+//! certificate, a key or a list of revoked certificates that cannot be used.
 
 use crate::auth::{UserFiles, Verifier};
 use crate::banner::open_warning;
@@ -10,6 +11,7 @@ use crate::log::Logger;
 use crate::password_file::Users;
 use crate::rights::{self, Rights};
 use crate::serve::Broker;
+use crate::tls;
 
 /// Who hears of the new configuration.
 pub(crate) struct Parts<'a> {
@@ -61,6 +63,7 @@ pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_
         }
     }
     parts.verifier.limit(next.logins.clone());
+    reload_tls(&next, parts.broker);
     parts.logger.set_levels(next.log.levels);
     parts.broker.reload(&next, rights);
     let facts = parts.broker.facts();
@@ -71,6 +74,22 @@ pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_
     }
     *current = next;
     tracing::info!("reloaded");
+}
+
+/// Reads certificates, keys, authorities and lists of revoked certificates again, for those who come from now on. A listener
+/// with a file that is wrong goes on with what it had.
+fn reload_tls(config: &Config, broker: &dyn Broker) {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        match tls::load(listener) {
+            Ok((tls, warnings)) => {
+                tell(&warnings);
+                if let Some(tls) = tls {
+                    broker.change_tls(index, tls);
+                }
+            }
+            Err(error) => report(&[error]),
+        }
+    }
 }
 
 /// Whom each listener lets in, and by which rules, stays as it is.

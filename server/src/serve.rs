@@ -22,6 +22,7 @@ use crate::rights::{self, Rights};
 use crate::signals::{self, Signal};
 use crate::stats::Stats;
 use crate::sys_topics::{Loads, sys_topics};
+use crate::tls;
 
 /// Threads that check passwords: two keep a login storm moving and leave the shards their cores.
 const VERIFIER_THREADS: usize = 2;
@@ -44,6 +45,8 @@ pub trait Broker: Send + Sync {
     /// Puts other limits, rules of who may connect, and each listener's rules of who may read and write what in force;
     /// listeners stay as they are.
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]);
+    /// Has those who come to a listener of the configuration from now on be encrypted in this way.
+    fn change_tls(&self, listener: usize, tls: sol_transport::Tls);
     /// Ends the connections of those whose login may be wrong now, and gives back to those who are back what is theirs.
     fn change_users(&self, changed: Vec<ChangedUser>);
     /// Ends every connection gracefully and returns when all is done.
@@ -92,6 +95,8 @@ pub struct Startup {
     pub verifier: Arc<Verifier>,
     /// Who may read and write what, by the listeners of the configuration.
     pub rights: Vec<Option<Arc<Rules>>>,
+    /// What each listener encrypts with.
+    pub tls: tls::Listeners,
 }
 
 /// Starts the broker; returns when every listener is bound, or a sentence that says why not.
@@ -113,6 +118,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     warnings.extend(log_fault);
     let users = load_users(&config, &mut warnings)?;
     let rights = at_start(&config, rights::rights(&config), &mut warnings)?;
+    let tls = at_start(&config, tls::load_all(&config), &mut warnings)?;
     if ready.is_some() && config.log.file.is_none() {
         warnings.push("in the background and without a log file nothing is logged".to_owned());
     }
@@ -125,6 +131,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
         config: Arc::new(config),
         verifier: Arc::new(verifier),
         rights,
+        tls,
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;

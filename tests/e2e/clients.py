@@ -78,13 +78,23 @@ class Paho:
     """A paho client on its own loop thread. Callbacks fill queues; the methods wait on them."""
 
     def __init__(
-        self, broker: Broker, client_id: str = "", version: int = V311, clean: bool = True, properties=None, login=None, **kw
+        self,
+        broker: Broker,
+        client_id: str = "",
+        version: int = V311,
+        clean: bool = True,
+        properties=None,
+        login=None,
+        tls=None,
+        **kw,
     ):
         v5 = version == V5
         options = {} if v5 else {"clean_session": clean}
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, **options, **kw)
         if login:
             self.client.username_pw_set(*login)
+        if tls:
+            self.client.tls_set(ca_certs=str(tls))
         self.client.on_connect = lambda _c, _u, flags, reason, props: self.connected.put((flags, reason, props))
         self.client.on_disconnect = lambda _c, _u, _f, reason, props: self.disconnected.put((reason, props))
         self.client.on_message = lambda _c, _u, message: self.messages.put(message)

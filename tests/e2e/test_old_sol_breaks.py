@@ -473,7 +473,7 @@ def test_no_size_near_the_limit_overflows_a_buffer(start_broker):
 @pytest.mark.sol
 @pytest.mark.parametrize("key", ["cafile", "certfile", "keyfile"])
 def test_tls_is_never_half_there(tmp_path, key):
-    """It never verified a peer and spun on a partial record. Until TLS exists a file that asks for it is refused."""
+    """It never verified a peer and spun on a partial record. A file that asks for a part of it alone is refused."""
     path = tmp_path / "tls.conf"
     path.write_text(f"ip_address 127.0.0.1\nip_port {free_port()}\n{key} x.pem\n")
     assert f"{path}:3" in refused("-c", str(path))

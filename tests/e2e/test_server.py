@@ -218,12 +218,13 @@ def test_the_old_brokers_sample_file_starts_without_its_tls_lines(start_broker, 
 
 
 @pytest.mark.sol
-def test_the_old_brokers_sample_file_is_refused_with_its_tls_lines(tmp_path):
-    """While TLS does not exist, a file that asks for it is refused and the line is named: never plain text instead."""
+def test_the_old_brokers_sample_file_is_refused_without_its_certificates(tmp_path):
+    """A file that asks for TLS and whose certificates are not there is refused and they are named: never plain text
+    instead."""
     path = tmp_path / "sol.conf"
     path.write_text(OLD_SAMPLE.format(port=1, log=tmp_path / "sol.log", tls=""))
     sentence = refused("-c", str(path))
-    assert "certfile" in sentence and f"{path}:12" in sentence
+    assert "certs/alaptop.crt: cannot be read: " in sentence
 
 
 @pytest.mark.sol

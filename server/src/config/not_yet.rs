@@ -5,7 +5,7 @@
 
 use super::listener::Listener;
 use super::place::Place;
-use super::{Config, Diagnostic, Protocol, Refused};
+use super::{Config, Diagnostic, Refused};
 
 /// Whether something is asked for.
 enum Asked {
@@ -17,12 +17,6 @@ use Asked::{OfBroker, OfListener};
 
 /// The directive that asks for it, and what is missing.
 const LIST: &[(&str, Asked, &str)] = &[
-    ("certfile", OfListener(|l| l.tls.is_some()), "TLS"),
-    (
-        "protocol",
-        OfListener(|l| l.protocol == Protocol::WebSockets),
-        "WebSocket",
-    ),
     (
         "http_dir",
         OfListener(|l| l.websockets.http_dir.is_some()),

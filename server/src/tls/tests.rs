@@ -1,0 +1,164 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Host;
+
+/// A folder with a certificate, its key, and others'.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        for name in ["own", "other"] {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            files.write(&format!("{name}.crt"), &params.self_signed(&key).unwrap().pem());
+            files.write(&format!("{name}.key"), &key.serialize_pem());
+        }
+        files
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// What is said of a listener with these lines: the error, or else the warnings.
+    fn said(&self, lines: &str) -> Vec<String> {
+        let lines = lines.replace('@', &format!("{}/", self.0.path().display()));
+        let text = format!("listener 1 127.0.0.1\nallow_anonymous true\n{lines}");
+        let config = Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap();
+        let said = match load(&config.listeners[0]) {
+            Ok((tls, warnings)) => {
+                assert!(tls.is_some());
+                warnings
+            }
+            Err(error) => vec![error],
+        };
+        let folder = format!("{}/", self.0.path().display());
+        said.iter().map(|said| said.to_string().replace(&folder, "@")).collect()
+    }
+}
+
+const OWN: &str = "certfile @own.crt\nkeyfile @own.key\n";
+
+/// What is in order is taken in silence: chains, authorities, lists of suites, versions.
+#[test]
+fn good_files_are_taken() {
+    let files = Files::new();
+    for more in [
+        "",
+        "cafile @other.crt\nrequire_certificate true\n",
+        "cafile @other.crt\nrequire_certificate true\nuse_identity_as_username true\ndisable_client_cert_date_checks true\n",
+        "tls_version tlsv1.3\n",
+        "ciphers ECDHE-ECDSA-AES128-GCM-SHA256\nciphers_tls1.3 TLS_AES_128_GCM_SHA256\n",
+        "protocol websockets\n",
+    ] {
+        assert_eq!(files.said(&format!("{OWN}{more}")), [""; 0], "{more}");
+    }
+}
+
+/// Each fault of a file is one sentence that names the file and says what to do.
+#[test]
+fn faults_are_named() {
+    let files = Files::new();
+    files.write("empty", "");
+    files.write(
+        "secret.key",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    files.write("cut.crt", "-----BEGIN CERTIFICATE-----\nMIIB");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(2001, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    files.write("old.crt", &params.self_signed(&key).unwrap().pem());
+    files.write("old.key", &key.serialize_pem());
+    for (lines, expected) in [
+        ("certfile @none\nkeyfile @own.key\n", "@none: cannot be read: "),
+        (
+            "certfile @empty\nkeyfile @own.key\n",
+            "@empty: there is no certificate in it",
+        ),
+        ("certfile @cut.crt\nkeyfile @own.key\n", "@cut.crt: no PEM file: "),
+        (
+            "certfile @own.crt\nkeyfile @own.crt\n",
+            "@own.crt: there is no private key in it",
+        ),
+        (
+            "certfile @own.crt\nkeyfile @secret.key\n",
+            "@secret.key: the key is encrypted, ",
+        ),
+        (
+            "certfile @own.crt\nkeyfile @other.key\n",
+            "@other.key: the key is not that of the certificate in @own.crt",
+        ),
+        (
+            "certfile @old.crt\nkeyfile @old.key\n",
+            "@old.crt: the certificate is expired, ",
+        ),
+    ] {
+        let said = files.said(lines);
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
+    }
+    for (lines, expected) in [
+        (
+            "cafile @empty\nrequire_certificate true\n",
+            "@empty: there is no certificate of an authority in it",
+        ),
+        (
+            "cafile @other.crt\ncrlfile @empty\nrequire_certificate true\n",
+            "@empty: there is no list of revoked certificates in it",
+        ),
+        ("ciphers RC4-MD5\n", "f:5: none of these cipher suites is spoken"),
+        ("ciphers HIGH:RC4-MD5\n", "f:5: `RC4-MD5` is left out"),
+    ] {
+        let said = files.said(&format!("{OWN}{lines}"));
+        assert!(said.len() == 1 && said[0].starts_with(expected), "{said:?}");
+    }
+}
+
+/// A key that every user of the machine can read is told with the command that helps.
+#[test]
+fn a_key_that_is_open_is_told() {
+    let files = Files::new();
+    let path = files.0.path().join("own.key");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let said = files.said(OWN);
+    assert_eq!(
+        said,
+        ["@own.key: open to every user of this machine; run: chmod o-rwx '@own.key'"]
+    );
+}
+
+/// The name of a client is its Common Name or its whole subject, and one without is told why it has none.
+#[test]
+fn names_of_clients() {
+    let key = KeyPair::generate().unwrap();
+    let issue = |common_name: Option<&str>| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "a, b");
+        if let Some(name) = common_name {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params.self_signed(&key).unwrap().der().clone()
+    };
+    let (common_name, subject) = (name_of(CertificateName::CommonName), name_of(CertificateName::Subject));
+    assert_eq!(common_name(&[issue(Some("jill"))]).unwrap(), "jill");
+    assert_eq!(subject(&[issue(Some("jill"))]).unwrap(), "CN=jill,O=a\\, b");
+    for chain in [
+        vec![issue(None)],
+        vec![issue(Some("j\0"))],
+        vec![b"x".to_vec().into()],
+        Vec::new(),
+    ] {
+        let why = common_name(&chain).unwrap_err();
+        assert!(why.contains("certificate"), "{why}");
+    }
+}
