@@ -204,6 +204,11 @@ impl Message {
         self.capacity().saturating_add(128)
     }
 
+    /// What it would be charged with in a buffer of its size: the same for whoever asks, whatever was in the buffer before.
+    pub(crate) const fn exact_charge(&self) -> usize {
+        self.bytes_len().saturating_add(128)
+    }
+
     /// Bytes of topic, properties and payload.
     pub(crate) const fn bytes_len(&self) -> usize {
         self.topic.len().saturating_add(self.bytes.len())
