@@ -246,7 +246,8 @@ impl Engine {
                 n
             } else if unacknowledged {
                 let max = self.clients.config.unanswered_bytes_max;
-                self.links.number_unacknowledged(post.to, publish.message.exact_charge(), max)
+                self.links
+                    .number_unacknowledged(post.to, publish.message.exact_charge(), max)
             } else {
                 0
             };
