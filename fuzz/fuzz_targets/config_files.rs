@@ -64,7 +64,7 @@ fn meaning(mut config: Config) -> Config {
 /// reached from outside.
 fn lets_in_whom_it_says(config: &Config, directives: &[(String, &str)]) {
     let open = config.listeners.iter().any(|listener| listener.auth.allow_anonymous);
-    let checked = config.password_file().is_some();
+    let checked = (0..config.listeners.len()).any(|listener| config.password_file(listener).is_some());
     let said = |name: &'static str| {
         let there = directives
             .iter()

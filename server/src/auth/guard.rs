@@ -6,7 +6,8 @@
 //!
 //! A user's ban would be a weapon if it kept out the user himself. So it does not hold where he has logged in before, from
 //! that address, since the broker started: there only the address's own count can ban, and what fails there does not count
-//! against the user elsewhere. A user who comes from an address for the first time waits until the ban is over.
+//! against the user elsewhere. A user who comes from an address for the first time waits until the ban is over. What this
+//! tells is little: whoever shares an address with a user, and has him banned, learns that he has logged in there.
 //!
 //! Exempt addresses, and Unix sockets, which have none, are neither counted nor banned.
 

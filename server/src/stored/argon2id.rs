@@ -10,7 +10,7 @@ use super::digits;
 
 /// Most memory of one check, in KiB: each thread that checks passwords may take so much.
 pub const MEMORY_KIB_MAX: u32 = 64 << 10;
-/// Most memory times passes, in KiB: a fifth of a second of a core.
+/// Most memory times passes, in KiB: a third of a second of a core.
 pub const WORK_KIB_MAX: u32 = 4 * MEMORY_KIB_MAX;
 /// Most lanes. They are computed one after the other: logins have the threads, not the lanes of one.
 const LANES_MAX: u32 = 16;
@@ -59,8 +59,8 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Memory that checks work in. Whoever has several to do keeps it from one to the next: the system takes longer to give it
-/// than a tenth of the check.
+/// Memory that checks work in. Whoever has several to do keeps it from one to the next: to be given it by the system takes
+/// half as long as the check.
 #[derive(Default)]
 pub struct Scratch(Vec<Block>);
 

@@ -4,7 +4,7 @@ use sha_crypt::{PasswordHasher, PasswordVerifier, ShaCrypt};
 
 use super::{Kind, digits};
 
-/// Most rounds: the third part of a second of a core. What tools choose by themselves is less.
+/// Most rounds: half a second of a core. What tools choose by themselves is less.
 pub const ROUNDS_MAX: u32 = 1_000_000;
 /// Fewest rounds, by the definition of SHA-crypt.
 const ROUNDS_MIN: u32 = 1_000;

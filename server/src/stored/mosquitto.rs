@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use super::digits;
 
-/// Most iterations: half a second of a core.
+/// Most iterations: most of a second of a core.
 pub const PBKDF2_ITERATIONS_MAX: u32 = 1_000_000;
 /// Iterations unless told otherwise. Mosquitto's own 101, and 1,000 since 2.1, are a guess in less than a millisecond; but
 /// it checks passwords where it serves its clients, so that many more would make it stop for each login.
