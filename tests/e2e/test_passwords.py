@@ -60,7 +60,8 @@ def passwd(*args: str, text: str = "") -> str:
 def attempt(broker, source: str, user: str, password: str, version: int = V5) -> int:
     """The CONNACK's code of a login from an address of this machine."""
     with Wire(broker.address, version, source) as w:
-        w.send(wire.connect("c", version, username=user, password=password))
+        # The Session of another user, if it has not ended yet, keeps its Client Identifier from this one.
+        w.send(wire.connect(f"of-{user[:4]}", version, username=user, password=password))
         return w.expect(wire.CONNACK).reason
 
 
@@ -115,7 +116,7 @@ def test_passwd_writes_what_the_broker_reads(start_broker, tmp_path, flags, begi
         assert re.search(f"^{user}:{beginning}", path.read_text(), re.M), path.read_text()
     b = start_broker(f"allow_anonymous false\npassword_file {path}")
     for login in (("ann", "first"), ("plain", "second"), ("out", "third"), ("old", "secret")):
-        with Paho(b, "c", V5, login=login) as client:
+        with Paho(b, f"of-{login[0]}", V5, login=login) as client:
             assert client.reason == 0
     assert attempt(b, "127.0.0.1", "ann", "second") == WRONG[V5]
 
@@ -158,7 +159,7 @@ def test_each_listener_asks_its_own_file(tmp_path):
 
         def login(at: int, user: str, password: str, expect: int) -> None:
             with Wire(ports[at], V5) as w:
-                w.connect("c", username=user, password=password, expect=expect)
+                w.connect(f"of-{user}", username=user, password=password, expect=expect)
 
         for _ in range(2):
             login(0, "ann", "first", 0)
