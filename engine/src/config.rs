@@ -52,15 +52,15 @@ pub struct ListenerTerms {
     /// Sessions with a Network Connection of this listener, those of other shards included
     /// ([`crate::Elsewhere::ConnectionsOf`]).
     pub connections_max: usize,
-    /// As [`EngineConfig::maximum_qos`].
+    /// As [`EngineConfig::maximum_qos`](field@EngineConfig::maximum_qos).
     pub maximum_qos: QoS,
-    /// As [`EngineConfig::topic_alias_maximum`].
+    /// As [`EngineConfig::topic_alias_maximum`](field@EngineConfig::topic_alias_maximum).
     pub topic_alias_maximum: u16,
-    /// As [`EngineConfig::topic_alias_out_max`].
+    /// As [`EngineConfig::topic_alias_out_max`](field@EngineConfig::topic_alias_out_max).
     pub topic_alias_out_max: u16,
-    /// As [`EngineConfig::allow_empty_client_id`].
+    /// As [`EngineConfig::allow_empty_client_id`](field@EngineConfig::allow_empty_client_id).
     pub allow_empty_client_id: bool,
-    /// As [`EngineConfig::assigned_client_id_prefix`].
+    /// As [`EngineConfig::assigned_client_id_prefix`](field@EngineConfig::assigned_client_id_prefix).
     pub assigned_client_id_prefix: String,
     /// What every Client Identifier has to begin with.
     pub client_id_prefix: Option<String>,

@@ -50,11 +50,12 @@ pub enum DropCause {
     NoMember,
     NotRetained,
     NotSent,
+    TooLarge,
 }
 
 /// How many were, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Drops([u64; 6]);
+pub(crate) struct Drops([u64; 7]);
 
 impl Drops {
     pub(crate) fn sum(self) -> u64 {

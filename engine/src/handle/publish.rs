@@ -17,7 +17,7 @@ use crate::journal::Gate;
 use crate::memory::{Memory, REFERENCE_BYTES};
 use crate::message::Message;
 use crate::mount::whole_topic;
-use crate::rare::Rare;
+use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, Rights, may};
 use crate::route::{Outcome, Publish, Source};
@@ -148,7 +148,7 @@ impl Engine {
             self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
             return Flow::Stop;
         }
-        self.clients.stats.publish_dropped += 1;
+        self.clients.count_dropped(DropCause::TooLarge);
         self.answer_refused(now, from, ack, ReasonCode::QuotaExceeded, effects)
     }
 
