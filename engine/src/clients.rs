@@ -215,11 +215,25 @@ impl Clients {
         how: &How,
         effects: &mut Effects,
     ) -> Delivered {
-        let Some(session) = self.sessions.get_mut(key) else {
+        match self.sessions.get(key) {
+            None => Delivered::Dropped,
+            Some(session) if session.replays.is_none() => self.hand_over(now, key, message, how, false, effects),
+            Some(_) => self.deliver_beside_replay(now, key, message, how, effects),
+        }
+    }
+
+    /// The same for a Session whose replay the message may overtake, or must wait for.
+    #[inline(never)]
+    fn deliver_beside_replay(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        message: &Rc<Message>,
+        how: &How,
+        effects: &mut Effects,
+    ) -> Delivered {
+        let Some(replays) = self.sessions.get_mut(key).and_then(|session| session.replays.as_mut()) else {
             return Delivered::Dropped;
-        };
-        let Some(replays) = &mut session.replays else {
-            return self.hand_over(now, key, message, how, false, effects);
         };
         // What a Shared Subscription hands out may be older than what is retained; it is no update.
         let is_update = message.retain && !how.tries_others;

@@ -142,6 +142,9 @@ pub struct EngineConfig {
     pub retain_available: bool,
     /// How long a retained message is kept that has no Message Expiry Interval, in seconds; `None` is for ever.
     pub retained_expiry: Option<u32>,
+    /// A retained message whose publisher has lost the right to its topic is not replayed. Who that was is noted only
+    /// while there are [`rights`](Self::rights).
+    pub check_retain_source: bool,
     /// An empty Client Identifier is given an assigned one.
     pub allow_empty_client_id: bool,
     /// What an assigned Client Identifier begins with.
@@ -212,6 +215,7 @@ impl Default for EngineConfig {
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             retained_expiry: None,
+            check_retain_source: true,
             allow_empty_client_id: true,
             assigned_client_id_prefix: String::from("auto-"),
             authentication_methods: Vec::new(),

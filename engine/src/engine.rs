@@ -25,6 +25,7 @@ use crate::placement::Placement;
 use crate::restore::{Overdue, Restoring};
 use crate::retained::Retained;
 use crate::retaining::Kept;
+use crate::rights::authors::Authors;
 use crate::rights::marks::Marking;
 use crate::route::Scratch;
 use crate::session::acks::Lane;
@@ -43,6 +44,7 @@ pub struct Engine {
     pub(crate) clients: Clients,
     pub(crate) tree: TopicTree,
     pub(crate) retained: Retained<Kept>,
+    pub(crate) authors: Authors,
     pub(crate) links: Links,
     /// The open fan-out, and the publishes behind it.
     pub(crate) line: Line,
@@ -97,6 +99,7 @@ impl Engine {
             placement: Placement::new(hasher.clone(), config.shards),
             tree: TopicTree::new(seeds),
             retained: Retained::new(),
+            authors: Authors::new(derived(&hasher, "authors")),
             links: Links::new(shard, config.shards),
             line: Line::default(),
             confirmations: Confirmations::default(),

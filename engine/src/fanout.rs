@@ -6,6 +6,7 @@
 //! what waits before them may be kept or clear something.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
     rc::Rc,
     vec::Vec,
@@ -22,6 +23,7 @@ use crate::journal::Gate;
 use crate::message::Message;
 use crate::rare::{DropCause, Rare};
 use crate::retaining::Question;
+use crate::rights::authors::Author;
 use crate::route::{Outcome, Publish, Source, is_own};
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
@@ -62,7 +64,8 @@ pub(crate) struct FanOut {
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     open: Option<FanOut>,
-    waiting: VecDeque<Publish>,
+    /// Each with whose rights it was published by, where it is to be retained.
+    waiting: VecDeque<(Publish, Option<Box<Author>>)>,
     /// How many have waited and gone their way.
     gone: u64,
     /// Questions for what is retained, each with how many must have gone their way before it is answered.
@@ -142,16 +145,26 @@ impl Line {
 
 impl Engine {
     /// Puts a publish in line, charged while it is there, and returns how many wait.
-    pub(crate) fn wait_in_line(&mut self, mut publish: Publish, effects: &mut Effects) -> usize {
+    pub(crate) fn wait_in_line(
+        &mut self,
+        mut publish: Publish,
+        author: Option<Box<Author>>,
+        effects: &mut Effects,
+    ) -> usize {
         self.clients.keep_message(&mut publish.message, effects);
-        self.line.waiting.push_back(publish);
+        self.line.waiting.push_back((publish, author));
         self.line.waiting.len()
     }
 
     /// Puts a publish in line whose origin cannot be paused: where too many wait, QoS 0 is dropped and counted. While
     /// there is memory that is not done to what is to be retained: what it replaces or clears would stay
     /// [MQTT-3.3.1-5, -6]. Of that another shard sends no more than we have answered, and a little.
-    pub(crate) fn wait_in_line_or_drop(&mut self, publish: Publish, effects: &mut Effects) {
+    pub(crate) fn wait_in_line_or_drop(
+        &mut self,
+        publish: Publish,
+        author: Option<Box<Author>>,
+        effects: &mut Effects,
+    ) {
         let full = self.line.waiting.len() >= self.clients.config.fanout_waiting_max;
         let droppable = !publish.is_to_be_retained() || self.clients.memory.is_full();
         if full && droppable && publish.message.qos == QoS::AtMostOnce {
@@ -162,7 +175,7 @@ impl Engine {
                 self.links.settle(from, n, false, effects);
             }
         } else {
-            self.wait_in_line(publish, effects);
+            self.wait_in_line(publish, author, effects);
         }
     }
 
@@ -391,12 +404,12 @@ impl Engine {
                 self.answer_question(now, question, effects);
                 continue;
             }
-            let Some(publish) = self.line.waiting.pop_front() else {
+            let Some((publish, author)) = self.line.waiting.pop_front() else {
                 break;
             };
             self.line.gone += 1;
             self.work += 1;
-            self.route_and_settle(now, publish, effects);
+            self.route_of(author, |engine| engine.route_and_settle(now, publish, effects));
         }
         if self.line.waiting.len() <= self.clients.config.fanout_waiting_max / 2 && !self.line.paused.is_empty() {
             self.resume(now, Hold::Line, effects);

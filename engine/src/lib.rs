@@ -118,6 +118,7 @@ pub use packed::Packed;
 #[doc(hidden)]
 pub use rare::{DropCause, Rare, Unrest};
 pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
+pub use rights::authors::Author;
 pub use rights::rules::{Access, Rule, RuleSet, Rules};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};
 pub use stats::Stats;

@@ -3,11 +3,13 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use alloc::{string::String, vec::Vec};
+use core::cell::Cell;
 use core::fmt;
 
 use sol_codec::mutants::mutant;
 use sol_codec::{ApplicationProperties, QoS};
 
+use crate::rights::authors::AuthorId;
 use crate::time::{Now, UnixMillis};
 
 /// Who published a message: a keyed hash of the Client Identifier, for No Local [MQTT-3.8.3-3].
@@ -42,7 +44,12 @@ pub struct Message {
     pub(crate) body: u64,
     /// Bytes it is charged with, refunded by whoever lets go of it last.
     pub(crate) charged: u32,
+    /// Who published it, once it is retained on this shard.
+    pub(crate) author: Cell<AuthorId>,
 }
+
+// Queues and retained messages are made of these.
+const _: () = assert!(size_of::<Message>() <= 88);
 
 impl Message {
     /// An empty message to be filled.
@@ -58,6 +65,7 @@ impl Message {
             expires_at: UnixMillis::NEVER,
             body: 0,
             charged: 0,
+            author: Cell::new(AuthorId::NONE),
         }
     }
 
@@ -92,6 +100,7 @@ impl Message {
             bytes: self.bytes.clone(),
             body: 0,
             charged: 0,
+            author: Cell::new(AuthorId::NONE),
             ..*self
         }
     }
@@ -150,6 +159,7 @@ impl Message {
             bytes: self.bytes.as_slice().to_vec(),
             charged: 0,
             body: 0,
+            author: Cell::new(AuthorId::NONE),
             ..*self
         }
     }
@@ -161,6 +171,7 @@ impl Message {
             topic: core::mem::take(&mut self.topic),
             bytes: core::mem::take(&mut self.bytes),
             charged: 0,
+            author: Cell::new(AuthorId::NONE),
             ..*other
         };
     }

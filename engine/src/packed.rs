@@ -54,7 +54,8 @@ impl Packed {
     /// Puts a copy of `forward` behind the others; `false`: it is not worth it, or not possible, and must travel by itself.
     pub fn push(&mut self, forward: &Forward) -> bool {
         let message = &forward.message;
-        if !forward.groups.is_empty() || message.bytes_len() > PACKED_BYTES_MAX {
+        let is_plain = forward.groups.is_empty() && forward.author.is_none();
+        if !is_plain || message.bytes_len() > PACKED_BYTES_MAX {
             return false;
         }
         let (topic, bytes) = (message.topic(), message.stored());
@@ -99,6 +100,7 @@ impl Packed {
         forward.retain = head.keep;
         forward.may_refuse = head.may_refuse;
         forward.groups.clear();
+        forward.author = None;
         self.next = Place {
             head: self.next.head.saturating_add(1),
             topic: topic_end,
@@ -161,6 +163,7 @@ mod tests {
             route: n.is_multiple_of(3),
             retain: n.is_multiple_of(5),
             groups: Vec::new(),
+            author: None,
             may_refuse: n.is_multiple_of(7),
         }
     }

@@ -14,6 +14,7 @@ use crate::message::Message;
 use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 use crate::retaining::Kept;
 use crate::rights::Standing;
+use crate::rights::authors::AuthorId;
 use crate::session::Session;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
@@ -149,7 +150,7 @@ impl Engine {
             .bodies
             .get_mut(&id)
             .ok_or(RestoreError::UnknownBody(id))?;
-        if body.charged == 0 {
+        if body.charged == 0 || body.author.get() != AuthorId::NONE {
             let mut exact = body.exact();
             exact.body = id.0;
             self.clients.charge_message(&mut exact);

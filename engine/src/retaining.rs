@@ -1,6 +1,7 @@
 //! Retained messages: kept on the home shard of their topic, replayed page by page.
 
 use alloc::{
+    boxed::Box,
     rc::Rc,
     string::{String, ToString as _},
     vec::Vec,
@@ -20,11 +21,13 @@ use crate::message::Message;
 use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
-use crate::rights::{Action, may};
+use crate::rights::authors::{Author, AuthorId, Authors};
+use crate::rights::{Action, Rights, may};
 use crate::session::replay::{Replay, Replays};
 use crate::session::sender::{Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
 use crate::shard_message::ShardMessage;
+use crate::stats::Stats;
 use crate::time::{Now, UnixMillis};
 
 /// Topics that one Session's replay may look at before others have their turn, and one answer to another shard.
@@ -65,7 +68,13 @@ pub(crate) enum Question {
 impl Engine {
     /// Keeps or clears the retained message of a topic that is at home here [MQTT-3.3.1-5, -6, -7]. `false`: there is
     /// no memory for it.
-    pub(crate) fn store_retained(&mut self, now: Now, message: &Rc<Message>, effects: &mut Effects) -> bool {
+    pub(crate) fn store_retained(
+        &mut self,
+        now: Now,
+        message: &Rc<Message>,
+        author: Option<Box<Author>>,
+        effects: &mut Effects,
+    ) -> bool {
         if message.payload().is_empty() && !mutant("5.0/3.3.1-6") || message.is_expired(now) {
             if let Some(old) = self.retained.remove(message.topic()) {
                 self.forget_retained(old, effects);
@@ -75,6 +84,7 @@ impl Engine {
         if self.clients.memory.is_full() && self.retained.get(message.topic()).is_none() {
             return false;
         }
+        let author = author.map_or(AuthorId::NONE, |author| self.keep_author(*author));
         let expiry = self.clients.config.retained_expiry;
         let expiry = expiry.filter(|_| message.expires_at == UnixMillis::NEVER);
         let message = if message.is_exact() && message.charged > 0 && expiry.is_none() {
@@ -90,6 +100,7 @@ impl Engine {
             self.clients.charge_message(&mut exact);
             Rc::new(exact)
         };
+        message.author.set(author);
         let mut record = RecordId(0);
         if self.clients.journal.is_on() {
             record = self.retained.get(message.topic()).map_or(record, |old| old.record);
@@ -112,6 +123,7 @@ impl Engine {
             record,
         };
         if let Some(old) = self.retained.set(message.topic(), kept) {
+            self.release_author(&old.message);
             self.clients.let_go(old.message, effects);
         } else {
             self.clients.memory.charge(RETAINED_BYTES + message.topic().len());
@@ -123,7 +135,23 @@ impl Engine {
     fn forget_retained(&mut self, old: Kept, effects: &mut Effects) {
         self.clients.memory.refund(RETAINED_BYTES + old.message.topic().len());
         self.clients.journal.delete(old.record, effects);
+        self.release_author(&old.message);
         self.clients.let_go(old.message, effects);
+    }
+
+    /// By whose rights a Session publishes what is to be retained.
+    pub(crate) fn author(&self, key: SessionKey) -> Option<Box<Author>> {
+        self.clients.rights.author(self.clients.sessions.get(key)?)
+    }
+
+    fn keep_author(&mut self, author: Author) -> AuthorId {
+        let (id, bytes) = self.authors.keep(author);
+        self.clients.memory.charge(bytes);
+        id
+    }
+
+    fn release_author(&mut self, message: &Message) {
+        self.clients.memory.refund(self.authors.release(message.author.get()));
     }
 
     /// A retained message was not kept and its publisher cannot be told: it is counted, and told to the log at the first
@@ -305,10 +333,17 @@ impl Engine {
         let Self {
             clients,
             retained,
+            authors,
             work,
             ..
         } = self;
-        let replays = clients.sessions.get_mut(key).and_then(|s| s.replays.as_mut());
+        let Clients {
+            sessions,
+            rights,
+            stats,
+            ..
+        } = clients;
+        let replays = sessions.get_mut(key).and_then(|s| s.replays.as_mut());
         let Some(replay) = replays.and_then(|replays| replays.active()) else {
             return;
         };
@@ -317,7 +352,7 @@ impl Engine {
         let (filter, after) = (&replay.filter, replay.after.as_deref());
         let end = retained.page_within(filter, after, budget.messages, &mut budget.steps, |_, kept| {
             given += 1;
-            if !kept.message.is_expired(now) {
+            if !kept.message.is_expired(now) && is_still_right(rights, authors, stats, kept) {
                 page.push_back(Rc::clone(&kept.message));
             }
             true
@@ -409,10 +444,12 @@ impl Engine {
         let mut messages = Vec::new();
         let (mut bytes, mut steps) = (0, PAGE_STEPS);
         let page_max = self.clients.config.retained_page_max;
+        let Clients { rights, stats, .. } = &mut self.clients;
+        let authors = &self.authors;
         let end = self
             .retained
             .page_within(filter, after, page_max, &mut steps, |_, kept| {
-                if !kept.message.is_expired(now) {
+                if !kept.message.is_expired(now) && is_still_right(rights, authors, stats, kept) {
                     bytes += kept.message.charge();
                     messages.push(kept.message.clone_for_shard());
                 }
@@ -517,4 +554,11 @@ impl Engine {
             self.clients.let_go(message, effects);
         }
     }
+}
+
+/// Whether whoever published what is retained still may; who may not is counted.
+fn is_still_right(rights: &Rights, authors: &Authors, stats: &mut Stats, kept: &Kept) -> bool {
+    let still_may = authors.still_may(rights, kept.message.author.get(), kept.message.topic());
+    stats.retained_unauthorized += u64::from(!still_may);
+    still_may
 }

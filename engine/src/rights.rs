@@ -9,6 +9,7 @@
 //! read, and for all others by the latest topic here. Other rules have another number, so that nothing has to be looked
 //! for and forgotten when they come.
 
+pub(crate) mod authors;
 pub(crate) mod marks;
 mod refusals;
 pub(crate) mod rules;
@@ -56,7 +57,7 @@ pub(crate) enum Action {
 
 /// Whether `session` has the right to `action` on `topic` (a Topic Filter for [`Action::Subscribe`], which is denied only
 /// where none of the topics that it matches can be read).
-#[inline]
+#[inline(always)]
 pub(crate) fn may(rights: &mut Rights, session: &Session, action: Action, topic: &str) -> bool {
     if matches!(action, Action::Publish | Action::Will) && is_reserved(topic) {
         return false;
@@ -122,6 +123,8 @@ pub(crate) struct Rights {
     /// The number given last.
     last: RulesNumber,
     steps: Steps,
+    /// What is retained is asked for its author's right when it is replayed.
+    checks_authors: bool,
     remembered: Option<Box<Remembered>>,
 }
 
@@ -151,6 +154,7 @@ impl Rights {
             number: RulesNumber::default(),
             last: RulesNumber::default(),
             steps: Steps(0),
+            checks_authors: false,
             remembered: None,
         };
         rights.set(config);
@@ -159,6 +163,7 @@ impl Rights {
 
     /// Other rules are in force, or the same. Returns whether they are others.
     pub(crate) fn set(&mut self, config: &EngineConfig) -> bool {
+        self.checks_authors = config.check_retain_source;
         if self.by_listener == config.rights {
             return false;
         }

@@ -16,6 +16,7 @@ use crate::fanout::{FanOut, Target};
 use crate::ids::{ConnectionId, ShardId};
 use crate::last_route;
 use crate::message::Message;
+use crate::rights::authors::Author;
 use crate::session::acks::Place;
 use crate::session::sender::Extra;
 use crate::session::sessions::SessionRef;
@@ -98,6 +99,9 @@ pub(crate) struct Outcome {
 pub(crate) struct Scratch {
     pub(crate) matches: Option<Box<Matches>>,
     targets: Vec<Target>,
+    /// By whose rights the message was published that is to be routed, where it is to be retained and its source does not
+    /// tell.
+    author: Option<Box<Author>>,
     posts: Vec<Post>,
     /// Forwards of the latest publish that its acknowledgement waits for.
     pub(crate) posted: Vec<(ShardId, u64)>,
@@ -141,16 +145,7 @@ impl Engine {
             matches.clear();
         }
         if retain {
-            let home = self.placement.home_of_hash(hash);
-            if home == self.shard {
-                let unkept = !self.store_retained(now, &publish.message, effects);
-                if unkept && !publish.source.may_refuse() {
-                    self.count_unkept(publish.message.topic(), effects);
-                }
-                outcome.refused |= unkept && publish.source.may_refuse();
-            } else {
-                self.post(home, |post| post.retain = true);
-            }
+            outcome.refused = self.retain_or_post(now, &publish, hash, effects);
         }
         // Groups up to here have it.
         let mut shared = matches.groups.len();
@@ -177,6 +172,45 @@ impl Engine {
         self.deliver_here(now, publish, &matches.filters, left, &mut outcome, effects);
         self.scratch.matches = Some(matches);
         outcome
+    }
+
+    /// Has a message retained, here or at its topic's home. Returns whether its publisher is told that there is no memory
+    /// for it.
+    #[inline(never)]
+    fn retain_or_post(&mut self, now: Now, publish: &Publish, hash: u64, effects: &mut Effects) -> bool {
+        let home = self.placement.home_of_hash(hash);
+        let author = self.author_of(&publish.source);
+        if home != self.shard {
+            self.scratch.author = author;
+            self.post(home, |post| post.retain = true);
+            return false;
+        }
+        let unkept = !self.store_retained(now, &publish.message, author, effects);
+        if unkept && !publish.source.may_refuse() {
+            self.count_unkept(publish.message.topic(), effects);
+        }
+        unkept && publish.source.may_refuse()
+    }
+
+    /// Routes a message of which somebody else knows by whose rights it was published.
+    #[inline(never)]
+    pub(crate) fn route_of<R>(&mut self, author: Option<Box<Author>>, route: impl FnOnce(&mut Self) -> R) -> R {
+        self.scratch.author = author;
+        let routed = route(self);
+        self.scratch.author = None;
+        routed
+    }
+
+    /// By whose rights a message was published that is to be retained.
+    fn author_of(&mut self, source: &Source) -> Option<Box<Author>> {
+        let known = self.scratch.author.take();
+        match source {
+            Source::Client { connection, .. } if known.is_none() => {
+                let key = self.clients.connections.get(*connection)?.session()?;
+                self.author(key)
+            }
+            _ => known,
+        }
     }
 
     /// Finds where a message goes, and returns its topic's hash.
@@ -255,6 +289,7 @@ impl Engine {
             forward.route = post.route;
             forward.retain = post.retain;
             forward.groups = post.groups;
+            forward.author = if post.retain { self.scratch.author.take() } else { None };
             // What is passed on for another shard would be refused unheard: it is dropped there, and counted.
             forward.may_refuse = publish.source.hears_of_refusals();
             self.clients.stats.forwards_sent += 1;

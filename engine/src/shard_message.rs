@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 
 use crate::message::Message;
+use crate::rights::authors::Author;
 
 /// One message of one engine to another. Between two shards these arrive in the order they were posted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct Forward {
     pub retain: bool,
     /// Shared Subscriptions that the receiver was picked for.
     pub groups: Vec<GroupPick>,
+    /// By whose rights it was published, where it is to be retained.
+    pub author: Option<Box<Author>>,
     /// A 5.0 publisher waits for the outcome, so that a full queue refuses.
     pub may_refuse: bool,
 }

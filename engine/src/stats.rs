@@ -38,7 +38,7 @@ pub struct Stats {
     /// Messages that a Session did not get because it had no right to: live ones, queued ones, and those that went past it
     /// to another member of a Shared Subscription.
     pub deliver_unauthorized: u64,
-    /// Retained messages that a Session did not get because it had no right to.
+    /// Retained messages that a Session did not get because it had no right to, or because their publisher has lost it.
     pub retained_unauthorized: u64,
     /// CONNECTs accepted.
     pub connects_accepted: u64,

@@ -55,6 +55,7 @@ pub(crate) fn engine_config(
         retained_expiry: limits
             .retain_expiry
             .map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX)),
+        check_retain_source: limits.check_retain_source,
         authentication_methods: vec![scram::METHOD.to_owned()],
         connections_max: limits.connections_max.map_or(usize::MAX, count),
         memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, size),

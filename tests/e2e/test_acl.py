@@ -193,6 +193,22 @@ def test_a_change_is_in_force_for_who_is_there(limited, acl):
         client.close()
 
 
+@pytest.mark.parametrize("checks", ["true", "false"])
+def test_a_retained_message_needs_its_publishers_right(start_broker, acl, checks):
+    """What somebody retained who may not publish it any more is not sent to new Subscriptions, but with
+    `check_retain_source false`."""
+    broker = start_broker(f"acl_file {acl}\ncheck_retain_source {checks}", cls=Listening)
+    with broker.client("publisher", **user("ann")) as publisher:
+        for topic in ("r/1", "r/2"):
+            publisher.publish(topic, b"kept", qos=1, retain=True)
+    reload(broker, acl, "topic read #\nuser ann\ntopic write r/2\n")
+    with broker.client("late") as late:
+        late.subscribe(("r/1", 0), ("r/2", 0))
+        topics = ["r/2"] if checks == "true" else ["r/1", "r/2"]
+        assert sorted(late.take().topic for _ in topics) == topics
+        late.ping()
+
+
 @pytest.mark.sol
 def test_a_faulty_file(start_broker, acl, tmp_path):
     """A file that is missing or has a faulty line refuses the start with its place, and changes nothing at a reload; one that

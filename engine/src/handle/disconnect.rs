@@ -1,6 +1,6 @@
 //! DISCONNECT (section 3.14), and every other end of a Network Connection; then, perhaps, the end of its Session.
 
-use alloc::{rc::Rc, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, vec::Vec};
 
 use sol_codec::mutants::mutant;
 use sol_codec::{
@@ -18,6 +18,7 @@ use crate::memory::{REFERENCE_BYTES, SESSION_BYTES};
 use crate::message::{Message, Origin};
 use crate::rare::Rare;
 use crate::record::RecordId;
+use crate::rights::authors::Author;
 use crate::rights::{Action, may};
 use crate::route::{Publish, Source};
 use crate::session::Session;
@@ -109,8 +110,7 @@ impl Engine {
             (State::ExpectConnect | State::ExpectNamed(_), Cause::Malformed(error)) => {
                 if let Some(version) = version_of_refusal(error) {
                     let connack = ConnAckData::new(version, connack_reason(error.reason_code()));
-                    self.clients
-                        .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
+                    self.clients.send(id, Outgoing::ConnAck(Box::new(connack)), 8, effects);
                 }
             }
             (State::ExpectConnect, Cause::Violation(_) | Cause::Shutdown) if mutant("5.0/3.14.0-1") => {
@@ -120,8 +120,7 @@ impl Engine {
             (State::ExpectAuthentication(connect), Cause::Malformed(error)) if connect.expects_auth() => {
                 // DISCONNECT must not come before CONNACK [MQTT-3.14.0-1].
                 let connack = ConnAckData::new(connect.version, connack_reason(error.reason_code()));
-                self.clients
-                    .send(id, Outgoing::ConnAck(alloc::boxed::Box::new(connack)), 8, effects);
+                self.clients.send(id, Outgoing::ConnAck(Box::new(connack)), 8, effects);
             }
             (State::Active(..), _) if v5 => {
                 let reason = match cause {
@@ -206,8 +205,9 @@ impl Engine {
             return self.refuse_will(key, &will.topic, effects);
         }
         let message = self.will_message(now, &will, origin, effects);
+        let author = if will.retain { self.author(key) } else { None };
         let before = self.line.len();
-        self.publish_own(now, message, effects);
+        self.publish_own(now, message, author, effects);
         if self.line.len() > before {
             self.clients.note_rare(Rare::WillInLine);
         }
@@ -236,15 +236,21 @@ impl Engine {
     }
 
     /// Publishes a message that no client waits for.
-    pub(crate) fn publish_own(&mut self, now: Now, message: Rc<Message>, effects: &mut Effects) {
+    pub(crate) fn publish_own(
+        &mut self,
+        now: Now,
+        message: Rc<Message>,
+        author: Option<Box<Author>>,
+        effects: &mut Effects,
+    ) {
         let publish = Publish {
             message,
             source: Source::Broker,
         };
         if self.line.is_busy() {
-            self.wait_in_line_or_drop(publish, effects);
+            self.wait_in_line_or_drop(publish, author, effects);
         } else {
-            self.route(now, publish, effects);
+            self.route_of(author, |engine| engine.route(now, publish, effects));
         }
     }
 

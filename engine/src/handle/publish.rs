@@ -251,7 +251,8 @@ impl Engine {
             } else {
                 None
             };
-            if self.wait_in_line(publish, effects) >= self.clients.config.fanout_waiting_max {
+            let author = if publish.message.retain { self.author(key) } else { None };
+            if self.wait_in_line(publish, author, effects) >= self.clients.config.fanout_waiting_max {
                 self.clients.note_rare(Rare::LineLong);
                 self.pause(now, id, Hold::Line);
                 return Flow::Stop;
@@ -415,7 +416,7 @@ impl Engine {
         if self.clients.is_kept(&message) {
             self.clients.charge_message(&mut message);
         }
-        self.publish_own(now, Rc::new(message), effects);
+        self.publish_own(now, Rc::new(message), None, effects);
     }
 
     /// A publisher whose messages go to a shard that cannot keep up is not read until it can.

@@ -91,12 +91,13 @@ impl Engine {
             groups: take(&mut forward.groups),
             may_refuse: forward.may_refuse,
         };
+        let author = forward.author.take();
         let message = effects.unpack(forward);
         let publish = Publish { message, source };
         if self.line.is_busy() {
-            self.wait_in_line_or_drop(publish, effects);
+            self.wait_in_line_or_drop(publish, author, effects);
         } else {
-            self.route_and_settle(now, publish, effects);
+            self.route_of(author, |engine| engine.route_and_settle(now, publish, effects));
         }
     }
 }

@@ -358,11 +358,11 @@ fn a_change_reaches_retained_messages() {
         node.subscribe(slow, &["r/+"], 1);
         let got = node.take(slow);
         assert_eq!(got.len(), 2, "{got:?}");
-        node.reload(limited(&["read none"]));
+        node.reload(limited(&["read none", "write #"]));
         node.puback(slow, 1);
         node.expect(slow, &[]);
         assert_eq!(node.stats().retained_unauthorized, 3);
-        node.reload(limited(&["read r/3"]));
+        node.reload(limited(&["read r/3", "write #"]));
         node.subscribe(slow, &["r/+"], 1);
         node.expect(slow, &["SUBACK #1 [01]", r#"PUBLISH r/3 q1 #2 retain "kept""#]);
     });
@@ -531,5 +531,74 @@ fn a_restart_keeps_whose_rights_they_are() {
         let client = named(&mut node, "client", "ann");
         drop(node.take(client));
         assert_eq!(node.stats().stored_messages, 1);
+    });
+}
+
+/// What was retained by somebody who may not publish it any more is not replayed, from whichever shard; it stays, and is
+/// replayed again when the right is back, or when nobody asks for it. Nothing is left of who it was when it is gone.
+#[test]
+fn what_was_retained_without_a_right_is_not_replayed() {
+    let lines = ["ann: write #", "bob: write #", "pattern write own/%c/#", "read #"];
+    in_each_node(limited(&lines), |node| {
+        let (ann, bob) = (named(node, "a", "ann"), named(node, "b", "bob"));
+        let topics = ["r/1", "r/2", "r/3", "r/4"];
+        let memory = node.stats().memory_bytes;
+        for (n, topic) in topics.into_iter().enumerate() {
+            node.retain(if n < 2 { ann } else { bob }, topic, 1, 1, "kept");
+        }
+        node.retain(bob, "own/b/x", 1, 1, "kept");
+        let with_will = |node: &mut Node, topic: &'static str| {
+            let client = node.connect_with(V5, "dying", move |connect| {
+                let mut will = will(topic, b"kept", 1);
+                will.retain = true;
+                connect.username = Some("bob");
+                connect.will = Some(will);
+            });
+            node.take(client);
+            node.lose(client);
+        };
+        with_will(node, "r/will");
+        let replayed = |node: &mut Node| {
+            let late = node.connect(V5, "late");
+            node.subscribe(late, &["r/+", "own/#"], 0);
+            let mut got = node.take(late);
+            assert!(got.remove(0).starts_with("SUBACK"));
+            let mut topics: Vec<_> = got
+                .iter()
+                .map(|line| line.split(' ').nth(1).unwrap().to_owned())
+                .collect();
+            topics.sort();
+            node.disconnect(late);
+            topics
+        };
+        let all = ["own/b/x", "r/1", "r/2", "r/3", "r/4", "r/will"];
+        assert_eq!(replayed(node), all);
+        let before = node.stats().retained_unauthorized;
+        let fewer = ["ann: write r/1", "bob: write r/3", "pattern write own/%c/#", "read #"];
+        node.reload(limited(&fewer));
+        assert_eq!(replayed(node), ["own/b/x", "r/1", "r/3"]);
+        assert_eq!(
+            (
+                node.stats().retained_unauthorized - before,
+                node.stats().retained_messages
+            ),
+            (3, 6)
+        );
+        node.reload(EngineConfig {
+            check_retain_source: false,
+            ..limited(&fewer)
+        });
+        assert_eq!(replayed(node), all);
+        node.reload(limited(&lines));
+        assert_eq!(replayed(node), all);
+        for topic in all {
+            node.retain(bob, topic, 0, 0, "");
+        }
+        for topic in topics {
+            node.retain(ann, topic, 0, 0, "x");
+            node.retain(ann, topic, 0, 0, "y");
+            node.retain(ann, topic, 0, 0, "");
+        }
+        assert_eq!((node.stats().memory_bytes, node.stats().retained_messages), (memory, 0));
     });
 }

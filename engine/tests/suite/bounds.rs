@@ -469,6 +469,7 @@ fn what_is_to_be_retained_is_answered_in_its_turn() {
             route: false,
             retain: true,
             groups: Vec::new(),
+            author: None,
             may_refuse: false,
         };
         bare.hear(ShardMessage::Forward(Box::new(forward)));
@@ -637,6 +638,7 @@ fn a_long_line_keeps_what_is_to_be_retained() {
             route,
             retain: !route,
             groups: Vec::new(),
+            author: None,
             may_refuse: false,
         })),
     };
@@ -687,6 +689,7 @@ fn with_fresh_in_line() -> (Bare, String, u32) {
         route: false,
         retain: true,
         groups: Vec::new(),
+        author: None,
         may_refuse: false,
     };
     bare.hear(ShardMessage::Forward(Box::new(forward)));
@@ -794,6 +797,7 @@ fn an_update_before_suback_does_not_replace_a_replayed_one() {
         route: true,
         retain: false,
         groups: Vec::new(),
+        author: None,
         may_refuse: false,
     })));
     assert_eq!(payloads(&mut bare), [b"older"]);
