@@ -84,6 +84,8 @@ pub(crate) struct Clients {
     copied: Option<(Rc<Message>, Rc<Message>)>,
     /// The message that was sent to a mounted client last in this call.
     pub(crate) unmounted: Option<Unmounted>,
+    /// There is one of these two.
+    pub(crate) has_copies: bool,
     /// Number of the present flush.
     pub(crate) epoch: u32,
     /// Sessions with more to send than one turn may take.
@@ -138,6 +140,7 @@ impl Clients {
             lane_is_long: false,
             copied: None,
             unmounted: None,
+            has_copies: false,
             epoch: 1,
             after_flush: Vec::new(),
             queued: Vec::new(),
@@ -189,21 +192,6 @@ impl Clients {
         let is_allowed = may(&mut self.rights, session, Action::Deliver, message.topic());
         self.stats.deliver_unauthorized += u64::from(!is_allowed);
         is_allowed
-    }
-
-    /// The QoS that a message goes out with: as it was published [MQTT-3.8.4-8], unless that is to be raised.
-    #[inline]
-    pub(crate) fn qos_out(&self, message: &Message, options: Options) -> QoS {
-        if self.config.upgrade_outgoing_qos {
-            options.qos()
-        } else {
-            message.qos.min(options.qos())
-        }
-    }
-
-    /// Whether a message may have to be kept for somebody, and is charged before it is known.
-    pub(crate) fn is_kept(&self, message: &Message) -> bool {
-        message.qos > QoS::AtMostOnce || message.retain || self.config.upgrade_outgoing_qos
     }
 
     /// Hands a message that a Session may read to it: into its window, its queue, or nowhere.
@@ -268,7 +256,7 @@ impl Clients {
         let Some(session) = self.sessions.get(key) else {
             return Delivered::Dropped;
         };
-        let qos = self.qos_out(message, how.options);
+        let qos = message.qos.min(how.options.qos());
         let retain = message.retain && (how.options.retain_as_published() || mutant("5.0/3.3.1-12"));
         if qos == QoS::AtMostOnce {
             let waits = holds
@@ -480,6 +468,7 @@ impl Clients {
             exact.body = message.body;
             self.charge_message(&mut exact);
             self.copied = Some((Rc::clone(message), Rc::new(exact)));
+            self.has_copies = true;
         }
         if let Some((_, exact)) = &self.copied {
             let passing = core::mem::replace(message, Rc::clone(exact));
@@ -490,13 +479,14 @@ impl Clients {
     /// The present call ends: nobody else will share the copy.
     #[inline]
     pub(crate) fn forget_copy(&mut self, effects: &mut Effects) {
-        if self.copied.is_some() || self.unmounted.is_some() {
+        if self.has_copies {
             self.drop_copy(effects);
         }
     }
 
     #[cold]
     fn drop_copy(&mut self, effects: &mut Effects) {
+        self.has_copies = false;
         self.forget_unmounted(effects);
         if let Some((passing, exact)) = self.copied.take() {
             self.let_go(passing, effects);

@@ -250,6 +250,16 @@ impl EngineConfig {
         self.terms.get(usize::from(listener.0))
     }
 
+    /// The QoS of a message inside: as it was published, unless its Subscriptions alone are to say what it goes out with.
+    #[inline]
+    pub(crate) const fn qos_within(&self, published: QoS) -> QoS {
+        if self.upgrade_outgoing_qos {
+            QoS::ExactlyOnce
+        } else {
+            published
+        }
+    }
+
     /// The listeners whose connections have a limit of their own.
     pub(crate) fn limited_listeners(&self) -> impl Iterator<Item = ListenerId> + '_ {
         let terms = (0..).zip(&self.terms);

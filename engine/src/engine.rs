@@ -75,6 +75,8 @@ pub struct Engine {
     pub(crate) unkept: u64,
     /// Whose acknowledged publish the present call is routing, and its identifier where that has been noted.
     pub(crate) unrouted: Option<(SessionKey, Option<PacketId>)>,
+    /// The present PUBLISH of a mounted client has its whole topic already.
+    pub(crate) is_whole: bool,
     /// How often logins were revoked.
     pub(crate) revocations: u64,
     /// Subscriptions that are looked at because rules have changed.
@@ -118,6 +120,7 @@ impl Engine {
             sweep_after: None,
             unkept: 0,
             unrouted: None,
+            is_whole: false,
             revocations: 0,
             marking: None,
             stopping: false,
@@ -176,7 +179,7 @@ impl Engine {
         Flow::Go
     }
 
-    fn on_packet(&mut self, now: Now, id: ConnectionId, packet: &Packet<'_>, effects: &mut Effects) -> Flow {
+    pub(crate) fn on_packet(&mut self, now: Now, id: ConnectionId, packet: &Packet<'_>, effects: &mut Effects) -> Flow {
         self.clients.stats.packets_received += 1;
         let Some(connection) = self.clients.connections.get_mut(id) else {
             return Flow::Stop;
@@ -185,9 +188,14 @@ impl Engine {
         let Some(from) = Publisher::of(id, connection) else {
             return self.on_first_packet(now, id, packet, effects);
         };
+        let is_mounted = connection.marks.has(Marks::MOUNTED);
         let session = from.key;
         match packet {
             Packet::Publish(publish) => {
+                if is_mounted && !core::mem::take(&mut self.is_whole) {
+                    let flow = self.on_mounted_publish(now, from, publish, effects);
+                    return self.stop_for_acks(now, id, session, flow);
+                }
                 let flow = self.on_publish(now, from, publish, effects);
                 return self.stop_for_acks(now, id, session, flow);
             }

@@ -87,6 +87,7 @@ impl Clients {
         let seen = message.topic().strip_prefix(&**mount).filter(|seen| !seen.is_empty())?;
         let made = Rc::new(message.with_topic(seen));
         self.forget_unmounted(effects);
+        self.has_copies = true;
         self.unmounted = Some(Unmounted {
             of: Rc::clone(message),
             by,

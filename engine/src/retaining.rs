@@ -182,10 +182,7 @@ impl Engine {
     /// wildcard or in many of exact filters.
     pub(crate) fn replay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         let mut budget = self.new_budget();
-        let (bytes_max, upgrade) = {
-            let config = &self.clients.config;
-            (config.inflight_bytes_max, config.upgrade_outgoing_qos)
-        };
+        let bytes_max = self.clients.config.inflight_bytes_max;
         while let Some((id, quota)) = self.clients.sendable(key) {
             let Some(session) = self.clients.sessions.get_mut(key) else {
                 return;
@@ -198,11 +195,7 @@ impl Engine {
                 return;
             };
             if let Some(message) = replay.page.front() {
-                let qos = if upgrade {
-                    replay.options.qos()
-                } else {
-                    message.qos.min(replay.options.qos())
-                };
+                let qos = message.qos.min(replay.options.qos());
                 // Live messages that wait for the replay's end must not hold it up.
                 let free = session
                     .sender

@@ -3,11 +3,10 @@
 use alloc::{rc::Rc, string::String};
 
 use sol_codec::mutants::{mutant, planted};
-use sol_codec::{PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
+use sol_codec::{Packet, PacketId, ProtocolVersion, QoS, ReasonCode, TopicName};
 
 use crate::clients::Clients;
-use crate::config::EngineConfig;
-use crate::connection::{Connection, Connections, Marks, State, Terms};
+use crate::connection::{Connection, Connections, State, Terms};
 use crate::effects::{AckKind, Effects};
 use crate::engine::Engine;
 use crate::fanout::Hold;
@@ -33,8 +32,6 @@ pub(crate) struct Publisher {
     /// It speaks 5.0: its acknowledgements can say what went wrong.
     pub(crate) v5: bool,
     pub(crate) terms: Terms,
-    /// Its listener has a mount point.
-    pub(crate) is_mounted: bool,
 }
 
 impl Publisher {
@@ -49,7 +46,6 @@ impl Publisher {
             key,
             v5: connection.version == ProtocolVersion::V5,
             terms,
-            is_mounted: connection.marks.has(Marks::MOUNTED),
         })
     }
 }
@@ -88,12 +84,6 @@ impl Engine {
             self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
             return Flow::Stop;
         };
-        let whole = from
-            .is_mounted
-            .then(|| mounted_topic(config, connections, from.id, topic));
-        let Some(topic) = whole.as_ref().map_or(Some(topic), |whole| whole.as_deref()) else {
-            return self.answer_refused(now, from, ack, ReasonCode::TopicNameInvalid, effects);
-        };
         assert!(!planted("panic/before", topic), "planted before an update");
         if planted("panic/unsound", topic) {
             stats.subscriptions += 1;
@@ -116,12 +106,12 @@ impl Engine {
         };
         alone.reset();
         alone.fill(topic, publish.properties.application, publish.payload);
-        alone.qos = publish.qos;
+        alone.qos = config.qos_within(publish.qos);
         alone.retain = publish.retain;
         alone.origin = session.origin;
         let expiry = publish.properties.message_expiry_interval;
         alone.expires_at = expiry.map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
-        let is_kept = publish.qos > QoS::AtMostOnce || publish.retain || config.upgrade_outgoing_qos;
+        let is_kept = alone.qos > QoS::AtMostOnce || publish.retain;
         if self.has_parked(from.id) || is_kept && self.clients.memory.is_full() {
             return self.refuse_or_park(now, from, message, ack, effects);
         }
@@ -131,7 +121,47 @@ impl Engine {
         self.take_publish(now, from, message, ack, effects)
     }
 
+    /// PUBLISH of a client whose listener has a mount point: the same with the whole topic. It goes the way of all others
+    /// once more, where a second call would keep the first from being part of that way.
+    #[cold]
+    pub(crate) fn on_mounted_publish(
+        &mut self,
+        now: Now,
+        from: Publisher,
+        publish: &sol_codec::Publish<'_>,
+        effects: &mut Effects,
+    ) -> Flow {
+        let alias = publish.properties.topic_alias;
+        if alias.is_some_and(|alias| alias.get() > from.terms.topic_alias_maximum) {
+            self.violate(now, from.id, Violation::TopicAliasTooLarge, effects);
+            return Flow::Stop;
+        }
+        let Clients {
+            connections,
+            memory,
+            config,
+            ..
+        } = &mut self.clients;
+        let Some((topic, connections)) = topic_of(connections, memory, from.id, publish) else {
+            self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
+            return Flow::Stop;
+        };
+        let listener = connections.get(from.id).map(|connection| connection.listener);
+        let mount = listener.and_then(|listener| config.mount_point(listener));
+        let Some(whole) = mount.and_then(|mount| whole_topic(mount, topic)) else {
+            let ack = publish.packet_id.map(|packet_id| (lane_of(publish.qos), packet_id));
+            return self.answer_refused(now, from, ack, ReasonCode::TopicNameInvalid, effects);
+        };
+        let mut publish = *publish;
+        publish.topic = Some(TopicName::assume_valid(&whole));
+        publish.properties.topic_alias = None;
+        self.is_whole = true;
+        self.clients.stats.packets_received -= 1;
+        self.on_packet(now, from.id, &Packet::Publish(publish), effects)
+    }
+
     /// A payload is too large to be passed on: it is dropped, and a 5.0 publisher told.
+    #[cold]
     fn refuse_payload(
         &mut self,
         now: Now,
@@ -140,13 +170,11 @@ impl Engine {
         ack: Option<(Lane, PacketId)>,
         effects: &mut Effects,
     ) -> Flow {
-        let Clients {
-            connections, memory, ..
-        } = &mut self.clients;
-        // A Topic Alias that it sets is set all the same.
-        if topic_of(connections, memory, from.id, publish).is_none() {
-            self.violate(now, from.id, Violation::TopicAliasUnknown, effects);
-            return Flow::Stop;
+        if let Some(connection) = self.clients.connections.get_mut(from.id)
+            && let (Some(topic), Some(alias)) = (publish.topic, publish.properties.topic_alias)
+        {
+            // A Topic Alias that it sets is set all the same.
+            connection.set_alias_in(alias, topic.as_str(), &mut self.clients.memory);
         }
         self.clients.count_dropped(DropCause::TooLarge);
         self.answer_refused(now, from, ack, ReasonCode::QuotaExceeded, effects)
@@ -413,7 +441,8 @@ impl Engine {
 
     /// A message of the broker's own.
     pub(crate) fn on_own_publish(&mut self, now: Now, mut message: Message, effects: &mut Effects) {
-        if self.clients.is_kept(&message) {
+        message.qos = self.clients.config.qos_within(message.qos);
+        if message.qos > QoS::AtMostOnce || message.retain {
             self.clients.charge_message(&mut message);
         }
         self.publish_own(now, Rc::new(message), None, effects);
@@ -452,13 +481,6 @@ impl Engine {
             None => Flow::Go,
         }
     }
-}
-
-/// The whole topic that a mounted client means. `None`: no packet could hold it.
-#[cold]
-fn mounted_topic(config: &EngineConfig, connections: &Connections, id: ConnectionId, topic: &str) -> Option<String> {
-    let mount = config.mount_point(connections.get(id)?.listener)?;
-    whole_topic(mount, topic)
 }
 
 pub(crate) const fn lane_of(qos: QoS) -> Lane {

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::mem::take;
 
+use sol_codec::QoS;
 use sol_codec::mutants::mutant;
 
 use crate::effects::Effects;
@@ -80,7 +81,7 @@ impl Engine {
     fn on_forward(&mut self, now: Now, from: ShardId, mut forward: Box<Forward>, effects: &mut Effects) {
         self.clients.stats.forwards_received += 1;
         self.links.on_forward(from, forward.n);
-        if self.clients.is_kept(&forward.message) {
+        if forward.message.qos > QoS::AtMostOnce || forward.message.retain {
             self.clients.charge_message(&mut forward.message);
         }
         let source = Source::Shard {
