@@ -10,6 +10,8 @@
 
 mod limit;
 mod line;
+pub(crate) mod stamp;
+mod syslog;
 mod writer;
 
 use std::io;
@@ -27,7 +29,7 @@ pub use self::line::{FIELD_BYTES_MAX, MESSAGE_BYTES_MAX, SOL_CHARS_MAX};
 pub use self::writer::QUEUE_LINES_MAX;
 
 use self::limit::{Admission, Limiter, is_limited};
-use self::line::{Bounded, Record};
+use self::line::{Bounded, Form, Record};
 use self::writer::Writer;
 use crate::config::{Levels, Log, LogFormat};
 
@@ -51,7 +53,8 @@ impl Logger {
         let (writer, fault) = Writer::start(config, Arc::clone(&limiter))?;
         let shared = Shared {
             levels: AtomicU8::new(config.levels.0),
-            format: config.format,
+            form: Form::from(config),
+            has_syslog: config.syslog,
             timestamp: config.timestamp,
             limiter,
             writer,
@@ -105,7 +108,8 @@ pub struct LogSubscriber(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     levels: AtomicU8,
-    format: LogFormat,
+    form: Form,
+    has_syslog: bool,
     timestamp: bool,
     limiter: Arc<Limiter>,
     writer: Writer,
@@ -138,8 +142,9 @@ impl Subscriber for LogSubscriber {
         if let Some(kind) = kind {
             log.limiter.name(&kind, level, &record);
         }
-        let time = (log.timestamp || log.format == LogFormat::Sol).then_some(time);
-        log.writer.write(record.line(log.format, time));
+        let time = (log.timestamp || log.form.format == LogFormat::Sol).then_some(time);
+        let words = log.has_syslog.then(|| record.line(&LogFormat::Text.into(), None));
+        log.writer.write(level, record.line(&log.form, time), words);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

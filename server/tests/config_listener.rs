@@ -583,6 +583,10 @@ fn sockets() {
             "2:10: there is no http_api listener; numbers about the broker are served by `metrics`",
         ),
         (
+            "log_timestamp_format %Q",
+            "1:22: `%Q` is not known here, of strftime's conversions %YmdeHMSyjFTDRszZba% are",
+        ),
+        (
             "listener 1\naccept_protocol_versions 3,6",
             "2:26: `6` is none of 3, 4, 5",
         ),

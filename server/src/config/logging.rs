@@ -1,8 +1,10 @@
 //! The directives that say what is written down, how and where.
 
 use super::directives::Directive;
+use super::reader::fault;
 use super::show::{not_one_of, one, optional};
 use super::{Config, Levels, LogFormat, LogStream};
+use crate::log::stamp;
 
 pub(crate) const ROWS: &[Directive] = &[
     Directive::new(
@@ -61,9 +63,11 @@ pub(crate) const ROWS: &[Directive] = &[
         "log_timestamp_format",
         "FORMAT",
         "the time of RFC 3339, in milliseconds and UTC",
-        "How the time of a log line is written, in the language of strftime(3).",
+        "How the time of a log line of words is written, in the language of strftime(3) and in UTC.",
         |draft, reader| {
-            draft.config.log.timestamp_format = Some(reader.rest()?.text.to_owned());
+            let format = reader.rest()?;
+            stamp::check(format.text).map_err(|text| fault(format, text))?;
+            draft.config.log.timestamp_format = Some(format.text.to_owned());
             Ok(())
         },
     )

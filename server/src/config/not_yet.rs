@@ -32,13 +32,7 @@ const LIST: &[(&str, Asked, &str)] = &[
         OfBroker(|c| c.limits.sessions_max.is_some()),
         "a limit of Sessions",
     ),
-    ("log_dest", OfBroker(|c| c.log.syslog), "the system's log"),
     ("log_dest", OfBroker(|c| c.log.topic), "publishing log lines"),
-    (
-        "log_timestamp_format",
-        OfBroker(|c| c.log.timestamp_format.is_some()),
-        "another form of the time",
-    ),
     (
         "user",
         OfBroker(|c| c.user.is_some() && rustix::process::geteuid().is_root()),

@@ -1,9 +1,11 @@
 //! One log line: bounded, escaped, in one of three forms.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::LogFormat;
+use super::stamp;
+use crate::config::{Log, LogFormat};
 
 /// Longest value of a field, in bytes: client identifiers, topics and user names are fields.
 pub const FIELD_BYTES_MAX: usize = 256;
@@ -45,6 +47,30 @@ impl Write for Bounded {
     }
 }
 
+/// The form of lines.
+#[derive(Clone, Debug)]
+pub(super) struct Form {
+    pub(super) format: LogFormat,
+    /// How the time is written among words.
+    pub(super) stamp: Option<Arc<str>>,
+}
+
+impl From<LogFormat> for Form {
+    fn from(format: LogFormat) -> Self {
+        Self { format, stamp: None }
+    }
+}
+
+impl From<&Log> for Form {
+    fn from(log: &Log) -> Self {
+        let stamp = log.timestamp_format.as_deref().map(Arc::from);
+        Self {
+            format: log.format,
+            stamp,
+        }
+    }
+}
+
 /// An event before it is a line.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -74,13 +100,20 @@ impl Record {
         }
     }
 
-    /// The line in `format`, with its line feed. `time` is since the epoch.
-    pub(super) fn line(&self, format: LogFormat, time: Option<Duration>) -> String {
+    pub(super) fn level(&self) -> &'static str {
+        self.level
+    }
+
+    /// The line in its form, with its line feed. `time` is since the epoch.
+    pub(super) fn line(&self, form: &Form, time: Option<Duration>) -> String {
         let mut line = String::with_capacity(128);
-        match format {
+        match form.format {
             LogFormat::Text => {
                 if let Some(time) = time {
-                    push_time(&mut line, time);
+                    match &form.stamp {
+                        Some(stamp) => stamp::push(&mut line, stamp, time),
+                        None => push_time(&mut line, time),
+                    }
                     line.push(' ');
                 }
                 line.push_str(self.level);
@@ -191,7 +224,7 @@ fn push_time(line: &mut String, time: Duration) {
 
 /// Year, month and day of a number of days since 1970-01-01. Years are counted from March, so that the leap day is the
 /// last of its year; an era is the 400 years after which the calendar repeats.
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -226,31 +259,31 @@ mod tests {
     fn forms() {
         let record = record("client gone", &[("client", "a b"), ("code", "0x82"), ("user", "")]);
         assert_eq!(
-            record.line(LogFormat::Text, TIME),
+            record.line(&LogFormat::Text.into(), TIME),
             "2024-02-29T12:00:00.042Z INFO client gone client=\"a b\" code=0x82 user=\"\"\n"
         );
         assert_eq!(
-            record.line(LogFormat::Sol, TIME),
+            record.line(&LogFormat::Sol.into(), TIME),
             "1709208000 client gone client=\"a b\" code=0x82 user=\"\"\n"
         );
         assert_eq!(
-            record.line(LogFormat::Json, TIME),
+            record.line(&LogFormat::Json.into(), TIME),
             "{\"time\":\"2024-02-29T12:00:00.042Z\",\"level\":\"INFO\",\"message\":\"client gone\",\
              \"client\":\"a b\",\"code\":\"0x82\",\"user\":\"\"}\n"
         );
-        assert_eq!(record.line(LogFormat::Json, None).find("time"), None);
+        assert_eq!(record.line(&LogFormat::Json.into(), None).find("time"), None);
     }
 
     /// What a client chose cannot end a line, forge a field, colour a terminal or turn its text around.
     #[test]
     fn clients_forge_nothing() {
         let hostile = "x\n1 ERROR\r\u{1b}[31m\u{202e}\" a=\"b\\";
-        let line = record("m", &[("client", hostile)]).line(LogFormat::Text, None);
+        let line = record("m", &[("client", hostile)]).line(&LogFormat::Text.into(), None);
         assert_eq!(
             line,
             "INFO m client=\"x\\n1 ERROR\\r\\u{1b}[31m\\u{202e}\\\" a=\\\"b\\\\\"\n"
         );
-        let line = record("m\nn", &[("client", hostile)]).line(LogFormat::Json, None);
+        let line = record("m\nn", &[("client", hostile)]).line(&LogFormat::Json.into(), None);
         assert_eq!(
             line,
             "{\"level\":\"INFO\",\"message\":\"m\\u000an\",\
@@ -261,9 +294,9 @@ mod tests {
     /// The old broker's form is cut at 120 characters, not bytes.
     #[test]
     fn sol_form_is_cut() {
-        let line = record(&"é".repeat(121), &[]).line(LogFormat::Sol, TIME);
+        let line = record(&"é".repeat(121), &[]).line(&LogFormat::Sol.into(), TIME);
         assert_eq!(line, format!("1709208000 {}...\n", "é".repeat(120)));
-        let line = record(&"é".repeat(120), &[]).line(LogFormat::Sol, TIME);
+        let line = record(&"é".repeat(120), &[]).line(&LogFormat::Sol.into(), TIME);
         assert!(!line.contains("..."));
     }
 

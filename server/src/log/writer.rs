@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, SystemTime};
 
 use super::limit::Limiter;
-use super::line::Record;
+use super::line::{Form, Record};
+use super::syslog::{self, Syslog};
 use crate::config::{Log, LogFormat, LogStream, reason};
 
 /// How often the numbers of lines held back are written.
@@ -19,7 +20,8 @@ const COUNTS_INTERVAL: Duration = Duration::from_secs(1);
 pub const QUEUE_LINES_MAX: usize = 4096;
 
 enum Item {
-    Line(String),
+    /// A line, and what the system's log gets of it with its level.
+    Line(String, Option<(&'static str, String)>),
     Flush(SyncSender<()>),
     Wake,
 }
@@ -45,10 +47,16 @@ impl Writer {
             Some(Err(fault)) => (None, Some(fault)),
             None => (None, None),
         };
+        let (syslog, no_syslog) = match config.syslog {
+            true => Some(Syslog::new(Path::new(syslog::PATH), config.facility)).unzip(),
+            false => (None, None),
+        };
+        let fault = fault.or_else(|| no_syslog.flatten());
         let flags = Arc::new(Flags::default());
         let (queue, items) = sync_channel(QUEUE_LINES_MAX);
         let thread = Thread {
-            format: config.format,
+            form: Form::from(config),
+            syslog,
             timestamp: config.timestamp || config.format == LogFormat::Sol,
             stream: Stream(config.stream),
             stream_lost: 0,
@@ -65,8 +73,9 @@ impl Writer {
     }
 
     /// Queues a line; never waits.
-    pub(super) fn write(&self, line: String) {
-        if self.queue.try_send(Item::Line(line)).is_err() {
+    pub(super) fn write(&self, level: &'static str, line: String, words: Option<String>) {
+        let words = words.map(|words| (level, words));
+        if self.queue.try_send(Item::Line(line, words)).is_err() {
             self.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -93,7 +102,8 @@ impl Writer {
 }
 
 struct Thread {
-    format: LogFormat,
+    form: Form,
+    syslog: Option<Syslog>,
     timestamp: bool,
     stream: Stream,
     /// Lines that this destination alone has not got.
@@ -114,7 +124,12 @@ impl Thread {
                 items.recv().map_err(RecvTimeoutError::from)
             };
             match item {
-                Ok(Item::Line(line)) => self.write(&line),
+                Ok(Item::Line(line, words)) => {
+                    self.write(&line);
+                    if let (Some(syslog), Some((level, words))) = (&mut self.syslog, words) {
+                        syslog.write(level, &words);
+                    }
+                }
                 Ok(Item::Flush(done)) => {
                     self.write_counts(None);
                     let _ = done.send(());
@@ -131,8 +146,11 @@ impl Thread {
     /// Writes how many lines were held back in the seconds before `second`.
     fn write_counts(&mut self, second: Option<u64>) {
         for record in self.limiter.take(second) {
-            let line = record.line(self.format, self.timestamp.then(since_epoch));
+            let line = record.line(&self.form, self.timestamp.then(since_epoch));
             self.write(&line);
+            if let Some(syslog) = &mut self.syslog {
+                syslog.write(record.level(), &record.line(&LogFormat::Text.into(), None));
+            }
         }
     }
 
@@ -157,8 +175,7 @@ impl Thread {
     /// Writes a line to each destination, behind the number of those that it has not got. A stream that nobody will ever
     /// read again is given up.
     fn write_out(&mut self, line: &str) {
-        let format = self.format;
-        if let Err(error) = deliver(&mut self.stream, &mut self.stream_lost, line, format)
+        if let Err(error) = deliver(&mut self.stream, &mut self.stream_lost, line, &self.form)
             && is_gone(&error)
         {
             let name = if self.stream.0 == LogStream::Stdout {
@@ -177,26 +194,26 @@ impl Thread {
     fn write_file(&mut self, line: &str) {
         if let Some(file) = &mut self.file {
             // There is nobody to tell before it can be written again.
-            let _ = deliver(file, &mut self.file_lost, line, self.format);
+            let _ = deliver(file, &mut self.file_lost, line, &self.form);
         }
     }
 
     /// A line about the log itself.
     fn own(&self, text: &str) -> String {
-        own_line(self.format, text)
+        own_line(&self.form, text)
     }
 }
 
-fn own_line(format: LogFormat, text: &str) -> String {
+fn own_line(form: &Form, text: &str) -> String {
     let mut record = Record::new("WARNING");
     record.push("message", text.to_owned());
-    record.line(format, Some(since_epoch()))
+    record.line(form, Some(since_epoch()))
 }
 
-fn deliver(to: &mut impl Write, lost: &mut u64, line: &str, format: LogFormat) -> io::Result<()> {
+fn deliver(to: &mut impl Write, lost: &mut u64, line: &str, form: &Form) -> io::Result<()> {
     let mut write = || {
         if *lost > 0 {
-            let text = own_line(format, &format!("{lost} log lines were lost here"));
+            let text = own_line(form, &format!("{lost} log lines were lost here"));
             to.write_all(text.as_bytes())?;
             *lost = 0;
         }
