@@ -68,17 +68,7 @@ impl Engine {
                 outcome.refused |= delivered == Some(Delivered::Refused);
             }
             Picked::There(shard) => {
-                if let Some((share, filter)) = self.group_names(group) {
-                    let passed_on = false;
-                    self.post_pick(
-                        shard,
-                        GroupPick {
-                            share,
-                            filter,
-                            passed_on,
-                        },
-                    );
-                }
+                self.share_there(shard, group, false);
             }
             Picked::Nobody => self.clients.count_dropped(DropCause::NoMember),
         }
@@ -86,13 +76,14 @@ impl Engine {
 
     /// No member here has a right to the message: another shard's may have. Returns whether there is one.
     fn share_elsewhere(&mut self, group: GroupKey) -> bool {
-        let Picked::There(shard) = self.pick_shard(group, Some(self.shard)) else {
-            return false;
-        };
+        matches!(self.pick_shard(group, Some(self.shard)), Picked::There(shard) if self.share_there(shard, group, true))
+    }
+
+    /// Has a shard share the message. `false`: the group is gone.
+    fn share_there(&mut self, shard: ShardId, group: GroupKey, passed_on: bool) -> bool {
         let Some((share, filter)) = self.group_names(group) else {
             return false;
         };
-        let passed_on = true;
         self.post_pick(
             shard,
             GroupPick {

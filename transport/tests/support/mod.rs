@@ -306,19 +306,29 @@ impl Client {
 
     /// Waits for a packet.
     pub fn with_packet<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        loop {
-            match decode(&self.received, self.version, &DecodeLimits::default()).unwrap() {
-                Decoded::Packet { packet, len } => {
-                    let seen = look(packet);
-                    self.received.drain(..len);
-                    return seen;
-                }
-                Decoded::NeedMore(_) => {
-                    let mut bytes = [0; 65_536];
-                    let n = self.stream.read(&mut bytes).unwrap();
-                    assert!(n > 0, "the connection ended after {:?}", self.received);
-                    self.received.extend_from_slice(&bytes[..n]);
-                }
+        with_packet(&mut self.stream, &mut self.received, self.version, look)
+    }
+}
+
+/// Reads into `received` until a packet is whole, which is taken out of it.
+pub fn with_packet<T>(
+    from: &mut impl Read,
+    received: &mut Vec<u8>,
+    version: ProtocolVersion,
+    look: impl FnOnce(Packet<'_>) -> T,
+) -> T {
+    loop {
+        match decode(received, version, &DecodeLimits::default()).unwrap() {
+            Decoded::Packet { packet, len } => {
+                let seen = look(packet);
+                received.drain(..len);
+                return seen;
+            }
+            Decoded::NeedMore(_) => {
+                let mut bytes = [0; 65_536];
+                let n = from.read(&mut bytes).unwrap();
+                assert!(n > 0, "the connection ended after {received:?}");
+                received.extend_from_slice(&bytes[..n]);
             }
         }
     }

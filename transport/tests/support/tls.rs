@@ -19,7 +19,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedProtocolVersion};
-use sol_codec::{DecodeLimits, Decoded, Packet, ProtocolVersion, decode};
+use sol_codec::{Packet, ProtocolVersion};
 use sol_transport::Tls;
 
 use super::PATIENCE;
@@ -162,21 +162,7 @@ impl TlsClient {
 
     /// Waits for a packet.
     pub fn with_packet<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        loop {
-            match decode(&self.received, self.version, &DecodeLimits::default()).unwrap() {
-                Decoded::Packet { packet, len } => {
-                    let seen = look(packet);
-                    self.received.drain(..len);
-                    return seen;
-                }
-                Decoded::NeedMore(_) => {
-                    let mut bytes = [0; 65_536];
-                    let n = self.tls.read(&mut bytes).unwrap();
-                    assert!(n > 0, "the connection ended after {} bytes", self.received.len());
-                    self.received.extend_from_slice(&bytes[..n]);
-                }
-            }
-        }
+        super::with_packet(&mut self.tls, &mut self.received, self.version, look)
     }
 
     /// A round trip.
