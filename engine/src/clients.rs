@@ -194,6 +194,11 @@ impl Clients {
         is_allowed
     }
 
+    /// Whether a message may have to be kept for somebody, and is charged before it is known.
+    pub(crate) fn is_kept(&self, message: &Message) -> bool {
+        message.retain || self.config.qos_out_max(message.qos) > QoS::AtMostOnce
+    }
+
     /// Hands a message that a Session may read to it: into its window, its queue, or nowhere.
     pub(crate) fn deliver(
         &mut self,
@@ -256,7 +261,7 @@ impl Clients {
         let Some(session) = self.sessions.get(key) else {
             return Delivered::Dropped;
         };
-        let qos = message.qos.min(how.options.qos());
+        let qos = self.config.qos_out_max(message.qos).min(how.options.qos());
         let retain = message.retain && (how.options.retain_as_published() || mutant("5.0/3.3.1-12"));
         if qos == QoS::AtMostOnce {
             let waits = holds

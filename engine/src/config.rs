@@ -250,9 +250,10 @@ impl EngineConfig {
         self.terms.get(usize::from(listener.0))
     }
 
-    /// The QoS of a message inside: as it was published, unless its Subscriptions alone are to say what it goes out with.
+    /// The QoS that a message may go out with at most: as it was published [MQTT-3.8.4-8], unless its Subscriptions alone are
+    /// to say it.
     #[inline]
-    pub(crate) const fn qos_within(&self, published: QoS) -> QoS {
+    pub(crate) const fn qos_out_max(&self, published: QoS) -> QoS {
         if self.upgrade_outgoing_qos {
             QoS::ExactlyOnce
         } else {

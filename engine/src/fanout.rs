@@ -93,6 +93,13 @@ impl Line {
         self.open.is_some() || !self.waiting.is_empty()
     }
 
+    /// Whoever the open fan-out is for is looked at again before it goes on.
+    pub(crate) const fn review(&mut self) {
+        if let Some(fanout) = &mut self.open {
+            fanout.generation = u64::MAX;
+        }
+    }
+
     /// How many publishes wait.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()

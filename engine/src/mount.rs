@@ -65,14 +65,7 @@ impl Clients {
         };
         let whole = core::mem::replace(&mut delivery.message, message);
         self.let_go(whole, effects);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.marks.take(Marks::MOUNTED);
-        }
-        let sent = self.send_publish(now, id, delivery, effects);
-        if let Some(connection) = self.connections.get_mut(id) {
-            connection.marks.set(Marks::MOUNTED);
-        }
-        sent
+        self.send_seen(now, id, delivery, effects)
     }
 
     fn unmounted(&mut self, id: ConnectionId, message: &Rc<Message>, effects: &mut Effects) -> Option<Rc<Message>> {

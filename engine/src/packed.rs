@@ -176,7 +176,7 @@ mod tests {
         taken.groups = vec![GroupPick {
             share: "s".into(),
             filter: "f".into(),
-            passed_on: true,
+            tried: 1,
         }];
         let sent: Vec<_> = (0..40)
             .map(|n| forward(n, &"t/é".repeat(n as usize % 4 + 1), &vec![n as u8; n as usize * 3]))
@@ -216,7 +216,7 @@ mod tests {
         shared.groups = vec![GroupPick {
             share: "s".into(),
             filter: "t".into(),
-            passed_on: false,
+            tried: 0,
         }];
         assert!(!packed.push(&shared));
         assert_eq!(packed.len(), 1);

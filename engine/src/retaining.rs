@@ -195,7 +195,7 @@ impl Engine {
                 return;
             };
             if let Some(message) = replay.page.front() {
-                let qos = message.qos.min(replay.options.qos());
+                let qos = self.clients.config.qos_out_max(message.qos).min(replay.options.qos());
                 // Live messages that wait for the replay's end must not hold it up.
                 let free = session
                     .sender

@@ -144,8 +144,12 @@ struct Entry {
     part: Part,
 }
 
-/// Whose rules, of which listener, and whose Session if they speak of it alone.
+/// Whose rules, of which listener, and which: an owner's own, what patterns are to that owner, or, of everybody's, what they
+/// are to one Session, by its origin.
 type Key = (Owner, ListenerId, u64);
+
+const BY_OWN: u64 = 0;
+const BY_PATTERNS: u64 = 1;
 
 impl Rights {
     pub(crate) fn new(config: &EngineConfig) -> Self {
@@ -287,7 +291,7 @@ impl Rights {
     #[inline]
     fn remembered_reading(&self, standing: Standing, topic: &str) -> Option<bool> {
         let remembered = self.remembered.as_deref()?;
-        let key = (standing.owner, standing.listener, 0);
+        let key = (standing.owner, standing.listener, BY_OWN);
         let entry = remembered.entries.get(place(key))?;
         let is_it = entry.epoch == remembered.epoch && entry.key == key && entry.part.settles_reading();
         (is_it && remembered.topic == topic).then(|| entry.part.allows_reading())
@@ -308,16 +312,19 @@ impl Rights {
         };
         let remembered = remembered.get_or_insert_with(Remembered::new);
         remembered.turn_to(topic);
-        let own = remembered.part((standing.owner, standing.listener, 0), || {
+        let own = remembered.part((standing.owner, standing.listener, BY_OWN), || {
             rules.own_part(standing.owner, topic)
         });
         if own.settles_reading() {
             return own.allows_reading();
         }
-        let origin = if standing.is_personal() { session.origin.0 } else { 0 };
-        let patterns = remembered.part((Owner::EVERYBODY, standing.listener, origin), || {
-            rules.pattern_part(&who(session, standing), topic)
-        });
+        // Who shares an owner shares its name; all else that patterns may ask for is this Session's alone.
+        let key = if standing.is_personal() {
+            (Owner::EVERYBODY, standing.listener, session.origin.0)
+        } else {
+            (standing.owner, standing.listener, BY_PATTERNS)
+        };
+        let patterns = remembered.part(key, || rules.pattern_part(&who(session, standing), topic));
         patterns.allows_reading()
     }
 }

@@ -256,6 +256,7 @@ impl Engine {
     /// The forwards that were put together are not sent.
     pub(crate) fn drop_posts(&mut self) {
         self.scratch.posts.clear();
+        self.scratch.author = None;
     }
 
     /// Nobody asks any more where the latest publish was forwarded to.

@@ -97,8 +97,8 @@ pub struct GroupPick {
     pub share: String,
     /// Topic Filter.
     pub filter: String,
-    /// It was passed on once already; the next shard keeps it or counts the drop.
-    pub passed_on: bool,
+    /// The shards that found nobody for it, as bits; the last one of all counts the drop.
+    pub tried: u64,
 }
 
 impl ShardMessage {

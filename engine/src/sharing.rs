@@ -18,7 +18,7 @@ use crate::session::sender::Owed;
 use crate::shard_message::GroupPick;
 use crate::subscription::Options;
 use crate::time::Now;
-use crate::topic_tree::GroupKey;
+use crate::topic_tree::{GroupKey, bit};
 
 /// Where a Shared Subscription's message goes.
 enum Picked {
@@ -57,41 +57,35 @@ impl Engine {
         effects: &mut Effects,
     ) {
         self.work += 1;
-        match self.pick_shard(group, None) {
+        match self.pick_shard(group, 0) {
             Picked::Here => {
                 let may_refuse = publish.source.may_refuse();
                 let delivered = self.give_to_member(now, group, None, &publish.message, effects);
-                if delivered.is_none() && self.share_elsewhere(group) {
+                if delivered.is_none() && self.pass_on(group, 0) {
                     return;
                 }
                 let delivered = self.count_given(delivered, may_refuse);
                 outcome.refused |= delivered == Some(Delivered::Refused);
             }
             Picked::There(shard) => {
-                self.share_there(shard, group, false);
+                self.share_there(shard, group, 0);
             }
             Picked::Nobody => self.clients.count_dropped(DropCause::NoMember),
         }
     }
 
-    /// No member here has a right to the message: another shard's may have. Returns whether there is one.
-    fn share_elsewhere(&mut self, group: GroupKey) -> bool {
-        matches!(self.pick_shard(group, Some(self.shard)), Picked::There(shard) if self.share_there(shard, group, true))
+    /// Nobody here could be given the message, nor on the shards `tried`: another one shares it. `false`: there is none.
+    fn pass_on(&mut self, group: GroupKey, tried: u64) -> bool {
+        let tried = tried | bit(self.shard.0);
+        matches!(self.pick_shard(group, tried), Picked::There(shard) if self.share_there(shard, group, tried))
     }
 
     /// Has a shard share the message. `false`: the group is gone.
-    fn share_there(&mut self, shard: ShardId, group: GroupKey, passed_on: bool) -> bool {
+    fn share_there(&mut self, shard: ShardId, group: GroupKey, tried: u64) -> bool {
         let Some((share, filter)) = self.group_names(group) else {
             return false;
         };
-        self.post_pick(
-            shard,
-            GroupPick {
-                share,
-                filter,
-                passed_on,
-            },
-        );
+        self.post_pick(shard, GroupPick { share, filter, tried });
         true
     }
 
@@ -112,18 +106,9 @@ impl Engine {
         if delivered.is_some() {
             return self.count_given(delivered, may_refuse) == Some(Delivered::Refused);
         }
-        // Its members left while the message was on its way: it is passed on once.
-        if let Picked::There(shard) = self.pick_shard(group, Some(self.shard))
-            && !pick.passed_on
-        {
+        // Its members left while the message was on its way, or have no right to it.
+        if self.pass_on(group, pick.tried) {
             self.clients.note_rare(Rare::PickPassedOn);
-            self.post_pick(
-                shard,
-                GroupPick {
-                    passed_on: true,
-                    ..pick.clone()
-                },
-            );
         } else {
             self.clients.note_rare(Rare::PickLost);
             self.clients.count_dropped(DropCause::NoMember);
@@ -132,19 +117,19 @@ impl Engine {
     }
 
     /// Picks a shard by the number of its online members, or of its durable offline ones if nobody is online.
-    fn pick_shard(&mut self, group: GroupKey, except: Option<ShardId>) -> Picked {
+    fn pick_shard(&mut self, group: GroupKey, except: u64) -> Picked {
         let me = self.shard;
         // Nothing to weigh where no other shard has a member: its members need not be counted.
         if let Some(alone) = self.tree.group(group)
             && alone.remote.is_empty()
         {
-            let is_here = except != Some(me) && !alone.members.is_empty();
+            let is_here = except & bit(me.0) == 0 && !alone.members.is_empty();
             return if is_here { Picked::Here } else { Picked::Nobody };
         }
         let Some(group) = self.tree.group_mut(group) else {
             return Picked::Nobody;
         };
-        match group.take_turn(me.0, except.map(|shard| shard.0)) {
+        match group.take_turn(me.0, except) {
             None => Picked::Nobody,
             Some(shard) if shard == me.0 => Picked::Here,
             Some(shard) => Picked::There(ShardId(shard)),
@@ -161,7 +146,7 @@ impl Engine {
         message: &Rc<Message>,
         effects: &mut Effects,
     ) -> Option<Delivered> {
-        let extra = if message.qos > QoS::AtMostOnce {
+        let extra = if self.clients.config.qos_out_max(message.qos) > QoS::AtMostOnce {
             let (share, filter) = self.group_names(group)?;
             Some(share_extra(&share, &filter))
         } else {
@@ -294,13 +279,13 @@ impl Engine {
         else {
             return Some(owed);
         };
-        let taken = match self.pick_shard(group, None) {
+        let taken = match self.pick_shard(group, 0) {
             Picked::Here => self.give_to_member(now, group, Some(key), message, effects) == Some(Delivered::Taken),
             Picked::There(shard) => {
                 let pick = GroupPick {
                     share: share.clone(),
                     filter: filter.clone(),
-                    passed_on: false,
+                    tried: 0,
                 };
                 self.post_pick(shard, pick);
                 let publish = Publish {
@@ -328,7 +313,7 @@ impl Engine {
         let picked = self
             .tree
             .find_group(&filter, &share)
-            .map(|group| (group, self.pick_shard(group, None)));
+            .map(|group| (group, self.pick_shard(group, 0)));
         match picked {
             Some((group, Picked::Here)) => {
                 let delivered = self.give_to_member(now, group, None, &message, effects);
@@ -340,7 +325,7 @@ impl Engine {
                     GroupPick {
                         share,
                         filter,
-                        passed_on: false,
+                        tried: 0,
                     },
                 );
             }

@@ -280,7 +280,7 @@ mod tests {
         let pick = crate::GroupPick {
             share: "group".into(),
             filter: "secret".into(),
-            passed_on: false,
+            tried: 0,
         };
         bench.engine.post_pick(crate::ShardId(1), pick);
         assert_eq!(bench.take_back(&mark), Ok(vec![]));

@@ -38,6 +38,7 @@ use crate::ids::SessionKey;
 use filter_text::FilterText;
 use index::Index;
 use interest::ExactInterest;
+pub(crate) use interest::bit;
 use listeners::Listeners;
 use slots::Slots;
 use texts::Texts;

@@ -15,6 +15,25 @@ impl Clients {
         &mut self,
         now: Now,
         id: ConnectionId,
+        delivery: Delivery,
+        effects: &mut Effects,
+    ) -> bool {
+        if self
+            .connections
+            .get(id)
+            .is_some_and(|connection| connection.marks.has(Marks::MOUNTED))
+        {
+            return self.send_unmounted(now, id, delivery, effects);
+        }
+        self.send_seen(now, id, delivery, effects)
+    }
+
+    /// The same with the topic that the client is to see.
+    #[inline]
+    pub(crate) fn send_seen(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
         mut delivery: Delivery,
         effects: &mut Effects,
     ) -> bool {
@@ -22,9 +41,6 @@ impl Clients {
             self.let_go(delivery.message, effects);
             return true;
         };
-        if connection.marks.has(Marks::MOUNTED) {
-            return self.send_unmounted(now, id, delivery, effects);
-        }
         if connection.version == ProtocolVersion::V5 {
             delivery.set_message_expiry_interval(delivery.message.expiry_left(now));
             (delivery.topic_alias, delivery.alias_only) =

@@ -444,6 +444,8 @@ impl Engine {
 
     fn new_session(&mut self, client_id: &str) -> SessionKey {
         self.clients.memory.charge(SESSION_BYTES + client_id.len());
+        // What was found for an earlier one of that name is not its.
+        self.clients.rights.forget_clients();
         self.clients.sessions.insert(Session {
             client_id: client_id.into(),
             user: None,

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, rc::Rc, vec::Vec};
 
 use sol_codec::mutants::mutant;
 use sol_codec::{
-    ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, PacketType, ProtocolVersion, QoS, ReasonCode,
+    ApplicationProperties, DecodeError, DecodeErrorKind, Disconnect, PacketType, ProtocolVersion, ReasonCode,
 };
 
 use crate::clients::Reason;
@@ -222,13 +222,13 @@ impl Engine {
                 ApplicationProperties::from_stored(&will.properties),
                 &will.payload,
             );
-            alone.qos = self.clients.config.qos_within(will.qos);
+            alone.qos = will.qos;
             alone.retain = will.retain || mutant("5.0/3.1.2-14");
             alone.origin = origin;
             alone.expires_at = will
                 .message_expiry_interval
                 .map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
-            if alone.qos > QoS::AtMostOnce || alone.retain {
+            if self.clients.is_kept(alone) {
                 self.clients.charge_message(alone);
             }
         }

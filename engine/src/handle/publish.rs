@@ -106,12 +106,12 @@ impl Engine {
         };
         alone.reset();
         alone.fill(topic, publish.properties.application, publish.payload);
-        alone.qos = config.qos_within(publish.qos);
+        alone.qos = publish.qos;
         alone.retain = publish.retain;
         alone.origin = session.origin;
         let expiry = publish.properties.message_expiry_interval;
         alone.expires_at = expiry.map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
-        let is_kept = alone.qos > QoS::AtMostOnce || publish.retain;
+        let is_kept = config.qos_out_max(publish.qos) > QoS::AtMostOnce || publish.retain;
         if self.has_parked(from.id) || is_kept && self.clients.memory.is_full() {
             return self.refuse_or_park(now, from, message, ack, effects);
         }
@@ -181,7 +181,7 @@ impl Engine {
     }
 
     /// Acknowledges a PUBLISH that is dropped, with a reason where its version has room for one.
-    fn answer_refused(
+    pub(crate) fn answer_refused(
         &mut self,
         now: Now,
         from: Publisher,
@@ -189,6 +189,12 @@ impl Engine {
         reason: ReasonCode,
         effects: &mut Effects,
     ) -> Flow {
+        if let Some((Lane::PubRec, packet_id)) = ack
+            && self.has_inbound(from.key, packet_id)
+        {
+            // It was taken before: a refusal would let the client use the identifier for another message.
+            return self.answer_again(now, from, packet_id, effects);
+        }
         let reason = if from.v5 { reason } else { ReasonCode::Success };
         self.answer(now, from, ack, reason, effects)
     }
@@ -441,8 +447,7 @@ impl Engine {
 
     /// A message of the broker's own.
     pub(crate) fn on_own_publish(&mut self, now: Now, mut message: Message, effects: &mut Effects) {
-        message.qos = self.clients.config.qos_within(message.qos);
-        if message.qos > QoS::AtMostOnce || message.retain {
+        if self.clients.is_kept(&message) {
             self.clients.charge_message(&mut message);
         }
         self.publish_own(now, Rc::new(message), None, effects);

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use core::mem::take;
 
-use sol_codec::QoS;
 use sol_codec::mutants::mutant;
 
 use crate::effects::Effects;
@@ -81,7 +80,7 @@ impl Engine {
     fn on_forward(&mut self, now: Now, from: ShardId, mut forward: Box<Forward>, effects: &mut Effects) {
         self.clients.stats.forwards_received += 1;
         self.links.on_forward(from, forward.n);
-        if forward.message.qos > QoS::AtMostOnce || forward.message.retain {
+        if self.clients.is_kept(&forward.message) {
             self.clients.charge_message(&mut forward.message);
         }
         let source = Source::Shard {

@@ -27,15 +27,14 @@ impl Engine {
         let clients = &mut self.clients;
         match clients.sessions.get(key) {
             Some(session) if clients.rights.may_read_all(session, filter) => clients.rights.mark().get(),
-            _ if clients.rights.are_limited() => 0,
             // Under no rules that is the mark of everybody.
-            _ => clients.rights.number().get(),
+            _ => 0,
         }
     }
 
-    /// Other rules are in force, or there are Subscriptions that nobody has looked at.
+    /// Other rules are in force, or none any more, or there are Subscriptions that nobody has looked at.
     pub(crate) fn start_marking(&mut self) {
-        self.marking = self.clients.rights.are_limited().then(Marking::default);
+        self.marking = Some(Marking::default());
     }
 
     /// A Session has this connection now, and is this user's. If that is news, its rights are others, and what was found
@@ -56,6 +55,8 @@ impl Engine {
         if let Some(session) = self.clients.sessions.get(key) {
             session.standing.set(Standing::at(listener));
         }
+        // An open fan-out has it among its targets with the old marks.
+        self.line.review();
         if self.clients.rights.are_limited() {
             self.clients.rights.forget_clients();
             self.mark_anew(key);

@@ -26,13 +26,8 @@ impl Engine {
     ) -> Flow {
         self.clients.stats.publish_unauthorized += 1;
         self.tell_refusal(Some(from.id), from.key, Attempt::Publish, topic, effects);
-        let reason = if from.v5 {
-            ReasonCode::NotAuthorized
-        } else {
-            ReasonCode::Success
-        };
         let ack = ack.filter(|_| from.v5 || !mutant("3.1.1/3.3.5-2"));
-        self.answer(now, from, ack, reason, effects)
+        self.answer_refused(now, from, ack, ReasonCode::NotAuthorized, effects)
     }
 
     /// A Topic Filter is not subscribed to: nothing that it matches could be read.

@@ -85,7 +85,7 @@ impl TopicTree {
 }
 
 /// A shard beyond the 64 that a set holds is a mistake of the configuration, not of a peer.
-fn bit(shard: u16) -> u64 {
+pub(crate) fn bit(shard: u16) -> u64 {
     assert!(shard < 64, "at most 64 shards");
     1 << shard
 }

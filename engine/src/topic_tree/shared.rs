@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::listeners::{insert_sorted, remove_sorted};
 use super::texts::TextId;
-use super::{FilterKey, Subscription, TopicTree};
+use super::{FilterKey, Subscription, TopicTree, bit};
 use crate::ids::SessionKey;
 use crate::tight;
 
@@ -91,7 +91,7 @@ impl Group {
 
     /// The shard whose turn it is among `me` and the others, by the number of their members online, or of all they have
     /// if nobody is online anywhere; never `except`.
-    pub fn take_turn(&mut self, me: u16, except: Option<u16>) -> Option<u16> {
+    pub fn take_turn(&mut self, me: u16, except: u64) -> Option<u16> {
         let Weight { online, offline } = self.weight();
         let here = RemoteWeight {
             shard: me,
@@ -100,7 +100,7 @@ impl Group {
         };
         let shards = || {
             let all = core::iter::once(&here).chain(&self.remote);
-            all.filter(|weight| Some(weight.shard) != except)
+            all.filter(|weight| except & bit(weight.shard) == 0)
         };
         let online: u32 = shards().map(|weight| weight.online).sum();
         let of = |weight: &RemoteWeight| if online > 0 { weight.online } else { weight.offline };

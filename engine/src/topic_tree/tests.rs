@@ -356,12 +356,12 @@ fn an_ending_session_leaves_by_key() {
 #[test]
 fn shards_take_turns_by_their_members() {
     for (here, there, except, shares) in [
-        ([2, 1], [3, 5], None, [2, 3]),
-        ([2, 1], [0, 5], None, [2, 0]),
-        ([0, 3], [0, 5], None, [3, 5]),
-        ([0, 3], [4, 0], None, [0, 4]),
-        ([2, 1], [3, 5], Some(1), [0, 3]),
-        ([2, 1], [0, 5], Some(1), [0, 5]),
+        ([2, 1], [3, 5], 0, [2, 3]),
+        ([2, 1], [0, 5], 0, [2, 0]),
+        ([0, 3], [0, 5], 0, [3, 5]),
+        ([0, 3], [4, 0], 0, [0, 4]),
+        ([2, 1], [3, 5], 0b10, [0, 3]),
+        ([2, 1], [0, 5], 0b10, [0, 5]),
     ] {
         let mut tree = TopicTree::new(SEEDS);
         let mut group = None;
@@ -382,7 +382,7 @@ fn shards_take_turns_by_their_members() {
     }
     let mut tree = TopicTree::new(SEEDS);
     let group = tree.group_join("t", "share", subscription(1), true).group;
-    assert_eq!(tree.group_mut(group).unwrap().take_turn(1, Some(1)), None);
+    assert_eq!(tree.group_mut(group).unwrap().take_turn(1, 0b10), None);
 }
 
 /// Shards with the same seeds agree on a topic's hash; others do not.

@@ -178,20 +178,27 @@ fn a_subscription_needs_something_to_read() {
 /// A message for a thousand is judged for each of them by its own rules, whoever they share their filter with.
 #[test]
 fn each_subscriber_is_judged_by_its_own_rules() {
-    let lines = ["ann: read #", "bob: read a/#", "pattern read of/%c/#", "write #"];
+    let lines = [
+        "ann: read #",
+        "bob: read a/#",
+        "dan: read d",
+        "pattern read of/%c/#",
+        "pattern read by/%u/#",
+        "write #",
+    ];
     in_each_node(limited(&lines), |node| {
         let publisher = node.connect(V5, "publisher");
         let mut clients = Vec::new();
         for n in 0..12 {
-            let name = ["ann", "bob", "eve"][n % 3];
+            let name = ["ann", "bob", "eve", "dan"][n % 4];
             let client = named(node, &format!("c{n}"), name);
             node.subscribed(client, &["#", "+/+/x"], 0);
             clients.push((client, name));
         }
-        for topic in ["a/b/x", "c/d/x", "of/c5/x", "a/b/x"] {
+        for topic in ["a/b/x", "c/d/x", "of/c5/x", "by/bob/x", "by/dan/x", "by/eve/x", "a/b/x"] {
             node.publish(publisher, topic, 0, 0, "");
             for (n, &(client, name)) in clients.iter().enumerate() {
-                let is_own = topic == format!("of/c{n}/x");
+                let is_own = topic == format!("of/c{n}/x") || topic == format!("by/{name}/x");
                 let may = name == "ann" || name == "bob" && topic.starts_with("a/") || is_own;
                 let line = format!("PUBLISH {topic} q0 \"\"");
                 assert_eq!(
@@ -202,6 +209,45 @@ fn each_subscriber_is_judged_by_its_own_rules() {
             }
         }
     });
+}
+
+/// A repeat of what was taken is acknowledged though the right to it is gone: a refusal would free its identifier for another
+/// message, which would then be taken for this one [MQTT-4.3.3-10].
+#[test]
+fn a_repeat_is_no_new_publish() {
+    in_each_node(limited(&["write #"]), |node| {
+        let client = node.connect(V5, "client");
+        node.publish(client, "t", 2, 1, "");
+        // Nobody subscribed to it, but it was taken.
+        node.expect(client, &["PUBREC #1 10"]);
+        node.reload(limited(&["write other"]));
+        node.publish(client, "t", 2, 1, "");
+        node.publish(client, "t", 2, 2, "");
+        node.expect(client, &["PUBREC #1", "PUBREC #2 87"]);
+    });
+}
+
+/// A message for a Shared Subscription comes to the member that may read it, on whichever shard that is.
+#[test]
+fn a_shared_message_is_passed_on_until_somebody_may_read_it() {
+    let mut node = Node::new(4, limited(&["ann: read s/#", "bob: read s/a", "write #"]));
+    let names = [0, 1, 2, 3].map(|shard| node.name_on(shard, "member"));
+    let members = names.each_ref().map(|name| {
+        let client = named(&mut node, name, if *name == names[3] { "ann" } else { "bob" });
+        node.subscribed(client, &["$share/g/s/+"], 0);
+        client
+    });
+    for shard in 0..4 {
+        let name = node.name_on(shard, "publisher");
+        let publisher = node.connect(V5, &name);
+        for _ in 0..8 {
+            node.publish(publisher, "s/b", 0, 0, "");
+            node.expect(members[3], &[r#"PUBLISH s/b q0 """#]);
+        }
+    }
+    for client in &members[..3] {
+        node.expect(*client, &[]);
+    }
 }
 
 /// Retained messages that a client has no right to are left out of its replay, from whichever shard they come

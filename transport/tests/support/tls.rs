@@ -162,7 +162,7 @@ impl TlsClient {
 
     /// Waits for a packet.
     pub fn with_packet<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
-        super::with_packet(&mut self.tls, &mut self.received, self.version, look)
+        super::support::with_packet(&mut self.tls, &mut self.received, self.version, look)
     }
 
     /// A round trip.

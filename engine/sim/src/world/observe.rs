@@ -298,7 +298,7 @@ pub(super) fn digest(message: &ShardMessage) -> u64 {
             hash.number(forward.n << 8 | flags << 4 | 3);
             hash_message(&mut hash, &forward.message);
             for group in &forward.groups {
-                hash.number(u64::from(group.passed_on));
+                hash.number(group.tried);
                 hash.bytes(group.share.as_bytes());
                 hash.bytes(group.filter.as_bytes());
             }
