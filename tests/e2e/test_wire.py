@@ -62,11 +62,11 @@ def test_size(report):
 
 
 def test_announced_limits(tmp_path):
-    """Without a configuration: Maximum Packet Size 1 MiB, and a Receive Maximum that is kept to."""
+    """Without a configuration: Maximum Packet Size 2,000,000 as Mosquitto, and a Receive Maximum that is kept to."""
     broker = WireBroker(tmp_path)
     try:
         properties = broker.wire(5).connect("limits").properties
-        assert properties["maximum_packet_size"] == 1 << 20
+        assert properties["maximum_packet_size"] == 2_000_000
         assert 0 < properties["receive_maximum"] <= 256
     finally:
         broker.stop()
