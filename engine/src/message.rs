@@ -184,6 +184,7 @@ impl Message {
         self.bytes.extend_from_slice(stored);
         self.properties_len = properties_len;
         self.charged = 0;
+        self.author = Cell::new(AuthorId::NONE);
     }
 
     /// Properties and payload as they are stored.

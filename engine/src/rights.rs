@@ -1,6 +1,7 @@
 //! The one gate for rights.
 //!
-//! It stands wherever a message passes between a Session and a topic: at [`Action`]'s seven places, and at no other. It
+//! It stands wherever a message passes between a Session and a topic: at [`Action`]'s seven places, and at no other. What was
+//! sent once is sent again without it, until it is acknowledged [MQTT-4.4.0-1]. It
 //! knows two things: that the broker's own topics are not for clients to write, and the [`Rules`] of the listener that a
 //! Session's latest connection came in through.
 //!
