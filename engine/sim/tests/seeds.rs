@@ -4,11 +4,23 @@ use sol_sim::fault::Fault;
 use sol_sim::life::{self, Options, Report};
 
 /// Seeds that found a fault: seed, options, and what it was.
-const FOUND: &[(u64, &str, &str)] = &[(
-    129,
-    "--events 700 --deeds 150",
-    "a question for retained messages was answered before what waited in line behind a fan-out",
-)];
+const FOUND: &[(u64, &str, &str)] = &[
+    (
+        162,
+        "--events 20000",
+        "a question for retained messages was answered before what waited in line behind a fan-out",
+    ),
+    (
+        855,
+        "--events 20000",
+        "what another shard has not answered was counted by the buffers that it had lain in",
+    ),
+    (
+        60_105,
+        "--events 20000",
+        "parked publishes were counted by the buffers that they lay in",
+    ),
+];
 
 /// What a seed has found once stays found.
 #[test]

@@ -79,7 +79,7 @@ impl Engine {
                 bytes: 0,
             })
         });
-        let bytes = parked.bytes.saturating_add(message.charge());
+        let bytes = parked.bytes.saturating_add(message.exact_charge());
         if bytes > max {
             self.clients.let_go(message, effects);
             self.end_connection(now, id, Cause::Parked, effects);
