@@ -496,6 +496,23 @@ fn encryption() {
             "2: `cafile` gives no TLS without certfile and keyfile, the server's own certificate and its key",
         ),
         (
+            "disable_client_cert_date_checks true",
+            "2: `disable_client_cert_date_checks` gives no TLS without certfile and keyfile, the server's own certificate and its \
+             key",
+        ),
+        (
+            "tls_version tlsv1.3",
+            "2: `tls_version` gives no TLS without certfile and keyfile, the server's own certificate and its key",
+        ),
+        (
+            "ciphers A:B",
+            "2: `ciphers` gives no TLS without certfile and keyfile, the server's own certificate and its key",
+        ),
+        (
+            "ciphers_tls1.3 A:B",
+            "2: `ciphers_tls1.3` gives no TLS without certfile and keyfile, the server's own certificate and its key",
+        ),
+        (
             "certfile /c\nkeyfile /k\nrequire_certificate true",
             "4: `require_certificate` needs authorities that clients are checked against: cafile or capath",
         ),
