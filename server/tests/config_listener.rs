@@ -612,8 +612,8 @@ fn sockets() {
     }
 }
 
-/// Files of a directory are read where it is named, by the bytes of their names, each with its own lines; what they say
-/// again wins, and what is wrong in them is told with their name.
+/// Files of a directory are read where it is named, in the order that Mosquitto gives their names, each with its own lines;
+/// what they say again wins, and what is wrong in them is told with their name.
 #[test]
 fn included_files() {
     let dir = tempfile::tempdir().unwrap();
@@ -621,6 +621,7 @@ fn included_files() {
     write("b.conf", "listener 2\nmax_connections 20\n");
     write("a.conf", "allow_anonymous true\n");
     write("B.conf", "listener 3\n");
+    write("C.conf", "listener 4\n");
     write("ignored.txt", "frobnicate\n");
     let main = format!(
         "allow_anonymous false\nlistener 1\ninclude_dir {}\nmax_connections 10\n",
@@ -638,7 +639,8 @@ fn included_files() {
         [
             ("*:1".to_owned(), Some(10), true),
             ("*:3".to_owned(), None, true),
-            ("*:2".to_owned(), Some(20), true)
+            ("*:2".to_owned(), Some(20), true),
+            ("*:4".to_owned(), None, true)
         ]
     );
     assert_eq!(
