@@ -664,6 +664,49 @@ fn included_files() {
     );
 }
 
+/// Of a switch that another file says again the last line wins, be it the one that turns it off, as its warning says.
+#[test]
+fn the_last_line_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.conf");
+    let tls = "port 1\ncertfile /c\nkeyfile /k\ncafile /a";
+    for (main, included, name) in [
+        ("use_identity_as_username true", "use_identity_as_username false", None),
+        (
+            "use_identity_as_username true\nuse_subject_as_username true",
+            "use_identity_as_username false",
+            Some(CertificateName::Subject),
+        ),
+        (
+            "use_subject_as_username false",
+            "use_subject_as_username true",
+            Some(CertificateName::Subject),
+        ),
+    ] {
+        // What is included speaks of the default listener, as what stands below `port` does.
+        std::fs::write(&file, included).unwrap();
+        let text = format!("{tls}\n{main}\ninclude_dir {}\n", dir.path().display());
+        let config = parse(&text).unwrap();
+        assert_eq!(config.listeners[0].certificate_name, name, "{main}, {included}");
+    }
+    let per_listener = |main: &str, included: &str| {
+        std::fs::write(&file, included).unwrap();
+        parse(&format!("{main}\ninclude_dir {}\nlistener 1\n", dir.path().display()))
+    };
+    let shared = "per_listener_settings false\nlistener 2\nallow_anonymous true\n";
+    let config = per_listener("per_listener_settings true", shared).unwrap();
+    assert!(config.listeners.iter().all(|listener| listener.auth.allow_anonymous));
+    let too_late = per_listener(
+        "per_listener_settings true\nallow_anonymous true",
+        "per_listener_settings false",
+    );
+    let text = too_late.unwrap_err().to_string();
+    assert!(
+        text.contains("1: per_listener_settings stands above all directives"),
+        "{text}"
+    );
+}
+
 /// What has no effect in this build is refused by the line that asks for it, and what asks for nothing is not.
 #[test]
 fn nothing_is_ignored_in_silence() {
