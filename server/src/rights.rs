@@ -42,7 +42,8 @@ pub(crate) fn rights(config: &Config) -> Result<(Rights, Vec<Diagnostic>), Vec<D
             }
         }
         let (set, rules) = &files[path];
-        if !set.users.is_empty() && listener.auth.allow_anonymous && !listener.auth.checks_passwords(config.dialect) {
+        let has_names = listener.certificate_name.is_some() || listener.auth.checks_passwords(config.dialect);
+        if !set.users.is_empty() && listener.auth.allow_anonymous && !has_names {
             let text = "acl_file gives rights to users by their names, and nobody checks these: a password_file does";
             let warning = listener.place_of("acl_file").say(text);
             if !warnings.contains(&warning) {
@@ -100,6 +101,26 @@ mod tests {
             claimed,
             "f:6: acl_file gives rights to users by their names, and nobody checks these: a password_file does"
         );
+    }
+
+    /// Where a certificate tells who a client is, the names of an ACL file are checked, and nobody is warned.
+    #[test]
+    fn certificates_confirm_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acl");
+        std::fs::write(&path, "user ann\ntopic #\n").unwrap();
+        let listener = format!(
+            "listener 1\nallow_anonymous true\nacl_file {}\ncertfile /c\nkeyfile /k\ncafile /a\n",
+            path.display()
+        );
+        for (more, warned) in [
+            ("use_identity_as_username true", false),
+            ("require_certificate true", true),
+        ] {
+            let (_, warnings) = rights(&config(&format!("{listener}{more}"))).unwrap();
+            let is_of_names = |warning: &Diagnostic| warning.to_string().contains("nobody checks these");
+            assert_eq!(warnings.iter().any(is_of_names), warned, "{more}");
+        }
     }
 
     /// A file that cannot be read is told once, however many listeners name it, and nobody gets any rights by the others.

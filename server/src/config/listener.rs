@@ -79,6 +79,11 @@ impl Listener {
         self.places.of(directive).unwrap_or(&self.place)
     }
 
+    /// Whether only clients with a certificate are let in.
+    pub(crate) fn requires_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.require_certificate)
+    }
+
     /// Tells what is spoken there from what other listeners may speak: `tcp`, `tls`, `ws`, `wss` or `unix`.
     pub fn transport(&self) -> &'static str {
         match (&self.address, self.protocol, &self.tls) {
