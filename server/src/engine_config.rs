@@ -17,11 +17,11 @@ pub(crate) fn engine_config(
 ) -> EngineConfig {
     let limits = &config.limits;
     let rules = |listener: usize| {
-        let auth = &config.listeners[listener].auth;
+        let listener = &config.listeners[listener];
         ListenerRules {
-            allow_anonymous: auth.allow_anonymous,
-            ask: auth.checks_passwords(config.dialect),
-            named: config.listeners[listener].certificate_name.is_some(),
+            allow_anonymous: listener.auth.allow_anonymous,
+            ask: listener.auth.checks_passwords(config.dialect),
+            named: listener.certificate_name.is_some() && !listener.is_gone,
         }
     };
     let terms = |listener: usize| terms(&config.listeners[listener]);

@@ -12,7 +12,8 @@ use crate::config::{Config, Diagnostic, Listener};
 /// The rules of each listener of the configuration, in its order; where there are none, everything is allowed.
 pub(crate) type Rights = Vec<Option<Arc<Rules>>>;
 
-/// Reads the ACL files, each of them once. The warnings are those of the files, and about names that nobody checks.
+/// Reads the ACL files, each of them once. The warnings are those of the files, and about names that nobody checks. A listener
+/// that is gone has no rules here, but those that it had.
 ///
 /// # Errors
 /// As [`acl_file::load`].
@@ -20,6 +21,10 @@ pub(crate) fn rights(config: &Config) -> Result<(Rights, Vec<Diagnostic>), Vec<D
     let mut files: HashMap<&Path, (RuleSet, Arc<Rules>)> = HashMap::new();
     let (mut rights, mut warnings, mut errors) = (Rights::new(), Vec::new(), Vec::new());
     for listener in &config.listeners {
+        if listener.is_gone {
+            rights.push(None);
+            continue;
+        }
         let Some(path) = listener.auth.acl_file.as_deref() else {
             rights.push(without_file(listener));
             continue;

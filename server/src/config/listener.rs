@@ -31,6 +31,8 @@ pub struct Listener {
     pub certificate_name: Option<CertificateName>,
     /// Who may connect.
     pub auth: Auth,
+    /// It was taken out of the file since the start: it is bound still, and lets nobody in.
+    pub is_gone: bool,
     /// Network Connections at a time.
     pub connections_max: Option<u32>,
     /// Maximum QoS announced.
@@ -62,6 +64,7 @@ impl Listener {
             tls: None,
             certificate_name: None,
             auth: Auth::default(),
+            is_gone: false,
             connections_max: None,
             qos_max: 2,
             topic_alias_max: topic_aliases,
