@@ -141,7 +141,7 @@ impl Engine {
         let at = |listener| {
             let online = sessions().filter(|session| session.connection.is_some());
             online
-                .filter(|session| session.standing.get().listener() == listener)
+                .filter(|session| self.clients.config.counted_at(session.standing.get().listener()) == listener)
                 .count()
         };
         let mut limited = self.clients.config.limited_listeners();

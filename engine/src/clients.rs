@@ -72,7 +72,7 @@ pub(crate) struct Clients {
     pub(crate) doomed: Vec<(ConnectionId, Cause)>,
     /// Sessions with a connection, those included whose CONNACK waits for the journal.
     pub(crate) settled: usize,
-    /// The same by the listener that they came in through.
+    /// The same by the listener that they are counted at.
     settled_by: Vec<usize>,
     /// Such connections of one listener on other shards, as far as was told.
     pub(crate) settled_elsewhere_at: (ListenerId, usize),
@@ -150,16 +150,16 @@ impl Clients {
         }
     }
 
-    /// Sessions with a connection that came in through a listener.
+    /// Sessions with a connection that are counted where those of a listener are.
     pub(crate) fn settled_at(&self, listener: ListenerId) -> usize {
-        let count = self.settled_by.get(usize::from(listener.0));
+        let count = self.settled_by.get(usize::from(self.config.counted_at(listener).0));
         count.copied().unwrap_or(0)
     }
 
     /// A Session has got a connection.
     pub(crate) fn count_settled(&mut self, listener: ListenerId) {
         self.settled += 1;
-        let at = usize::from(listener.0);
+        let at = usize::from(self.config.counted_at(listener).0);
         if self.settled_by.len() <= at {
             self.settled_by.resize(at + 1, 0);
         }
@@ -171,7 +171,8 @@ impl Clients {
     /// A Session has lost its connection.
     pub(crate) fn count_left(&mut self, listener: ListenerId) {
         self.settled -= 1;
-        if let Some(count) = self.settled_by.get_mut(usize::from(listener.0)) {
+        let at = usize::from(self.config.counted_at(listener).0);
+        if let Some(count) = self.settled_by.get_mut(at) {
             *count -= 1;
         }
     }

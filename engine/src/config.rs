@@ -52,6 +52,9 @@ pub struct ListenerTerms {
     /// Sessions with a Network Connection of this listener, those of other shards included
     /// ([`crate::Elsewhere::ConnectionsOf`]).
     pub connections_max: usize,
+    /// Where these Sessions are counted, if not at this listener: at the first of those that share a limit. A reload must not
+    /// change it.
+    pub counted_at: Option<ListenerId>,
     /// As [`EngineConfig::maximum_qos`](field@EngineConfig::maximum_qos).
     pub maximum_qos: QoS,
     /// As [`EngineConfig::topic_alias_maximum`](field@EngineConfig::topic_alias_maximum).
@@ -78,6 +81,7 @@ impl Default for ListenerTerms {
         let all = EngineConfig::default();
         Self {
             connections_max: usize::MAX,
+            counted_at: None,
             maximum_qos: all.maximum_qos,
             topic_alias_maximum: all.topic_alias_maximum,
             topic_alias_out_max: all.topic_alias_out_max,
@@ -261,11 +265,18 @@ impl EngineConfig {
         }
     }
 
-    /// The listeners whose connections have a limit of their own.
+    /// Where the connections of a listener are counted: [`ListenerTerms::counted_at`].
+    pub(crate) fn counted_at(&self, listener: ListenerId) -> ListenerId {
+        let terms = self.terms(listener);
+        terms.and_then(|terms| terms.counted_at).unwrap_or(listener)
+    }
+
+    /// The listeners whose connections have a limit of their own, and of those that share one the first.
     pub(crate) fn limited_listeners(&self) -> impl Iterator<Item = ListenerId> + '_ {
-        let terms = (0..).zip(&self.terms);
+        let terms = (0..).map(ListenerId).zip(&self.terms);
         let limited = terms.filter(|(_, terms)| terms.connections_max < usize::MAX);
-        limited.map(|(listener, _)| ListenerId(listener))
+        let first = limited.filter(|(listener, terms)| terms.counted_at.is_none_or(|first| first == *listener));
+        first.map(|(listener, _)| listener)
     }
 
     pub(crate) fn maximum_qos(&self, listener: ListenerId) -> QoS {

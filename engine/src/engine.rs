@@ -322,7 +322,7 @@ impl Engine {
         terms.is_some_and(|terms| terms.username_is_client_id)
     }
 
-    /// The listener of an input that may let a connection in here ([`Engine::may_let_in`]), if that listener's connections
+    /// Where the connections of an input's listener are counted that may let one in here ([`Engine::may_let_in`]), if they
     /// have a limit of their own.
     #[must_use]
     pub fn limited_listener(&self, input: &Input<'_>) -> Option<ListenerId> {
@@ -332,15 +332,15 @@ impl Engine {
             _ => return None,
         };
         let terms = self.clients.config.terms(listener)?;
-        (terms.connections_max < usize::MAX).then_some(listener)
+        (terms.connections_max < usize::MAX).then(|| self.clients.config.counted_at(listener))
     }
 
-    /// The listeners whose connections have a limit of their own.
+    /// The listeners whose connections have a limit of their own, and of those that share one the first.
     pub fn limited_listeners(&self) -> impl Iterator<Item = ListenerId> + '_ {
         self.clients.config.limited_listeners()
     }
 
-    /// Connections of a listener that are let in here: what [`Elsewhere::ConnectionsOf`] counts for the others.
+    /// Connections that are let in here and counted at a listener: what [`Elsewhere::ConnectionsOf`] counts for the others.
     #[must_use]
     pub fn connections_of(&self, listener: ListenerId) -> usize {
         self.clients.settled_at(listener)

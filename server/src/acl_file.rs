@@ -29,7 +29,7 @@ use sol_codec::{TopicError, TopicFilter};
 use sol_engine::{Access, Rule, RuleSet};
 
 use crate::config::{Diagnostic, reason};
-use crate::password_file::{USER_BYTES_MAX, read};
+use crate::password_file::{USER_BYTES_MAX, open_to_all, read};
 
 /// Topic Levels of a filter, as many as a topic may have.
 pub const FILTER_LEVELS_MAX: usize = 128;
@@ -60,13 +60,7 @@ pub fn load(path: &Path) -> Result<(RuleSet, Vec<Diagnostic>), Vec<Diagnostic>> 
         vec![Diagnostic::of_file(path, text)]
     })?;
     let (rules, mut warnings) = parse(path, &bytes)?;
-    if mode & 0o007 != 0 {
-        let text = format!(
-            "open to every user of this machine; run: chmod o-rwx '{}'",
-            path.display()
-        );
-        warnings.push(Diagnostic::of_file(path, text));
-    }
+    warnings.extend(open_to_all(path, mode));
     Ok((rules, warnings))
 }
 

@@ -11,8 +11,8 @@ pub struct Facts {
     pub backend: &'static str,
     /// Threads that serve clients.
     pub shards: usize,
-    /// Users in the password file.
-    pub users: usize,
+    /// Users in the password file of each listener of the configuration.
+    pub users: Vec<usize>,
 }
 
 /// Where the broker listens.
@@ -38,10 +38,11 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         None => "configuration: none, defaults".to_owned(),
     });
     for Listening { address, listener } in &facts.listening {
+        let users = facts.users.get(*listener).copied().unwrap_or_default();
         let listener = &config.listeners[*listener];
         let transport = listener.transport();
         let encryption = if listener.tls.is_some() { "" } else { ", no encryption" };
-        let who = authentication(config, listener, facts);
+        let who = authentication(config, listener, users);
         lines.push(format!("listening on {address} ({transport}{encryption}): {who}"));
     }
     lines.push("data directory: none, everything is in memory and ends with the process".to_owned());
@@ -53,12 +54,16 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
     lines
 }
 
-fn authentication(config: &Config, listener: &Listener, facts: &Facts) -> String {
+fn authentication(config: &Config, listener: &Listener, users: usize) -> String {
+    if listener.certificate_name.is_some() {
+        return "whom a certificate names".to_owned();
+    }
     let passwords = listener.auth.checks_passwords(config.dialect);
     match (listener.auth.allow_anonymous, passwords) {
+        (true, false) if listener.requires_certificate() => "anyone with a certificate".to_owned(),
         (true, false) => "anyone".to_owned(),
-        (true, true) => format!("anyone; a user name needs its password ({} users)", facts.users),
-        (false, true) => format!("user name and password ({} users)", facts.users),
+        (true, true) => format!("anyone; a user name needs its password ({users} users)"),
+        (false, true) => format!("user name and password ({users} users)"),
         (false, false) => "nobody (anonymous clients are refused and there is no password_file)".to_owned(),
     }
 }
@@ -83,7 +88,9 @@ fn advice(facts: &Facts) -> Vec<String> {
 /// What must be known of a broker that anybody on the network can use.
 pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
     let is_open = |listening: &Listening| {
-        config.listeners[listening.listener].auth.allow_anonymous && !listening.address.is_local()
+        let listener = &config.listeners[listening.listener];
+        let has_proof = listener.certificate_name.is_some() || listener.requires_certificate();
+        listener.auth.allow_anonymous && !has_proof && !listening.address.is_local()
     };
     facts.listening.iter().any(is_open).then(|| {
         "everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
@@ -123,7 +130,7 @@ mod tests {
             listening,
             backend: "epoll",
             shards: 1,
-            users: 2,
+            users: vec![2, 3],
         };
         (config, facts)
     }
@@ -160,12 +167,44 @@ mod tests {
         );
         assert_eq!(
             closed[3],
-            "listening on /s (unix, no encryption): user name and password (2 users)"
+            "listening on /s (unix, no encryption): user name and password (3 users)"
         );
         assert_eq!(closed.len(), 6);
         assert!(show("listener 1883")[2].contains(": nobody ("));
         assert!(
             show("listener 1\nallow_anonymous true\npassword_file /p")[2].contains("a user name needs its password")
         );
+    }
+
+    /// Where certificates let clients in, nobody is told that all or none can come, nor warned of an open listener.
+    #[test]
+    fn certificates() {
+        let tls = "listener 1\ncertfile /c\nkeyfile /k\ncafile /a\n";
+        for (more, who, is_open) in [
+            (
+                "use_identity_as_username true",
+                "(tls): whom a certificate names",
+                false,
+            ),
+            (
+                "use_identity_as_username true\nallow_anonymous true",
+                "(tls): whom a certificate names",
+                false,
+            ),
+            (
+                "require_certificate true\nallow_anonymous true",
+                "(tls): anyone with a certificate",
+                false,
+            ),
+            ("allow_anonymous true", "(tls): anyone", true),
+        ] {
+            let lines = show(&format!("{tls}{more}"));
+            assert!(lines[2].ends_with(who), "{}", lines[2]);
+            assert_eq!(
+                lines.iter().any(|line| line.starts_with("everybody who reaches")),
+                is_open,
+                "{more}"
+            );
+        }
     }
 }

@@ -73,7 +73,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         listening,
         backend,
         shards: usize::from(engine.shards),
-        users: 0,
+        users: Vec::new(),
     };
     Ok(Arc::new(Running {
         handle,

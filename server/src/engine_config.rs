@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sol_codec::{ProtocolVersion, QoS};
-use sol_engine::{EngineConfig, ListenerRules, ListenerTerms, QueueFull, Rules};
+use sol_engine::{EngineConfig, ListenerId, ListenerRules, ListenerTerms, QueueFull, Rules};
 
 use crate::config::{self, Config, Listener, Versions};
 use crate::scram;
@@ -17,14 +17,15 @@ pub(crate) fn engine_config(
 ) -> EngineConfig {
     let limits = &config.limits;
     let rules = |listener: usize| {
-        let auth = &config.listeners[listener].auth;
+        let listener = &config.listeners[listener];
         ListenerRules {
-            allow_anonymous: auth.allow_anonymous,
-            ask: auth.checks_passwords(config.dialect),
-            named: config.listeners[listener].certificate_name.is_some(),
+            allow_anonymous: listener.auth.allow_anonymous,
+            ask: listener.auth.checks_passwords(config.dialect),
+            named: listener.certificate_name.is_some() && !listener.is_gone,
         }
     };
-    let terms = |listener: usize| terms(&config.listeners[listener]);
+    let counted_at = |listener: usize| listening.clone().position(|other| other == listener);
+    let terms = |listener: usize| terms(&config.listeners[listener], counted_at(listener));
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
@@ -63,8 +64,8 @@ pub(crate) fn engine_config(
     }
 }
 
-/// What the clients of one listener are granted.
-fn terms(listener: &Listener) -> ListenerTerms {
+/// What the clients of one listener are granted, whose connections are counted at this one of the transport's.
+fn terms(listener: &Listener, counted_at: Option<usize>) -> ListenerTerms {
     let auth = &listener.auth;
     let Versions { v31, v311, v5 } = listener.versions;
     let spoken = [
@@ -77,6 +78,7 @@ fn terms(listener: &Listener) -> ListenerTerms {
         connections_max: listener
             .connections_max
             .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
+        counted_at: counted_at.and_then(|at| u16::try_from(at).ok()).map(ListenerId),
         maximum_qos: match listener.qos_max {
             0 => QoS::AtMostOnce,
             1 => QoS::AtLeastOnce,
@@ -143,6 +145,7 @@ mod tests {
             terms: vec![
                 ListenerTerms {
                     connections_max: 12,
+                    counted_at: Some(ListenerId(0)),
                     maximum_qos: QoS::AtLeastOnce,
                     topic_alias_maximum: 3,
                     topic_alias_out_max: 4,

@@ -1,4 +1,4 @@
-//! Writes what happens, as lines, to a standard stream and a file.
+//! Writes what happens, as lines, to a standard stream, a file and the system's log.
 //!
 //! Events come through `tracing`; this module is the subscriber, without spans or filters by target. A line is made on
 //! the thread that reports the event and written by a thread of its own behind a bounded queue, so that neither a full
@@ -274,6 +274,24 @@ mod tests {
             1000
         );
         assert!(text.matches("WARNING closed number=").count() < 1000);
+    }
+
+    /// A fault in checking logins, which peers may cause as often as they like, is held back; the line of a ban is not,
+    /// since fail2ban has to see each of them.
+    #[test]
+    fn bans_are_not_held_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sol.log");
+        let (logger, _) = Logger::start(&config(&path, Levels::ALL)).unwrap();
+        tracing::subscriber::with_default(logger.subscriber(), || {
+            for _ in 0..1000 {
+                tracing::error!(target: "sol_server::auth::judge", "fault");
+                tracing::warn!(target: "sol_server::auth::guard", "banned");
+            }
+        });
+        let text = written(&logger, &path);
+        assert_eq!(text.matches("WARNING banned\n").count(), 1000);
+        assert!(text.matches("ERROR fault\n").count() < 1000);
     }
 
     /// A rotated file is let go and a new one begun.

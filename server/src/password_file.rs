@@ -55,15 +55,7 @@ impl Users {
             vec![Diagnostic::of_file(path, text)]
         })?;
         let users = Self::parse(path, &bytes)?;
-        let mut warnings = Vec::new();
-        if mode & 0o007 != 0 {
-            let text = format!(
-                "open to every user of this machine; run: chmod o-rwx '{}'",
-                path.display()
-            );
-            warnings.push(Diagnostic::of_file(path, text));
-        }
-        Ok((users, warnings))
+        Ok((users, open_to_all(path, mode).into_iter().collect()))
     }
 
     /// Reads users from text; `path` is only for messages.
@@ -244,6 +236,17 @@ pub fn check_user(user: &str) -> Result<(), String> {
         return Err("a user name has no `:`, no control character and no `#` in front".to_owned());
     }
     Ok(())
+}
+
+/// What is to be said of a file that every user of the machine may read, or write.
+pub(crate) fn open_to_all(path: &Path, mode: u32) -> Option<Diagnostic> {
+    let text = || {
+        format!(
+            "open to every user of this machine; run: chmod o-rwx '{}'",
+            path.display()
+        )
+    };
+    (mode & 0o007 != 0).then(|| Diagnostic::of_file(path, text()))
 }
 
 /// Reads a password file whole, with its mode.

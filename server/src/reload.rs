@@ -1,12 +1,13 @@
 //! What SIGHUP changes: everything that can change while clients are served, and a word about the rest.
 //!
 //! What is wrong leaves the old in force: a configuration that does not parse as a whole; a password file that cannot be
-//! read, or lost all its users, and an ACL file that cannot be read, each together with the rules of who may connect; a
-//! certificate, a key or a list of revoked certificates that cannot be used.
+//! read, or lost all its users, and an ACL file that cannot be read, either of them together with the other and the rules of
+//! who may connect, which were written for each other; a certificate, a key or a list of revoked certificates that cannot be
+//! used.
 
 use crate::auth::{UserFiles, Verifier};
 use crate::banner::open_warning;
-use crate::config::{Config, Diagnostic, Host, Listener, Log, Overrides, directives};
+use crate::config::{Auth, Config, Diagnostic, Host, Listener, Log, Overrides, directives};
 use crate::log::Logger;
 use crate::password_file::Users;
 use crate::rights::{self, Rights};
@@ -36,32 +37,8 @@ pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_
     for name in keep_fixed(current, &mut next) {
         tracing::warn!("needs a restart: {name}");
     }
-    match users(&next).and_then(|read| keep_some(&next, parts.verifier, read)) {
-        Ok((users, warnings)) => {
-            tell(&warnings);
-            if let Some(users) = users {
-                // Before the rules: nobody is asked about before there is somebody to ask.
-                let changed = parts.verifier.replace(users);
-                if !changed.is_empty() {
-                    parts.broker.change_users(changed);
-                }
-            }
-        }
-        Err(errors) => {
-            report(&errors);
-            keep_auth(current, &mut next);
-        }
-    }
-    match rights::rights(&next) {
-        Ok((read, warnings)) => {
-            tell(&warnings);
-            *rights = read;
-        }
-        Err(errors) => {
-            report(&errors);
-            keep_auth(current, &mut next);
-        }
-    }
+    change_auth(current, &mut next, rights, parts);
+    tell_gone(current, &next);
     parts.verifier.limit(next.logins.clone());
     reload_tls(&next, parts.broker);
     parts.logger.set_levels(next.log.levels);
@@ -76,10 +53,41 @@ pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_
     tracing::info!("reloaded");
 }
 
+/// Puts users and rules in force, both or neither: users under rules that were written for others may do what nobody meant
+/// them to.
+fn change_auth(current: &Config, next: &mut Config, rights: &mut Rights, parts: &Parts<'_>) {
+    let users = users(next).and_then(|read| keep_some(next, parts.verifier, read));
+    match (users, rights::rights(next)) {
+        (Ok((users, of_users)), Ok((mut read, of_rights))) => {
+            tell(&of_users);
+            tell(&of_rights);
+            if let Some(users) = users {
+                // Before the rules: nobody is asked about before there is somebody to ask.
+                let changed = parts.verifier.replace(users);
+                if !changed.is_empty() {
+                    parts.broker.change_users(changed);
+                }
+            }
+            // Whoever is still there, at a listener that is gone, is bound by what was said last.
+            let rules = read.iter_mut().zip(rights.iter_mut());
+            for ((new, old), _) in rules.zip(&next.listeners).filter(|(_, listener)| listener.is_gone) {
+                *new = old.take();
+            }
+            *rights = read;
+        }
+        (users, rules) => {
+            report(&users.err().unwrap_or_default());
+            report(&rules.err().unwrap_or_default());
+            keep_auth(current, next);
+        }
+    }
+}
+
 /// Reads certificates, keys, authorities and lists of revoked certificates again, for those who come from now on. A listener
 /// with a file that is wrong goes on with what it had.
 fn reload_tls(config: &Config, broker: &dyn Broker) {
-    for (index, listener) in config.listeners.iter().enumerate() {
+    let listeners = config.listeners.iter().enumerate();
+    for (index, listener) in listeners.filter(|(_, listener)| !listener.is_gone) {
         match tls::load(listener) {
             Ok((tls, warnings)) => {
                 tell(&warnings);
@@ -95,7 +103,10 @@ fn reload_tls(config: &Config, broker: &dyn Broker) {
 /// Whom each listener lets in, and by which rules, stays as it is.
 fn keep_auth(current: &Config, next: &mut Config) {
     let listeners = next.listeners.iter_mut().zip(&current.listeners);
-    listeners.for_each(|(next, current)| next.auth.clone_from(&current.auth));
+    for (next, current) in listeners {
+        next.auth.clone_from(&current.auth);
+        next.is_gone = current.is_gone;
+    }
     next.dialect = current.dialect;
 }
 
@@ -182,18 +193,38 @@ fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
     differ
 }
 
+/// Says of listeners that were taken out of the file what becomes of them.
+fn tell_gone(current: &Config, next: &Config) {
+    let listeners = next.listeners.iter().zip(&current.listeners);
+    for (gone, _) in listeners.filter(|(next, current)| next.is_gone && !current.is_gone) {
+        tracing::warn!(
+            "needs a restart: {gone} is not in the file any more; it stays bound until then and lets nobody in"
+        );
+    }
+}
+
 /// A listener as it goes on: where and how it listens stays, whom it lets in and what it grants is what is said now. One
-/// that is to be elsewhere is the one in the same place of the file, if none is new or gone.
+/// that is to be elsewhere is the one in the same place of the file, if none is new or gone. One that is gone lets nobody
+/// in.
 fn kept(listener: &Listener, index: usize, current: &Config, next: &Config) -> Listener {
     let same = |next: &&Listener| next.address == listener.address;
     let moved = next.listeners.get(index);
-    let moved = moved.filter(|_| next.listeners.len() == current.listeners.len());
+    let moved = moved.filter(|moved| {
+        let is_known = |known: &Listener| known.address == moved.address;
+        next.listeners.len() == current.listeners.len() && !current.listeners.iter().any(is_known)
+    });
     let Some(next) = next.listeners.iter().find(same).or(moved) else {
-        return listener.clone();
+        return Listener {
+            auth: Auth::default(),
+            is_gone: true,
+            ..listener.clone()
+        };
     };
     Listener {
         places: next.places.clone(),
         auth: next.auth.clone(),
+        // Where the file could not be read, what is in force is what comes next.
+        is_gone: next.is_gone,
         connections_max: next.connections_max,
         qos_max: next.qos_max,
         topic_alias_max: next.topic_alias_max,
@@ -215,7 +246,14 @@ fn report(errors: &[Diagnostic]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use sol_engine::{ChangedUser, Rules};
+
     use super::*;
+    use crate::banner::Facts;
+    use crate::engine_config::engine_config;
+    use crate::stats::Stats;
 
     fn parse(text: &str) -> Config {
         Config::parse("/etc/sol.conf".as_ref(), text.as_bytes(), &Host::default()).unwrap()
@@ -262,8 +300,7 @@ mod tests {
             b = path("b")
         ));
         let users = users(&config).unwrap().0.unwrap();
-        assert_eq!(users.len(), 3);
-        assert_eq!([0, 1, 2, 3].map(|at| users.has_users_at(at)), [true, true, true, false]);
+        assert_eq!([0, 1, 2, 3].map(|at| users.count_at(at)), [2, 1, 2, 0]);
         write("a", "x\n".to_owned());
         write("b", "y\nz\n".to_owned());
         assert_eq!(super::users(&config).unwrap_err().len(), 3);
@@ -273,6 +310,144 @@ mod tests {
                 .0
                 .is_none()
         );
+    }
+
+    /// What the broker was told of.
+    #[derive(Default)]
+    struct Told {
+        rights: Mutex<Vec<Option<Arc<Rules>>>>,
+        changed: Mutex<Vec<String>>,
+    }
+
+    impl Broker for Told {
+        fn facts(&self) -> Facts {
+            Facts {
+                listening: Vec::new(),
+                backend: "none",
+                shards: 1,
+                users: Vec::new(),
+            }
+        }
+
+        fn stats(&self) -> Option<Stats> {
+            None
+        }
+
+        fn publish(&self, _: Vec<(String, String)>) {}
+
+        fn reload(&self, _: &Config, rights: &[Option<Arc<Rules>>]) {
+            *self.rights.lock().unwrap() = rights.to_vec();
+        }
+
+        fn change_tls(&self, _: usize, _: sol_transport::Tls) {}
+
+        fn change_users(&self, changed: Vec<ChangedUser>) {
+            let names = changed.iter().map(|user| user.username.to_string());
+            self.changed.lock().unwrap().extend(names);
+        }
+
+        fn stop(&self) {}
+    }
+
+    /// A broker that has started with a file, and reads it again.
+    struct Running {
+        dir: tempfile::TempDir,
+        config: Config,
+        rights: Rights,
+        verifier: Verifier,
+        logger: Logger,
+        told: Told,
+    }
+
+    impl Running {
+        fn start(files: &[(&str, &str)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            write(&dir, files);
+            let config = Config::load(Some(&dir.path().join("conf")), &Host::default()).unwrap();
+            let users = users(&config).unwrap().0.unwrap_or_default();
+            Self {
+                rights: rights::rights(&config).unwrap().0,
+                verifier: Verifier::new(users, 1, 1).unwrap(),
+                logger: Logger::start(&config.log).unwrap().0,
+                told: Told::default(),
+                dir,
+                config,
+            }
+        }
+
+        /// Writes these files and reads everything again. Whose login is another then, by the name.
+        fn reload(&mut self, files: &[(&str, &str)]) -> Vec<String> {
+            write(&self.dir, files);
+            let parts = Parts {
+                overrides: Overrides::default(),
+                logger: &self.logger,
+                verifier: &self.verifier,
+                broker: &self.told,
+            };
+            reload(&mut self.config, &mut self.rights, &parts);
+            assert_eq!(*self.told.rights.lock().unwrap(), self.rights);
+            std::mem::take(&mut self.told.changed.lock().unwrap())
+        }
+    }
+
+    /// `@` in a file is its directory.
+    fn write(dir: &tempfile::TempDir, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            let text = text.replace('@', &dir.path().display().to_string());
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+    }
+
+    fn entry(user: &str, password: &str) -> String {
+        let hash = crate::passwd::Scheme::Sha512.hash(user, password.as_bytes()).unwrap();
+        format!("{user}:{hash}\n")
+    }
+
+    /// A faulty ACL file keeps the users of before in force, and a faulty password file the rules of before: who is new is
+    /// never let in under rules that were not written for him. When both can be read, both change.
+    #[test]
+    fn users_and_rules_change_together() {
+        let (ann, bob) = (entry("ann", "a"), entry("bob", "b"));
+        let conf = "listener 1 127.0.0.1\npassword_file @/users\nacl_file @/acl\n";
+        let mut running = Running::start(&[("conf", conf), ("users", &ann), ("acl", "topic read a\n")]);
+        let rules = running.rights.clone();
+        assert_eq!(running.reload(&[("users", &bob), ("acl", "topic reed a\n")]), [""; 0]);
+        assert_eq!(running.rights, rules);
+        assert_eq!(
+            running.reload(&[("users", "bob\n"), ("acl", "topic read b\n")]),
+            [""; 0]
+        );
+        assert_eq!(running.rights, rules);
+        assert_eq!(running.reload(&[("users", &bob)]), ["ann", "bob"]);
+        assert_ne!(running.rights, rules);
+    }
+
+    /// A listener that is taken out of the file lets nobody in any more, whoever it let in before, while those who are there
+    /// stay bound by its rules; put back, it lets in whom the file says. Another that takes its line does not become it.
+    #[test]
+    fn a_listener_that_is_gone_lets_nobody_in() {
+        let one = "per_listener_settings true\nlistener 1 127.0.0.1\nallow_anonymous true\nacl_file @/acl\n";
+        let two = "listener 2 127.0.0.1\nallow_anonymous true\n";
+        let three = "listener 3 127.0.0.1\nallow_anonymous true\n";
+        let mut running = Running::start(&[("conf", &format!("{one}{two}")), ("acl", "topic read a\n")]);
+        let rules = running.rights.clone();
+        let is_open = |running: &Running| {
+            let listeners = running.config.listeners.iter();
+            listeners
+                .map(|listener| listener.auth.allow_anonymous && !listener.is_gone)
+                .collect::<Vec<_>>()
+        };
+        for without in [two.to_owned(), format!("{two}{three}"), "frobnicate\n".to_owned()] {
+            running.reload(&[("conf", &format!("per_listener_settings true\n{without}"))]);
+            assert_eq!(is_open(&running), [false, true], "{without}");
+            let engine = engine_config(&running.config, &running.rights, 0..2);
+            assert!(!engine.listeners[0].allow_anonymous && !engine.listeners[0].ask && !engine.listeners[0].named);
+            assert_eq!(running.rights, rules, "its clients are bound still");
+        }
+        running.reload(&[("conf", &format!("{one}{two}"))]);
+        assert_eq!(is_open(&running), [true; 2]);
+        running.reload(&[("conf", &format!("{one}listener 4 127.0.0.1\n"))]);
+        assert_eq!(is_open(&running), [true, false], "moved, and closed by its own lines");
     }
 
     /// What cannot change is named and stays; what can is let through, and nothing is named twice.

@@ -12,7 +12,8 @@ use crate::config::{Config, Diagnostic, Listener};
 /// The rules of each listener of the configuration, in its order; where there are none, everything is allowed.
 pub(crate) type Rights = Vec<Option<Arc<Rules>>>;
 
-/// Reads the ACL files, each of them once. The warnings are those of the files, and about names that nobody checks.
+/// Reads the ACL files, each of them once. The warnings are those of the files, and about names that nobody checks. A listener
+/// that is gone has no rules here, but those that it had.
 ///
 /// # Errors
 /// As [`acl_file::load`].
@@ -20,6 +21,10 @@ pub(crate) fn rights(config: &Config) -> Result<(Rights, Vec<Diagnostic>), Vec<D
     let mut files: HashMap<&Path, (RuleSet, Arc<Rules>)> = HashMap::new();
     let (mut rights, mut warnings, mut errors) = (Rights::new(), Vec::new(), Vec::new());
     for listener in &config.listeners {
+        if listener.is_gone {
+            rights.push(None);
+            continue;
+        }
         let Some(path) = listener.auth.acl_file.as_deref() else {
             rights.push(without_file(listener));
             continue;
@@ -42,7 +47,8 @@ pub(crate) fn rights(config: &Config) -> Result<(Rights, Vec<Diagnostic>), Vec<D
             }
         }
         let (set, rules) = &files[path];
-        if !set.users.is_empty() && listener.auth.allow_anonymous && !listener.auth.checks_passwords(config.dialect) {
+        let has_names = listener.certificate_name.is_some() || listener.auth.checks_passwords(config.dialect);
+        if !set.users.is_empty() && listener.auth.allow_anonymous && !has_names {
             let text = "acl_file gives rights to users by their names, and nobody checks these: a password_file does";
             let warning = listener.place_of("acl_file").say(text);
             if !warnings.contains(&warning) {
@@ -100,6 +106,26 @@ mod tests {
             claimed,
             "f:6: acl_file gives rights to users by their names, and nobody checks these: a password_file does"
         );
+    }
+
+    /// Where a certificate tells who a client is, the names of an ACL file are checked, and nobody is warned.
+    #[test]
+    fn certificates_confirm_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acl");
+        std::fs::write(&path, "user ann\ntopic #\n").unwrap();
+        let listener = format!(
+            "listener 1\nallow_anonymous true\nacl_file {}\ncertfile /c\nkeyfile /k\ncafile /a\n",
+            path.display()
+        );
+        for (more, warned) in [
+            ("use_identity_as_username true", false),
+            ("require_certificate true", true),
+        ] {
+            let (_, warnings) = rights(&config(&format!("{listener}{more}"))).unwrap();
+            let is_of_names = |warning: &Diagnostic| warning.to_string().contains("nobody checks these");
+            assert_eq!(warnings.iter().any(is_of_names), warned, "{more}");
+        }
     }
 
     /// A file that cannot be read is told once, however many listeners name it, and nobody gets any rights by the others.

@@ -119,11 +119,12 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     let users = load_users(&config, &mut warnings)?;
     let rights = at_start(&config, rights::rights(&config), &mut warnings)?;
     let tls = at_start(&config, tls::load_all(&config), &mut warnings)?;
-    if ready.is_some() && config.log.file.is_none() {
-        warnings.push("in the background and without a log file nothing is logged".to_owned());
+    if ready.is_some() && config.log.file.is_none() && !config.log.syslog {
+        warnings.push("in the background, without a log file and syslog, nothing is logged".to_owned());
     }
     forbid_cores();
-    let user_count = users.len();
+    let user_counts = (0..config.listeners.len()).map(|listener| users.count_at(listener));
+    let user_counts = user_counts.collect();
     let verifier = Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX)
         .map_err(|error| format!("no verifier: {}", reason(&error)))?;
     verifier.limit(config.logins.clone());
@@ -145,7 +146,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     _metrics = start_metrics(config, &broker)?;
     _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let facts = Facts {
-        users: user_count,
+        users: user_counts,
         ..broker.facts()
     };
     greet(config, &facts, ready.is_some());

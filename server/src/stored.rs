@@ -333,6 +333,26 @@ mod tests {
         assert_eq!(Stored::stand_in(Kind::USUAL).kind(), Kind::USUAL);
     }
 
+    /// A digest of crypt(3) that sets bits beyond its last is no password's, and is refused: its user could never log in. Of
+    /// the vectors' last characters every one that such a digest may end in is taken.
+    #[test]
+    fn digests_of_crypt_are_canonical() {
+        let alphabet = || ('.'..='9').chain('A'..='Z').chain('a'..='z');
+        for (id, bits) in [("$6$", 2), ("$5$", 4)] {
+            let is_crypt = |text: &str| matches!(Read::text(text), Ok(Read::Crypt(_)));
+            for (_, _, text) in VECTORS
+                .iter()
+                .filter(|(_, _, text)| text.starts_with(id) && is_crypt(text))
+            {
+                let taken: String = alphabet()
+                    .filter(|end| Stored::parse(&format!("{}{end}", &text[..text.len() - 1])).is_ok())
+                    .collect();
+                let canonical: String = alphabet().take(1 << bits).collect();
+                assert_eq!(taken, canonical, "{text}");
+            }
+        }
+    }
+
     /// No text is a hash both of crypt(3) and of Mosquitto: whatever a character more, less or other makes of one of them,
     /// it is never the other's, and what is neither is refused.
     #[test]
@@ -395,7 +415,7 @@ mod tests {
         let others = |iterations: &str, rounds: &str| {
             let long = "A".repeat(86);
             let pbkdf2 = format!("$7${iterations}${salt}${long}==");
-            let crypt = format!("$6$rounds={rounds}$salt${long}");
+            let crypt = format!("$6$rounds={rounds}$salt${}.", &long[1..]);
             [pbkdf2, crypt].map(|text| Stored::parse(&text).is_ok())
         };
         assert_eq!(others("1", "1000"), [true; 2]);

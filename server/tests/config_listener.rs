@@ -496,6 +496,23 @@ fn encryption() {
             "2: `cafile` gives no TLS without certfile and keyfile, the server's own certificate and its key",
         ),
         (
+            "disable_client_cert_date_checks true",
+            "2: `disable_client_cert_date_checks` gives no TLS without certfile and keyfile, the server's own certificate and its \
+             key",
+        ),
+        (
+            "tls_version tlsv1.3",
+            "2: `tls_version` gives no TLS without certfile and keyfile, the server's own certificate and its key",
+        ),
+        (
+            "ciphers A:B",
+            "2: `ciphers` gives no TLS without certfile and keyfile, the server's own certificate and its key",
+        ),
+        (
+            "ciphers_tls1.3 A:B",
+            "2: `ciphers_tls1.3` gives no TLS without certfile and keyfile, the server's own certificate and its key",
+        ),
+        (
             "certfile /c\nkeyfile /k\nrequire_certificate true",
             "4: `require_certificate` needs authorities that clients are checked against: cafile or capath",
         ),
@@ -595,8 +612,8 @@ fn sockets() {
     }
 }
 
-/// Files of a directory are read where it is named, by the bytes of their names, each with its own lines; what they say
-/// again wins, and what is wrong in them is told with their name.
+/// Files of a directory are read where it is named, in the order that Mosquitto gives their names, each with its own lines;
+/// what they say again wins, and what is wrong in them is told with their name.
 #[test]
 fn included_files() {
     let dir = tempfile::tempdir().unwrap();
@@ -604,6 +621,7 @@ fn included_files() {
     write("b.conf", "listener 2\nmax_connections 20\n");
     write("a.conf", "allow_anonymous true\n");
     write("B.conf", "listener 3\n");
+    write("C.conf", "listener 4\n");
     write("ignored.txt", "frobnicate\n");
     let main = format!(
         "allow_anonymous false\nlistener 1\ninclude_dir {}\nmax_connections 10\n",
@@ -621,7 +639,8 @@ fn included_files() {
         [
             ("*:1".to_owned(), Some(10), true),
             ("*:3".to_owned(), None, true),
-            ("*:2".to_owned(), Some(20), true)
+            ("*:2".to_owned(), Some(20), true),
+            ("*:4".to_owned(), None, true)
         ]
     );
     assert_eq!(
@@ -642,6 +661,49 @@ fn included_files() {
     assert_eq!(
         errors("include_dir /nonexistent"),
         ["1: /nonexistent cannot be read: No such file or directory"]
+    );
+}
+
+/// Of a switch that another file says again the last line wins, be it the one that turns it off, as its warning says.
+#[test]
+fn the_last_line_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.conf");
+    let tls = "port 1\ncertfile /c\nkeyfile /k\ncafile /a";
+    for (main, included, name) in [
+        ("use_identity_as_username true", "use_identity_as_username false", None),
+        (
+            "use_identity_as_username true\nuse_subject_as_username true",
+            "use_identity_as_username false",
+            Some(CertificateName::Subject),
+        ),
+        (
+            "use_subject_as_username false",
+            "use_subject_as_username true",
+            Some(CertificateName::Subject),
+        ),
+    ] {
+        // What is included speaks of the default listener, as what stands below `port` does.
+        std::fs::write(&file, included).unwrap();
+        let text = format!("{tls}\n{main}\ninclude_dir {}\n", dir.path().display());
+        let config = parse(&text).unwrap();
+        assert_eq!(config.listeners[0].certificate_name, name, "{main}, {included}");
+    }
+    let per_listener = |main: &str, included: &str| {
+        std::fs::write(&file, included).unwrap();
+        parse(&format!("{main}\ninclude_dir {}\nlistener 1\n", dir.path().display()))
+    };
+    let shared = "per_listener_settings false\nlistener 2\nallow_anonymous true\n";
+    let config = per_listener("per_listener_settings true", shared).unwrap();
+    assert!(config.listeners.iter().all(|listener| listener.auth.allow_anonymous));
+    let too_late = per_listener(
+        "per_listener_settings true\nallow_anonymous true",
+        "per_listener_settings false",
+    );
+    let text = too_late.unwrap_err().to_string();
+    assert!(
+        text.contains("1: per_listener_settings stands above all directives"),
+        "{text}"
     );
 }
 

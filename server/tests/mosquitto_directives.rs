@@ -145,6 +145,7 @@ const LINES: &[(&str, &str, Fate)] = &[
     ("tls_keyform engine", "", Refused),
     ("websockets_log_level 0", "", NoEffect),
     ("websockets_headers_size 512", "", InForce),
+    ("websockets_headers_size 0", "", SaidBy("websockets_headers_size 4096")),
     ("packet_buffer_size 512", "", NoEffect),
     ("retry_interval 20", "", NoEffect),
     ("allow_duplicate_messages true", "", NoEffect),

@@ -12,10 +12,10 @@ _names = itertools.count()
 
 
 def pytest_configure(config):
-    # Missing clients are a failure of the run, never a reason to skip.
-    missing = [tool for tool in ("mosquitto_pub", "mosquitto_sub") if not shutil.which(tool)]
+    # Missing programs are a failure of the run, never a reason to skip.
+    missing = [tool for tool in ("mosquitto_pub", "mosquitto_sub", "openssl") if not shutil.which(tool)]
     if missing:
-        pytest.exit(f"missing: {', '.join(missing)} (apt-get install mosquitto-clients)", returncode=1)
+        pytest.exit(f"missing: {', '.join(missing)} (apt-get install mosquitto-clients openssl)", returncode=1)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -219,24 +219,18 @@ def test_a_password_file_with_a_fault_refuses_to_start(tmp_path, text):
     assert "goodpw" not in done.stderr
 
 
-def reload(broker) -> None:
-    count = broker.log().count("INFO reloaded")
-    broker.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: broker.log().count("INFO reloaded") > count, "reload")
-
-
 @pytest.mark.sol
 def test_a_revoked_user_is_gone_with_the_reload(guarded, passwords):
     """SIGHUP: who is not in the file any more, or has another password, is closed with 0x87; the others stay."""
     with guarded.client("a", V5, **ALICE) as alice, guarded.client("b", V311, **BOB) as bob:
         passwords.write_text(f"alice:{OTHER_HASH}\nbob:{GOOD_HASH}\n")
-        reload(guarded)
+        guarded.reload()
         alice.expect_disconnect(0x87)
         bob.ping()
         assert attempt(guarded, V5, **ALICE) == 0x86
         guarded.client("a", V5, username="alice", password="open sesame").disconnect()
         passwords.write_text(f"alice:{OTHER_HASH}\n")
-        reload(guarded)
+        guarded.reload()
         assert bob.expect_closed() == []
     check_healthy(guarded, username="alice", password="open sesame")
 
@@ -254,7 +248,7 @@ def test_a_user_who_is_back_has_his_session_back(guarded, passwords):
         bob.publish("secret", b"for alice", 1)
         for text in (alone, both):
             passwords.write_text(text)
-            reload(guarded)
+            guarded.reload()
         for clean in (True, False):
             assert attempt(guarded, V5, client_id="device", clean=clean, **BOB) == 0x87
         with guarded.client("device", V5, **durable, **ALICE) as w:
@@ -272,7 +266,7 @@ def test_a_file_without_users_keeps_the_old_ones(guarded, passwords):
     with survives(guarded, **ALICE), guarded.client("a", V5, **ALICE) as alice:
         for n, text in enumerate(("", "# nobody\n\n")):
             passwords.write_text(text)
-            reload(guarded)
+            guarded.reload()
             assert guarded.log().count("no user is left in it") == n + 1
             alice.ping()
             guarded.client("b", V5, **BOB).disconnect()
@@ -286,7 +280,7 @@ def test_a_file_that_cannot_be_read_keeps_the_old_users(guarded, passwords):
     with survives(guarded, **ALICE):
         for change in (lambda: passwords.write_text("alice\n"), passwords.unlink, passwords.mkdir):
             change()
-            reload(guarded)
+            guarded.reload()
             assert attempt(guarded, V5) == 0x87
             assert attempt(guarded, V5, username="alice", password="") in (0x86, 0x87)
             guarded.client("a", V5, **ALICE).disconnect()

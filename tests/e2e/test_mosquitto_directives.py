@@ -120,6 +120,50 @@ def test_connections_of_a_listener_and_of_all(start_broker):
         wait_until(lambda: refused(second) == 0, "place for another")
 
 
+def test_connections_of_every_address_of_a_listener(start_broker):
+    """A listener on every interface has one max_connections: who comes over IPv4 takes a place from who comes over IPv6."""
+    port = free_port()
+    text = f"listener {port}\nmax_connections 4\n{OPEN}\nmetrics off\n"
+    start_broker_with(start_broker, port, text)
+    addresses = [("127.0.0.1", port), ("::1", port)]
+    clients = [Wire(addresses[n % 2], V5) for n in range(4)]
+    for n, w in enumerate(clients):
+        w.connect(f"c{n}")
+    for n, address in enumerate(addresses):
+        with Wire(address, V5) as w:
+            w.connect(f"over{n}", expect=0x97)
+    clients[0].close()
+
+    def comes_in() -> bool:
+        with Wire(addresses[1], V5) as w:
+            w.send(connect("later", V5))
+            return w.expect(CONNACK).reason == 0
+
+    wait_until(comes_in, "place for another")
+    for w in clients:
+        w.close()
+
+
+def test_a_listener_that_is_gone_lets_nobody_in(start_broker):
+    """A listener that is taken out of the file is closed to everybody from SIGHUP on, and the log says what is left to do;
+    who is there stays. Put back, it is open again."""
+    b, (first, second) = start(start_broker, "", "max_qos 1", more=OPEN)
+    whole = b.config_file.read_text()
+    block = f"listener {second.port} 127.0.0.1\nmax_qos 1\n"
+    assert block in whole
+    with second.client("there") as there:
+        b.config_file.write_text(whole.replace(block, ""))
+        b.reload()
+        assert f"needs a restart: 127.0.0.1:{second.port} is not in the file any more" in b.log()
+        with Wire(second.address, V5) as w:
+            w.connect("new", expect=0x87)
+        first.client("new").close()
+        there.ping()
+    b.config_file.write_text(whole)
+    b.reload()
+    second.client("back").close()
+
+
 def refused(at: At) -> int:
     with Wire(at.address, V5) as w:
         w.send(connect("e", V5))

@@ -11,7 +11,6 @@ import pytest
 import wire
 from broker import ROOT, free_port, sol_bin, wait_until
 from clients import MosquittoSub, Paho, mosquitto_pub
-from test_hostile_logins import reload
 from wire import TIMEOUT, V5, V31, V311, Wire
 
 pytestmark = pytest.mark.sol
@@ -201,7 +200,7 @@ def guarded(start_broker, tmp_path):
 def test_an_address_is_banned_for_a_while(guarded):
     """Three wrong logins from one address: the next is refused with 0x8A (3.1.1: 5) though it is right, by a real client,
     too; other addresses are served all the while; and when its time is over the address is served again."""
-    b = guarded("login_ban 3s")
+    b = guarded("login_ban 8s")
     for n, user in enumerate(("ann", "bob", "nobody")):
         assert attempt(b, "127.0.0.2", user, f"guess{n}") == WRONG[V5]
     banned_at = time.monotonic()
@@ -216,8 +215,8 @@ def test_an_address_is_banned_for_a_while(guarded):
     assert metric(b.metrics_port, "sol_banned_addresses") == 1
     assert metric(b.metrics_port, "sol_login_bans_total") == 1
     assert b.log().count("address banned") == 1 and "guess" not in b.log()
-    wait_until(lambda: attempt(b, "127.0.0.2", "ann", "secret") == 0, "end of the ban")
-    assert time.monotonic() - banned_at > 2
+    wait_until(lambda: attempt(b, "127.0.0.2", "ann", "secret") == 0, "end of the ban", 30)
+    assert time.monotonic() - banned_at > 7
     assert metric(b.metrics_port, "sol_banned_addresses") == 0
 
 
@@ -258,10 +257,10 @@ def test_a_reload_puts_other_rules_in_force(guarded):
     assert attempt(b, "127.0.0.2", "ann", "secret") == BANNED[V5]
     text = b.config_file.read_text()
     b.config_file.write_text(text.replace("exempt none", "exempt 127.0.0.2 192.0.2.0/24"))
-    reload(b)
+    b.reload()
     assert attempt(b, "127.0.0.2", "ann", "secret") == 0
     b.config_file.write_text(text.replace("max 3", "max 0"))
-    reload(b)
+    b.reload()
     for _ in range(5):
         assert attempt(b, "127.0.0.6", "bob", "guess") == WRONG[V5]
     assert attempt(b, "127.0.0.6", "bob", "secret") == 0

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from broker import IS_MOSQUITTO, Broker, wait_until
+from broker import IS_MOSQUITTO, Listening, wait_until
 from clients import MosquittoSub, Paho, mosquitto_pub
 from wire import TIMEOUT, V5, V311
 
@@ -59,15 +59,6 @@ class Authority:
 @pytest.fixture
 def authority(tmp_path):
     return Authority(tmp_path)
-
-
-class Listening(Broker):
-    """A broker whose configuration is in Mosquitto's language."""
-
-    def _config_text(self, config: str) -> str:
-        lines = [f"listener {self.port} {self.host}", config, "allow_anonymous true", "log_type all"]
-        lines += ["user root"] if IS_MOSQUITTO else ["metrics off"]
-        return "\n".join([*lines, ""])
 
 
 @pytest.fixture
@@ -172,8 +163,7 @@ def test_another_certificate_after_sighup(start_tls, authority, tmp_path):
     other = Authority(tmp_path, "other")
     for path, renewed in zip((certificate, key), other.issue("broker")):
         path.write_bytes(renewed.read_bytes())
-    broker.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "reloaded" in broker.log(), "reload")
+    broker.reload()
 
     def is_renewed():
         try:

@@ -259,16 +259,23 @@ impl Engine {
     /// Whether a listener has as many connections as it may have.
     fn is_listener_full(&self, listener: ListenerId) -> bool {
         let (told, elsewhere) = self.clients.settled_elsewhere_at;
-        let elsewhere = if told == listener { elsewhere } else { 0 };
+        let elsewhere = if told == self.clients.config.counted_at(listener) {
+            elsewhere
+        } else {
+            0
+        };
         let terms = self.clients.config.terms(listener);
         let settled = self.clients.settled_at(listener).saturating_add(elsewhere);
         terms.is_some_and(|terms| settled >= terms.connections_max)
     }
 
-    /// Whether who comes takes over a connection of the same listener.
+    /// Whether who comes takes over a connection that is counted where his will be.
     fn makes_room(&self, listener: ListenerId, known: Option<SessionKey>) -> bool {
+        let counted_at = |listener| self.clients.config.counted_at(listener);
         let session = known.and_then(|key| self.clients.sessions.get(key));
-        session.is_some_and(|session| session.connection.is_some() && session.standing.get().listener() == listener)
+        session.is_some_and(|session| {
+            session.connection.is_some() && counted_at(session.standing.get().listener()) == counted_at(listener)
+        })
     }
 
     /// Answers a CONNECT that is not let in, and closes [MQTT-3.2.2-7].

@@ -85,6 +85,46 @@ fn connections_of_a_listener() {
     });
 }
 
+/// Listeners that share a limit have no more connections together than it says, on all shards: one takes the place that the
+/// other has left, a takeover from the one to the other needs none, and others do not count.
+#[test]
+fn connections_of_listeners_that_share_a_limit() {
+    let terms = ListenerTerms {
+        connections_max: 2,
+        counted_at: Some(ListenerId(1)),
+        ..ListenerTerms::default()
+    };
+    let config = EngineConfig {
+        terms: vec![ListenerTerms::default(), terms.clone(), terms],
+        ..EngineConfig::default()
+    };
+    in_each_node(config, |node| {
+        let shards = node.engines.len();
+        at(node, 0, V5, "other");
+        let names = [node.name_on(0, "a"), node.name_on(1 % shards, "b")];
+        let first = at(node, 1, V5, &names[0]);
+        at(node, 2, V5, &names[1]);
+        for listener in [1, 2] {
+            node.listener = ListenerId(listener);
+            for shard in 0..shards {
+                let over = node.name_on(shard, "over");
+                let refused = node.connect_with(V5, &over, |_| {});
+                node.expect(refused, &["CONNACK 97", "CLOSE"]);
+            }
+        }
+        let again = at(node, 2, V5, &names[0]);
+        node.expect(first, &["DISCONNECT 8e", "CLOSE"]);
+        node.check();
+        node.disconnect(again);
+        let later = node.name_on(shards - 1, "later");
+        at(node, 1, V5, &later);
+        node.listener = ListenerId(2);
+        let refused = node.connect_with(V5, "over", |_| {});
+        node.expect(refused, &["CONNACK 97", "CLOSE"]);
+        node.check();
+    });
+}
+
 /// Versions that a listener does not speak are refused by the code that says so, and no others.
 #[test]
 fn versions_of_a_listener() {

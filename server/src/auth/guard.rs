@@ -9,6 +9,8 @@
 //! against the user elsewhere. A user who comes from an address for the first time waits until the ban is over. What this
 //! tells is little: whoever shares an address with a user, and has him banned, learns that he has logged in there.
 //!
+//! A name longer than any that `sol passwd` takes counts for its address alone: a ban keeps the name.
+//!
 //! Exempt addresses, and Unix sockets, which have none, are neither counted nor banned.
 
 use std::fmt;
@@ -23,6 +25,7 @@ use sol_transport::Clock;
 use super::network;
 use super::tally::{Seen, Tally, Terms};
 use crate::config::Logins;
+use crate::scram::USER_BYTES_MAX;
 use crate::stats::LoginStats;
 
 /// Whose a ban is.
@@ -143,7 +146,8 @@ impl Guard {
         let address_banned = state
             .addresses
             .fail(self.of_address(address), now, &terms, || Banned::Address(address));
-        let elsewhere = user.filter(|user| !state.seen.has(self.of_both(user, address)));
+        let elsewhere =
+            user.filter(|user| user.len() <= USER_BYTES_MAX && !state.seen.has(self.of_both(user, address)));
         let user_banned = elsewhere.filter(|user| {
             let whose = || Banned::User((*user).into());
             state.users.fail(self.of_user(user), now, &terms, whose)
@@ -315,6 +319,19 @@ mod tests {
         assert_eq!((stats.wrong, stats.accepted, stats.bans), (206, 1, 2));
         assert_eq!((stats.of_banned_user, stats.of_banned_address), (1, 1));
         assert_eq!((stats.banned_users, stats.banned_addresses), (0, 1));
+    }
+
+    /// A name that is too long for `sol passwd` is not kept with a ban; its address is banned for it as for any.
+    #[test]
+    fn long_names() {
+        let guard = guard(HOUR);
+        for (bytes, banned) in [(USER_BYTES_MAX, true), (USER_BYTES_MAX + 1, false)] {
+            let user = "x".repeat(bytes);
+            (1..=3).for_each(|n| fail(&guard, &format!("198.51.100.{n}"), &user, 1));
+            assert_eq!(guard.refuses(peer(THERE), Some(&user)), banned, "{bytes}");
+        }
+        fail(&guard, HERE, &"x".repeat(65_535), 3);
+        assert!(guard.refuses(peer(HERE), Some("ann")));
     }
 
     /// Other rules hold from now on, and bans stay; with no limit there is none.

@@ -83,19 +83,9 @@ impl UserFiles {
         }
     }
 
-    /// How many users there are, counted once for each file.
-    pub fn len(&self) -> usize {
-        self.distinct().map(|file| file.users.len()).sum()
-    }
-
-    /// Whether there is no user.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether a listener has any user to ask.
-    pub fn has_users_at(&self, listener: usize) -> bool {
-        !self.at(listener).users.is_empty()
+    /// How many users a listener has to ask.
+    pub fn count_at(&self, listener: usize) -> usize {
+        self.at(listener).users.len()
     }
 
     /// The listeners with a file that has no users.
@@ -204,11 +194,8 @@ mod tests {
         assert_eq!(entry(1, "ann"), Some(b));
         assert_eq!(entry(3, "ann"), Some(a));
         assert_eq!((entry(1, "bob"), entry(2, "ann"), entry(9, "ann")), (None, None, None));
-        assert_eq!(
-            (files.len(), files.has_users_at(1), files.has_users_at(2)),
-            (3, true, false)
-        );
-        assert!(UserFiles::default().is_empty());
+        assert_eq!((files.count_at(0), files.count_at(1), files.count_at(2)), (2, 1, 0));
+        assert_eq!(UserFiles::default().count_at(0), 0);
     }
 
     /// Who is another at one listener is another; who is new at a second one is not; who is in no file any more is gone. A

@@ -11,7 +11,9 @@ use super::place::{Place, Places};
 use super::reader::{Fault, Reader, fault, shorten};
 use super::sol::SolProtocols;
 use super::tls::TlsDraft;
-use super::{Address, Config, Diagnostic, Dialect, Host, Levels, Listener, LogStream, Network, Refused};
+use super::{
+    Address, CertificateName, Config, Diagnostic, Dialect, Host, Levels, Listener, LogStream, Network, Refused,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,6 +68,7 @@ pub(crate) struct Part {
     pub(crate) security: Security,
     pub(crate) tls: TlsDraft,
     pub(crate) proxy: ProxyDraft,
+    pub(crate) names: NamesDraft,
 }
 
 impl Part {
@@ -79,6 +82,7 @@ impl Part {
             security: Security::default(),
             tls: TlsDraft::default(),
             proxy: ProxyDraft::default(),
+            names: NamesDraft::default(),
         }
     }
 }
@@ -99,6 +103,24 @@ pub(crate) struct ProxyDraft {
     pub(crate) version: Option<u8>,
     pub(crate) trusted: Vec<Network>,
     pub(crate) requires_tls: bool,
+}
+
+/// What the lines say of the names in clients' certificates.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct NamesDraft {
+    pub(crate) common: bool,
+    pub(crate) subject: bool,
+}
+
+impl NamesDraft {
+    /// Of two that are asked for the Common Name counts, as in Mosquitto.
+    pub(crate) const fn settle(&self) -> Option<CertificateName> {
+        match (self.common, self.subject) {
+            (true, _) => Some(CertificateName::CommonName),
+            (false, true) => Some(CertificateName::Subject),
+            (false, false) => None,
+        }
+    }
 }
 
 /// Reads all lines of a file and reports every fault in it.
@@ -245,14 +267,14 @@ impl Draft {
 
     pub(crate) fn per_listener_settings(&mut self, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let wanted = reader.switch()?;
-        if let (true, Some((name, place))) = (wanted, &self.first_security) {
+        if let (true, Some((name, place))) = (wanted != self.per_listener, &self.first_security) {
             let text = format!(
                 "per_listener_settings stands above all directives that it changes, but `{name}` stands on {} already",
                 said(place, &reader.place())
             );
             return Err(Fault { column: 0, text });
         }
-        self.per_listener |= wanted;
+        self.per_listener = wanted;
         Ok(())
     }
 

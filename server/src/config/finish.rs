@@ -114,7 +114,9 @@ impl Draft {
             security,
             tls,
             proxy,
+            names,
         } = part;
+        listener.certificate_name = names.settle();
         listener.auth = self.auth(security, &listener.auth, open);
         if let Some(bytes) = self.headers_bytes_max {
             listener.websockets.headers_bytes_max = bytes;

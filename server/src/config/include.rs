@@ -9,7 +9,8 @@ const FILES_MAX: usize = 256;
 /// A path, and what is in it.
 pub(crate) type File = (PathBuf, Vec<u8>);
 
-/// The files of a directory that end in `.conf`, in the order of their names' bytes, with what is in them.
+/// The files of a directory that end in `.conf`, with what is in them, in Mosquitto's order: of letters that differ in case
+/// alone the large one comes first, but only where nothing else tells two names apart.
 ///
 /// # Errors
 /// The path at fault and a sentence.
@@ -25,7 +26,10 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<File>, (PathBuf, String)> {
     if paths.len() > FILES_MAX {
         return Err((directory.to_owned(), format!("holds more than {FILES_MAX} files")));
     }
-    paths.sort();
+    paths.sort_by_cached_key(|path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        (name.to_ascii_uppercase(), name.to_owned())
+    });
     let read = |path: PathBuf| match read_bounded(&path) {
         Ok(bytes) => Ok((path, bytes)),
         Err(error) => Err(fault(&path, error)),

@@ -265,7 +265,7 @@ pub(crate) const ROWS: &[Directive] = &[
         "websockets_headers_size",
         "BYTES",
         "4096",
-        "The most bytes of the headers of a request for a WebSocket.",
+        "The most bytes of the headers of a request for a WebSocket; 0 is the default.",
         headers_size,
     )
     .own()
@@ -279,7 +279,7 @@ fn connections(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> 
 }
 
 fn headers_size(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
-    draft.headers_bytes_max = Some(reader.number(0, u16::MAX)?);
+    draft.headers_bytes_max = reader.limit(u16::MAX)?;
     Ok(())
 }
 

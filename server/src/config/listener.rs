@@ -31,6 +31,8 @@ pub struct Listener {
     pub certificate_name: Option<CertificateName>,
     /// Who may connect.
     pub auth: Auth,
+    /// It was taken out of the file since the start: it is bound still, and lets nobody in.
+    pub is_gone: bool,
     /// Network Connections at a time.
     pub connections_max: Option<u32>,
     /// Maximum QoS announced.
@@ -62,6 +64,7 @@ impl Listener {
             tls: None,
             certificate_name: None,
             auth: Auth::default(),
+            is_gone: false,
             connections_max: None,
             qos_max: 2,
             topic_alias_max: topic_aliases,
@@ -77,6 +80,11 @@ impl Listener {
     /// The line of a directive that was given for it; else its own.
     pub fn place_of(&self, directive: &str) -> &Place {
         self.places.of(directive).unwrap_or(&self.place)
+    }
+
+    /// Whether only clients with a certificate are let in.
+    pub(crate) fn requires_certificate(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.require_certificate)
     }
 
     /// Tells what is spoken there from what other listeners may speak: `tcp`, `tls`, `ws`, `wss` or `unix`.

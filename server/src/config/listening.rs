@@ -267,7 +267,7 @@ pub(crate) const ROWS: &[Directive] = &[
         "ADDRESS[/BITS]…",
         "none, which only a listener on this machine's own addresses may have",
         "The proxies that are believed; everybody else is not let in.",
-        trusted_proxies,
+        |draft, reader| reader.networks(&mut draft.part().proxy.trusted, LIST_MAX),
     )
     .own()
     .of(Scope::ListenerAbove)
@@ -347,19 +347,4 @@ fn show_versions(listener: &Listener) -> String {
         .map(|(_, level)| *level)
         .collect();
     spoken.join(", ")
-}
-
-fn trusted_proxies(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
-    let trusted = &mut draft.part().proxy.trusted;
-    let mut token = reader.word()?;
-    loop {
-        if trusted.len() == LIST_MAX {
-            return Err(fault(token, format!("more than {LIST_MAX} networks")));
-        }
-        trusted.push(token.text.parse().map_err(|text: String| fault(token, text))?);
-        match reader.optional() {
-            Some(next) => token = next,
-            None => return Ok(()),
-        }
-    }
 }

@@ -11,7 +11,7 @@ pub(crate) const ROWS: &[Directive] = &[
         "log_dest",
         "stderr|stdout|syslog|topic|none|file PATH",
         "stderr",
-        "Where log lines go; may be given for a stream and a file. A file is reopened on SIGHUP.",
+        "Where log lines go; may be given for a stream, a file and the system's log. A file is reopened on SIGHUP.",
         |draft, reader| draft.log_dest(reader),
     )
     .own()

@@ -104,20 +104,13 @@ fn seconds(span: Duration) -> String {
 fn exempt(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
     let exempt = &mut draft.config.logins.ban_exempt;
     exempt.clear();
-    let mut token = reader.word()?;
-    let nobody = token.text == "none";
-    loop {
-        if exempt.len() == LIST_MAX {
-            return Err(fault(token, format!("more than {LIST_MAX} networks")));
-        }
-        if !nobody {
-            exempt.push(token.text.parse().map_err(|text: String| fault(token, text))?);
-        }
-        match reader.optional() {
-            Some(next) if nobody => return Err(fault(next, "`none` stands alone")),
-            Some(next) => token = next,
-            None => return Ok(()),
-        }
+    if reader.peek() != Some("none") {
+        return reader.networks(exempt, LIST_MAX);
+    }
+    reader.word()?;
+    match reader.optional() {
+        Some(more) => Err(fault(more, "`none` stands alone")),
+        None => Ok(()),
     }
 }
 

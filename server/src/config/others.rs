@@ -12,7 +12,7 @@ pub(crate) const ROWS: &[Directive] = &[
         "include_dir",
         "PATH",
         "none",
-        "A directory whose files that end in .conf are read here, in the order of their names' bytes.",
+        "A directory whose files that end in .conf are read here, in Mosquitto's order: A a B b.",
         |draft, reader| {
             draft.include = Some(reader.path()?);
             Ok(())

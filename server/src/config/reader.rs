@@ -1,5 +1,6 @@
 //! Reads the values of one line, strictly or as the old broker did.
 
+use super::Network;
 use super::dialect::Dialect;
 use super::lexer::{Line, Token};
 use super::place::Place;
@@ -49,6 +50,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn column(&self) -> usize {
         let token = self.line.values.get(self.next);
         token.map_or(self.line.key.column, |token| token.column)
+    }
+
+    /// What the next value is, which stays the next.
+    pub(crate) fn peek(&self) -> Option<&'a str> {
+        self.line.values.get(self.next).map(|token| token.text)
     }
 
     /// The next value.
@@ -122,6 +128,21 @@ impl<'a> Reader<'a> {
             (0, _) => Ok(None),
             (bytes, Some(token)) if bytes > max => Err(fault(token, format!("at most {max} bytes"))),
             (bytes, _) => Ok(Some(bytes)),
+        }
+    }
+
+    /// The rest of the line as networks, which become more of those in `known`: at most `max` of them.
+    pub(crate) fn networks(&mut self, known: &mut Vec<Network>, max: usize) -> Result<(), Fault> {
+        let mut token = self.word()?;
+        loop {
+            if known.len() == max {
+                return Err(fault(token, format!("more than {max} networks")));
+            }
+            known.push(token.text.parse().map_err(|text: String| fault(token, text))?);
+            match self.optional() {
+                Some(next) => token = next,
+                None => return Ok(()),
+            }
         }
     }
 

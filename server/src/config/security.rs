@@ -1,7 +1,6 @@
 //! The directives that say who may connect.
 
 use super::directives::{Directive, Scope};
-use super::reader::{Fault, Reader};
 use super::show::{one, optional, path};
 use super::{CertificateName, Config};
 
@@ -136,7 +135,10 @@ pub(crate) const ROWS: &[Directive] = &[
         "true|false",
         "false",
         "Whether the Common Name of a client's certificate is its User Name, and its Password needless.",
-        |draft, reader| certificate_name(draft, reader, CertificateName::CommonName),
+        |draft, reader| {
+            draft.part().names.common = reader.switch()?;
+            Ok(())
+        },
     )
     .own()
     .of(Scope::Listener)
@@ -147,7 +149,10 @@ pub(crate) const ROWS: &[Directive] = &[
         "true|false",
         "false",
         "Whether the whole subject of a client's certificate is its User Name, and its Password needless.",
-        |draft, reader| certificate_name(draft, reader, CertificateName::Subject),
+        |draft, reader| {
+            draft.part().names.subject = reader.switch()?;
+            Ok(())
+        },
     )
     .own()
     .of(Scope::Listener)
@@ -157,20 +162,6 @@ pub(crate) const ROWS: &[Directive] = &[
 
 fn first_prefixes(config: &Config) -> Option<&String> {
     config.listeners.first()?.auth.clientid_prefixes.as_ref()
-}
-
-/// Of two that are asked for the Common Name counts, as in Mosquitto.
-fn certificate_name(
-    draft: &mut super::draft::Draft,
-    reader: &mut Reader<'_>,
-    name: CertificateName,
-) -> Result<(), Fault> {
-    let wanted = reader.switch()?;
-    let known = &mut draft.part().listener.certificate_name;
-    if wanted && *known != Some(CertificateName::CommonName) {
-        *known = Some(name);
-    }
-    Ok(())
 }
 
 fn prefix(text: &str) -> Result<String, String> {

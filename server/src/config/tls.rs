@@ -78,6 +78,10 @@ impl TlsDraft {
                     ("capath", self.capath.is_some()),
                     ("crlfile", self.crlfile.is_some()),
                     ("require_certificate", self.require_certificate),
+                    ("disable_client_cert_date_checks", self.ignore_client_dates),
+                    ("tls_version", self.version_min.is_some()),
+                    ("ciphers", self.ciphers.is_some()),
+                    ("ciphers_tls1.3", self.ciphers_tls13.is_some()),
                 ];
                 return match alone.into_iter().find(|(_, given)| *given) {
                     Some((directive, _)) => Err((

@@ -12,8 +12,9 @@ use super::line::Record;
 /// Lines of one kind in one second; of more only their number is written.
 pub const KIND_LINES_MAX: u32 = 20;
 
-/// The modules that report what peers do, and so as often as peers like.
-const OF_PEERS: [&str; 3] = ["sol_server::events", "sol_server::broker", "sol_server::auth"];
+/// The modules that report what peers do, and so as often as peers like. `auth::guard` is none of them: other programs act on
+/// each of its lines, and each costs its address as many failed logins as are allowed.
+const OF_PEERS: [&str; 3] = ["sol_server::events", "sol_server::broker", "sol_server::auth::judge"];
 
 /// Counts the lines of each kind; a kind is a place in the source, so there are few.
 #[derive(Debug, Default)]

@@ -13,6 +13,9 @@ const ROUNDS_DEFAULT: u32 = 5_000;
 const SALT_CHARS_MAX: usize = 16;
 const SHA256_CHARS: usize = 43;
 const SHA512_CHARS: usize = 86;
+/// What a digest ends in, since of the last character's six bits it fills four, or two.
+const SHA256_ENDS: &str = "./0123456789ABCD";
+const SHA512_ENDS: &str = "./01";
 
 /// A hash of crypt(3).
 pub(super) struct Crypt<'a> {
@@ -41,9 +44,9 @@ impl<'a> Crypt<'a> {
                 "the salt must be 1 to {SALT_CHARS_MAX} of the characters ./0-9A-Za-z"
             ));
         }
-        let (digest_chars, kind) = match id {
-            "5" => (SHA256_CHARS, Kind::Sha256Crypt(rounds)),
-            _ => (SHA512_CHARS, Kind::Sha512Crypt(rounds)),
+        let (digest_chars, ends, kind) = match id {
+            "5" => (SHA256_CHARS, SHA256_ENDS, Kind::Sha256Crypt(rounds)),
+            _ => (SHA512_CHARS, SHA512_ENDS, Kind::Sha512Crypt(rounds)),
         };
         if digest.len() != digest_chars || !is_in_alphabet(digest) {
             return Err(format!(
@@ -53,6 +56,11 @@ impl<'a> Crypt<'a> {
                 } else {
                     ""
                 }
+            ));
+        }
+        if !digest.ends_with(|end| ends.contains(end)) {
+            return Err(format!(
+                "the digest must end in one of {ends}: no password has one that ends like this"
             ));
         }
         Ok(Self { text, kind })
