@@ -35,6 +35,8 @@ pub(crate) struct Filter {
     stage: Stage,
     /// The connection waits for its turn to go on with the handshake.
     pub(crate) queued: bool,
+    /// The peer has said that no more will come, behind MQTT that is kept and has to be decoded first.
+    pub(crate) is_over: bool,
     /// Since when a part of something has been held.
     since: Option<Instant>,
     /// Bytes that were counted as held.
@@ -96,6 +98,7 @@ impl Filter {
                 websocket,
                 stage: Stage::ExpectFirst,
                 queued: false,
+                is_over: false,
                 since: None,
                 charged: 0,
             })

@@ -12,9 +12,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use rustls::HandshakeKind;
-use sol_codec::{Packet, QoS, TopicName};
-use sol_engine::{AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
-use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Protocol, Source, Tls, TransportConfig, WebSocketRules};
+use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
+use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
+use sol_transport::{
+    AuthReply, ListenAddr, Notice, Observer, PeerAddr, Protocol, Source, Tls, TransportConfig, WebSocketRules,
+};
 
 use support::{Broker, Client, PATIENCE, connect, disconnect, names_at_home, publish, subscribe};
 use tls::{Authority, TlsClient, VERSIONS};
@@ -23,6 +25,7 @@ on_each_backend! {
     what_is_pipelined_arrives_whole_on_every_shard
     a_large_packet_reaches_a_reader_that_stalls
     the_end_is_said_in_order
+    an_end_right_behind_the_last_packet_loses_nothing
     clients_need_a_certificate_that_is_not_revoked
     a_certificate_may_say_who_a_client_is
     a_session_of_tls_is_resumed_on_every_shard
@@ -133,6 +136,109 @@ fn the_end_is_said_in_order() {
     }
     broker.wait_until("the ends", |counters| counters.connections == 0);
     broker.stop();
+}
+
+/// Lets everybody in, a turn later.
+struct Doorman;
+
+impl Observer for Doorman {
+    fn event(&mut self, _: &Event, _: Option<Source>) {}
+
+    fn notice(&mut self, _: Notice<'_>) {}
+
+    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+        reply.answer(AuthOutcome::Accepted);
+    }
+}
+
+/// Whoever says all it has to say at once, and the end in TLS or WebSocket right behind it, has said all of it: its PUBLISH
+/// arrives and its Will does not, though its connection moves home before, or somebody is asked about it first.
+fn an_end_right_behind_the_last_packet_loses_nothing() {
+    const VERSION: ProtocolVersion = ProtocolVersion::V5;
+    support::keep_shards();
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let rules = |ask: bool| ListenerRules {
+        allow_anonymous: !ask,
+        ask,
+        named: false,
+    };
+    for (has_tls, has_websocket, asks) in [
+        (true, false, false),
+        (true, false, true),
+        (false, true, false),
+        (false, true, true),
+        (true, true, false),
+    ] {
+        let broker = Broker::start_observed(
+            2,
+            |_| Doorman,
+            |config, engine| {
+                config.listeners.push(config.listeners[0].clone());
+                config.listeners[0].tls = has_tls.then(|| tls.clone());
+                if has_websocket {
+                    config.listeners[0].protocol = Protocol::WebSocket(Arc::default());
+                }
+                engine.listeners = vec![rules(asks), rules(false)];
+            },
+        );
+        let ListenAddr::Tcp(plain) = broker.shards().addresses()[1] else {
+            panic!("no TCP address")
+        };
+        let mut reader = Client::connect(plain, VERSION, "reader");
+        reader.subscribe("#");
+        for (n, shard) in (0..12).map(|n| (n, n % 2)) {
+            let name = names_at_home("leaves", shard).nth(usize::from(n)).unwrap();
+            let mut mqtt = connect_with_will(VERSION, &name);
+            mqtt.extend(publish(VERSION, &name, b"last words"));
+            mqtt.extend(disconnect(VERSION));
+            let mut bytes = mqtt;
+            if has_websocket {
+                bytes = [UPGRADE, &frame(0x82, &bytes), &frame(0x88, &[3, 0xe8])].concat();
+            }
+            let mut stream = TcpStream::connect(broker.address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            if has_tls {
+                let config = authority.client(VERSIONS[usize::from(n / 2 % 2)], None);
+                let mut client = TlsClient::open(broker.address, &config);
+                client.shake_hands();
+                client.tls.conn.writer().write_all(&bytes).unwrap();
+                client.tls.conn.send_close_notify();
+                bytes = Vec::new();
+                while client.tls.conn.wants_write() {
+                    client.tls.conn.write_tls(&mut bytes).unwrap();
+                }
+                stream = client.tls.sock;
+            }
+            stream.write_all(&bytes).unwrap();
+            reader.expect_publish(&name, b"last words");
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+        broker.wait_until("the ends", |counters| counters.connections == 1);
+        // Behind all that would have been said of them.
+        reader.send(&publish(VERSION, "sentinel", b""));
+        reader.expect_publish("sentinel", b"");
+        drop(reader);
+        broker.stop();
+    }
+}
+
+/// A CONNECT of a client that is somebody and has a Will.
+fn connect_with_will(version: ProtocolVersion, name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Connect {
+        username: Some("somebody"),
+        will: Some(Will {
+            topic: TopicName::new("will").unwrap(),
+            payload: b"unwanted",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: WillProperties::default(),
+        }),
+        ..Connect::new(version, name)
+    }
+    .encode(version, &mut bytes);
+    bytes
 }
 
 /// Writes down what is noticed, and who was let in.
@@ -284,8 +390,8 @@ fn who_speaks_something_else_is_closed_with_one_notice() {
     let authority = Authority::new("authority");
     let tls = authority.server(&authority.issue("broker", 1), None);
     let (broker, notes) = start_noting(|config, _| config.listeners[0].tls = Some(tls));
-    let mut client = Client::open(broker.address, sol_codec::ProtocolVersion::V5);
-    client.send(&connect(sol_codec::ProtocolVersion::V5, "plain"));
+    let mut client = Client::open(broker.address, ProtocolVersion::V5);
+    client.send(&connect(ProtocolVersion::V5, "plain"));
     client.expect_cut();
     assert_eq!(notes.take(), ["plain on TLS"]);
     // A ClientHello of TLS 1.0, as OpenSSL writes it.
@@ -386,6 +492,18 @@ fn a_stop_ends_those_who_still_shake_hands() {
     assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
 }
 
+/// A client's request for a WebSocket.
+const UPGRADE: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+/// A client's frame that begins with `first`, masked with zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    frame
+}
+
 /// MQTT in WebSocket frames comes in and goes out, moves home with what was pipelined, and ends with a Close.
 fn mqtt_over_websocket() {
     support::keep_shards();
@@ -402,21 +520,14 @@ fn mqtt_over_websocket() {
 }
 
 fn web_client(address: SocketAddr, name: &str) {
-    const VERSION: sol_codec::ProtocolVersion = sol_codec::ProtocolVersion::V311;
-    let frame = |bytes: &[u8]| {
-        let mut frame = vec![0x82, 0x80 | u8::try_from(bytes.len()).unwrap(), 0, 0, 0, 0];
-        frame.extend_from_slice(bytes);
-        frame
-    };
+    const VERSION: ProtocolVersion = ProtocolVersion::V311;
+    let message = |bytes: &[u8]| frame(0x82, bytes);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut bytes = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-        Sec-WebSocket-Protocol: mqtt\r\n\r\n"
-        .to_vec();
-    bytes.extend(frame(&connect(VERSION, name)));
-    bytes.extend(frame(&support::subscribe_at(VERSION, name, QoS::AtMostOnce)));
-    bytes.extend(frame(&publish(VERSION, name, b"payload")));
+    let mut bytes = UPGRADE.to_vec();
+    bytes.extend(message(&connect(VERSION, name)));
+    bytes.extend(message(&support::subscribe_at(VERSION, name, QoS::AtMostOnce)));
+    bytes.extend(message(&publish(VERSION, name, b"payload")));
     stream.write_all(&bytes).unwrap();
     let expected = publish(VERSION, name, b"payload");
     let (mut answer, mut mqtt) = (Vec::new(), Vec::new());
@@ -430,7 +541,7 @@ fn web_client(address: SocketAddr, name: &str) {
     }
     assert!(mqtt.starts_with(b"\x20\x02\0\0"));
     assert!(mqtt.windows(expected.len()).any(|part| part == expected), "{mqtt:?}");
-    stream.write_all(&frame(&disconnect(VERSION))).unwrap();
+    stream.write_all(&message(&disconnect(VERSION))).unwrap();
     stream.read_to_end(&mut answer).unwrap();
     let (_, rest) = unframed(&answer);
     assert_eq!(rest, [0x88, 2, 3, 0xe8], "the Close stands last");

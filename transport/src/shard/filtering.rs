@@ -10,7 +10,7 @@ use sol_engine::{Close, ConnectionId, Input};
 use super::Core;
 use super::contain::Step;
 use crate::backend::{Backend, Reading};
-use crate::conns::Phase;
+use crate::conns::{Conn, Phase};
 use crate::filter::{End, Fault, Received};
 use crate::observer::{Notice, Observer};
 
@@ -139,6 +139,9 @@ impl<O: Observer> Core<O> {
         if phase == Phase::Closing {
             return Reading::On;
         }
+        if matches!(end, End::Closed) && self.keep_end(id) {
+            return Reading::Pause;
+        }
         self.forget_input(id);
         self.conns.set_phase(id, Phase::Closing);
         if phase != Phase::ExpectHandshake {
@@ -149,6 +152,27 @@ impl<O: Observer> Core<O> {
             flush: true,
         });
         Reading::On
+    }
+
+    /// Remembers an orderly end that came behind MQTT which has to wait, as the end of a socket waits that is not read; its
+    /// connection may move home before. `false`: nothing waits.
+    fn keep_end(&mut self, id: ConnectionId) -> bool {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.stopped || conn.held) else {
+            return false;
+        };
+        if let Some(filter) = &mut conn.filter {
+            filter.is_over = true;
+        }
+        true
+    }
+
+    /// Goes on with a connection whose kept MQTT was decoded, and ends it if its end came behind that.
+    pub(super) fn go_on_filtered(&mut self, id: ConnectionId) -> Reading {
+        let is_over = |conn: &Conn| conn.filter.as_ref().is_some_and(|filter| filter.is_over);
+        if self.conns.get(id).is_some_and(is_over) {
+            return self.end_filtered(id, &End::Closed);
+        }
+        self.reading(id)
     }
 
     /// Has leave what a filter said.
