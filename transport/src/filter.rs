@@ -133,12 +133,13 @@ impl Filter {
                 (plain.as_mut_slice(), end)
             }
         };
+        let has_decrypted = self.tls.is_some() && !inner.is_empty();
         let received = self.unframe(inner, listener, tls_end, said);
-        self.since = if self.is_partial() {
-            self.since.or(Some(now))
-        } else {
-            None
-        };
+        // Something whole has come, so that what is held now began behind it.
+        let has_come = has_decrypted || !received.mqtt.is_empty();
+        self.since = self
+            .is_partial()
+            .then(|| self.since.filter(|_| !has_come).unwrap_or(now));
         received
     }
 
@@ -276,6 +277,11 @@ impl Filter {
     /// Since when a part of something has been held.
     pub(crate) const fn partial_since(&self) -> Option<Instant> {
         self.since
+    }
+
+    /// Begins the time of what is held anew: its peer was not read until `now`.
+    pub(crate) fn begin_again(&mut self, now: Instant) {
+        self.since = self.since.map(|_| now);
     }
 
     fn is_partial(&self) -> bool {

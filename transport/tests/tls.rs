@@ -10,6 +10,7 @@ mod tls;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::HandshakeKind;
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
@@ -26,6 +27,7 @@ on_each_backend! {
     a_large_packet_reaches_a_reader_that_stalls
     the_end_is_said_in_order
     an_end_right_behind_the_last_packet_loses_nothing
+    a_record_that_does_not_arrive_whole_in_time_ends_its_connection
     clients_need_a_certificate_that_is_not_revoked
     a_certificate_may_say_who_a_client_is
     a_session_of_tls_is_resumed_on_every_shard
@@ -221,6 +223,44 @@ fn an_end_right_behind_the_last_packet_loses_nothing() {
         drop(reader);
         broker.stop();
     }
+}
+
+/// A part of a record is not held for as long as its peer likes, though it came with the CONNECT that lets it in, here or on
+/// another shard.
+fn a_record_that_does_not_arrive_whole_in_time_ends_its_connection() {
+    support::keep_shards();
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let broker = Broker::start(2, |config, _| {
+        config.listeners[0].tls = Some(tls);
+        config.frame_time_max = Duration::from_millis(200);
+    });
+    let mut ended = 0;
+    for version in VERSIONS {
+        for name in [0, 1]
+            .into_iter()
+            .flat_map(|shard| names_at_home("half", shard).take(3))
+        {
+            let mut client = TlsClient::open(broker.address, &authority.client(version, None));
+            client.shake_hands();
+            let mut bytes = Vec::new();
+            for mqtt in [
+                connect(client.version, &name),
+                publish(client.version, "half", b"never whole"),
+            ] {
+                client.tls.conn.writer().write_all(&mqtt).unwrap();
+                while client.tls.conn.wants_write() {
+                    client.tls.conn.write_tls(&mut bytes).unwrap();
+                }
+            }
+            bytes.pop();
+            client.tls.sock.write_all(&bytes).unwrap();
+            client.with_packet(|packet| assert!(matches!(packet, Packet::ConnAck(_)), "{packet:?}"));
+            ended += 1;
+            broker.wait_until("its end", |counters| counters.frame_timeouts == ended);
+        }
+    }
+    broker.stop();
 }
 
 /// A CONNECT of a client that is somebody and has a Will.
@@ -441,7 +481,7 @@ fn who_ends_in_the_middle_of_a_handshake_leaves_nothing() {
             stream.write_all(&hello[..len]).unwrap();
             if resets {
                 socket2::SockRef::from(&stream)
-                    .set_linger(Some(std::time::Duration::ZERO))
+                    .set_linger(Some(Duration::ZERO))
                     .unwrap();
             } else {
                 stream.shutdown(Shutdown::Write).unwrap();

@@ -65,11 +65,15 @@ impl Side {
     }
 
     fn receive(&mut self, bytes: &[u8]) {
+        self.receive_at(Instant::default(), bytes);
+    }
+
+    fn receive_at(&mut self, now: Instant, bytes: &[u8]) {
         let (mut plain, mut said) = (Vec::new(), Said::default());
         let mut bytes = bytes.to_vec();
         let received = self
             .filter
-            .receive(&mut bytes, &self.listener, Instant::default(), &mut plain, &mut said);
+            .receive(&mut bytes, &self.listener, now, &mut plain, &mut said);
         self.mqtt.extend_from_slice(received.mqtt);
         self.opened += usize::from(received.opened);
         self.ends.extend(received.end.map(|end| match end {
@@ -166,6 +170,44 @@ fn a_record_may_be_cut_at_every_place() {
             cut += 1;
         }
         assert!(cut > 50);
+    }
+}
+
+/// The time of a part of a record begins when it comes, with every record anew however segments cut them, and when its
+/// peer is read again; more of the same record does not prolong it.
+#[test]
+fn a_record_has_its_own_time() {
+    let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+    for version in VERSIONS {
+        let (server, config) = configs(version);
+        let (mut client, mut side) = (client(&config), Side::new(listener(&server, Protocol::Mqtt)));
+        talk(&mut client, &mut side, usize::MAX);
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            client.writer().write_all(&[7; 1_000]).unwrap();
+            while client.wants_write() {
+                client.write_tls(&mut said).unwrap();
+            }
+        }
+        let (record, offset) = (said.len() / 3, 100);
+        side.receive_at(at(1), &said[..offset]);
+        assert_eq!(side.filter.partial_since(), Some(at(1)));
+        // The rest of one and a part of the next.
+        for n in 1..=2 {
+            side.receive_at(at(10 * n as u64), &said[offset + record * (n - 1)..offset + record * n]);
+            assert_eq!(
+                (side.mqtt.len(), side.filter.partial_since()),
+                (1_000 * n, Some(at(10 * n as u64)))
+            );
+        }
+        side.receive_at(at(30), &said[offset + 2 * record..said.len() - 1]);
+        assert_eq!(side.filter.partial_since(), Some(at(20)));
+        side.filter.begin_again(at(40));
+        assert_eq!(side.filter.partial_since(), Some(at(40)));
+        side.receive_at(at(50), &said[said.len() - 1..]);
+        assert_eq!((side.mqtt.len(), side.filter.partial_since()), (3_000, None));
+        side.filter.begin_again(at(60));
+        assert_eq!(side.filter.partial_since(), None);
     }
 }
 

@@ -10,7 +10,7 @@ use sol_engine::{Close, ConnectionId, Input};
 use super::Core;
 use super::contain::Step;
 use crate::backend::{Backend, Reading};
-use crate::conns::{Conn, Phase};
+use crate::conns::Phase;
 use crate::filter::{End, Fault, Received};
 use crate::observer::{Notice, Observer};
 
@@ -77,6 +77,8 @@ impl<O: Observer> Core<O> {
         if let Some(end) = &received.end {
             return self.end_filtered(id, end);
         }
+        // It may just have been let in.
+        self.watch_frame(id);
         self.reading(id)
     }
 
@@ -168,9 +170,13 @@ impl<O: Observer> Core<O> {
 
     /// Goes on with a connection whose kept MQTT was decoded, and ends it if its end came behind that.
     pub(super) fn go_on_filtered(&mut self, id: ConnectionId) -> Reading {
-        let is_over = |conn: &Conn| conn.filter.as_ref().is_some_and(|filter| filter.is_over);
-        if self.conns.get(id).is_some_and(is_over) {
-            return self.end_filtered(id, &End::Closed);
+        let now = self.now.mono;
+        if let Some(filter) = self.conns.get_mut(id).and_then(|conn| conn.filter.as_mut()) {
+            if filter.is_over {
+                return self.end_filtered(id, &End::Closed);
+            }
+            filter.begin_again(now);
+            self.watch_frame(id);
         }
         self.reading(id)
     }
@@ -219,7 +225,6 @@ impl<O: Observer> Core<O> {
     /// Counts what a filter holds, within the bounds for all of them.
     fn charge_filter(&mut self, id: ConnectionId) {
         if self.conns.charge_filter(id) {
-            self.watch_frame(id);
             self.bound_input(id);
         }
     }
