@@ -328,6 +328,12 @@ impl fmt::Debug for Filter {
 }
 
 impl Said {
+    /// Forgets what was said for a connection that did not get to say it.
+    pub(crate) fn clear(&mut self) {
+        self.sealed.clear();
+        self.framed.clear();
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.framed.is_empty()
     }

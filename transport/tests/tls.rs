@@ -34,6 +34,7 @@ on_each_backend! {
     another_certificate_is_for_those_who_come_later
     who_speaks_something_else_is_closed_with_one_notice
     who_ends_in_the_middle_of_a_handshake_leaves_nothing
+    who_is_evicted_while_it_agrees_is_not_let_in
     a_crowd_that_shakes_hands_at_once_comes_in
     a_stop_ends_those_who_still_shake_hands
     mqtt_over_websocket
@@ -492,6 +493,37 @@ fn who_ends_in_the_middle_of_a_handshake_leaves_nothing() {
     broker.wait_until("the end of all", |counters| {
         counters.connections == 0 && counters.unauthenticated == 0 && counters.held_bytes == 0
     });
+    broker.stop();
+}
+
+/// Whoever holds more than may be held of those who were not let in goes, though its handshake is at its end just then; the
+/// engine does not hear of it.
+fn who_is_evicted_while_it_agrees_is_not_let_in() {
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let broker = Broker::start(1, |config, _| {
+        config.listeners[0].tls = Some(tls);
+        config.unauthenticated_bytes_max = 8 << 10;
+    });
+    let config = authority.client(VERSIONS[1], None);
+    let mut client = TlsClient::open(broker.address, &config);
+    let (connection, socket) = (&mut client.tls.conn, &mut client.tls.sock);
+    connection.write_tls(socket).unwrap();
+    while connection.is_handshaking() {
+        connection.read_tls(socket).unwrap();
+        connection.process_new_packets().unwrap();
+    }
+    // What ends the handshake, and most of a record.
+    connection.writer().write_all(&[0; 12_000]).unwrap();
+    let mut bytes = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut bytes).unwrap();
+    }
+    bytes.pop();
+    socket.write_all(&bytes).unwrap();
+    broker.wait_until("its end", |counters| counters.connections == 0);
+    let counters = broker.counters();
+    assert_eq!((counters.evicted, counters.handshakes, counters.held_bytes), (1, 0, 0));
     broker.stop();
 }
 

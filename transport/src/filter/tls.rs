@@ -58,17 +58,19 @@ impl TlsLayer {
         if self.is_failed {
             return None;
         }
+        // And so it is if it panics.
+        self.is_failed = true;
         let outcome = if self.partial.is_empty() {
             self.take_in_place(bytes, plain, answer)
         } else {
             self.complete(bytes, plain, answer)
         };
         match outcome {
-            Err(fault) => {
-                self.is_failed = true;
-                Some(End::Fault(fault))
+            Err(fault) => Some(End::Fault(fault)),
+            Ok(()) => {
+                self.is_failed = false;
+                self.is_closed.then_some(End::Closed)
             }
-            Ok(()) => self.is_closed.then_some(End::Closed),
         }
     }
 

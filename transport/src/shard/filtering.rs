@@ -47,10 +47,14 @@ impl<O: Observer> Core<O> {
             };
         }
         let mut plain = mem::take(&mut self.plain);
+        // After a panic it may be somebody else's.
+        self.said.clear();
         // Whatever goes wrong with the bytes of one connection concerns no other.
         self.watch.set(Step::Decode);
         let began = is_costly.then(|| self.clock.now().mono);
         let received = filter.receive(bytes, listener, self.now.mono, &mut plain, &mut self.said);
+        #[cfg(test)]
+        super::tests::trap_filter(received.mqtt);
         if let Some(began) = began {
             self.handshakes.spend(self.clock.now().mono.saturating_since(began));
         }
@@ -68,6 +72,10 @@ impl<O: Observer> Core<O> {
     fn take_received(&mut self, id: ConnectionId, received: &Received<'_>) -> Reading {
         self.say(id);
         self.charge_filter(id);
+        if self.conns.get(id).is_none_or(|conn| conn.ended) {
+            // What it held was one too many, and the engine must not hear of it any more.
+            return Reading::Pause;
+        }
         if received.opened {
             self.open_filtered(id);
         }
