@@ -250,7 +250,7 @@ fn faults_have_sentences() {
     }
     assert_eq!(
         side.ends.first().map(String::as_str),
-        Some("its handshake takes too many bytes")
+        Some("a message of its handshake takes too many bytes")
     );
     assert!(side.filter.held_bytes() < 32 << 10);
     let (mut client, mut side) = (client(&config), new());
@@ -261,6 +261,32 @@ fn faults_have_sentences() {
     assert_eq!((side.ends.len(), side.take().is_empty()), (1, false), "{:?}", side.ends);
     side.output.bytes.extend_from_slice(b"never in the clear");
     assert_eq!(side.take(), b"");
+}
+
+/// Behind the handshake no more is held than the largest record takes, and a record has room as it comes.
+#[test]
+fn what_is_held_is_bounded_after_the_handshake() {
+    for version in VERSIONS {
+        let (server, config) = configs(version);
+        let (mut client, mut side) = (client(&config), Side::new(listener(&server, Protocol::Mqtt)));
+        talk(&mut client, &mut side, usize::MAX);
+        client.writer().write_all(&[7; 16 << 10]).unwrap();
+        let mut said = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut said).unwrap();
+        }
+        let last = said.pop().unwrap();
+        for piece in said.chunks(1_000) {
+            side.receive(piece);
+            assert!(side.filter.held_bytes() <= 24 << 10);
+        }
+        assert!(matches!(side.filter.hold(&said, &side.listener), Err(Fault::LongTls)));
+        side.receive(&[last]);
+        assert_eq!((side.mqtt.len(), side.filter.held_bytes()), (16 << 10, 0));
+        side.filter.hold(&said, &side.listener).unwrap();
+        side.filter.forget_input();
+        assert_eq!(side.filter.held_bytes(), 0);
+    }
 }
 
 /// WebSocket inside of TLS: a message is as many bytes as it is plain, and an answer stands in its place between two.

@@ -72,8 +72,7 @@ impl<O: Observer> Core<O> {
         // What its filter said while it was let in, if that had no time to leave.
         if let Some(output) = output {
             conn.output = Some(output);
-            conn.dirty = true;
-            self.outboxes.dirty.push(id);
+            self.outboxes.mark(&mut conn);
         }
         self.conns.insert(conn);
         self.conns.keep(id, kept, self.now.mono);

@@ -221,12 +221,8 @@ impl<O: Observer> Core<O> {
     }
 
     fn make_dirty(&mut self, id: ConnectionId) {
-        if let Some(conn) = self.conns.get_mut(id)
-            && !conn.dirty
-            && !conn.congested
-        {
-            conn.dirty = true;
-            self.outboxes.dirty.push(id);
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.congested) {
+            self.outboxes.mark(conn);
         }
     }
 
