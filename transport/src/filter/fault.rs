@@ -53,6 +53,9 @@ fn tls(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             f.write_str("no known authority has issued its certificate")
         }
+        Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { .. }) => {
+            f.write_str("the list of revoked certificates (crlfile) is too old to judge its certificate by")
+        }
         Error::InvalidCertificate(why) => write!(f, "its certificate is refused: {why}"),
         Error::AlertReceived(AlertDescription::UnknownCA) => {
             f.write_str("it does not know the authority of our certificate")

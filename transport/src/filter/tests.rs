@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::*;
@@ -253,6 +254,14 @@ fn faults_have_sentences() {
         Some("a message of its handshake takes too many bytes")
     );
     assert!(side.filter.held_bytes() < 32 << 10);
+    let expired = rustls::CertificateError::ExpiredRevocationListContext {
+        time: UnixTime::since_unix_epoch(Duration::from_secs(2)),
+        next_update: UnixTime::since_unix_epoch(Duration::from_secs(1)),
+    };
+    assert_eq!(
+        Fault::from(rustls::Error::from(expired)).to_string(),
+        "the list of revoked certificates (crlfile) is too old to judge its certificate by"
+    );
     let (mut client, mut side) = (client(&config), new());
     talk(&mut client, &mut side, usize::MAX);
     let mut forged = vec![0x17, 3, 3, 0, 64];
