@@ -18,7 +18,7 @@ use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sol_transport::NameOf;
@@ -28,8 +28,6 @@ use crate::config::{CertificateName, Config, Diagnostic, Listener, Protocol, Tls
 
 /// No file of certificates is larger.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Sessions of TLS 1.2 that can be resumed without a ticket, of all shards together.
-const SESSIONS_MAX: usize = 1_024;
 /// How many tickets a client of TLS 1.3 is given: it resumes one Session at a time.
 const TICKETS: usize = 1;
 
@@ -48,7 +46,10 @@ pub fn load(listener: &Listener) -> Result<(Option<sol_transport::Tls>, Vec<Diag
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(|error| listener.place_of("tls_version").say(format!("TLS: {error}")))?;
-    let builder = match client_verifier(listener, tls, &provider)? {
+    let verifier = client_verifier(listener, tls, &provider, &mut warnings)?;
+    // Of one that resumes nobody would look at the certificate again.
+    let may_resume = verifier.is_none() || !tls.check_client_dates;
+    let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
@@ -57,10 +58,15 @@ pub fn load(listener: &Listener) -> Result<(Option<sol_transport::Tls>, Vec<Diag
         Protocol::Mqtt => b"mqtt".to_vec(),
         Protocol::WebSockets => b"http/1.1".to_vec(),
     }];
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-    config.send_tls13_tickets = TICKETS;
-    // New keys with every reading of the files: what was agreed on under other rules is not resumed.
-    config.ticketer = Ticketer::new().map_err(|error| Diagnostic::of_file(&tls.keyfile, format!("TLS: {error}")))?;
+    // Tickets say all that is needed, to TLS 1.2 too, and expire.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    if may_resume {
+        config.send_tls13_tickets = TICKETS;
+        // New keys with every reading of the files: what was agreed on under other rules is not resumed.
+        config.ticketer =
+            Ticketer::new().map_err(|error| Diagnostic::of_file(&tls.keyfile, format!("TLS: {error}")))?;
+    }
     let tls = sol_transport::Tls {
         config: Arc::new(config),
         name_of: listener.certificate_name.map(name_of),
@@ -206,9 +212,11 @@ fn client_verifier(
     listener: &Listener,
     tls: &Tls,
     provider: &Arc<CryptoProvider>,
+    warnings: &mut Vec<Diagnostic>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, Diagnostic> {
     // A file that is named and cannot be used is refused, used or not.
     let (roots, path) = authorities(tls)?;
+    let revoked = revoked(tls)?;
     if !tls.require_certificate && listener.certificate_name.is_none() {
         return Ok(None);
     }
@@ -220,15 +228,13 @@ fn client_verifier(
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(crlfile) = &tls.crlfile {
-        let bytes = read(crlfile)?;
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-        let lists = lists.map_err(|error| Diagnostic::of_file(crlfile, format!("no PEM file: {error}")))?;
-        if lists.is_empty() {
-            let text = "there is no list of revoked certificates in it, as PEM writes one";
-            return Err(Diagnostic::of_file(crlfile, text));
+        if revoked.iter().any(|list| is_out_of_date(list)) {
+            let text = "the list of revoked certificates is out of date, and clients will be refused; fetch a new one, and send \
+                        SIGHUP";
+            warnings.push(Diagnostic::of_file(crlfile, text));
         }
         builder = builder
-            .with_crls(lists)
+            .with_crls(revoked)
             .only_check_end_entity_revocation()
             .enforce_revocation_expiration();
     }
@@ -244,6 +250,25 @@ fn client_verifier(
     } else {
         Arc::new(dates::AnyDate(verifier))
     }))
+}
+
+/// The lists of revoked certificates.
+fn revoked(tls: &Tls) -> Result<Vec<CertificateRevocationListDer<'static>>, Diagnostic> {
+    let Some(crlfile) = &tls.crlfile else {
+        return Ok(Vec::new());
+    };
+    let bytes = read(crlfile)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    let lists = lists.map_err(|error| Diagnostic::of_file(crlfile, format!("no PEM file: {error}")))?;
+    if lists.is_empty() {
+        let text = "there is no list of revoked certificates in it, as PEM writes one";
+        return Err(Diagnostic::of_file(crlfile, text));
+    }
+    Ok(lists)
+}
+
+fn is_out_of_date(list: &CertificateRevocationListDer<'_>) -> bool {
+    certificate::next_update(list).is_some_and(|next_update| next_update < now().as_secs())
 }
 
 /// The authorities that clients may come from, and where they stand.

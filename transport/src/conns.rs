@@ -317,6 +317,17 @@ impl Conns {
     }
 }
 
+/// Appends to a part of something that has `total` bytes at most. What is announced is not believed: memory doubles as bytes
+/// arrive, up to that.
+pub(crate) fn append_held(held: &mut Vec<u8>, more: &[u8], total: usize) {
+    let needed = held.len().saturating_add(more.len());
+    if needed > held.capacity() {
+        let target = held.capacity().saturating_mul(2).min(total).max(needed);
+        held.reserve_exact(target.saturating_sub(held.len()));
+    }
+    held.extend_from_slice(more);
+}
+
 #[cfg(test)]
 mod tests {
     use core::num::NonZeroU32;
@@ -344,6 +355,18 @@ mod tests {
             conns.insert(conn(id(slot, 1)));
         }
         assert!(conns.slots.capacity() <= 12_700, "{}", conns.slots.capacity());
+    }
+
+    #[test]
+    fn a_large_packet_takes_memory_as_it_arrives_and_not_as_it_announces() {
+        let mut held = Vec::new();
+        append_held(&mut held, &[0; 10], 1 << 28);
+        assert!(held.capacity() < 100);
+        for _ in 0..100 {
+            append_held(&mut held, &[0; 1_000], 100_010);
+            assert!(held.capacity() <= 2 * held.len() + 100);
+        }
+        assert_eq!((held.len(), held.capacity()), (100_010, 100_010));
     }
 
     #[test]

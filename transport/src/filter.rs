@@ -35,6 +35,8 @@ pub(crate) struct Filter {
     stage: Stage,
     /// The connection waits for its turn to go on with the handshake.
     pub(crate) queued: bool,
+    /// The peer has said that no more will come, behind MQTT that is kept and has to be decoded first.
+    pub(crate) is_over: bool,
     /// Since when a part of something has been held.
     since: Option<Instant>,
     /// Bytes that were counted as held.
@@ -96,6 +98,7 @@ impl Filter {
                 websocket,
                 stage: Stage::ExpectFirst,
                 queued: false,
+                is_over: false,
                 since: None,
                 charged: 0,
             })
@@ -130,12 +133,13 @@ impl Filter {
                 (plain.as_mut_slice(), end)
             }
         };
+        let has_decrypted = self.tls.is_some() && !inner.is_empty();
         let received = self.unframe(inner, listener, tls_end, said);
-        self.since = if self.is_partial() {
-            self.since.or(Some(now))
-        } else {
-            None
-        };
+        // Something whole has come, so that what is held now began behind it.
+        let has_come = has_decrypted || !received.mqtt.is_empty();
+        self.since = self
+            .is_partial()
+            .then(|| self.since.filter(|_| !has_come).unwrap_or(now));
         received
     }
 
@@ -275,6 +279,11 @@ impl Filter {
         self.since
     }
 
+    /// Begins the time of what is held anew: its peer was not read until `now`.
+    pub(crate) fn begin_again(&mut self, now: Instant) {
+        self.since = self.since.map(|_| now);
+    }
+
     fn is_partial(&self) -> bool {
         let has_frame = self
             .websocket
@@ -319,6 +328,12 @@ impl fmt::Debug for Filter {
 }
 
 impl Said {
+    /// Forgets what was said for a connection that did not get to say it.
+    pub(crate) fn clear(&mut self) {
+        self.sealed.clear();
+        self.framed.clear();
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.framed.is_empty()
     }

@@ -48,8 +48,9 @@ pub(crate) enum Mail {
     Stop,
 }
 
-/// A spent batch that takes more memory is not worth keeping.
+/// A spent batch that takes more memory is not worth keeping, and neither is one that has all of them take more.
 const SPARE_BYTES_MAX: usize = 256 << 10;
+const SPARES_BYTES_MAX: usize = 1 << 20;
 
 /// One shard's mail to another, of one turn.
 #[derive(Debug, Default)]
@@ -286,7 +287,8 @@ pub(crate) struct Mailbox {
     /// Batches of others that were taken whole, for batches of our own.
     #[expect(clippy::vec_box, reason = "it is the boxes that cross")]
     spare: Vec<Box<Batch>>,
-    /// Bytes of all of them, and how many are sent before the turn is over.
+    spare_bytes: usize,
+    /// Bytes of all that are to be sent before the turn is over.
     outgoing_bytes: usize,
     /// Confirmations, posted to the batches when these have left.
     confirmations: Vec<(ShardId, ShardMessage)>,
@@ -308,6 +310,7 @@ impl Mailbox {
             begun: None,
             outgoing: core::iter::repeat_with(|| None).take(shards).collect(),
             spare: Vec::new(),
+            spare_bytes: 0,
             outgoing_bytes: 0,
             confirmations: Vec::new(),
             high: exchange.high,
@@ -376,8 +379,17 @@ impl Mailbox {
         if left > 0 {
             (batch.charge, batch.entries) = (charge, left);
             self.begun = Some(batch);
-        } else if self.spare.len() < self.exchange.len() && batch.capacity() <= SPARE_BYTES_MAX {
+        } else {
+            self.keep_spare(batch);
+        }
+    }
+
+    fn keep_spare(&mut self, mut batch: Box<Batch>) {
+        let bytes = batch.capacity();
+        let is_small = bytes <= SPARE_BYTES_MAX && self.spare_bytes + bytes <= SPARES_BYTES_MAX;
+        if self.spare.len() < self.exchange.len() && is_small {
             (batch.charge, batch.entries) = (0, 0);
+            self.spare_bytes += bytes;
             self.spare.push(batch);
         }
     }
@@ -428,9 +440,12 @@ impl Mailbox {
 
     /// The batch for a shard, charged with what is about to be added.
     fn batch(&mut self, to: ShardId, charge: usize) -> Option<&mut Batch> {
-        let (from, spare) = (self.shard, &mut self.spare);
+        let (from, spare, spare_bytes) = (self.shard, &mut self.spare, &mut self.spare_bytes);
         let new = || {
-            let mut batch = spare.pop().unwrap_or_default();
+            let mut batch = spare.pop().map_or_else(Box::default, |batch| {
+                *spare_bytes -= batch.capacity();
+                batch
+            });
             batch.from = from;
             batch
         };
@@ -600,6 +615,33 @@ mod tests {
         assert_eq!(here.exchange.waiting(HERE, THERE), whole / 8);
         assert_eq!(take(&mut there, 9).unwrap(), [8]);
         assert_eq!((there.len(), here.exchange.waiting(HERE, THERE)), (0, 0));
+    }
+
+    #[test]
+    fn spent_batches_are_used_again_and_take_bounded_memory() {
+        const SHARDS: u16 = 20;
+        let (_, mut mailboxes) = Exchange::new(SHARDS, 1 << 20, 0);
+        let mut here = mailboxes.swap_remove(0);
+        // As much as one batch may take.
+        let entries = SPARE_BYTES_MAX / size_of::<Entry>();
+        for _ in 0..SHARDS {
+            here.keep_spare(Box::new(Batch {
+                messages: VecDeque::with_capacity(entries),
+                ..Batch::default()
+            }));
+        }
+        let kept = here.spare.len();
+        assert!(kept == 4 && here.spare_bytes <= SPARES_BYTES_MAX, "{kept}");
+        here.keep_spare(Box::new(Batch {
+            messages: VecDeque::with_capacity(4 * entries),
+            ..Batch::default()
+        }));
+        assert_eq!(here.spare.len(), kept);
+        // More than are spare.
+        for to in 0..SHARDS {
+            here.post(ShardId(to), ShardMessage::Taken(1));
+        }
+        assert_eq!((here.spare.len(), here.spare_bytes), (0, 0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use sol_engine::ConnectionId;
 
 use crate::backend::{Output, SendOp};
+use crate::conns::Conn;
 
 /// A spent buffer larger than this is given back to the allocator: twice what a connection gathers before it is sent.
 const SPARE_BYTES_MAX: usize = 512 << 10;
@@ -73,6 +74,15 @@ impl Outboxes {
             (output.sent, output.sealed, output.framed) = (0, 0, 0);
             self.spare_bytes += capacity;
             self.spare.push(output);
+        }
+    }
+
+    /// Has what a connection has to send leave with the others' output.
+    #[inline]
+    pub(crate) fn mark(&mut self, conn: &mut Conn) {
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(conn.id());
         }
     }
 

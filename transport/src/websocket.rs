@@ -29,6 +29,8 @@ use std::mem;
 pub use frames::Fault;
 pub use handshake::Refusal;
 
+pub(crate) use handshake::CONNECT_FIRST_BYTE;
+
 use frames::Frames;
 use handshake::Handshake;
 

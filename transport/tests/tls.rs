@@ -10,11 +10,14 @@ mod tls;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::HandshakeKind;
-use sol_codec::{Packet, QoS, TopicName};
-use sol_engine::{AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
-use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Protocol, Source, Tls, TransportConfig, WebSocketRules};
+use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
+use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
+use sol_transport::{
+    AuthReply, ListenAddr, Notice, Observer, PeerAddr, Protocol, Source, Tls, TransportConfig, WebSocketRules,
+};
 
 use support::{Broker, Client, PATIENCE, connect, disconnect, names_at_home, publish, subscribe};
 use tls::{Authority, TlsClient, VERSIONS};
@@ -23,12 +26,15 @@ on_each_backend! {
     what_is_pipelined_arrives_whole_on_every_shard
     a_large_packet_reaches_a_reader_that_stalls
     the_end_is_said_in_order
+    an_end_right_behind_the_last_packet_loses_nothing
+    a_record_that_does_not_arrive_whole_in_time_ends_its_connection
     clients_need_a_certificate_that_is_not_revoked
     a_certificate_may_say_who_a_client_is
     a_session_of_tls_is_resumed_on_every_shard
     another_certificate_is_for_those_who_come_later
     who_speaks_something_else_is_closed_with_one_notice
     who_ends_in_the_middle_of_a_handshake_leaves_nothing
+    who_is_evicted_while_it_agrees_is_not_let_in
     a_crowd_that_shakes_hands_at_once_comes_in
     a_stop_ends_those_who_still_shake_hands
     mqtt_over_websocket
@@ -133,6 +139,147 @@ fn the_end_is_said_in_order() {
     }
     broker.wait_until("the ends", |counters| counters.connections == 0);
     broker.stop();
+}
+
+/// Lets everybody in, a turn later.
+struct Doorman;
+
+impl Observer for Doorman {
+    fn event(&mut self, _: &Event, _: Option<Source>) {}
+
+    fn notice(&mut self, _: Notice<'_>) {}
+
+    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+        reply.answer(AuthOutcome::Accepted);
+    }
+}
+
+/// Whoever says all it has to say at once, and the end in TLS or WebSocket right behind it, has said all of it: its PUBLISH
+/// arrives and its Will does not, though its connection moves home before, or somebody is asked about it first.
+fn an_end_right_behind_the_last_packet_loses_nothing() {
+    const VERSION: ProtocolVersion = ProtocolVersion::V5;
+    support::keep_shards();
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let rules = |ask: bool| ListenerRules {
+        allow_anonymous: !ask,
+        ask,
+        named: false,
+    };
+    for (has_tls, has_websocket, asks) in [
+        (true, false, false),
+        (true, false, true),
+        (false, true, false),
+        (false, true, true),
+        (true, true, false),
+    ] {
+        let broker = Broker::start_observed(
+            2,
+            |_| Doorman,
+            |config, engine| {
+                config.listeners.push(config.listeners[0].clone());
+                config.listeners[0].tls = has_tls.then(|| tls.clone());
+                if has_websocket {
+                    config.listeners[0].protocol = Protocol::WebSocket(Arc::default());
+                }
+                engine.listeners = vec![rules(asks), rules(false)];
+            },
+        );
+        let ListenAddr::Tcp(plain) = broker.shards().addresses()[1] else {
+            panic!("no TCP address")
+        };
+        let mut reader = Client::connect(plain, VERSION, "reader");
+        reader.subscribe("#");
+        for (n, shard) in (0..12).map(|n| (n, n % 2)) {
+            let name = names_at_home("leaves", shard).nth(usize::from(n)).unwrap();
+            let mut mqtt = connect_with_will(VERSION, &name);
+            mqtt.extend(publish(VERSION, &name, b"last words"));
+            mqtt.extend(disconnect(VERSION));
+            let mut bytes = mqtt;
+            if has_websocket {
+                bytes = [UPGRADE, &frame(0x82, &bytes), &frame(0x88, &[3, 0xe8])].concat();
+            }
+            let mut stream = TcpStream::connect(broker.address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            if has_tls {
+                let config = authority.client(VERSIONS[usize::from(n / 2 % 2)], None);
+                let mut client = TlsClient::open(broker.address, &config);
+                client.shake_hands();
+                client.tls.conn.writer().write_all(&bytes).unwrap();
+                client.tls.conn.send_close_notify();
+                bytes = Vec::new();
+                while client.tls.conn.wants_write() {
+                    client.tls.conn.write_tls(&mut bytes).unwrap();
+                }
+                stream = client.tls.sock;
+            }
+            stream.write_all(&bytes).unwrap();
+            reader.expect_publish(&name, b"last words");
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+        broker.wait_until("the ends", |counters| counters.connections == 1);
+        // Behind all that would have been said of them.
+        reader.send(&publish(VERSION, "sentinel", b""));
+        reader.expect_publish("sentinel", b"");
+        drop(reader);
+        broker.stop();
+    }
+}
+
+/// A part of a record is not held for as long as its peer likes, though it came with the CONNECT that lets it in, here or on
+/// another shard.
+fn a_record_that_does_not_arrive_whole_in_time_ends_its_connection() {
+    support::keep_shards();
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let broker = Broker::start(2, |config, _| {
+        config.listeners[0].tls = Some(tls);
+        config.frame_time_max = Duration::from_millis(200);
+    });
+    let mut ended = 0;
+    for version in VERSIONS {
+        for name in [0, 1]
+            .into_iter()
+            .flat_map(|shard| names_at_home("half", shard).take(3))
+        {
+            let mut client = TlsClient::open(broker.address, &authority.client(version, None));
+            client.shake_hands();
+            let mut bytes = Vec::new();
+            for mqtt in [
+                connect(client.version, &name),
+                publish(client.version, "half", b"never whole"),
+            ] {
+                client.tls.conn.writer().write_all(&mqtt).unwrap();
+                while client.tls.conn.wants_write() {
+                    client.tls.conn.write_tls(&mut bytes).unwrap();
+                }
+            }
+            bytes.pop();
+            client.tls.sock.write_all(&bytes).unwrap();
+            client.with_packet(|packet| assert!(matches!(packet, Packet::ConnAck(_)), "{packet:?}"));
+            ended += 1;
+            broker.wait_until("its end", |counters| counters.frame_timeouts == ended);
+        }
+    }
+    broker.stop();
+}
+
+/// A CONNECT of a client that is somebody and has a Will.
+fn connect_with_will(version: ProtocolVersion, name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Connect {
+        username: Some("somebody"),
+        will: Some(Will {
+            topic: TopicName::new("will").unwrap(),
+            payload: b"unwanted",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: WillProperties::default(),
+        }),
+        ..Connect::new(version, name)
+    }
+    .encode(version, &mut bytes);
+    bytes
 }
 
 /// Writes down what is noticed, and who was let in.
@@ -284,8 +431,8 @@ fn who_speaks_something_else_is_closed_with_one_notice() {
     let authority = Authority::new("authority");
     let tls = authority.server(&authority.issue("broker", 1), None);
     let (broker, notes) = start_noting(|config, _| config.listeners[0].tls = Some(tls));
-    let mut client = Client::open(broker.address, sol_codec::ProtocolVersion::V5);
-    client.send(&connect(sol_codec::ProtocolVersion::V5, "plain"));
+    let mut client = Client::open(broker.address, ProtocolVersion::V5);
+    client.send(&connect(ProtocolVersion::V5, "plain"));
     client.expect_cut();
     assert_eq!(notes.take(), ["plain on TLS"]);
     // A ClientHello of TLS 1.0, as OpenSSL writes it.
@@ -335,7 +482,7 @@ fn who_ends_in_the_middle_of_a_handshake_leaves_nothing() {
             stream.write_all(&hello[..len]).unwrap();
             if resets {
                 socket2::SockRef::from(&stream)
-                    .set_linger(Some(std::time::Duration::ZERO))
+                    .set_linger(Some(Duration::ZERO))
                     .unwrap();
             } else {
                 stream.shutdown(Shutdown::Write).unwrap();
@@ -346,6 +493,37 @@ fn who_ends_in_the_middle_of_a_handshake_leaves_nothing() {
     broker.wait_until("the end of all", |counters| {
         counters.connections == 0 && counters.unauthenticated == 0 && counters.held_bytes == 0
     });
+    broker.stop();
+}
+
+/// Whoever holds more than may be held of those who were not let in goes, though its handshake is at its end just then; the
+/// engine does not hear of it.
+fn who_is_evicted_while_it_agrees_is_not_let_in() {
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let broker = Broker::start(1, |config, _| {
+        config.listeners[0].tls = Some(tls);
+        config.unauthenticated_bytes_max = 8 << 10;
+    });
+    let config = authority.client(VERSIONS[1], None);
+    let mut client = TlsClient::open(broker.address, &config);
+    let (connection, socket) = (&mut client.tls.conn, &mut client.tls.sock);
+    connection.write_tls(socket).unwrap();
+    while connection.is_handshaking() {
+        connection.read_tls(socket).unwrap();
+        connection.process_new_packets().unwrap();
+    }
+    // What ends the handshake, and most of a record.
+    connection.writer().write_all(&[0; 12_000]).unwrap();
+    let mut bytes = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut bytes).unwrap();
+    }
+    bytes.pop();
+    socket.write_all(&bytes).unwrap();
+    broker.wait_until("its end", |counters| counters.connections == 0);
+    let counters = broker.counters();
+    assert_eq!((counters.evicted, counters.handshakes, counters.held_bytes), (1, 0, 0));
     broker.stop();
 }
 
@@ -386,6 +564,18 @@ fn a_stop_ends_those_who_still_shake_hands() {
     assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
 }
 
+/// A client's request for a WebSocket.
+const UPGRADE: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+
+/// A client's frame that begins with `first`, masked with zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    frame
+}
+
 /// MQTT in WebSocket frames comes in and goes out, moves home with what was pipelined, and ends with a Close.
 fn mqtt_over_websocket() {
     support::keep_shards();
@@ -402,21 +592,14 @@ fn mqtt_over_websocket() {
 }
 
 fn web_client(address: SocketAddr, name: &str) {
-    const VERSION: sol_codec::ProtocolVersion = sol_codec::ProtocolVersion::V311;
-    let frame = |bytes: &[u8]| {
-        let mut frame = vec![0x82, 0x80 | u8::try_from(bytes.len()).unwrap(), 0, 0, 0, 0];
-        frame.extend_from_slice(bytes);
-        frame
-    };
+    const VERSION: ProtocolVersion = ProtocolVersion::V311;
+    let message = |bytes: &[u8]| frame(0x82, bytes);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut bytes = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-        Sec-WebSocket-Protocol: mqtt\r\n\r\n"
-        .to_vec();
-    bytes.extend(frame(&connect(VERSION, name)));
-    bytes.extend(frame(&support::subscribe_at(VERSION, name, QoS::AtMostOnce)));
-    bytes.extend(frame(&publish(VERSION, name, b"payload")));
+    let mut bytes = UPGRADE.to_vec();
+    bytes.extend(message(&connect(VERSION, name)));
+    bytes.extend(message(&support::subscribe_at(VERSION, name, QoS::AtMostOnce)));
+    bytes.extend(message(&publish(VERSION, name, b"payload")));
     stream.write_all(&bytes).unwrap();
     let expected = publish(VERSION, name, b"payload");
     let (mut answer, mut mqtt) = (Vec::new(), Vec::new());
@@ -430,7 +613,7 @@ fn web_client(address: SocketAddr, name: &str) {
     }
     assert!(mqtt.starts_with(b"\x20\x02\0\0"));
     assert!(mqtt.windows(expected.len()).any(|part| part == expected), "{mqtt:?}");
-    stream.write_all(&frame(&disconnect(VERSION))).unwrap();
+    stream.write_all(&message(&disconnect(VERSION))).unwrap();
     stream.read_to_end(&mut answer).unwrap();
     let (_, rest) = unframed(&answer);
     assert_eq!(rest, [0x88, 2, 3, 0xe8], "the Close stands last");

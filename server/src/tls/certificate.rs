@@ -1,7 +1,9 @@
-//! What is read of an X.509 certificate: how long it is valid and whose it is. Whether it can be believed is rustls' to say.
+//! What is read of an X.509 certificate: how long it is valid and whose it is; and of a list of revoked ones, how long that is
+//! valid. Whether they can be believed is rustls' to say.
 
 use std::fmt::Write as _;
 
+const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
@@ -121,6 +123,21 @@ impl<'a> Certificate<'a> {
         }
         subject
     }
+}
+
+/// When a list of revoked certificates in DER has to be followed by another (RFC 5280, section 5.1), in seconds since 1970;
+/// `None`: it does not say.
+pub(super) fn next_update(der: &[u8]) -> Option<u64> {
+    let mut list = Der(der).expect(SEQUENCE)?;
+    let mut body = list.expect(SEQUENCE)?;
+    if body.0.first() == Some(&INTEGER) {
+        body.next()?;
+    }
+    // Algorithm, issuer, and when it was written.
+    for _ in 0..3 {
+        body.next()?;
+    }
+    time(body.next()?)
 }
 
 impl Attribute<'_> {

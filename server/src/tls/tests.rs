@@ -1,7 +1,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
 use tempfile::TempDir;
 
 use super::*;
@@ -29,12 +34,17 @@ impl Files {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// What is said of a listener with these lines: the error, or else the warnings.
-    fn said(&self, lines: &str) -> Vec<String> {
+    /// A listener with these lines.
+    fn listener(&self, lines: &str) -> Listener {
         let lines = lines.replace('@', &format!("{}/", self.0.path().display()));
         let text = format!("listener 1 127.0.0.1\nallow_anonymous true\n{lines}");
-        let config = Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap();
-        let said = match load(&config.listeners[0]) {
+        let mut config = Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap();
+        config.listeners.swap_remove(0)
+    }
+
+    /// What is said of a listener with these lines: the error, or else the warnings.
+    fn said(&self, lines: &str) -> Vec<String> {
+        let said = match load(&self.listener(lines)) {
             Ok((tls, warnings)) => {
                 assert!(tls.is_some());
                 warnings
@@ -46,12 +56,31 @@ impl Files {
     }
 }
 
+/// A list of no revoked certificates that is to be followed by another.
+fn revocations(next_year: i32) -> String {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::CrlSign];
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2000, 1, 1),
+        next_update: date_time_ymd(next_year, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(&authority).unwrap().pem().unwrap()
+}
+
 const OWN: &str = "certfile @own.crt\nkeyfile @own.key\n";
 
 /// What is in order is taken in silence: chains, authorities, lists of suites, versions.
 #[test]
 fn good_files_are_taken() {
     let files = Files::new();
+    files.write("old.crl", &revocations(2001));
+    files.write("new.crl", &revocations(4096));
     for more in [
         "",
         "cafile @other.crt\nrequire_certificate true\n",
@@ -59,6 +88,8 @@ fn good_files_are_taken() {
         "tls_version tlsv1.3\n",
         "ciphers ECDHE-ECDSA-AES128-GCM-SHA256\nciphers_tls1.3 TLS_AES_128_GCM_SHA256\n",
         "protocol websockets\n",
+        "cafile @other.crt\ncrlfile @new.crl\nrequire_certificate true\n",
+        "cafile @other.crt\ncrlfile @old.crl\n",
     ] {
         assert_eq!(files.said(&format!("{OWN}{more}")), [""; 0], "{more}");
     }
@@ -79,6 +110,7 @@ fn faults_are_named() {
     let key = KeyPair::generate().unwrap();
     files.write("old.crt", &params.self_signed(&key).unwrap().pem());
     files.write("old.key", &key.serialize_pem());
+    files.write("old.crl", &revocations(2001));
     for (lines, expected) in [
         ("certfile @none\nkeyfile @own.key\n", "@none: cannot be read: "),
         (
@@ -115,6 +147,11 @@ fn faults_are_named() {
             "cafile @other.crt\ncrlfile @empty\nrequire_certificate true\n",
             "@empty: there is no list of revoked certificates in it",
         ),
+        (
+            "cafile @other.crt\ncrlfile @old.crl\nrequire_certificate true\n",
+            "@old.crl: the list of revoked certificates is out of date, ",
+        ),
+        ("cafile @other.crt\ncrlfile @none\n", "@none: cannot be read: "),
         ("ciphers RC4-MD5\n", "f:5: none of these cipher suites is spoken"),
         ("ciphers HIGH:RC4-MD5\n", "f:5: `RC4-MD5` is left out"),
     ] {
@@ -134,6 +171,63 @@ fn a_key_that_is_open_is_told() {
         said,
         ["@own.key: open to every user of this machine; run: chmod o-rwx '@own.key'"]
     );
+}
+
+/// A client resumes by a ticket in both versions of TLS, and not where its certificate is asked for: nobody would look at
+/// the dates of that again. Where these do not matter it may.
+#[test]
+fn tickets_are_for_those_whose_certificates_are_not_looked_at() {
+    let files = Files::new();
+    let path = |name: &str| files.0.path().join(name);
+    for (more, is_resumed) in [
+        ("", true),
+        ("cafile @own.crt\nrequire_certificate true\n", false),
+        ("cafile @own.crt\nuse_identity_as_username true\n", false),
+        (
+            "cafile @own.crt\nrequire_certificate true\ndisable_client_cert_date_checks true\n",
+            true,
+        ),
+    ] {
+        let listener = files.listener(&format!("{OWN}{more}"));
+        let server = load(&listener).unwrap().0.unwrap().config;
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let chain = certificates(&path("own.crt"), "").unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(chain[0].clone()).unwrap();
+            let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(chain, private_key(&path("own.key"), &mut Vec::new()).unwrap())
+                .unwrap();
+            let client = Arc::new(client);
+            let kinds = [(); 2].map(|()| talk(&client, &server));
+            assert_eq!(kinds[0], HandshakeKind::Full);
+            assert_eq!(kinds[1] == HandshakeKind::Resumed, is_resumed, "{more} {version:?}");
+        }
+    }
+}
+
+/// How a client and a server have agreed.
+fn talk(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
+    let mut client = ClientConnection::new(Arc::clone(client), ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+    while client.wants_write() || server.wants_write() {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        server.read_tls(&mut &bytes[..]).unwrap();
+        server.process_new_packets().unwrap();
+        bytes.clear();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        client.read_tls(&mut &bytes[..]).unwrap();
+        client.process_new_packets().unwrap();
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    client.handshake_kind().unwrap()
 }
 
 /// The name of a client is its Common Name or its whole subject, and one without is told why it has none.

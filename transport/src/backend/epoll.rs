@@ -339,8 +339,11 @@ impl Sockets {
                 Ok(n) if n > 0 => {
                     let drained = n < limit && !slot.state.hung_up;
                     let reading = sink.on_data(connection, room.get_mut(..n).unwrap_or_default());
-                    slot.state.paused = reading == Reading::Pause;
-                    slot.state.little = reading == Reading::Little;
+                    match reading {
+                        Reading::On => slot.state.little = false,
+                        Reading::Little => slot.state.little = true,
+                        Reading::Pause => slot.state.paused = true,
+                    }
                     if drained || slot.state.paused {
                         return;
                     }
@@ -393,7 +396,7 @@ impl Sockets {
         if !output.unsent().is_empty() && !slot.state.awaits_room {
             slot.state.awaits_room = true;
             let index = operation.connection.slot();
-            operation.failed = slot
+            operation.failed |= slot
                 .reregister(registry, index, Interest::READABLE | Interest::WRITABLE)
                 .is_err();
         }

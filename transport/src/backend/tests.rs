@@ -37,6 +37,8 @@ on_each_backend! {
     short_sends_of_many_at_once_lose_nothing
     a_quantum_cuts_a_busy_connection_and_the_next_turn_goes_on
     a_paused_connection_is_not_read_until_it_is_resumed
+    a_pause_does_not_change_how_much_is_read_at_once
+    a_send_that_had_failed_before_has_failed
     data_that_comes_together_with_the_end_is_told_before_the_end
     a_close_is_reported_once_and_late_calls_do_nothing
     a_short_send_is_followed_by_room_and_loses_nothing
@@ -198,6 +200,56 @@ fn a_paused_connection_is_not_read_until_it_is_resumed<B: Backend>() {
     backend.resume(connection);
     turn(&mut backend, &mut notes);
     assert_eq!(notes.data.last(), Some(&(connection, b"two".to_vec())));
+}
+
+/// Who was not let in is read little at a time, and that holds over a pause.
+fn a_pause_does_not_change_how_much_is_read_at_once<B: Backend>() {
+    let mut backend = B::new(BackendLimits {
+        little_bytes: 100,
+        ..LIMITS
+    })
+    .unwrap();
+    let mut notes = Notes {
+        reading: Reading::Little,
+        ..Notes::default()
+    };
+    let (connection, mut theirs) = adopted(&mut backend);
+    theirs.write_all(&[7]).unwrap();
+    backend.resume(connection);
+    turn(&mut backend, &mut notes);
+    assert_eq!(notes.data, [(connection, vec![7])]);
+    backend.pause(connection);
+    turn(&mut backend, &mut notes);
+    notes = Notes {
+        reading: Reading::Pause,
+        ..Notes::default()
+    };
+    theirs.write_all(&[7; 300]).unwrap();
+    for portions in 1..=3 {
+        backend.resume(connection);
+        turn(&mut backend, &mut notes);
+        assert_eq!(notes.data, vec![(connection, vec![7; 100]); portions]);
+    }
+}
+
+/// What could not be encrypted has failed, however much of what was before it the kernel takes.
+fn a_send_that_had_failed_before_has_failed<B: Backend>() {
+    let mut backend = B::new(LIMITS).unwrap();
+    let (connection, _theirs) = adopted(&mut backend);
+    let mut operation = send(&mut backend, connection, &[7; 2_000_000]);
+    for _ in 0..2 {
+        operation.failed = true;
+        backend.send_batch(core::slice::from_mut(&mut operation));
+        assert!(operation.failed && !operation.output.unsent().is_empty());
+    }
+    let (connection, _theirs) = adopted(&mut backend);
+    let mut operation = SendOp {
+        connection,
+        failed: true,
+        ..operation
+    };
+    backend.send_batch(core::slice::from_mut(&mut operation));
+    assert!(operation.failed);
 }
 
 fn data_that_comes_together_with_the_end_is_told_before_the_end<B: Backend>() {

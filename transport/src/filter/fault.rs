@@ -11,8 +11,8 @@ use crate::websocket::Ending;
 pub(crate) enum Fault {
     /// The first byte is not one of TLS.
     NoTls,
-    /// More was held than may be before both sides have agreed.
-    LongHandshake,
+    /// More would have to be held of a handshake, or of a message behind it, than may be.
+    LongTls,
     /// TLS says so.
     Tls(Error),
     /// WebSocket says so.
@@ -29,7 +29,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTls => f.write_str("it speaks no TLS"),
-            Self::LongHandshake => f.write_str("its handshake takes too many bytes"),
+            Self::LongTls => f.write_str("a message of its handshake takes too many bytes"),
             Self::Tls(error) => tls(error, f),
             Self::WebSocket(ending) => ending.fmt(f),
         }
@@ -52,6 +52,9 @@ fn tls(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Error::InvalidCertificate(CertificateError::Revoked) => f.write_str("its certificate is revoked"),
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             f.write_str("no known authority has issued its certificate")
+        }
+        Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { .. }) => {
+            f.write_str("the list of revoked certificates (crlfile) is too old to judge its certificate by")
         }
         Error::InvalidCertificate(why) => write!(f, "its certificate is refused: {why}"),
         Error::AlertReceived(AlertDescription::UnknownCA) => {

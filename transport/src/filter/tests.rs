@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::*;
@@ -65,11 +66,15 @@ impl Side {
     }
 
     fn receive(&mut self, bytes: &[u8]) {
+        self.receive_at(Instant::default(), bytes);
+    }
+
+    fn receive_at(&mut self, now: Instant, bytes: &[u8]) {
         let (mut plain, mut said) = (Vec::new(), Said::default());
         let mut bytes = bytes.to_vec();
         let received = self
             .filter
-            .receive(&mut bytes, &self.listener, Instant::default(), &mut plain, &mut said);
+            .receive(&mut bytes, &self.listener, now, &mut plain, &mut said);
         self.mqtt.extend_from_slice(received.mqtt);
         self.opened += usize::from(received.opened);
         self.ends.extend(received.end.map(|end| match end {
@@ -169,6 +174,44 @@ fn a_record_may_be_cut_at_every_place() {
     }
 }
 
+/// The time of a part of a record begins when it comes, with every record anew however segments cut them, and when its
+/// peer is read again; more of the same record does not prolong it.
+#[test]
+fn a_record_has_its_own_time() {
+    let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+    for version in VERSIONS {
+        let (server, config) = configs(version);
+        let (mut client, mut side) = (client(&config), Side::new(listener(&server, Protocol::Mqtt)));
+        talk(&mut client, &mut side, usize::MAX);
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            client.writer().write_all(&[7; 1_000]).unwrap();
+            while client.wants_write() {
+                client.write_tls(&mut said).unwrap();
+            }
+        }
+        let (record, offset) = (said.len() / 3, 100);
+        side.receive_at(at(1), &said[..offset]);
+        assert_eq!(side.filter.partial_since(), Some(at(1)));
+        // The rest of one and a part of the next.
+        for n in 1..=2 {
+            side.receive_at(at(10 * n as u64), &said[offset + record * (n - 1)..offset + record * n]);
+            assert_eq!(
+                (side.mqtt.len(), side.filter.partial_since()),
+                (1_000 * n, Some(at(10 * n as u64)))
+            );
+        }
+        side.receive_at(at(30), &said[offset + 2 * record..said.len() - 1]);
+        assert_eq!(side.filter.partial_since(), Some(at(20)));
+        side.filter.begin_again(at(40));
+        assert_eq!(side.filter.partial_since(), Some(at(40)));
+        side.receive_at(at(50), &said[said.len() - 1..]);
+        assert_eq!((side.mqtt.len(), side.filter.partial_since()), (3_000, None));
+        side.filter.begin_again(at(60));
+        assert_eq!(side.filter.partial_since(), None);
+    }
+}
+
 /// What tells the peer the end stands behind all that was sent before, and is said once.
 #[test]
 fn the_end_is_said_last() {
@@ -208,9 +251,17 @@ fn faults_have_sentences() {
     }
     assert_eq!(
         side.ends.first().map(String::as_str),
-        Some("its handshake takes too many bytes")
+        Some("a message of its handshake takes too many bytes")
     );
     assert!(side.filter.held_bytes() < 32 << 10);
+    let expired = rustls::CertificateError::ExpiredRevocationListContext {
+        time: UnixTime::since_unix_epoch(Duration::from_secs(2)),
+        next_update: UnixTime::since_unix_epoch(Duration::from_secs(1)),
+    };
+    assert_eq!(
+        Fault::from(rustls::Error::from(expired)).to_string(),
+        "the list of revoked certificates (crlfile) is too old to judge its certificate by"
+    );
     let (mut client, mut side) = (client(&config), new());
     talk(&mut client, &mut side, usize::MAX);
     let mut forged = vec![0x17, 3, 3, 0, 64];
@@ -219,6 +270,32 @@ fn faults_have_sentences() {
     assert_eq!((side.ends.len(), side.take().is_empty()), (1, false), "{:?}", side.ends);
     side.output.bytes.extend_from_slice(b"never in the clear");
     assert_eq!(side.take(), b"");
+}
+
+/// Behind the handshake no more is held than the largest record takes, and a record has room as it comes.
+#[test]
+fn what_is_held_is_bounded_after_the_handshake() {
+    for version in VERSIONS {
+        let (server, config) = configs(version);
+        let (mut client, mut side) = (client(&config), Side::new(listener(&server, Protocol::Mqtt)));
+        talk(&mut client, &mut side, usize::MAX);
+        client.writer().write_all(&[7; 16 << 10]).unwrap();
+        let mut said = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut said).unwrap();
+        }
+        let last = said.pop().unwrap();
+        for piece in said.chunks(1_000) {
+            side.receive(piece);
+            assert!(side.filter.held_bytes() <= 24 << 10);
+        }
+        assert!(matches!(side.filter.hold(&said, &side.listener), Err(Fault::LongTls)));
+        side.receive(&[last]);
+        assert_eq!((side.mqtt.len(), side.filter.held_bytes()), (16 << 10, 0));
+        side.filter.hold(&said, &side.listener).unwrap();
+        side.filter.forget_input();
+        assert_eq!(side.filter.held_bytes(), 0);
+    }
 }
 
 /// WebSocket inside of TLS: a message is as many bytes as it is plain, and an answer stands in its place between two.

@@ -10,14 +10,16 @@ use rustls::unbuffered::{
 };
 
 use super::{End, Fault};
+use crate::conns::append_held;
 use crate::listener::Tls;
 
 /// The first byte of every handshake (RFC 8446, section 5.1).
 pub(crate) const HANDSHAKE_FIRST_BYTE: u8 = 0x16;
 /// Bytes of a record's header, in which the last two are the length of the rest.
 const RECORD_HEADER_BYTES: usize = 5;
-/// Most bytes of a handshake that are held because a part of them has come: a chain of several certificates fits.
-const HANDSHAKE_BYTES_MAX: usize = 24 << 10;
+/// Most bytes that are held because a part of a message of TLS has come: a chain of several certificates fits, and so does
+/// the largest record.
+const PARTIAL_BYTES_MAX: usize = 24 << 10;
 /// What rustls is taken to hold itself for a handshake.
 const HANDSHAKE_STATE_BYTES: usize = 4 << 10;
 /// Largest payload of a record, and what one is longer by than its payload, at most.
@@ -31,7 +33,6 @@ pub(super) struct TlsLayer {
     connection: UnbufferedServerConnection,
     /// A record of which a part has come, or records of a message of which rustls awaits the rest.
     partial: Vec<u8>,
-    is_established: bool,
     /// It went wrong: rustls may know places of bytes that are gone, and is asked nothing more.
     is_failed: bool,
     /// The peer said that it sends no more.
@@ -47,7 +48,6 @@ impl TlsLayer {
         Ok(Box::new(Self {
             connection: UnbufferedServerConnection::new(Arc::clone(&tls.config))?,
             partial: Vec::new(),
-            is_established: false,
             is_failed: false,
             is_closed: false,
         }))
@@ -58,17 +58,19 @@ impl TlsLayer {
         if self.is_failed {
             return None;
         }
+        // And so it is if it panics.
+        self.is_failed = true;
         let outcome = if self.partial.is_empty() {
             self.take_in_place(bytes, plain, answer)
         } else {
             self.complete(bytes, plain, answer)
         };
         match outcome {
-            Err(fault) => {
-                self.is_failed = true;
-                Some(End::Fault(fault))
+            Err(fault) => Some(End::Fault(fault)),
+            Ok(()) => {
+                self.is_failed = false;
+                self.is_closed.then_some(End::Closed)
             }
-            Ok(()) => self.is_closed.then_some(End::Closed),
         }
     }
 
@@ -85,7 +87,7 @@ impl TlsLayer {
             let (more, behind) = rest.split_at_mut(self.missing().min(rest.len()));
             self.hold(more)?;
             rest = behind;
-            if self.is_established && self.is_incomplete() {
+            if self.is_established() && !last_record(&self.partial).is_empty() {
                 if rest.is_empty() {
                     return Ok(());
                 }
@@ -105,42 +107,22 @@ impl TlsLayer {
         }
     }
 
-    /// How many more bytes there is use for before rustls looks at what is held: those of one record, unless it holds parts
-    /// of a message in records that are whole.
+    /// How many more bytes there is use for before rustls looks at what is held: the rest of a record.
     fn missing(&self) -> usize {
-        if !self.is_established {
+        if !self.is_established() {
             return usize::MAX;
         }
-        let len = self.partial.len();
-        match record_len(&self.partial) {
-            None => RECORD_HEADER_BYTES.saturating_sub(len),
-            Some(record_len) if record_len > len => record_len.saturating_sub(len),
-            Some(_) => usize::MAX,
-        }
+        let record = last_record(&self.partial);
+        let len = record_len(record).unwrap_or(RECORD_HEADER_BYTES);
+        len.saturating_sub(record.len())
     }
 
-    /// Whether what is held is one record, not yet whole.
-    fn is_incomplete(&self) -> bool {
-        record_len(&self.partial).is_none_or(|record_len| record_len > self.partial.len())
-    }
-
-    /// Keeps bytes, within the bound for a handshake.
+    /// Keeps bytes, within the bound for a part of a message.
     pub(super) fn hold(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let needed = self.partial.len().saturating_add(bytes.len());
-        if !self.is_established && needed > HANDSHAKE_BYTES_MAX {
-            return Err(Fault::LongHandshake);
+        if self.partial.len().saturating_add(bytes.len()) > PARTIAL_BYTES_MAX {
+            return Err(Fault::LongTls);
         }
-        if needed > self.partial.capacity() {
-            // It doubles with what comes; a whole record is never believed in before.
-            let target = self
-                .partial
-                .capacity()
-                .saturating_mul(2)
-                .min(HANDSHAKE_BYTES_MAX)
-                .max(needed);
-            self.partial.reserve_exact(target.saturating_sub(self.partial.len()));
-        }
-        self.partial.extend_from_slice(bytes);
+        append_held(&mut self.partial, bytes, PARTIAL_BYTES_MAX);
         Ok(())
     }
 
@@ -162,10 +144,7 @@ impl TlsLayer {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, answer),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.is_closed = true,
-                Ok(_) => {
-                    self.is_established = !self.connection.is_handshaking();
-                    return Ok(used.saturating_add(discard));
-                }
+                Ok(_) => return Ok(used.saturating_add(discard)),
                 Err(error) => {
                     // What is at the front is what rustls knows of.
                     let from = used.saturating_add(discard);
@@ -199,7 +178,7 @@ impl TlsLayer {
 
     /// Appends the alert that ends an established connection.
     pub(super) fn close(&mut self, sealed: &mut Vec<u8>) {
-        if self.is_established && !self.is_failed {
+        if self.is_established() && !self.is_failed {
             // Without it the end of the connection says the same.
             let _ = self.write(sealed, ALERT_BYTES, |traffic, room| traffic.queue_close_notify(room));
         }
@@ -235,8 +214,8 @@ impl TlsLayer {
         self.connection.peer_certificates().unwrap_or_default()
     }
 
-    pub(super) const fn is_established(&self) -> bool {
-        self.is_established
+    pub(super) fn is_established(&self) -> bool {
+        !self.connection.is_handshaking()
     }
 
     pub(super) const fn is_partial(&self) -> bool {
@@ -245,16 +224,29 @@ impl TlsLayer {
 
     /// Lets go of what is held. Nothing may be received any more.
     pub(super) fn forget_input(&mut self) {
-        // Where rustls still knows places in it, it must find them.
-        if self.is_established && self.is_incomplete() {
+        // Where rustls still knows places in it, which are in records that are whole, it must find them.
+        let is_unseen = last_record(&self.partial).len() == self.partial.len();
+        if self.is_established() && is_unseen {
             self.partial = Vec::new();
         }
     }
 
-    pub(super) const fn held_bytes(&self) -> usize {
-        let own = if self.is_established { 0 } else { HANDSHAKE_STATE_BYTES };
+    pub(super) fn held_bytes(&self) -> usize {
+        let own = if self.is_established() {
+            0
+        } else {
+            HANDSHAKE_STATE_BYTES
+        };
         self.partial.capacity() + own
     }
+}
+
+/// What has come of the record that is not yet whole.
+fn last_record(mut bytes: &[u8]) -> &[u8] {
+    while let Some(rest) = record_len(bytes).and_then(|len| bytes.get(len..)) {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// The length of the record at the front with its header, if that has come.

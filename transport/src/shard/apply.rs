@@ -59,9 +59,8 @@ impl<O: Observer> Core<O> {
             self.encoder.encode(&transmit.packet, conn.version, &mut output.bytes);
             let unsent = output.unsent().len();
             self.outboxes.count(output.bytes.len() - before, unsent, conn.congested);
-            if !conn.dirty && !conn.congested {
-                conn.dirty = true;
-                self.outboxes.dirty.push(transmit.connection);
+            if !conn.congested {
+                self.outboxes.mark(conn);
             }
         }
         true

@@ -20,7 +20,8 @@ impl<O: Observer> Core<O> {
         } in self.moves.drain(..)
         {
             // One that was given up meanwhile may have lost bytes that were kept of it; it is closed here.
-            if self.conns.get(connection).is_none_or(|conn| conn.ended) {
+            let is_given_up = |conn: &Conn| conn.ended || conn.phase == Phase::Closing;
+            if self.conns.get(connection).is_none_or(is_given_up) {
                 continue;
             }
             let Some(conn) = self.conns.remove(connection) else {
@@ -71,8 +72,7 @@ impl<O: Observer> Core<O> {
         // What its filter said while it was let in, if that had no time to leave.
         if let Some(output) = output {
             conn.output = Some(output);
-            conn.dirty = true;
-            self.outboxes.dirty.push(id);
+            self.outboxes.mark(&mut conn);
         }
         self.conns.insert(conn);
         self.conns.keep(id, kept, self.now.mono);
@@ -147,7 +147,10 @@ impl<O: Observer> Core<O> {
     /// Decodes what was kept and has the connection read again, if nothing speaks against it.
     fn read_on<B: Backend>(&mut self, backend: &mut B, id: ConnectionId) {
         let may_read = |conn: &Conn| !conn.stopped && !conn.held && !conn.ended && conn.phase != Phase::Closing;
-        if self.conns.get(id).is_some_and(may_read) && self.take_kept(id) != Reading::Pause {
+        if self.conns.get(id).is_some_and(may_read)
+            && self.take_kept(id) != Reading::Pause
+            && self.go_on_filtered(id) != Reading::Pause
+        {
             backend.resume(id);
         }
     }

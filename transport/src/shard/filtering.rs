@@ -47,10 +47,14 @@ impl<O: Observer> Core<O> {
             };
         }
         let mut plain = mem::take(&mut self.plain);
+        // After a panic it may be somebody else's.
+        self.said.clear();
         // Whatever goes wrong with the bytes of one connection concerns no other.
         self.watch.set(Step::Decode);
         let began = is_costly.then(|| self.clock.now().mono);
         let received = filter.receive(bytes, listener, self.now.mono, &mut plain, &mut self.said);
+        #[cfg(test)]
+        super::tests::trap_filter(received.mqtt);
         if let Some(began) = began {
             self.handshakes.spend(self.clock.now().mono.saturating_since(began));
         }
@@ -68,6 +72,10 @@ impl<O: Observer> Core<O> {
     fn take_received(&mut self, id: ConnectionId, received: &Received<'_>) -> Reading {
         self.say(id);
         self.charge_filter(id);
+        if self.conns.get(id).is_none_or(|conn| conn.ended) {
+            // What it held was one too many, and the engine must not hear of it any more.
+            return Reading::Pause;
+        }
         if received.opened {
             self.open_filtered(id);
         }
@@ -77,6 +85,8 @@ impl<O: Observer> Core<O> {
         if let Some(end) = &received.end {
             return self.end_filtered(id, end);
         }
+        // It may just have been let in.
+        self.watch_frame(id);
         self.reading(id)
     }
 
@@ -139,6 +149,9 @@ impl<O: Observer> Core<O> {
         if phase == Phase::Closing {
             return Reading::On;
         }
+        if matches!(end, End::Closed) && self.keep_end(id) {
+            return Reading::Pause;
+        }
         self.forget_input(id);
         self.conns.set_phase(id, Phase::Closing);
         if phase != Phase::ExpectHandshake {
@@ -149,6 +162,31 @@ impl<O: Observer> Core<O> {
             flush: true,
         });
         Reading::On
+    }
+
+    /// Remembers an orderly end that came behind MQTT which has to wait, as the end of a socket waits that is not read; its
+    /// connection may move home before. `false`: nothing waits.
+    fn keep_end(&mut self, id: ConnectionId) -> bool {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.stopped || conn.held) else {
+            return false;
+        };
+        if let Some(filter) = &mut conn.filter {
+            filter.is_over = true;
+        }
+        true
+    }
+
+    /// Goes on with a connection whose kept MQTT was decoded, and ends it if its end came behind that.
+    pub(super) fn go_on_filtered(&mut self, id: ConnectionId) -> Reading {
+        let now = self.now.mono;
+        if let Some(filter) = self.conns.get_mut(id).and_then(|conn| conn.filter.as_mut()) {
+            if filter.is_over {
+                return self.end_filtered(id, &End::Closed);
+            }
+            filter.begin_again(now);
+            self.watch_frame(id);
+        }
+        self.reading(id)
     }
 
     /// Has leave what a filter said.
@@ -183,19 +221,14 @@ impl<O: Observer> Core<O> {
     }
 
     fn make_dirty(&mut self, id: ConnectionId) {
-        if let Some(conn) = self.conns.get_mut(id)
-            && !conn.dirty
-            && !conn.congested
-        {
-            conn.dirty = true;
-            self.outboxes.dirty.push(id);
+        if let Some(conn) = self.conns.get_mut(id).filter(|conn| !conn.congested) {
+            self.outboxes.mark(conn);
         }
     }
 
     /// Counts what a filter holds, within the bounds for all of them.
     fn charge_filter(&mut self, id: ConnectionId) {
         if self.conns.charge_filter(id) {
-            self.watch_frame(id);
             self.bound_input(id);
         }
     }

@@ -10,13 +10,11 @@ use super::Core;
 use super::contain::Step;
 use super::memory::is_progress;
 use crate::backend::{Reading, Sink};
-use crate::conns::{Conn, Phase};
+use crate::conns::{Conn, Phase, append_held};
 use crate::filter::{Filter, HANDSHAKE_FIRST_BYTE};
 use crate::observer::{Notice, Observer, Source};
 use crate::peer::PeerAddr;
-
-/// The first byte of every CONNECT: its type, and flags that are all zero (section 3.1.1).
-const CONNECT_FIRST_BYTE: u8 = 0x10;
+use crate::websocket::CONNECT_FIRST_BYTE;
 
 impl<O: Observer> Sink for Core<O> {
     fn is_full(&self) -> bool {
@@ -73,10 +71,8 @@ impl<O: Observer> Sink for Core<O> {
     fn on_writable(&mut self, connection: ConnectionId) {
         if let Some(conn) = self.conns.get_mut(connection)
             && conn.output.is_some()
-            && !conn.dirty
         {
-            conn.dirty = true;
-            self.outboxes.dirty.push(connection);
+            self.outboxes.mark(conn);
         }
     }
 
@@ -234,7 +230,7 @@ impl<O: Observer> Core<O> {
                     if is_progress(kept.len(), more.len()) {
                         since = self.now.mono;
                     }
-                    append(&mut kept, more, total);
+                    append_held(&mut kept, more, total);
                     rest = behind;
                 }
                 Outcome::Packet(_, Flow::Go) => return (!rest.is_empty()).then_some(rest),
@@ -446,32 +442,4 @@ enum Outcome {
     NeedMore(usize),
     /// No packet; the engine was told.
     Malformed,
-}
-
-/// Appends to a part of a packet of `total` bytes. What is announced is not believed: memory doubles as bytes arrive, up
-/// to the announced size.
-fn append(kept: &mut Vec<u8>, more: &[u8], total: usize) {
-    let needed = kept.len().saturating_add(more.len());
-    if needed > kept.capacity() {
-        let target = kept.capacity().saturating_mul(2).min(total).max(needed);
-        kept.reserve_exact(target.saturating_sub(kept.len()));
-    }
-    kept.extend_from_slice(more);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_packet_takes_memory_as_it_arrives_and_not_as_it_announces() {
-        let mut kept = Vec::new();
-        append(&mut kept, &[0; 10], 1 << 28);
-        assert!(kept.capacity() < 100);
-        for _ in 0..100 {
-            append(&mut kept, &[0; 1_000], 100_010);
-            assert!(kept.capacity() <= 2 * kept.len() + 100);
-        }
-        assert_eq!((kept.len(), kept.capacity()), (100_010, 100_010));
-    }
 }

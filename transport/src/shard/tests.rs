@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 const ENGINE_TRAP: &[u8] = b"panic in the engine";
 const DECODE_TRAP: &[u8] = b"panic in the codec";
+const FILTER_TRAP: &[u8] = b"panic in a filter";
 
 /// Panics where the engine would, for a PUBLISH that asks for it.
 pub(super) fn trap(input: &Input<'_>) {
@@ -27,6 +28,11 @@ pub(super) fn trap(input: &Input<'_>) {
 /// Panics where the codec would, for bytes that ask for it.
 pub(super) fn trap_decode(bytes: &[u8]) {
     assert!(!bytes.ends_with(DECODE_TRAP), "planted in the codec");
+}
+
+/// Panics where a filter would, for MQTT that asks for it.
+pub(super) fn trap_filter(mqtt: &[u8]) {
+    assert!(!mqtt.ends_with(FILTER_TRAP), "planted in a filter");
 }
 
 /// Lets everybody in at once.
@@ -170,6 +176,40 @@ fn panics_while_decoding_cost_their_connections_however_many_there_are() {
         assert_eq!(broker.counters().panics, panics);
     }
     ping(&mut other);
+    drop(other);
+    broker.stop();
+}
+
+#[test]
+fn what_a_filter_said_before_it_failed_is_not_said_to_somebody_else() {
+    const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    let broker = Broker::start_with(|config, _| {
+        config.listeners[0].protocol = crate::Protocol::WebSocket(std::sync::Arc::default())
+    });
+    let upgraded = || {
+        let mut stream = broker.open();
+        stream.write_all(UPGRADE).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        stream
+    };
+    let (mut other, mut guilty) = (upgraded(), upgraded());
+    let mut bytes = b"\x89\x81\0\0\0\0g".to_vec();
+    bytes.extend([0x82, 0x80 | u8::try_from(FILTER_TRAP.len()).unwrap(), 0, 0, 0, 0]);
+    bytes.extend(FILTER_TRAP);
+    guilty.write_all(&bytes).unwrap();
+    let mut rest = Vec::new();
+    let _ = guilty.read_to_end(&mut rest);
+    assert!(!rest.contains(&b'g'), "{rest:?}");
+    other.write_all(b"\x89\x81\0\0\0\0o").unwrap();
+    expect(&mut other, b"\x8a\x01o");
+    assert_eq!(broker.counters().panics, 1);
     drop(other);
     broker.stop();
 }

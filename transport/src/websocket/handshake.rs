@@ -9,8 +9,8 @@ use sha1::{Digest, Sha1};
 
 use super::{Ending, WebSocketRules};
 
-/// The first byte of every CONNECT (section 3.1.1).
-const CONNECT_FIRST_BYTE: u8 = 0x10;
+/// The first byte of every CONNECT: its type, and flags that are all zero (section 3.1.1).
+pub(crate) const CONNECT_FIRST_BYTE: u8 = 0x10;
 /// Headers of a request; browsers send twenty, proxies add some.
 const HEADERS_MAX: usize = 64;
 /// What an answer proves to know (RFC 6455, section 1.3).

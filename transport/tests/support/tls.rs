@@ -144,6 +144,13 @@ impl TlsClient {
         }
     }
 
+    /// Agrees with the broker on TLS, and sends nothing else.
+    pub fn shake_hands(&mut self) {
+        while self.tls.conn.is_handshaking() {
+            self.tls.conn.complete_io(&mut self.tls.sock).unwrap();
+        }
+    }
+
     /// A connection that was let in.
     pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, client_id: &str) -> Self {
         let mut client = Self::open(address, config);

@@ -128,7 +128,7 @@ impl Uring {
             };
             match usize::try_from(*result) {
                 Ok(sent) => operation.output.sent += sent,
-                Err(_) => operation.failed = !matches!(result.saturating_neg(), libc::EAGAIN | libc::EINTR),
+                Err(_) => operation.failed |= !matches!(result.saturating_neg(), libc::EAGAIN | libc::EINTR),
             }
         }
     }
