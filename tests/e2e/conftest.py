@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from authority import Authority
 from broker import IS_MOSQUITTO, Broker
 from wire import Wire
 
@@ -13,9 +14,9 @@ _names = itertools.count()
 
 def pytest_configure(config):
     # Missing programs are a failure of the run, never a reason to skip.
-    missing = [tool for tool in ("mosquitto_pub", "mosquitto_sub", "openssl") if not shutil.which(tool)]
+    missing = [tool for tool in ("mosquitto_pub", "mosquitto_sub", "openssl", "node") if not shutil.which(tool)]
     if missing:
-        pytest.exit(f"missing: {', '.join(missing)} (apt-get install mosquitto-clients openssl)", returncode=1)
+        pytest.exit(f"missing: {', '.join(missing)} (apt-get install mosquitto-clients openssl nodejs)", returncode=1)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -64,6 +65,11 @@ def start_broker(tmp_path):
     yield start
     for one in started:
         one.stop()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
 
 
 @pytest.fixture
