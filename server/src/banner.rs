@@ -73,15 +73,9 @@ fn advice(facts: &Facts) -> Vec<String> {
     if !is_local(facts) {
         return Vec::new();
     }
-    let port = facts.listening.iter().find_map(|listening| match &listening.address {
-        Address::Tcp { port, .. } => Some(*port),
-        Address::Unix(_) => None,
-    });
-    let port = port.unwrap_or(1883);
-    let file = format!("'listener {port}' 'allow_anonymous false' \"password_file $PWD/sol.passwd\"");
     vec![
-        "only this machine can connect; to open it to the network with a password:".to_owned(),
-        format!("  sol passwd sol.passwd USER && printf '%s\\n' {file} > sol.conf && sol -c sol.conf"),
+        "only this machine can connect; to open it to the network, with TLS and passwords:".to_owned(),
+        "  sol init broker && sol -c broker/sol.conf".to_owned(),
     ]
 }
 
@@ -147,9 +141,8 @@ mod tests {
                 "listening on [::1]:1884 (tcp, no encryption): anyone",
                 "data directory: none, everything is in memory and ends with the process",
                 "memory limit: 716MB",
-                "only this machine can connect; to open it to the network with a password:",
-                "  sol passwd sol.passwd USER && printf '%s\\n' 'listener 1884' 'allow_anonymous false' \
-                 \"password_file $PWD/sol.passwd\" > sol.conf && sol -c sol.conf",
+                "only this machine can connect; to open it to the network, with TLS and passwords:",
+                "  sol init broker && sol -c broker/sol.conf",
             ]
         );
     }

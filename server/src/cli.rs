@@ -84,6 +84,40 @@ pub enum Command {
     },
     /// Add, change or delete a user of a password file, or turn its passwords into hashes
     Passwd(Passwd),
+    /// Write a configuration for a broker that is open to the network: TLS, a first user, and rules
+    Init(Init),
+}
+
+/// Write a configuration for a broker that is open to the network: TLS, a first user, and rules.
+///
+/// The password is asked for, or read from standard input if that is no terminal. Without one, one is made and shown. Without
+/// --cert an authority and a certificate are made.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+pub struct Init {
+    /// Where to write it [default: /etc/sol for root, else the current folder]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// The first user, who may do everything
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    pub user: String,
+    /// Take the password from the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// A name or address that clients connect to, several times for several [default: that of this machine]
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
+    /// A certificate that is there, with those between it and its authority
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// The certificate of its authority, if clients do not know that anyway
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub ca: Option<PathBuf>,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Add, change or delete a user of a password file, or turn its passwords into hashes.
@@ -225,6 +259,27 @@ mod tests {
             Some(Command::Check { config: Some(_) })
         ));
         assert!(parse("sol -p 1 check").is_err());
+    }
+
+    /// `sol init` needs to be told nothing; a certificate comes with its key.
+    #[test]
+    fn init_flags() {
+        let init = |line: &str| match parse(line)?.command {
+            Some(Command::Init(init)) => Ok(init),
+            _ => Err(ErrorKind::MissingSubcommand),
+        };
+        let bare = init("sol init").unwrap();
+        assert_eq!((bare.directory, bare.user.as_str(), bare.force), (None, "admin", false));
+        let given = init("sol init d --user u --host a --host b --cert c --key k --ca a --force").unwrap();
+        assert_eq!((given.hosts.len(), given.force), (2, true));
+        for bad in [
+            "sol init --cert c",
+            "sol init --key k",
+            "sol init --ca a",
+            "sol init a b",
+        ] {
+            assert!(init(bad).is_err(), "{bad}");
+        }
     }
 
     /// `sol passwd` has mosquitto_passwd's flags, and contradictions are refused.

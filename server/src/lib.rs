@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 mod engine_config;
 mod events;
+pub mod init;
 pub mod log;
 pub mod metrics;
 mod owner;
@@ -50,6 +51,10 @@ pub fn main(launch: Launch) -> ExitCode {
     match cli.command {
         Some(Command::Check { config }) => check(config.as_deref(), None),
         Some(Command::Passwd(passwd)) => change_passwords(&passwd),
+        Some(Command::Init(options)) => exit(init::init(&options).map(|(told, warnings)| {
+            print_all("warning", &warnings);
+            let _ = std::io::stdout().write_all(told.as_bytes());
+        })),
         None if cli.serve.check => check(cli.serve.config.as_deref(), Some(&cli.serve)),
         None => serve_or_daemonise(&cli.serve, launch),
     }

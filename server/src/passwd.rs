@@ -41,7 +41,7 @@ impl Scheme {
     /// A sentence: the password is empty, too long or not allowed, the user's name is, or the system has no randomness.
     pub fn hash(self, user: &str, password: &[u8]) -> Result<String, String> {
         if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-            return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
+            return Err(wrong_length());
         }
         match self {
             Self::Argon2id(cost) => Stored::argon2id(password, cost),
@@ -116,14 +116,27 @@ fn scram_keys(user: &str, password: &[u8], iterations: u32) -> Result<String, St
 /// # Errors
 /// A sentence: the two differ, the password is empty or too long, or the input ended.
 pub fn ask_password() -> Result<Vec<u8>, String> {
-    if !io::stdin().is_terminal() {
-        return read_line();
+    ask_for_password("Password: ")?.ok_or_else(wrong_length)
+}
+
+/// The same, where there may be none: `None` if the line is empty, or the input is at its end.
+///
+/// # Errors
+/// As [`ask_password`].
+pub(crate) fn ask_for_password(prompt: &str) -> Result<Option<Vec<u8>>, String> {
+    let is_terminal = io::stdin().is_terminal();
+    let first = if is_terminal { ask(prompt)? } else { read_line()? };
+    if first.is_empty() {
+        return Ok(None);
     }
-    let first = ask("Password: ")?;
-    if ask("Once more: ")? != first {
+    if is_terminal && ask("Once more: ")? != first {
         return Err("the two passwords differ".to_owned());
     }
-    Ok(first)
+    Ok(Some(first))
+}
+
+fn wrong_length() -> String {
+    format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes")
 }
 
 fn ask(prompt: &str) -> Result<Vec<u8>, String> {
@@ -156,8 +169,8 @@ fn read_line() -> Result<Vec<u8>, String> {
     while line.last().is_some_and(|byte| *byte == b'\n' || *byte == b'\r') {
         line.pop();
     }
-    if line.is_empty() || line.len() > PASSWORD_BYTES_MAX {
-        return Err(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes"));
+    if line.len() > PASSWORD_BYTES_MAX {
+        return Err(wrong_length());
     }
     Ok(line)
 }
@@ -307,7 +320,7 @@ fn write_over(mut file: &File, bytes: &[u8], mut beside: Leftover, path: &Path) 
 }
 
 /// A file to be removed unless it was renamed.
-struct Leftover(Option<PathBuf>);
+pub(crate) struct Leftover(pub(crate) Option<PathBuf>);
 
 impl Drop for Leftover {
     fn drop(&mut self) {
