@@ -22,6 +22,7 @@ use crate::banner::{Facts, Listening};
 use crate::config::{self, Address, Config, Listener, SocketDomain, reason};
 use crate::engine_config::engine_config;
 use crate::events;
+use crate::log::Publish;
 use crate::owner;
 use crate::serve::{Broker, End, OnEnd, Startup};
 use crate::stats::Stats;
@@ -128,6 +129,11 @@ impl Broker for Running {
         for (topic, payload) in messages {
             self.handle.publish(Message::new(&topic, payload.as_bytes(), true));
         }
+    }
+
+    fn log_publisher(&self) -> Publish {
+        let handle = self.handle.clone();
+        Box::new(move |topic, line| handle.publish(Message::new(topic, line.as_bytes(), false)))
     }
 
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]) {

@@ -1,4 +1,4 @@
-//! Writes what happens, as lines, to a standard stream, a file and the system's log.
+//! Writes what happens, as lines, to a standard stream, a file, the system's log and topics.
 //!
 //! Events come through `tracing`; this module is the subscriber, without spans or filters by target. A line is made on
 //! the thread that reports the event and written by a thread of its own behind a bounded queue, so that neither a full
@@ -12,6 +12,7 @@ mod limit;
 mod line;
 pub(crate) mod stamp;
 mod syslog;
+mod topic;
 mod writer;
 
 use std::io;
@@ -26,6 +27,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 pub use self::limit::KIND_LINES_MAX;
 pub use self::line::{FIELD_BYTES_MAX, MESSAGE_BYTES_MAX, SOL_CHARS_MAX};
+pub use self::topic::Publish;
 pub use self::writer::QUEUE_LINES_MAX;
 
 use self::limit::{Admission, Limiter, is_limited};
@@ -81,6 +83,12 @@ impl Logger {
     /// Opens the file anew, as a log rotation asks for.
     pub fn reopen(&self) {
         self.subscriber.0.writer.reopen();
+    }
+
+    /// Has lines be published in this way from now on, where the configuration wants that. Only the first call has an
+    /// effect.
+    pub fn publish_by(&self, publish: Publish) {
+        self.subscriber.0.writer.publish_by(publish);
     }
 
     /// Changes which levels are written.
@@ -311,6 +319,40 @@ mod tests {
             assert_eq!(written(&logger, &path), "ERROR three\n");
             assert_eq!(std::fs::read_to_string(&old).unwrap(), "ERROR one\nERROR two\n");
         });
+    }
+
+    /// Lines are published under their level's topic once somebody can do that, those about single packets never.
+    #[test]
+    fn lines_are_published() {
+        let published = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let config = Log {
+            topic: true,
+            stream: LogStream::None,
+            file: None,
+            ..config(Path::new(""), Levels::ALL)
+        };
+        let (logger, _) = Logger::start(&config).unwrap();
+        tracing::subscriber::with_default(logger.subscriber(), || {
+            tracing::info!("before anybody could");
+            assert!(logger.flush(Duration::from_secs(60)));
+            let lines = Arc::clone(&published);
+            logger.publish_by(Box::new(move |topic, line| {
+                lines.lock().unwrap().push(format!("{topic} {line}"));
+            }));
+            tracing::error!("one");
+            tracing::warn!("two");
+            tracing::info!("three");
+            tracing::debug!("four");
+            assert!(logger.flush(Duration::from_secs(60)));
+        });
+        assert_eq!(
+            *published.lock().unwrap(),
+            [
+                "$SYS/broker/log/E ERROR one",
+                "$SYS/broker/log/W WARNING two",
+                "$SYS/broker/log/I INFO three"
+            ]
+        );
     }
 
     /// A file that cannot be opened is told and left out; the broker goes on.

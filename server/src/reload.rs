@@ -246,6 +246,7 @@ fn report(errors: &[Diagnostic]) {
 
 #[cfg(test)]
 mod tests {
+    use crate::log::Publish;
     use std::sync::{Arc, Mutex};
 
     use sol_engine::{ChangedUser, Rules};
@@ -334,6 +335,9 @@ mod tests {
         }
 
         fn publish(&self, _: Vec<(String, String)>) {}
+        fn log_publisher(&self) -> Publish {
+            Box::new(|_, _| ())
+        }
 
         fn reload(&self, _: &Config, rights: &[Option<Arc<Rules>>]) {
             *self.rights.lock().unwrap() = rights.to_vec();

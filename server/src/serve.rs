@@ -15,7 +15,7 @@ use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
 use crate::config::{Config, Diagnostic, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
 use crate::daemon::{PidFile, Ready};
-use crate::log::Logger;
+use crate::log::{Logger, Publish};
 use crate::metrics::MetricsServer;
 use crate::reload::{self, Parts};
 use crate::rights::{self, Rights};
@@ -42,6 +42,8 @@ pub trait Broker: Send + Sync {
     fn stats(&self) -> Option<Stats>;
     /// Publishes retained messages of its own.
     fn publish(&self, messages: Vec<(String, String)>);
+    /// Gives what publishes lines of the log, as long as the broker runs.
+    fn log_publisher(&self) -> Publish;
     /// Puts other limits, rules of who may connect, and each listener's rules of who may read and write what in force;
     /// listeners stay as they are.
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]);
@@ -143,6 +145,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     let (_metrics, _pid_file);
     let broker = launch(&startup, on_end)?;
     let _stop = StopBroker(broker.as_ref());
+    logger.publish_by(broker.log_publisher());
     _metrics = start_metrics(config, &broker)?;
     _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
     let facts = Facts {

@@ -80,7 +80,7 @@ const LINES: &[(&str, &str, Fate)] = &[
     ("log_dest stdout", "", InForce),
     ("log_dest file /var/log/sol.log", "", InForce),
     ("log_dest syslog", "", InForce),
-    ("log_dest topic", "", NotYet),
+    ("log_dest topic", "", InForce),
     ("log_dest dlt", "", NoEffect),
     ("log_type error", "", InForce),
     ("log_timestamp false", "", InForce),

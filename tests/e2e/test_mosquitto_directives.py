@@ -219,6 +219,20 @@ def test_included_files_and_connection_messages(start_broker, tmp_path):
     assert "somebody" not in b.log()
 
 
+def test_the_log_as_messages(start_broker):
+    """log_dest topic publishes each line under its level's letter, also who comes in; nothing of it is kept."""
+    b, (at,) = start(start_broker, "", more=f"{OPEN}\nlog_dest topic\nlog_type all\nlog_timestamp false")
+    for newcomer in (b"first", b"second"):
+        with at.client("watcher") as watcher:
+            watcher.subscribe("$SYS/broker/log/#")
+            with at.client(newcomer.decode()):
+                line = watcher.take()
+                while newcomer not in line.payload:
+                    assert not line.retain, "what was published before the Subscription is not kept"
+                    line = watcher.take()
+            assert line.topic == "$SYS/broker/log/I" and not line.retain
+
+
 def test_a_unix_socket_has_its_mode(start_broker, tmp_path):
     """unix_socket_mode is the mode of the socket's file."""
     path = tmp_path / "s.sock"

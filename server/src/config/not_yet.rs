@@ -32,7 +32,6 @@ const LIST: &[(&str, Asked, &str)] = &[
         OfBroker(|c| c.limits.sessions_max.is_some()),
         "a limit of Sessions",
     ),
-    ("log_dest", OfBroker(|c| c.log.topic), "publishing log lines"),
     (
         "user",
         OfBroker(|c| c.user.is_some() && rustix::process::geteuid().is_root()),

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::limit::Limiter;
 use super::line::{Form, Record};
 use super::syslog::{self, Syslog};
+use super::topic::{Publish, Topic};
 use crate::config::{Log, LogFormat, LogStream, reason};
 
 /// How often the numbers of lines held back are written.
@@ -20,8 +21,8 @@ const COUNTS_INTERVAL: Duration = Duration::from_secs(1);
 pub const QUEUE_LINES_MAX: usize = 4096;
 
 enum Item {
-    /// A line, and what the system's log gets of it with its level.
-    Line(String, Option<(&'static str, String)>),
+    /// A line of a level, and what the system's log gets of it.
+    Line(&'static str, String, Option<String>),
     Flush(SyncSender<()>),
     Wake,
 }
@@ -31,6 +32,7 @@ enum Item {
 pub(super) struct Writer {
     queue: SyncSender<Item>,
     flags: Arc<Flags>,
+    topic: Option<Topic>,
 }
 
 #[derive(Debug, Default)]
@@ -53,10 +55,12 @@ impl Writer {
         };
         let fault = fault.or_else(|| no_syslog.flatten());
         let flags = Arc::new(Flags::default());
+        let topic = config.topic.then(Topic::default);
         let (queue, items) = sync_channel(QUEUE_LINES_MAX);
         let thread = Thread {
             form: Form::from(config),
             syslog,
+            topic: topic.clone(),
             timestamp: config.timestamp || config.format == LogFormat::Sol,
             stream: Stream(config.stream),
             stream_lost: 0,
@@ -69,13 +73,12 @@ impl Writer {
         std::thread::Builder::new()
             .name("sol-log".to_owned())
             .spawn(move || thread.run(&items))?;
-        Ok((Self { queue, flags }, fault))
+        Ok((Self { queue, flags, topic }, fault))
     }
 
     /// Queues a line; never waits.
     pub(super) fn write(&self, level: &'static str, line: String, words: Option<String>) {
-        let words = words.map(|words| (level, words));
-        if self.queue.try_send(Item::Line(line, words)).is_err() {
+        if self.queue.try_send(Item::Line(level, line, words)).is_err() {
             self.flags.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -91,6 +94,13 @@ impl Writer {
         self.flags.reopen.store(true, Ordering::Release);
     }
 
+    /// Has lines be published in this way from now on, where the configuration wants that.
+    pub(super) fn publish_by(&self, publish: Publish) {
+        if let Some(topic) = &self.topic {
+            topic.publish_by(publish);
+        }
+    }
+
     /// Waits until all lines queued before are written.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let (done, wait) = sync_channel(1);
@@ -104,6 +114,7 @@ impl Writer {
 struct Thread {
     form: Form,
     syslog: Option<Syslog>,
+    topic: Option<Topic>,
     timestamp: bool,
     stream: Stream,
     /// Lines that this destination alone has not got.
@@ -124,12 +135,7 @@ impl Thread {
                 items.recv().map_err(RecvTimeoutError::from)
             };
             match item {
-                Ok(Item::Line(line, words)) => {
-                    self.write(&line);
-                    if let (Some(syslog), Some((level, words))) = (&mut self.syslog, words) {
-                        syslog.write(level, &words);
-                    }
-                }
+                Ok(Item::Line(level, line, words)) => self.write_everywhere(level, &line, words.as_deref()),
                 Ok(Item::Flush(done)) => {
                     self.write_counts(None);
                     let _ = done.send(());
@@ -147,10 +153,19 @@ impl Thread {
     fn write_counts(&mut self, second: Option<u64>) {
         for record in self.limiter.take(second) {
             let line = record.line(&self.form, self.timestamp.then(since_epoch));
-            self.write(&line);
-            if let Some(syslog) = &mut self.syslog {
-                syslog.write(record.level(), &record.line(&LogFormat::Text.into(), None));
-            }
+            let words = record.line(&LogFormat::Text.into(), None);
+            self.write_everywhere(record.level(), &line, Some(&words));
+        }
+    }
+
+    /// `words` is the line as the system's log wants it.
+    fn write_everywhere(&mut self, level: &str, line: &str, words: Option<&str>) {
+        self.write(line);
+        if let (Some(syslog), Some(words)) = (&mut self.syslog, words) {
+            syslog.write(level, words);
+        }
+        if let Some(topic) = &self.topic {
+            topic.write(level, line);
         }
     }
 
