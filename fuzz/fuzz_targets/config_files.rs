@@ -1,13 +1,15 @@
-//! The files that the server reads: configurations of both dialects, and password files. Nothing panics, and nothing
-//! fails open: a file with a fault grants nothing, and one without grants what it says.
+//! The files that the server reads: configurations of both dialects, password files and ACL files. Nothing panics, and
+//! nothing fails open: a file with a fault grants nothing, and one without grants what it says.
 //!
-//! Input: a byte whose lowest bit chooses a password file, then the file.
+//! Input: a byte that is 2 for an ACL file, and whose lowest bit otherwise chooses a password file; then the file.
 #![no_main]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
+use sol_engine::{Rule, Rules};
+use sol_server::acl_file;
 use sol_server::config::{Config, Dialect, Host, Refused};
 use sol_server::password_file::Users;
 
@@ -15,10 +17,10 @@ fuzz_target!(|input: &[u8]| {
     let Some((first, file)) = input.split_first() else {
         return;
     };
-    if first & 1 == 0 {
-        configuration(file)
-    } else {
-        passwords(file)
+    match first {
+        2 => rules(file),
+        first if first & 1 == 1 => passwords(file),
+        _ => configuration(file),
     }
 });
 
@@ -153,5 +155,44 @@ fn passwords(file: &[u8]) {
     for fault in [&b"x"[..], b"x:", b"x:secret", b":$6$", b"\xff"] {
         let ruined = [file, b"\n", fault].concat();
         assert!(Users::parse(Path::new("p"), &ruined).is_err(), "a fault is passed over");
+    }
+}
+
+fn rules(file: &[u8]) {
+    let set = match acl_file::parse(Path::new("/etc/sol/acl"), file) {
+        Ok((set, _)) => set,
+        Err(faults) => return assert!(!faults.is_empty(), "a refusal says why"),
+    };
+    let text = std::str::from_utf8(file).expect("an ACL file is text");
+    // Whose the rules are: nobody's name, then one list behind each `user`; patterns are everybody's.
+    let (mut own, mut patterns) = (vec![("", Vec::new())], Vec::new());
+    for line in text.split('\n').map(str::trim_ascii_end) {
+        if line.starts_with('#') || line.trim_start_matches(' ').is_empty() {
+            continue;
+        }
+        let (word, rest) = line.trim_start_matches(' ').split_once(' ').expect("no word stands alone");
+        let rest = rest.trim_start_matches(' ');
+        let rule = rest.split_once(' ').unwrap_or(("readwrite", rest));
+        let rule = (rule.0.to_owned(), rule.1.trim_start_matches(' ').to_owned());
+        match word {
+            "user" => own.push((rest, Vec::new())),
+            "topic" => own.last_mut().expect("one is always there").1.push(rule),
+            "pattern" => patterns.push(rule),
+            other => panic!("{other:?} is passed over"),
+        }
+    }
+    let said = |rules: &[Rule]| -> Vec<_> {
+        let words = rules.iter();
+        let words = words.map(|rule| (format!("{:?}", rule.access).to_lowercase(), rule.filter.to_string()));
+        words.collect()
+    };
+    let mut read = vec![("", said(&set.anonymous))];
+    read.extend(set.users.iter().map(|(name, rules)| (name.as_str(), said(rules))));
+    assert_eq!(read, own);
+    assert_eq!(said(&set.patterns), patterns);
+    let _ = Rules::new(set);
+    for fault in [&b"topic"[..], b"user ", b"topic rw a", b"topics a", b"topic a/#/b", b"pattern write %c+", b"\xff"] {
+        let ruined = [file, b"\n", fault].concat();
+        assert!(acl_file::parse(Path::new("a"), &ruined).is_err(), "a fault is passed over");
     }
 }
