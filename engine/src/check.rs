@@ -35,6 +35,9 @@ impl Engine {
         if !self.clients.enhanced.keys().all(is_settled) {
             return Err("an Authentication Method outlives its connection");
         }
+        if !self.clients.expiring.keys().all(is_settled) {
+            return Err("the end of a login outlives its connection");
+        }
         for (key, session) in self.clients.sessions.iter() {
             if let Some(id) = session.connection
                 && self

@@ -5,7 +5,7 @@ mod records;
 mod sending;
 mod window;
 
-use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, vec::Vec};
 
 use ahash::RandomState;
 use hashbrown::HashMap;
@@ -31,8 +31,8 @@ use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::{SessionRef, Sessions};
 use crate::stats::Stats;
 use crate::subscription::Options;
-use crate::time::{Instant, Now};
-use crate::timer_wheel::TimerWheel;
+use crate::time::{Instant, Now, UnixMillis};
+use crate::timer_wheel::{TimerKey, TimerWheel};
 
 /// Places kept for noting who was queued for: a large fan-out does not keep its memory.
 const QUEUED_KEPT_MAX: usize = 1_024;
@@ -46,6 +46,8 @@ pub(crate) enum Reason {
     Congested(ConnectionId),
     /// A connection has been paused for too long.
     Paused(ConnectionId),
+    /// The login of a connection is over.
+    LoginExpiry(ConnectionId),
     /// A connection has held messages under memory pressure for too long.
     Parked(ConnectionId),
     /// A Will's delay is over.
@@ -63,6 +65,8 @@ pub(crate) struct Clients {
     pub(crate) connections: Connections,
     /// Enhanced authentication of those that use it, once their CONNECT is settled.
     pub(crate) enhanced: HashMap<ConnectionId, Enhanced, RandomState>,
+    /// When the logins end that do, of those whose CONNECT is settled.
+    pub(crate) expiring: HashMap<ConnectionId, (UnixMillis, TimerKey), RandomState>,
     pub(crate) timers: TimerWheel<Reason>,
     pub(crate) stats: Stats,
     pub(crate) memory: Memory,
@@ -125,6 +129,7 @@ impl Clients {
     pub(crate) fn new(config: Rc<EngineConfig>, shard: ShardId, hasher: RandomState) -> Self {
         Self {
             enhanced: HashMap::with_hasher(hasher.clone()),
+            expiring: HashMap::with_hasher(hasher.clone()),
             sessions: Sessions::new(hasher),
             connections: Connections::default(),
             timers: TimerWheel::new(Instant::from_nanos(0)),
@@ -525,18 +530,12 @@ impl Clients {
     }
 
     /// Sets whose a Session is.
-    pub(crate) fn set_user(&mut self, key: SessionKey, username: Option<String>, vouched: bool) {
+    pub(crate) fn set_user(&mut self, key: SessionKey, user: Option<User>) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         let before = session.user_charge();
-        session.user = username.map(|name| {
-            Box::new(User {
-                name: name.into_boxed_str(),
-                vouched,
-                is_gone: false,
-            })
-        });
+        session.user = user.map(Box::new);
         self.memory.charge(session.user_charge());
         self.memory.refund(before);
     }

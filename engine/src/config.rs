@@ -69,6 +69,8 @@ pub struct ListenerTerms {
     pub client_id_prefix: Option<String>,
     /// The User Name is the Client Identifier, whatever CONNECT says; a client without one is refused.
     pub username_is_client_id: bool,
+    /// A CONNECT with a Password and no User Name is asked about, too, where those with one are.
+    pub asks_nameless: bool,
     /// Protocol versions that are refused.
     pub refused_versions: Vec<ProtocolVersion>,
     /// What stands before every topic of these clients, unseen by them. A reload must not change it.
@@ -89,6 +91,7 @@ impl Default for ListenerTerms {
             assigned_client_id_prefix: all.assigned_client_id_prefix,
             client_id_prefix: None,
             username_is_client_id: false,
+            asks_nameless: false,
             refused_versions: Vec::new(),
             mount_point: None,
         }

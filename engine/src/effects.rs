@@ -506,7 +506,7 @@ pub enum Credentials {
     /// User Name and Password of its CONNECT.
     Password {
         /// User Name.
-        username: String,
+        username: Option<String>,
         /// Password.
         password: Option<Vec<u8>>,
     },

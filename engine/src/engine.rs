@@ -301,16 +301,17 @@ impl Engine {
             Input::Packet(id, Packet::Connect(connect)) => {
                 connect.client_id.is_empty() || self.is_home_of_client(connect.client_id) || self.may_be_named_anew(*id)
             }
-            Input::Authenticated(id, AuthOutcome::Accepted | AuthOutcome::Proven { .. }) => self
-                .clients
-                .connections
-                .get(*id)
-                .is_some_and(|connection| match &connection.state {
-                    State::ExpectAuthentication(connect) => {
-                        self.is_home_of_client(&connect.client_id) || self.may_be_named_anew(*id)
-                    }
-                    _ => false,
-                }),
+            Input::Authenticated(id, AuthOutcome::Accepted | AuthOutcome::Granted(_) | AuthOutcome::Proven { .. }) => {
+                self.clients
+                    .connections
+                    .get(*id)
+                    .is_some_and(|connection| match &connection.state {
+                        State::ExpectAuthentication(connect) => {
+                            self.is_home_of_client(&connect.client_id) || self.may_be_named_anew(*id)
+                        }
+                        _ => false,
+                    })
+            }
             _ => false,
         }
     }

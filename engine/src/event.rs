@@ -117,6 +117,8 @@ pub enum Cause {
     Paused,
     /// The password of its User Name is not what it was, or there is no such user any more.
     Revoked,
+    /// Its login was good until now.
+    LoginExpired,
     /// Handling its input failed by a mistake of ours.
     Fault,
     /// The broker stops.

@@ -2,7 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use alloc::{boxed::Box, rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, rc::Rc, string::String, sync::Arc, vec::Vec};
 
 use sol_codec::{DecodeError, Packet, ProtocolVersion, QoS, ReasonCode};
 
@@ -11,7 +11,9 @@ use crate::enhanced::Enhanced;
 use crate::ids::{ConnectionId, ListenerId, ShardId};
 use crate::memory::WILL_BYTES;
 use crate::message::Message;
+use crate::rights::rules::Rules;
 use crate::shard_message::ShardMessage;
+use crate::time::UnixMillis;
 
 /// One thing that happened. See [`crate::Engine::handle`].
 #[derive(Debug)]
@@ -119,6 +121,8 @@ pub enum Elsewhere {
 pub enum AuthOutcome {
     /// Let in, as whoever CONNECT named: the answer to a password, not to an exchange.
     Accepted,
+    /// Let in, with more said than that: the answer to a password, not to an exchange.
+    Granted(Box<Grant>),
     /// Let in, as the user that an exchange has proven the client to be.
     Proven {
         /// Who it is. A client that was known by another User Name before is refused.
@@ -137,6 +141,19 @@ pub enum AuthOutcome {
     /// Refused, with the Reason Code of the CONNACK, or of the DISCONNECT that ends a client's later attempt (0x86 Bad
     /// User Name or Password, 0x89 Server busy, …).
     Refused(ReasonCode),
+}
+
+/// What an authenticator says of a client whom it lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who the client is, whatever User Name CONNECT gave; `None`: who CONNECT says. A client that is nobody has no
+    /// rules of its own, and is refused with some.
+    pub username: Option<String>,
+    /// What this client alone may read and write, in place of the rules of its listener. Its own are those for clients
+    /// without a User Name.
+    pub rules: Option<Arc<Rules>>,
+    /// When the connection ends, by the wall clock.
+    pub expires_at: UnixMillis,
 }
 
 /// A question of the admin plane.
@@ -205,6 +222,10 @@ pub(crate) struct OwnedConnect {
     pub(crate) username: Option<String>,
     /// An authenticator has confirmed the User Name.
     pub(crate) vouched: bool,
+    /// What it alone may read and write.
+    pub(crate) rules: Option<Arc<Rules>>,
+    /// When its login is over.
+    pub(crate) expires_at: UnixMillis,
     /// How often logins had been revoked when the authenticator was asked.
     pub(crate) revocations: u64,
     pub(crate) will: Option<Box<OwnedWill>>,
@@ -230,6 +251,7 @@ impl OwnedConnect {
         [
             self.client_id.len(),
             self.username.as_ref().map_or(0, String::len),
+            self.rules.as_ref().map_or(0, |rules| rules.bytes()),
             self.will.as_deref().map_or(0, OwnedWill::charge),
             self.enhanced.as_deref().map_or(0, enhanced),
             self.authentication_data.as_ref().map_or(0, Vec::len),

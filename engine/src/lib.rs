@@ -112,7 +112,7 @@ pub use effects::{
 pub use engine::Engine;
 pub use event::{Attempt, Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
-pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Handover, Input, Level, Query, Ticket, UserChange};
+pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Grant, Handover, Input, Level, Query, Ticket, UserChange};
 pub use message::{Message, Origin};
 pub use packed::Packed;
 #[doc(hidden)]

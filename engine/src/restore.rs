@@ -15,9 +15,9 @@ use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, S
 use crate::retaining::Kept;
 use crate::rights::Standing;
 use crate::rights::authors::AuthorId;
-use crate::session::Session;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
+use crate::session::{Session, User};
 use crate::shard_message::ShardMessage;
 use crate::subscription::Options;
 use crate::time::{Now, UnixMillis, after};
@@ -180,7 +180,8 @@ impl Engine {
             mark: 0,
             mark_target: 0,
         });
-        self.clients.set_user(key, record.username, record.vouched);
+        let user = record.username.map(|name| User::new(name, record.vouched));
+        self.clients.set_user(key, user);
         self.clients.set_will(key, record.will.map(alloc::boxed::Box::new));
         self.restoring.sessions.insert(id, key);
         self.restoring.away_since.push((key, record.disconnected_at));

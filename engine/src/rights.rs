@@ -124,6 +124,8 @@ pub(crate) struct Rights {
     /// The number given last.
     last: RulesNumber,
     steps: Steps,
+    /// A Session has had rules of its own.
+    has_own: bool,
     /// What is retained is asked for its author's right when it is replayed.
     checks_authors: bool,
     remembered: Option<Box<Remembered>>,
@@ -159,6 +161,7 @@ impl Rights {
             number: RulesNumber::default(),
             last: RulesNumber::default(),
             steps: Steps(0),
+            has_own: false,
             checks_authors: false,
             remembered: None,
         };
@@ -175,11 +178,25 @@ impl Rights {
         self.by_listener.clone_from(&config.rights);
         self.remembered = None;
         self.number = RulesNumber::default();
-        if self.by_listener.iter().any(Option::is_some) {
-            self.last = RulesNumber(self.last.0.saturating_add(1).min(RulesNumber::LAST.0));
-            self.number = self.last;
+        if self.has_own || self.by_listener.iter().any(Option::is_some) {
+            self.count_on();
         }
         true
+    }
+
+    /// A Session comes that has rules of its own. Returns whether nobody's rights were limited until now.
+    pub(crate) fn expect_own_rules(&mut self) -> bool {
+        self.has_own = true;
+        let is_news = !self.are_limited();
+        if is_news {
+            self.count_on();
+        }
+        is_news
+    }
+
+    fn count_on(&mut self) {
+        self.last = RulesNumber(self.last.0.saturating_add(1).min(RulesNumber::LAST.0));
+        self.number = self.last;
     }
 
     /// Whether there are rules at all.
@@ -231,7 +248,7 @@ impl Rights {
                 None => self.find_reading(session, standing, topic),
             };
         }
-        let Some(rules) = self.rules(standing) else {
+        let Some(rules) = self.rules(session, standing) else {
             return true;
         };
         let who = who(session, standing);
@@ -252,7 +269,7 @@ impl Rights {
     /// Whether a Session may read every topic that a filter matches; `false` may be wrong.
     pub(crate) fn may_read_all(&mut self, session: &Session, filter: &str) -> bool {
         let standing = self.standing(session);
-        let Some(rules) = self.rules(standing) else {
+        let Some(rules) = self.rules(session, standing) else {
             return true;
         };
         let mut steps = self.steps;
@@ -261,8 +278,10 @@ impl Rights {
         all
     }
 
-    fn rules(&self, standing: Standing) -> Option<&Rules> {
-        self.by_listener.get(usize::from(standing.listener.0))?.as_deref()
+    /// A Session's rules: its own, else its listener's.
+    fn rules<'a>(&'a self, session: &'a Session, standing: Standing) -> Option<&'a Rules> {
+        let of_listener = || self.by_listener.get(usize::from(standing.listener.0))?.as_deref();
+        session.own_rules().or_else(of_listener)
     }
 
     /// A Session's standing by the rules in force.
@@ -278,7 +297,11 @@ impl Rights {
 
     fn find_standing(&self, session: &Session, known: Standing) -> Standing {
         let mut standing = Standing::at(known.listener);
-        if let Some(rules) = self.rules(standing) {
+        if session.own_rules().is_some() {
+            standing.owner = Owner::ITSELF;
+            standing.found = self.number.0 << 1 | 1;
+            session.standing.set(standing);
+        } else if let Some(rules) = self.rules(session, standing) {
             let vouched = session.user.as_deref().is_some_and(|user| user.vouched);
             standing.owner = rules.owner(session.username(), vouched);
             let is_personal = rules.is_personal(standing.owner, &who(session, standing));
@@ -305,6 +328,13 @@ impl Rights {
             remembered,
             ..
         } = self;
+        let its_key = (Owner::EVERYBODY, standing.listener, session.origin.0);
+        if let Some(rules) = session.own_rules() {
+            let remembered = remembered.get_or_insert_with(Remembered::new);
+            remembered.turn_to(topic);
+            let whole = || rules.whole_part(standing.owner, &who(session, standing), topic);
+            return remembered.part(its_key, whole).allows_reading();
+        }
         let Some(rules) = by_listener
             .get(usize::from(standing.listener.0))
             .and_then(Option::as_deref)
@@ -321,7 +351,7 @@ impl Rights {
         }
         // Who shares an owner shares its name; all else that patterns may ask for is this Session's alone.
         let key = if standing.is_personal() {
-            (Owner::EVERYBODY, standing.listener, session.origin.0)
+            its_key
         } else {
             (standing.owner, standing.listener, BY_PATTERNS)
         };

@@ -6,7 +6,7 @@ pub(crate) mod replay;
 pub(crate) mod sender;
 pub(crate) mod sessions;
 
-use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, sync::Arc, vec::Vec};
 use core::cell::Cell;
 
 use crate::ids::ConnectionId;
@@ -14,6 +14,7 @@ use crate::input::OwnedWill;
 use crate::message::Origin;
 use crate::record::RecordId;
 use crate::rights::Standing;
+use crate::rights::rules::Rules;
 use crate::timer_wheel::TimerKey;
 use crate::topic_tree::{FilterKey, GroupKey};
 
@@ -63,6 +64,20 @@ pub(crate) struct User {
     pub(crate) vouched: bool,
     /// There is no such user any more: whoever else comes by the Client Identifier begins anew.
     pub(crate) is_gone: bool,
+    /// What his login allows this Session alone, in place of its listener's rules.
+    pub(crate) rules: Option<Arc<Rules>>,
+}
+
+impl User {
+    /// Of this name; an authenticator has confirmed it or not.
+    pub(crate) fn new(name: String, vouched: bool) -> Self {
+        Self {
+            name: name.into_boxed_str(),
+            vouched,
+            is_gone: false,
+            rules: None,
+        }
+    }
 }
 
 /// A Session's Subscriptions, each list sorted.
@@ -94,7 +109,13 @@ impl Session {
 
     /// Bytes that it is charged for beyond its Client Identifier.
     pub(crate) fn user_charge(&self) -> usize {
-        self.username().map_or(0, str::len)
+        let rules = self.own_rules().map_or(0, Rules::bytes);
+        self.username().map_or(0, str::len).saturating_add(rules)
+    }
+
+    /// The rules that speak of this Session alone, if its login came with some.
+    pub(crate) fn own_rules(&self) -> Option<&Rules> {
+        self.user.as_deref()?.rules.as_deref()
     }
 
     /// Whether it outlives its connection: what the journal keeps references for.

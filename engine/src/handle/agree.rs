@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnectionId, ListenerId};
 use crate::input::{OwnedConnect, OwnedWill};
 use crate::mount::whole_topic;
+use crate::time::UnixMillis;
 
 impl Engine {
     /// Gives a client that may come in the Client Identifier and the Will that its listener makes of its own.
@@ -129,6 +130,8 @@ pub(crate) fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
         assigned: false,
         username: connect.username.map(String::from),
         vouched: false,
+        rules: None,
+        expires_at: UnixMillis::NEVER,
         revocations: 0,
         will: connect.will.as_ref().map(|will| Box::new(owned_will(will))),
         session_expiry_interval,

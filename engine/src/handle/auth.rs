@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::enhanced::Enhanced;
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
-use crate::input::{AuthOutcome, Flow, OwnedConnect};
+use crate::input::{AuthOutcome, Flow, Grant, OwnedConnect};
 use crate::time::Now;
 use crate::violation::Violation;
 
@@ -153,12 +153,13 @@ impl Engine {
 
     fn on_connecting_answered(&mut self, now: Now, id: ConnectionId, outcome: AuthOutcome, effects: &mut Effects) {
         let (username, data) = match outcome {
-            AuthOutcome::Accepted if self.is_exchange(id) => {
+            AuthOutcome::Accepted | AuthOutcome::Granted(_) if self.is_exchange(id) => {
                 // The User Name beside an exchange is a claim: nothing has proven it.
                 effects.events.push(PROVES_NOBODY);
                 return self.refuse_connecting(id, ReasonCode::UnspecifiedError, effects);
             }
             AuthOutcome::Accepted => (None, None),
+            AuthOutcome::Granted(grant) => return self.let_in_as_granted(now, id, *grant, effects),
             AuthOutcome::Proven { username, data } => (Some(username), data),
             AuthOutcome::Continue { data, memo } => return self.challenge(id, data, memo, effects),
             AuthOutcome::Refused(reason) => return self.refuse_connecting(id, reason, effects),
@@ -179,11 +180,38 @@ impl Engine {
             );
         }
         connect.username = username.or(connect.username);
-        connect.vouched = true;
         connect.authentication_data = data;
         if let Some(enhanced) = &mut connect.enhanced {
             enhanced.finish();
         }
+        self.let_in(now, id, listener, connect, effects);
+    }
+
+    /// Lets a client in as the authenticator says.
+    fn let_in_as_granted(&mut self, now: Now, id: ConnectionId, grant: Grant, effects: &mut Effects) {
+        let Some((listener, mut connect)) = self.take_connect(id) else {
+            return;
+        };
+        connect.username = grant.username.or(connect.username);
+        connect.expires_at = grant.expires_at;
+        connect.rules = grant.rules;
+        if connect.rules.is_some() && connect.username.is_none() || connect.expires_at <= now.wall {
+            let username = connect.username.as_deref();
+            let reason = ReasonCode::NotAuthorized;
+            return self.refuse(id, connect.version, &connect.client_id, username, reason, effects);
+        }
+        self.let_in(now, id, listener, connect, effects);
+    }
+
+    fn let_in(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        listener: ListenerId,
+        mut connect: Box<OwnedConnect>,
+        effects: &mut Effects,
+    ) {
+        connect.vouched = true;
         if self.accept(now, id, listener, *connect, effects) == Flow::Go {
             effects.reads.push(Read::Resume(id));
         }
@@ -231,7 +259,7 @@ impl Engine {
         };
         let answer = match outcome {
             AuthOutcome::Proven { username, .. } if user != Some(&*username) => Err(ReasonCode::NotAuthorized),
-            AuthOutcome::Accepted => {
+            AuthOutcome::Accepted | AuthOutcome::Granted(_) => {
                 effects.events.push(PROVES_NOBODY);
                 Err(ReasonCode::UnspecifiedError)
             }

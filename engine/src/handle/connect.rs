@@ -151,10 +151,11 @@ impl Engine {
             };
             return self.ask(id, listener, owned, credentials, effects);
         }
+        let shows_something = connect.username.is_some() || connect.password.is_some() && self.asks_nameless(listener);
         match connect.username {
-            Some(username) if rules.ask => {
+            username if rules.ask && shows_something => {
                 let credentials = Credentials::Password {
-                    username: String::from(username),
+                    username: username.map(String::from),
                     password: connect.password.map(Vec::from),
                 };
                 self.ask(id, listener, owned, credentials, effects)
@@ -173,6 +174,14 @@ impl Engine {
                 Flow::Stop
             }
         }
+    }
+
+    /// Whether a Password without a User Name is asked about.
+    fn asks_nameless(&self, listener: ListenerId) -> bool {
+        self.clients
+            .config
+            .terms(listener)
+            .is_some_and(|terms| terms.asks_nameless)
     }
 
     /// Whether clients of such a listener may prove who they are by an Authentication Method.
@@ -407,7 +416,12 @@ impl Engine {
                 .min(self.clients.config.session_expiry_max);
         }
         self.clients.count_settled(listener);
-        self.set_owner(id, key, connect.username, connect.vouched);
+        let user = connect.username.map(|name| User {
+            rules: connect.rules,
+            ..User::new(name, connect.vouched)
+        });
+        self.set_owner(id, key, user);
+        self.clients.arm_login_expiry(now, id, connect.expires_at);
         // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
         if mutant("5.0/3.1.3-9") {
             self.fire_will(now, key, effects);

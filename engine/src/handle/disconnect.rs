@@ -129,7 +129,7 @@ impl Engine {
                     Cause::KeepAlive => ReasonCode::KeepAliveTimeout,
                     Cause::TakenOver if mutant("5.0/3.1.4-3") => return,
                     Cause::TakenOver => ReasonCode::SessionTakenOver,
-                    Cause::Revoked => ReasonCode::NotAuthorized,
+                    Cause::Revoked | Cause::LoginExpired => ReasonCode::NotAuthorized,
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
                     Cause::Fault => ReasonCode::ImplementationSpecificError,
                     Cause::Parked => ReasonCode::QuotaExceeded,
@@ -328,6 +328,9 @@ impl crate::clients::Clients {
             .into_iter()
             .flatten()
         {
+            self.timers.cancel(timer);
+        }
+        if let Some((_, timer)) = connection.id.and_then(|id| self.expiring.remove(&id)) {
             self.timers.cancel(timer);
         }
         if let Some(enhanced) = connection.id.and_then(|id| self.enhanced.remove(&id)) {

@@ -37,6 +37,7 @@ impl Engine {
             match reason {
                 Reason::KeepAlive(id) => self.on_keep_alive(now, id, effects),
                 Reason::Congested(id) => self.on_congested_for_long(now, id),
+                Reason::LoginExpiry(id) => self.on_login_expiry(now, id, effects),
                 Reason::Paused(id) => self.end_connection(now, id, Cause::Paused, effects),
                 Reason::Parked(id) => self.end_connection(now, id, Cause::Parked, effects),
                 Reason::WillDelay(session) => {
@@ -95,6 +96,18 @@ impl Engine {
         }
     }
 
+    /// A login is over, unless the wall clock was set back since it began.
+    fn on_login_expiry(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        let Some((expires_at, _)) = self.clients.expiring.remove(&id) else {
+            return;
+        };
+        if expires_at > now.wall {
+            self.clients.arm_login_expiry(now, id, expires_at);
+        } else {
+            self.end_connection(now, id, Cause::LoginExpired, effects);
+        }
+    }
+
     /// A Will's delay is over. The Session goes on being away, for as long as it has been.
     pub(crate) fn on_will_delay(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         let Some(session) = self.clients.sessions.get(key) else {
@@ -128,6 +141,17 @@ impl Clients {
             let deadline = now.mono.saturating_add(patience(connection.keep_alive));
             connection.timer = Some(self.timers.insert(deadline, Reason::KeepAlive(id)));
         }
+    }
+
+    /// Starts the time until a connection's login is over, if it ever is.
+    pub(crate) fn arm_login_expiry(&mut self, now: Now, id: ConnectionId, expires_at: UnixMillis) {
+        if expires_at == UnixMillis::NEVER {
+            return;
+        }
+        let left = expires_at.as_millis().saturating_sub(now.wall.as_millis());
+        let deadline = now.mono.saturating_add(Duration::from_millis(left));
+        let timer = self.timers.insert(deadline, Reason::LoginExpiry(id));
+        self.expiring.insert(id, (expires_at, timer));
     }
 
     /// Changes the deadlines of a Session that is away.

@@ -60,11 +60,12 @@ impl Author {
 impl Rights {
     /// Who a Session is to whoever asks later; `None`: nobody will.
     pub(crate) fn author(&self, session: &Session) -> Option<Box<Author>> {
-        if !self.are_limited() || !self.checks_authors {
+        // What a login allowed by rules of its own stays allowed: nobody has these when it is over.
+        if !self.are_limited() || !self.checks_authors || session.own_rules().is_some() {
             return None;
         }
         let standing = self.standing(session);
-        let rules = self.rules(standing)?;
+        let rules = self.rules(session, standing)?;
         let is_personal = rules.is_personal(standing.owner, &who(session, standing));
         Some(Box::new(Author {
             username: session.username().map(Into::into),

@@ -8,6 +8,7 @@ use alloc::string::String;
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
 use crate::rights::Standing;
+use crate::session::User;
 use crate::topic_tree::{FilterKey, GroupKey};
 
 /// Subscriptions and empty places looked at in one tick.
@@ -39,16 +40,22 @@ impl Engine {
 
     /// A Session has this connection now, and is this user's. If that is news, its rights are others, and what was found
     /// of its Subscriptions says nothing.
-    pub(crate) fn set_owner(&mut self, id: ConnectionId, key: SessionKey, username: Option<String>, vouched: bool) {
+    pub(crate) fn set_owner(&mut self, id: ConnectionId, key: SessionKey, user: Option<User>) {
         let connection = self.clients.connections.get(id);
         let listener = connection.map_or(ListenerId(0), |connection| connection.listener);
         let is_known = self.clients.sessions.get(key).is_some_and(|session| {
-            let was_vouched = session.user.as_deref().is_some_and(|user| user.vouched);
-            session.standing.get().listener() == listener
-                && session.username() == username.as_deref()
-                && was_vouched == vouched
+            let is_same =
+                |old: &User, new: &User| (&old.name, old.vouched, &old.rules) == (&new.name, new.vouched, &new.rules);
+            let user = match (session.user.as_deref(), &user) {
+                (Some(old), Some(new)) => is_same(old, new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            user && session.standing.get().listener() == listener
         });
-        self.clients.set_user(key, username, vouched);
+        if user.as_ref().is_some_and(|user| user.rules.is_some()) && self.clients.rights.expect_own_rules() {
+            self.start_marking();
+        }
+        self.clients.set_user(key, user);
         if is_known {
             return;
         }

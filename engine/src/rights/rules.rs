@@ -36,6 +36,8 @@ pub enum Access {
 
 const READ: Bits = 1;
 const WRITE: Bits = 2;
+/// What a Topic Level of a filter takes, beside its text.
+const LEVEL_BYTES: usize = 128;
 /// What denies is so many bits above what it denies.
 const DENY: u32 = 2;
 
@@ -83,6 +85,19 @@ pub struct RuleSet {
     pub patterns: Vec<Rule>,
 }
 
+impl RuleSet {
+    /// Roughly the memory that they take when they are compiled: a node for each level.
+    fn bytes(&self) -> usize {
+        let of_users = self.users.iter().flat_map(|(_, own)| own);
+        let all = self.anonymous.iter().chain(of_users).chain(&self.patterns);
+        let of_rule = |rule: &Rule| {
+            let levels = rule.filter.split('/').count();
+            levels.saturating_mul(LEVEL_BYTES).saturating_add(rule.filter.len())
+        };
+        all.map(of_rule).fold(size_of::<Rules>(), usize::saturating_add)
+    }
+}
+
 /// Who a client is, as far as rules can speak of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Who<'a> {
@@ -101,6 +116,8 @@ impl Owner {
     pub(crate) const NOBODY: Self = Self(u32::MAX);
     /// Of clients without a User Name.
     pub(crate) const ANONYMOUS: Self = Self(u32::MAX - 1);
+    /// Of a Session that has rules of its own.
+    pub(crate) const ITSELF: Self = Self(u32::MAX - 3);
 
     pub(crate) const fn number(self) -> u32 {
         self.0
@@ -140,6 +157,14 @@ impl Part {
         self.allowed & READ != 0
     }
 
+    /// Of a ruling, which leaves nothing open.
+    const fn of(ruling: Ruling) -> Self {
+        Self {
+            allowed: ruling.0,
+            denied: (READ | WRITE) & !ruling.0,
+        }
+    }
+
     /// The ruling: what it leaves open is up to the next part.
     pub(crate) fn or(self, next: impl FnOnce() -> Self) -> Ruling {
         if self.allowed | self.denied == READ | WRITE {
@@ -160,6 +185,8 @@ pub struct Rules {
     names: Names,
     /// A User Name that nobody has confirmed is none.
     names_need_proof: bool,
+    /// Roughly the memory that they take.
+    bytes: usize,
 }
 
 /// Rules that are looked at together.
@@ -191,6 +218,7 @@ impl Rules {
     /// Compiles rules.
     #[must_use]
     pub fn new(set: RuleSet) -> Self {
+        let bytes = set.bytes();
         let mut sorted = set.users;
         sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut users: Vec<(Box<str>, Vec<Rule>)> = Vec::new();
@@ -209,7 +237,21 @@ impl Rules {
             names: Names::of(&set.patterns),
             patterns: Own::new(set.patterns, true),
             names_need_proof: false,
+            bytes,
         }
+    }
+
+    /// What a client is bound by that may do everything.
+    #[must_use]
+    pub fn for_everything() -> Self {
+        let mut rules = Self::new(RuleSet::default());
+        rules.patterns.everywhere = READ | WRITE;
+        rules
+    }
+
+    /// Roughly the memory that they take, in bytes.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What holds on a listener that is open to the network and has no rules of its own: a client whose User Name nobody
@@ -253,6 +295,11 @@ impl Rules {
     /// What a client may do with a topic.
     pub(crate) fn ruling(&self, owner: Owner, who: &Who<'_>, topic: &str) -> Ruling {
         self.own_part(owner, topic).or(|| self.pattern_part(who, topic))
+    }
+
+    /// What all rules together say of a topic to a client.
+    pub(crate) fn whole_part(&self, owner: Owner, who: &Who<'_>, topic: &str) -> Part {
+        Part::of(self.ruling(owner, who, topic))
     }
 
     /// What a client's own rules say of a topic.
@@ -307,7 +354,7 @@ impl Rules {
 
     fn own(&self, owner: Owner) -> Option<&Own> {
         match owner {
-            Owner::ANONYMOUS => Some(&self.anonymous),
+            Owner::ANONYMOUS | Owner::ITSELF => Some(&self.anonymous),
             Owner(at) => self.users.get(at as usize).map(|(_, own)| own),
         }
     }

@@ -693,7 +693,7 @@ fn a_login_is_asked_and_answered() {
             node.expect(good, &[]);
             let request = &node.auth_requests[0].1;
             let credentials = Credentials::Password {
-                username: "user".into(),
+                username: Some("user".into()),
                 password: Some(b"secret".to_vec()),
             };
             assert_eq!(

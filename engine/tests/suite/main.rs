@@ -5,6 +5,7 @@
 mod acl;
 mod bounds;
 mod corners;
+mod grants;
 mod hostile;
 mod journal;
 mod memory;

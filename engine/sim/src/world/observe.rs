@@ -412,7 +412,7 @@ mod tests {
             listener: ListenerId(0),
             client_id: "a".to_owned(),
             credentials: Credentials::Password {
-                username: "a".to_owned(),
+                username: Some("a".to_owned()),
                 password: None,
             },
         };

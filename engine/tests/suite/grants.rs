@@ -1,0 +1,277 @@
+//! Logins that come with more than a name: rules of one Session alone, and a moment when they are over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sol_engine::{
+    Access, AuthOutcome, Cause, Credentials, EngineConfig, Event, Grant, ListenerRules, ListenerTerms, Rule, RuleSet,
+    Rules, UnixMillis,
+};
+
+use crate::support::*;
+
+/// Names are asked about, Passwords without one too; whoever shows neither comes in, bound by these rules if there are any.
+fn asking(rights: Option<Rules>) -> EngineConfig {
+    EngineConfig {
+        listeners: vec![ListenerRules {
+            allow_anonymous: true,
+            ask: true,
+            named: false,
+        }],
+        terms: vec![ListenerTerms {
+            asks_nameless: true,
+            ..ListenerTerms::default()
+        }],
+        rights: vec![rights.map(Arc::new)],
+        ..EngineConfig::default()
+    }
+}
+
+fn own(rules: &[(Access, &str)]) -> Option<Arc<Rules>> {
+    let rules = rules.iter().map(|(access, filter)| Rule::new(*access, filter));
+    let set = RuleSet {
+        anonymous: rules.collect(),
+        ..RuleSet::default()
+    };
+    Some(Arc::new(Rules::new(set)))
+}
+
+fn patterns(rules: &[(Access, &str)]) -> Option<Arc<Rules>> {
+    let rules = rules.iter().map(|(access, filter)| Rule::new(*access, filter));
+    let set = RuleSet {
+        patterns: rules.collect(),
+        ..RuleSet::default()
+    };
+    Some(Arc::new(Rules::new(set)))
+}
+
+fn grant(username: &str, rules: Option<Arc<Rules>>) -> Grant {
+    Grant {
+        username: Some(username.to_owned()),
+        rules,
+        expires_at: UnixMillis::NEVER,
+    }
+}
+
+/// Comes by a Password alone, keeps its Session for an hour, and is granted this.
+fn come(node: &mut Node, client_id: &str, grant: Grant) -> Client {
+    let client = node.connect_with(V5, client_id, |connect| {
+        connect.password = Some(b"token");
+        connect.clean_start = false;
+        connect.properties.session_expiry_interval = Some(3_600);
+    });
+    node.answer_login(AuthOutcome::Granted(Box::new(grant)));
+    client
+}
+
+fn enters(node: &mut Node, client_id: &str, grant: Grant) -> Client {
+    let client = come(node, client_id, grant);
+    let got = node.take(client);
+    assert!(got[0].starts_with("CONNACK 00"), "{got:?}");
+    client
+}
+
+/// A Password without a User Name is asked about where the listener says so, and only there.
+#[test]
+fn nameless_passwords_are_asked_about() {
+    for asks_nameless in [true, false] {
+        let mut config = asking(None);
+        config.listeners[0].allow_anonymous = false;
+        config.terms[0].asks_nameless = asks_nameless;
+        in_each_node(config, |node| {
+            let client = node.connect_with(V5, "c", |connect| connect.password = Some(b"token"));
+            if !asks_nameless {
+                return node.expect(client, &["CONNACK 87", "CLOSE"]);
+            }
+            let credentials = Credentials::Password {
+                username: None,
+                password: Some(b"token".to_vec()),
+            };
+            assert_eq!(node.auth_requests[0].1.credentials, credentials);
+            node.answer_login(AuthOutcome::Granted(Box::new(grant("ann", None))));
+            node.expect(client, &["CONNACK 00"]);
+        });
+    }
+}
+
+/// Rules of its own bind this Session alone, in place of its listener's, at each gate: others are bound by the listener's, or
+/// by none. It is the user that the grant names.
+#[test]
+fn own_rules_are_of_one_session() {
+    let strict = Rules::new(RuleSet::default());
+    for listener in [None, Some(strict)] {
+        let open = listener.is_none();
+        in_each_node(asking(listener), |node| {
+            let rules = own(&[
+                (Access::Read, "in/#"),
+                (Access::Write, "out/+"),
+                (Access::Deny, "in/no"),
+            ]);
+            let client = enters(node, "client", grant("ann", rules));
+            let other = node.connect(V5, "other");
+            node.subscribe(client, &["in/#", "#", "out/x", "in/no"], 0);
+            node.expect(client, &["SUBACK #1 [00, 00, 87, 87]"]);
+            node.subscribe(other, &["out/#"], 0);
+            node.expect(other, &[if open { "SUBACK #1 [00]" } else { "SUBACK #1 [87]" }]);
+            node.publish(client, "out/x", 1, 1, "1");
+            node.publish(client, "in/x", 1, 2, "2");
+            node.expect(client, &["PUBACK #1", "PUBACK #2 87"]);
+            if open {
+                node.expect(other, &[r#"PUBLISH out/x q0 "1""#]);
+                for _ in 0..2 {
+                    for topic in ["in/x", "in/no", "out/x"] {
+                        node.publish(other, topic, 0, 0, "3");
+                    }
+                }
+                let lines = node.take(client);
+                assert!(lines.iter().all(|line| line.starts_with("PUBLISH in/x ")), "{lines:?}");
+                assert!(!lines.is_empty());
+            }
+            let named = node
+                .events
+                .iter()
+                .any(|event| matches!(event, Event::Connected { username, .. } if username.as_deref() == Some("ann")));
+            assert!(named);
+            node.check();
+        });
+    }
+}
+
+/// Who comes back with other rules is bound by these at once, what is queued and what is subscribed to included; and by the
+/// listener's when he brings none.
+#[test]
+fn rules_are_those_of_the_latest_login() {
+    in_each_node(asking(None), |node| {
+        let all = || own(&[(Access::ReadWrite, "#")]);
+        let client = enters(node, "client", grant("ann", all()));
+        node.subscribed(client, &["a", "b"], 1);
+        node.lose(client);
+        let publisher = node.connect(V5, "publisher");
+        for (n, topic) in [(1, "a"), (2, "b")] {
+            node.publish(publisher, topic, 1, n, topic);
+        }
+        node.take(publisher);
+        let client = come(node, "client", grant("ann", own(&[(Access::Read, "b")])));
+        node.expect(client, &["CONNACK 00 present", r#"PUBLISH b q1 #1 "b""#]);
+        node.puback(client, 1);
+        for topic in ["a", "b"] {
+            node.publish(publisher, topic, 0, 0, "live");
+        }
+        node.expect(client, &[r#"PUBLISH b q0 "live""#]);
+        node.lose(client);
+        let client = come(node, "client", grant("ann", None));
+        node.expect(client, &["CONNACK 00 present"]);
+        for topic in ["a", "b"] {
+            node.publish(publisher, topic, 0, 0, "open");
+        }
+        node.expect(client, &[r#"PUBLISH a q0 "open""#, r#"PUBLISH b q0 "open""#]);
+        node.check();
+    });
+}
+
+/// Names in rules of one's own widen nothing: with a wildcard or a level in one, no rule that names the client counts.
+#[test]
+fn names_do_not_widen_own_rules() {
+    in_each_node(asking(None), |node| {
+        for (client_id, username, allowed) in [
+            ("good", "ann", true),
+            ("+", "ann", false),
+            ("a/b", "ann", false),
+            ("good2", "a/b", false),
+            ("good3", "#", false),
+        ] {
+            let rules = patterns(&[(Access::ReadWrite, "of/%c/%u/#")]);
+            let client = enters(node, client_id, grant(username, rules));
+            let topic = format!("of/{client_id}/{username}/x");
+            let code = if allowed { "00" } else { "87" };
+            node.subscribe(client, &["of/#"], 0);
+            node.expect(client, &[&format!("SUBACK #1 [{code}]")]);
+            if sol_codec::TopicName::new(&topic).is_ok() {
+                node.publish(client, &topic, 1, 1, "");
+                let got = node.take(client).concat();
+                assert_eq!(got.contains("PUBACK #1 87"), !allowed, "{got}");
+            }
+        }
+    });
+}
+
+/// What may do everything still does not publish as the broker does.
+#[test]
+fn everything_is_not_the_brokers_own() {
+    in_each_node(asking(Some(Rules::new(RuleSet::default()))), |node| {
+        let rules = Some(Arc::new(Rules::for_everything()));
+        let client = enters(node, "root", grant("root", rules));
+        node.subscribe(client, &["#", "$SYS/#"], 0);
+        node.expect(client, &["SUBACK #1 [00, 00]"]);
+        node.publish(client, "any/thing", 1, 1, "x");
+        node.publish(client, "$SYS/x", 1, 2, "x");
+        node.expect(client, &[r#"PUBLISH any/thing q0 "x""#, "PUBACK #1", "PUBACK #2 87"]);
+    });
+}
+
+/// When its login is over a connection ends, told why where its version can say it (0x87), its Will is published by its own
+/// rules, and its Session waits for it.
+#[test]
+fn a_login_ends_its_connection() {
+    for version in [V5, V311] {
+        in_each_node(asking(None), |node| {
+            let watcher = node.connect(V5, "watcher");
+            node.subscribed(watcher, &["will/#"], 0);
+            let client = node.connect_with(version, "client", |connect| {
+                connect.username = Some("whoever");
+                connect.password = Some(b"token");
+                connect.clean_start = false;
+                connect.keep_alive = 0;
+                connect.properties.session_expiry_interval = Some(3_600);
+                connect.will = Some(will("will/client", b"gone", 0));
+            });
+            let expires_at = node.now.wall.plus_seconds(10);
+            node.answer_login(AuthOutcome::Granted(Box::new(Grant {
+                expires_at,
+                ..grant("ann", own(&[(Access::Write, "will/+")]))
+            })));
+            node.expect(client, &["CONNACK 00"]);
+            node.pass(Duration::from_secs(9));
+            node.expect(client, &[]);
+            node.pass(Duration::from_millis(1_100));
+            let said: &[&str] = if version == V5 {
+                &["DISCONNECT 87", "CLOSE"]
+            } else {
+                &["CLOSE"]
+            };
+            node.expect(client, said);
+            node.expect(watcher, &[r#"PUBLISH will/client q0 "gone""#]);
+            let cause = node.events.iter().find_map(|event| match event {
+                Event::Disconnected { cause, .. } => Some(cause.clone()),
+                _ => None,
+            });
+            assert_eq!(cause, Some(Cause::LoginExpired));
+            node.check();
+            let client = come(node, "client", grant("ann", None));
+            node.expect(client, &["CONNACK 00 present"]);
+            node.pass(Duration::from_secs(100));
+            node.expect(client, &[]);
+        });
+    }
+}
+
+/// A login that is over already lets nobody in, and neither do rules for nobody.
+#[test]
+fn what_is_over_lets_nobody_in() {
+    in_each_node(asking(None), |node| {
+        let expires_at = node.now.wall;
+        let late = Grant {
+            expires_at,
+            ..grant("ann", None)
+        };
+        let nobody = Grant {
+            username: None,
+            rules: own(&[(Access::Read, "#")]),
+            expires_at: UnixMillis::NEVER,
+        };
+        for refused in [late, nobody] {
+            let client = come(node, "client", refused);
+            node.expect(client, &["CONNACK 87", "CLOSE"]);
+        }
+    });
+}
