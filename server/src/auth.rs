@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use sol_engine::ChangedUser;
+use sol_engine::{ChangedUser, Grant};
 
+pub use self::chain::Chains;
 use self::guard::count;
 pub use self::guard::{Ban, Banned};
 use self::judge::Judge;
@@ -31,6 +32,7 @@ use crate::config::Logins;
 use crate::stats::LoginStats;
 use crate::stored::Scratch;
 
+mod chain;
 mod guard;
 mod judge;
 mod tally;
@@ -45,6 +47,8 @@ pub const WAITING_PER_ADDRESS_MAX: u32 = 32;
 pub enum Verdict {
     /// The password is this user's.
     Accepted,
+    /// Something else vouches for the client, and says more of it.
+    Granted(Box<Grant>),
     /// SCRAM has proven that the client is this user.
     Proven {
         /// The user.
@@ -70,7 +74,7 @@ pub enum Login {
     /// A password.
     Password {
         /// The User Name.
-        user: String,
+        user: Option<String>,
         /// The Password, any bytes.
         password: Vec<u8>,
     },
@@ -105,10 +109,10 @@ impl fmt::Debug for Request {
 }
 
 impl Request {
-    /// The User Name, where it stands beside the password.
+    /// The User Name, where one stands beside the password.
     pub fn user(&self) -> Option<&str> {
         match &self.login {
-            Login::Password { user, .. } => Some(user),
+            Login::Password { user, .. } => user.as_deref(),
             Login::Scram { .. } => None,
         }
     }

@@ -1,6 +1,6 @@
 //! What the broker says when it starts: where it listens, who may connect, what it keeps, and how to open it.
 
-use crate::config::{Address, Config, Listener, units};
+use crate::config::{Address, Authenticator, Config, Listener, units};
 
 /// What only the running broker knows.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,12 +58,20 @@ fn authentication(config: &Config, listener: &Listener, users: usize) -> String 
     if listener.certificate_name.is_some() {
         return "whom a certificate names".to_owned();
     }
-    let passwords = listener.auth.checks_passwords(config.dialect);
-    match (listener.auth.allow_anonymous, passwords) {
+    let checks = listener.auth.checks_passwords(config.dialect);
+    let means = listener.auth.order.iter().map(|authenticator| match authenticator {
+        Authenticator::PasswordFile => format!("user name and password ({users} users)"),
+        Authenticator::Jwt => "token (JWT)".to_owned(),
+    });
+    let means = means.collect::<Vec<_>>().join(", or ");
+    match (listener.auth.allow_anonymous, checks) {
         (true, false) if listener.requires_certificate() => "anyone with a certificate".to_owned(),
         (true, false) => "anyone".to_owned(),
+        (true, true) if listener.auth.asks_nameless() => {
+            format!("anyone; whoever shows a user name or a password needs a right one: {means}")
+        }
         (true, true) => format!("anyone; a user name needs its password ({users} users)"),
-        (false, true) => format!("user name and password ({users} users)"),
+        (false, true) => means,
         (false, false) => "nobody (anonymous clients are refused and there is no password_file)".to_owned(),
     }
 }

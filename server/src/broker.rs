@@ -235,6 +235,7 @@ fn login(credentials: Credentials) -> Result<(Login, ReasonCode), ReasonCode> {
 fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
     match verdict {
         Verdict::Accepted => AuthOutcome::Accepted,
+        Verdict::Granted(grant) => AuthOutcome::Granted(grant),
         Verdict::Proven { user, message } => AuthOutcome::Proven {
             username: user,
             data: Some(message),

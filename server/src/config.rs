@@ -38,6 +38,7 @@ mod sol;
 pub(crate) mod threads;
 mod tls;
 mod tls_rows;
+mod tokens;
 pub(crate) mod units;
 
 use std::fmt;
@@ -58,6 +59,7 @@ pub use self::logins::Logins;
 pub use self::overrides::Overrides;
 pub use self::place::{Place, Places};
 pub use self::tls::{Tls, TlsVersion};
+pub use self::tokens::{Authenticator, Jwt};
 pub use sol_transport::Io;
 
 /// Where the configuration is looked for when `-c` is not given.

@@ -90,6 +90,7 @@ fn terms(listener: &Listener, counted_at: Option<usize>) -> ListenerTerms {
         assigned_client_id_prefix: auth.auto_id_prefix.clone(),
         client_id_prefix: auth.clientid_prefixes.clone(),
         username_is_client_id: auth.use_username_as_clientid,
+        asks_nameless: auth.asks_nameless(),
         refused_versions: refused.map(|(_, version)| version).collect(),
         mount_point: listener.mount_point.as_deref().map(Arc::from),
     }
@@ -153,6 +154,7 @@ mod tests {
                     assigned_client_id_prefix: "x".to_owned(),
                     client_id_prefix: Some("p-".to_owned()),
                     username_is_client_id: true,
+                    asks_nameless: false,
                     refused_versions: vec![ProtocolVersion::V31, ProtocolVersion::V311],
                     mount_point: Some(Arc::from("m/")),
                 };

@@ -90,6 +90,7 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Revoked => {
             warn!(%peer, %client, "closed: its user's line in the password file has changed or is gone")
         }
+        Cause::LoginExpired => info!(%peer, %client, "closed: its login has expired"),
         Cause::Fault => warn!(%peer, %client, "closed: handling its input failed"),
         Cause::Shutdown => debug!(%peer, %client, "closed: the broker stops"),
     }

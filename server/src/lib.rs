@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl_file;
+pub mod acl_json;
 pub mod auth;
 pub mod banner;
 pub mod broker;
@@ -15,6 +16,7 @@ pub mod daemon;
 mod engine_config;
 mod events;
 pub mod init;
+pub mod jwt;
 pub mod log;
 pub mod metrics;
 mod owner;

@@ -329,11 +329,22 @@ const COUNTERS: [Row; 35] = [
 const LOGINS_REFUSED_NAME: &str = "sol_logins_refused_total";
 
 /// Reasons and values of [`LOGINS_REFUSED_NAME`].
-const LOGINS_REFUSED: [(&str, Value); 4] = [
+const LOGINS_REFUSED: [(&str, Value); 5] = [
     ("wrong", |s| s.logins.wrong),
+    ("unfit", |s| s.logins.unfit),
     ("banned_address", |s| s.logins.of_banned_address),
     ("banned_user", |s| s.logins.of_banned_user),
     ("busy", |s| s.logins.busy),
+];
+
+const AUTH_NAME: &str = "sol_auth_total";
+
+/// Authenticators, outcomes and values of [`AUTH_NAME`].
+const AUTH: [(&str, &str, Value); 4] = [
+    ("jwt", "accepted", |s| s.logins.tokens_accepted),
+    ("jwt", "forged", |s| s.logins.tokens_forged),
+    ("jwt", "untimely", |s| s.logins.tokens_untimely),
+    ("jwt", "unfit", |s| s.logins.tokens_unfit),
 ];
 
 /// What rises and falls.
@@ -461,6 +472,7 @@ fn describe(recorder: &PrometheusRecorder) {
         for (name, sentence, _) in SHARD_GAUGES {
             metrics::describe_gauge!(name, sentence);
         }
+        metrics::describe_counter!(AUTH_NAME, "Logins that an authenticator has judged, by its outcome");
         metrics::describe_counter!(LOGINS_REFUSED_NAME, "Logins refused, by reason");
         metrics::describe_gauge!(INFO, "What runs; always 1");
     });
@@ -474,6 +486,9 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
         }
         for (name, _, value) in GAUGES {
             gauge!(name).set(value(stats) as f64);
+        }
+        for (by, outcome, value) in AUTH {
+            counter!(AUTH_NAME, "by" => by, "outcome" => outcome).absolute(value(stats));
         }
         for (reason, value) in LOGINS_REFUSED {
             counter!(LOGINS_REFUSED_NAME, "reason" => reason).absolute(value(stats));

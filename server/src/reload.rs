@@ -5,7 +5,7 @@
 //! who may connect, which were written for each other; a certificate, a key or a list of revoked certificates that cannot be
 //! used.
 
-use crate::auth::{UserFiles, Verifier};
+use crate::auth::{Chains, UserFiles, Verifier};
 use crate::banner::open_warning;
 use crate::config::{Auth, Config, Diagnostic, Host, Listener, Log, Overrides, directives};
 use crate::log::Logger;
@@ -134,10 +134,24 @@ pub(crate) fn users(config: &Config) -> Result<(Option<UserFiles>, Vec<Diagnosti
             }))
         })
         .collect();
+    let chains = match Chains::load(config) {
+        Ok((chains, told)) => {
+            warnings.extend(told);
+            chains
+        }
+        Err(faults) => {
+            errors.extend(faults);
+            return Err(errors);
+        }
+    };
     if !errors.is_empty() {
         return Err(errors);
     }
-    let users = (!files.is_empty()).then(|| UserFiles::new(files, &of_listener));
+    let asks = config
+        .listeners
+        .iter()
+        .any(|listener| listener.auth.checks_passwords(config.dialect));
+    let users = asks.then(|| UserFiles::new(files, &of_listener).with_chains(chains));
     Ok((users, warnings))
 }
 

@@ -114,6 +114,16 @@ pub struct LoginStats {
     pub hashed: u64,
     /// Wrong passwords, unknown users, and faults in SCRAM.
     pub wrong: u64,
+    /// Logins that were genuine and not to be let in: tokens out of their time, for somebody else, or not understood.
+    pub unfit: u64,
+    /// Tokens that let somebody in.
+    pub tokens_accepted: u64,
+    /// Tokens that nobody who is trusted has signed.
+    pub tokens_forged: u64,
+    /// Genuine tokens that have expired, or are not valid yet.
+    pub tokens_untimely: u64,
+    /// Genuine tokens for somebody else, or not understood.
+    pub tokens_unfit: u64,
     /// Logins refused for a ban of their address.
     pub of_banned_address: u64,
     /// Logins refused for a ban of their user.

@@ -42,7 +42,7 @@ fn storm(verifier: &Verifier, clients: usize, users: usize) -> usize {
         let address = u32::try_from(client).unwrap() + 0xC633_0000;
         let mut request = Request {
             login: Login::Password {
-                user: format!("user{user}"),
+                user: Some(format!("user{user}")),
                 password: password(user).into_bytes(),
             },
             listener: 0,
@@ -83,7 +83,7 @@ fn clients_that_come_back_cost_no_hash() {
     for n in 0..QUEUE / 8 {
         let guess = Request {
             login: Login::Password {
-                user: format!("user{}", n % USERS),
+                user: Some(format!("user{}", n % USERS)),
                 password: b"guess".to_vec(),
             },
             listener: 0,

@@ -63,6 +63,11 @@ pub(super) struct Counts {
     pub(super) remembered: AtomicU64,
     pub(super) hashed: AtomicU64,
     pub(super) busy: AtomicU64,
+    pub(super) unfit: AtomicU64,
+    pub(super) tokens_accepted: AtomicU64,
+    pub(super) tokens_forged: AtomicU64,
+    pub(super) tokens_untimely: AtomicU64,
+    pub(super) tokens_unfit: AtomicU64,
     wrong: AtomicU64,
     of_banned_address: AtomicU64,
     of_banned_user: AtomicU64,
@@ -197,6 +202,11 @@ impl Guard {
             remembered: number(&counts.remembered),
             hashed: number(&counts.hashed),
             wrong: number(&counts.wrong),
+            unfit: number(&counts.unfit),
+            tokens_accepted: number(&counts.tokens_accepted),
+            tokens_forged: number(&counts.tokens_forged),
+            tokens_untimely: number(&counts.tokens_untimely),
+            tokens_unfit: number(&counts.tokens_unfit),
             of_banned_address: number(&counts.of_banned_address),
             of_banned_user: number(&counts.of_banned_user),
             busy: number(&counts.busy),
@@ -204,6 +214,11 @@ impl Guard {
             banned_addresses: state.addresses.bans(now).count() as u64,
             banned_users: state.users.bans(now).count() as u64,
         }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub(super) fn now_on_the_wall(&self) -> u64 {
+        self.clock.now().wall.as_millis()
     }
 
     fn now(&self) -> u64 {

@@ -15,17 +15,31 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha512_256};
-use sol_engine::ChangedUser;
+use sol_engine::{ChangedUser, Grant};
 
+use super::chain::Step;
 use super::guard::{Guard, count};
 use super::user_files::{Tag, UserFile, UserFiles};
 use super::{Login, Request, Verdict};
+use crate::jwt;
 use crate::password_file::{Pick, Users};
 use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
 use crate::stored::{PASSWORD_BYTES_MAX, Scratch, Stored};
 
 /// Random bytes of a nonce of SCRAM.
 const NONCE_BYTES: usize = 18;
+
+/// What those who were asked say of a login.
+enum Decision {
+    /// The password is this user's.
+    Accepted,
+    /// Let in, and more.
+    Granted(Box<Grant>),
+    /// Wrong, as who guesses is.
+    Refused,
+    /// Genuine, and not to be let in: nobody's guess, so it bans nobody.
+    Unfit,
+}
 
 /// The users in force, and what is remembered of them.
 pub(super) struct Judge {
@@ -67,20 +81,104 @@ impl Judge {
         {
             survive(|| {
                 // Banned while it waited.
-                if self.guard.refuses(peer, Some(&user)) {
+                if self.guard.refuses(peer, user.as_deref()) {
                     checked();
                     return reply(Verdict::Banned);
                 }
-                let (accepted, _in_force) = self.verify_in_force(listener, &user, &password, scratch);
+                let (decision, _in_force) = self.decide_in_force(listener, user.as_deref(), &password, scratch);
                 checked();
                 // Before the answer: who tries again when he has it is counted.
-                if accepted {
-                    self.guard.succeeded(peer, &user);
-                } else {
-                    self.guard.failed(peer, Some(&user));
-                }
-                reply(if accepted { Verdict::Accepted } else { Verdict::Refused });
+                reply(self.conclude(decision, peer, user.as_deref()));
             });
+        }
+    }
+
+    /// Counts what was decided of a login, and says it.
+    fn conclude(&self, decision: Decision, peer: Option<IpAddr>, user: Option<&str>) -> Verdict {
+        match decision {
+            Decision::Accepted => {
+                self.guard.succeeded(peer, user.unwrap_or_default());
+                Verdict::Accepted
+            }
+            Decision::Granted(grant) => {
+                let user = grant.username.as_deref().or(user);
+                self.guard.succeeded(peer, user.unwrap_or_default());
+                Verdict::Granted(grant)
+            }
+            Decision::Refused => {
+                self.guard.failed(peer, user);
+                Verdict::Refused
+            }
+            Decision::Unfit => {
+                count(&self.guard.counts.unfit);
+                Verdict::Refused
+            }
+        }
+    }
+
+    /// Asks those whom a listener asks, until one knows the client.
+    fn decide(
+        &self,
+        files: &UserFiles,
+        listener: usize,
+        user: Option<&str>,
+        password: &[u8],
+        scratch: &mut Scratch,
+    ) -> Decision {
+        let file = files.at(listener);
+        let mut passed_passwords = None;
+        let mut decision = Decision::Refused;
+        for step in files.chain_at(listener) {
+            match (step, user) {
+                (Step::Passwords, Some(user)) if file.users.get(user).is_some() => {
+                    let accepted = self.verify(file, user, password, scratch);
+                    return if accepted {
+                        Decision::Accepted
+                    } else {
+                        Decision::Refused
+                    };
+                }
+                (Step::Passwords, user) => passed_passwords = user,
+                (Step::Tokens(tokens), _) => {
+                    let now = self.guard.now_on_the_wall();
+                    if let Some(judged) = tokens.judge(password, now) {
+                        decision = self.of_token(judged, user);
+                        break;
+                    }
+                }
+            }
+        }
+        // Who is none of the password file's is refused after as long as who is one.
+        if let (Decision::Refused | Decision::Unfit, Some(user)) = (&decision, passed_passwords) {
+            self.verify(file, user, password, scratch);
+        }
+        decision
+    }
+
+    fn of_token(&self, judged: Result<Grant, jwt::Fault>, user: Option<&str>) -> Decision {
+        let counts = &self.guard.counts;
+        let user = user.unwrap_or_default();
+        match judged {
+            Ok(grant) => {
+                count(&counts.tokens_accepted);
+                Decision::Granted(Box::new(grant))
+            }
+            Err(jwt::Fault::Forged(why)) => {
+                count(&counts.tokens_forged);
+                tracing::debug!(user, "token refused: {why}");
+                Decision::Refused
+            }
+            // Nobody guesses at these: they say no more of an address than that its client is late, or badly set up.
+            Err(jwt::Fault::Untimely(why)) => {
+                count(&counts.tokens_untimely);
+                tracing::info!(user, "token refused: {why}");
+                Decision::Unfit
+            }
+            Err(jwt::Fault::Unfit(why)) => {
+                count(&counts.tokens_unfit);
+                tracing::warn!(user, "token refused: {why}");
+                Decision::Unfit
+            }
         }
     }
 
@@ -158,11 +256,14 @@ impl Judge {
                 survive(|| (request.reply)(self.scram(&file.users, peer, memo.as_deref(), &message)));
                 None
             }
-            Login::Password { ref user, .. } if self.guard.refuses(peer, Some(user)) => {
+            Login::Password { ref user, .. } if self.guard.refuses(peer, user.as_deref()) => {
                 (request.reply)(Verdict::Banned);
                 None
             }
-            Login::Password { ref user, ref password } => match self.known(file, user, password) {
+            Login::Password {
+                user: Some(ref user),
+                ref password,
+            } if files.asks_passwords_at(request.listener) => match self.known(file, user, password) {
                 Some((_, true)) => {
                     self.guard.succeeded(peer, user);
                     count(&self.guard.counts.remembered);
@@ -171,24 +272,25 @@ impl Judge {
                 }
                 _ => Some(request),
             },
+            Login::Password { .. } => Some(request),
         }
     }
 
     /// Checks a login by the users that are in force when the check is done, and keeps them in force while the answer
     /// is held.
-    fn verify_in_force(
+    fn decide_in_force(
         &self,
         listener: usize,
-        user: &str,
+        user: Option<&str>,
         password: &[u8],
         scratch: &mut Scratch,
-    ) -> (bool, RwLockReadGuard<'_, Arc<UserFiles>>) {
+    ) -> (Decision, RwLockReadGuard<'_, Arc<UserFiles>>) {
         loop {
             let files = self.files();
-            let accepted = self.verify(files.at(listener), user, password, scratch);
+            let decision = self.decide(&files, listener, user, password, scratch);
             let present = self.files.read().unwrap_or_else(PoisonError::into_inner);
             if Arc::ptr_eq(&files, &present) {
-                return (accepted, present);
+                return (decision, present);
             }
         }
     }

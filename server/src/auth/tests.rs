@@ -25,7 +25,7 @@ fn ask_at(verifier: &Verifier, listener: usize, user: &str, password: &[u8]) -> 
     verifier
         .submit(Request {
             login: Login::Password {
-                user: user.to_owned(),
+                user: Some(user.to_owned()),
                 password: password.to_vec(),
             },
             listener,
@@ -183,7 +183,7 @@ fn hold(verifier: &Verifier) -> mpsc::Sender<()> {
 fn from(peer: Option<&str>, user: &str, reply: Box<dyn FnOnce(Verdict) + Send>) -> Request {
     Request {
         login: Login::Password {
-            user: user.to_owned(),
+            user: Some(user.to_owned()),
             password: b"secret".to_vec(),
         },
         listener: 0,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sol_engine::{ChangedUser, UserChange};
 use subtle::ConstantTimeEq;
 
+use super::chain::{Chains, Step};
 use crate::password_file::Users;
 
 /// A keyed hash of an entry and the password that is right for it.
@@ -63,6 +64,7 @@ pub struct UserFiles {
     of_listener: Vec<Option<Arc<UserFile>>>,
     /// Whoever is asked at a listener without a file.
     nobody: UserFile,
+    chains: Chains,
 }
 
 /// One file for the only listener.
@@ -80,7 +82,26 @@ impl UserFiles {
         Self {
             of_listener: of_listener.iter().map(file).collect(),
             nobody: UserFile::default(),
+            chains: Chains::default(),
         }
+    }
+
+    /// The same users, asked in these chains.
+    #[must_use]
+    pub fn with_chains(self, chains: Chains) -> Self {
+        Self { chains, ..self }
+    }
+
+    /// Whom a listener asks, one after the other.
+    pub(super) fn chain_at(&self, listener: usize) -> &[Step] {
+        self.chains.at(listener)
+    }
+
+    /// Whether a listener asks its password file.
+    pub(super) fn asks_passwords_at(&self, listener: usize) -> bool {
+        self.chain_at(listener)
+            .iter()
+            .any(|step| matches!(step, Step::Passwords))
     }
 
     /// How many users a listener has to ask.

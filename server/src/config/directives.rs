@@ -7,6 +7,7 @@ use super::draft::Draft;
 use super::reader::{Fault, Reader};
 use super::{
     Config, Dialect, Listener, later, limits, listening, logging, logins, others, security, sol, threads, tls_rows,
+    tokens,
 };
 
 /// Reads the values of one line into the draft.
@@ -147,6 +148,7 @@ pub fn directives() -> impl Iterator<Item = &'static Directive> {
         sol::ROWS,
         listening::ROWS,
         security::ROWS,
+        tokens::ROWS,
         tls_rows::ROWS,
         limits::ROWS,
         logins::ROWS,

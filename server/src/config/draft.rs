@@ -11,8 +11,10 @@ use super::place::{Place, Places};
 use super::reader::{Fault, Reader, fault, shorten};
 use super::sol::SolProtocols;
 use super::tls::TlsDraft;
+use super::tokens::JwtDraft;
 use super::{
-    Address, CertificateName, Config, Diagnostic, Dialect, Host, Levels, Listener, LogStream, Network, Refused,
+    Address, Authenticator, CertificateName, Config, Diagnostic, Dialect, Host, Levels, Listener, LogStream, Network,
+    Refused,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,6 +97,8 @@ pub(crate) struct Security {
     pub(crate) acl_file: Option<PathBuf>,
     pub(crate) allow_zero_length_clientid: Option<bool>,
     pub(crate) auto_id_prefix: Option<String>,
+    pub(crate) jwt: JwtDraft,
+    pub(crate) order: Option<Vec<Authenticator>>,
 }
 
 /// What the lines say of the proxies before a listener.

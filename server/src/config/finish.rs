@@ -3,7 +3,8 @@
 use super::draft::{Draft, PORT, Part, Security};
 use super::place::Place;
 use super::tls_rows::old_version;
-use super::{Address, Auth, Diagnostic, Dialect, Listener, Protocol, Proxy};
+use super::tokens::JwtDraft;
+use super::{Address, Auth, Authenticator, Diagnostic, Dialect, Listener, Protocol, Proxy};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -117,7 +118,19 @@ impl Draft {
             names,
         } = part;
         listener.certificate_name = names.settle();
+        let said = if self.per_listener { &security } else { &self.everywhere };
+        let (jwt, order) = (said.jwt.clone(), said.order.clone());
         listener.auth = self.auth(security, &listener.auth, open);
+        if let Err((directive, text)) = settle_authenticators(&mut listener.auth, jwt, order) {
+            let place = listener
+                .places
+                .of(directive)
+                .or_else(|| self.config.places.of(directive));
+            let error = place.unwrap_or(&listener.place).say(format!("`{directive}` {text}"));
+            if !errors.contains(&error) {
+                errors.push(error);
+            }
+        }
         if let Some(bytes) = self.headers_bytes_max {
             listener.websockets.headers_bytes_max = bytes;
         }
@@ -173,6 +186,8 @@ impl Draft {
                 .auto_id_prefix
                 .or(shared.auto_id_prefix)
                 .unwrap_or(default.auto_id_prefix),
+            jwt: None,
+            order: Vec::new(),
         }
     }
 
@@ -195,8 +210,10 @@ impl Draft {
             };
             let auth = &listener.auth;
             let said = match (auth.allow_anonymous, auth.password_file.is_some(), self.config.dialect) {
-                (false, false, _) if listener.certificate_name.is_none() => place("allow_anonymous")
-                    .say("nobody can connect: anonymous clients are refused and there is no password_file"),
+                (false, false, _) if listener.certificate_name.is_none() && auth.order.is_empty() => {
+                    place("allow_anonymous")
+                        .say("nobody can connect: anonymous clients are refused and there is no password_file")
+                }
                 (true, true, Dialect::Sol) => {
                     place("password_file").say("password_file has no effect: anonymous clients are allowed")
                 }
@@ -210,6 +227,30 @@ impl Draft {
         }
         self.config.warnings.extend(warnings);
     }
+}
+
+/// Who is asked about clients, in which order; or the directive that is at fault, and why.
+fn settle_authenticators(
+    auth: &mut Auth,
+    jwt: JwtDraft,
+    order: Option<Vec<Authenticator>>,
+) -> Result<(), (&'static str, String)> {
+    auth.jwt = jwt
+        .settle()
+        .map_err(|name| (name, "has no effect without jwt_key_file".to_owned()))?;
+    let is_there = |authenticator: &Authenticator| match authenticator {
+        Authenticator::PasswordFile => auth.password_file.is_some(),
+        Authenticator::Jwt => auth.jwt.is_some(),
+    };
+    let there: Vec<_> = Authenticator::ALL.into_iter().filter(is_there).collect();
+    let order = order.unwrap_or_else(|| there.clone());
+    if order.len() != there.len() || !order.iter().all(is_there) {
+        let names: Vec<_> = there.iter().map(ToString::to_string).collect();
+        let text = format!("has to name those that there are, and no others: {}", names.join(" "));
+        return Err(("auth_order", text));
+    }
+    auth.order = order;
+    Ok(())
 }
 
 /// What cannot be had together.

@@ -3,6 +3,7 @@
 use super::Dialect;
 use super::place::{Place, Places};
 use super::tls::Tls;
+use super::tokens::{Authenticator, Jwt};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -134,6 +135,10 @@ pub struct Auth {
     pub allow_zero_length_clientid: bool,
     /// What a Client Identifier made by the broker starts with.
     pub auto_id_prefix: String,
+    /// What is taken as a token.
+    pub jwt: Option<Jwt>,
+    /// Those who know clients, in the order in which they are asked.
+    pub order: Vec<Authenticator>,
 }
 
 impl Default for Auth {
@@ -146,6 +151,8 @@ impl Default for Auth {
             clientid_prefixes: None,
             allow_zero_length_clientid: true,
             auto_id_prefix: "auto-".to_owned(),
+            jwt: None,
+            order: Vec::new(),
         }
     }
 }
@@ -160,12 +167,19 @@ impl Auth {
         named == *other
     }
 
-    /// Whether user names and passwords are checked at all.
+    /// Whether somebody is asked who may know a client by its password alone.
+    pub fn asks_nameless(&self) -> bool {
+        self.order
+            .iter()
+            .any(|authenticator| *authenticator != Authenticator::PasswordFile)
+    }
+
+    /// Whether user names and passwords, tokens among them, are checked at all.
     ///
     /// The old broker read its password file only with anonymous clients shut out; the other dialect checks whoever
     /// gives a name.
     pub fn checks_passwords(&self, dialect: Dialect) -> bool {
-        self.password_file.is_some() && !(dialect == Dialect::Sol && self.allow_anonymous)
+        !self.order.is_empty() && !(dialect == Dialect::Sol && self.allow_anonymous)
     }
 }
 

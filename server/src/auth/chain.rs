@@ -1,0 +1,88 @@
+//! Whom a listener asks about a login, one after the other: the first that knows the client decides.
+//!
+//! A password file knows the users in it; tokens know passwords that look like one. Whom nobody knows is refused.
+
+use std::sync::Arc;
+
+use crate::config::{Authenticator, Config, Diagnostic, Jwt};
+use crate::jwt::{self, KEYS_MAX, Tokens};
+
+/// One of those who are asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// The users of the listener's password file.
+    Passwords,
+    /// JSON Web Tokens.
+    Tokens(Arc<Tokens>),
+}
+
+/// Whom each listener asks, by its place in the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Chains(Vec<Vec<Step>>);
+
+impl Chains {
+    /// Whom a listener asks; its password file alone, if that was never said.
+    pub(crate) fn at(&self, listener: usize) -> &[Step] {
+        self.0.get(listener).map_or(&[Step::Passwords], Vec::as_slice)
+    }
+
+    /// Reads the keys that the listeners of a configuration check tokens by. The warnings are about the files.
+    ///
+    /// # Errors
+    /// Every file that cannot be read, or has a fault.
+    pub(crate) fn load(config: &Config) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let (mut warnings, mut errors) = (Vec::new(), Vec::new());
+        let mut known: Vec<(&Jwt, Arc<Tokens>)> = Vec::new();
+        let mut chains = Vec::new();
+        for listener in &config.listeners {
+            let mut chain = Vec::new();
+            for authenticator in &listener.auth.order {
+                match (authenticator, &listener.auth.jwt) {
+                    (Authenticator::PasswordFile, _) => chain.push(Step::Passwords),
+                    (Authenticator::Jwt, Some(jwt)) => {
+                        let same = known.iter().find(|(other, _)| *other == jwt);
+                        let tokens = match same {
+                            Some((_, tokens)) => Arc::clone(tokens),
+                            None => Arc::new(tokens(jwt, &mut warnings, &mut errors)),
+                        };
+                        known.push((jwt, Arc::clone(&tokens)));
+                        chain.push(Step::Tokens(tokens));
+                    }
+                    (Authenticator::Jwt, None) => {}
+                }
+            }
+            chains.push(chain);
+        }
+        if errors.is_empty() {
+            Ok((Self(chains), warnings))
+        } else {
+            Err(errors)
+        }
+    }
+}
+
+fn tokens(jwt: &Jwt, warnings: &mut Vec<Diagnostic>, errors: &mut Vec<Diagnostic>) -> Tokens {
+    let mut keys = Vec::new();
+    for (source, path) in &jwt.keys {
+        match jwt::load(*source, path) {
+            Ok((found, told)) => {
+                keys.extend(found);
+                warnings.extend(told);
+            }
+            Err(error) => errors.push(error),
+        }
+        if keys.len() > KEYS_MAX {
+            errors.push(Diagnostic::of_file(
+                path,
+                format!("more than {KEYS_MAX} keys with those before it"),
+            ));
+            keys.truncate(KEYS_MAX);
+        }
+    }
+    Tokens {
+        keys,
+        username_claim: jwt.username_claim.clone(),
+        audience: jwt.audience.clone(),
+        issuer: jwt.issuer.clone(),
+    }
+}
