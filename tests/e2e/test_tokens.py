@@ -1,5 +1,6 @@
 """Logins by JSON Web Tokens as clients see them: each algorithm, the chain with a password file, rights, expiry, reload."""
 
+import itertools
 import subprocess
 import time
 
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.sol
 
 REFUSED = {V5: 0x86, V311: 4}
 NOT_AUTHORIZED = 0x87
+# A Session is its user's: each login has its own, or would meet the one before, which may not be gone yet.
+_logins = itertools.count()
 
 
 class Closed(Broker):
@@ -38,7 +41,7 @@ def start(start_broker):
 def code(broker, password: str, user: str | None = "whoever", version: int = V5) -> int:
     """The CONNACK's code of a login."""
     with Wire(broker.address, version) as w:
-        w.send(wire.connect("c", version, username=user, password=password))
+        w.send(wire.connect(f"login{next(_logins)}", version, username=user, password=password))
         return w.expect(wire.CONNACK).reason
 
 
@@ -55,7 +58,6 @@ def test_each_algorithm_with_real_clients(start, tmp_path, algorithm):
             assert five.take().payload == b"1"
         mosquitto_pub(broker, "-t", "t", "-m", "2", "-q", "1", "-u", "y", "-P", issuer.token("cid"))
         assert five.take().payload == b"2"
-    assert "user=bob" in broker.log() or '"bob"' in broker.log() or "bob" in broker.log()
     for version in (V5, V311):
         for password in (other.token("ann"), "secret", ""):
             assert code(broker, password, version=version) == REFUSED[version]
@@ -228,4 +230,5 @@ def test_a_session_is_its_tokens_users(start, issuer):
     with MosquittoSub(broker, "-u", "x", "-P", issuer.token("ann"), "-i", "device", "-t", "t", "-c"):
         with Wire(broker.address, V5) as w:
             w.connect("device", NOT_AUTHORIZED, username="ann", password=issuer.token("bob"))
-        assert code(broker, issuer.token("bob"), "ann") == 0
+        with Wire(broker.address, V5) as w:
+            w.connect("other", 0, username="ann", password=issuer.token("bob"))

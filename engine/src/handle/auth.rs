@@ -184,7 +184,7 @@ impl Engine {
         if let Some(enhanced) = &mut connect.enhanced {
             enhanced.finish();
         }
-        self.let_in(now, id, listener, connect, effects);
+        self.let_in(now, id, listener, *connect, effects);
     }
 
     /// Lets a client in as the authenticator says.
@@ -200,7 +200,7 @@ impl Engine {
             let reason = ReasonCode::NotAuthorized;
             return self.refuse(id, connect.version, &connect.client_id, username, reason, effects);
         }
-        self.let_in(now, id, listener, connect, effects);
+        self.let_in(now, id, listener, *connect, effects);
     }
 
     fn let_in(
@@ -208,11 +208,11 @@ impl Engine {
         now: Now,
         id: ConnectionId,
         listener: ListenerId,
-        mut connect: Box<OwnedConnect>,
+        mut connect: OwnedConnect,
         effects: &mut Effects,
     ) {
         connect.vouched = true;
-        if self.accept(now, id, listener, *connect, effects) == Flow::Go {
+        if self.accept(now, id, listener, connect, effects) == Flow::Go {
             effects.reads.push(Read::Resume(id));
         }
     }

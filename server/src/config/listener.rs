@@ -179,7 +179,8 @@ impl Auth {
     /// The old broker read its password file only with anonymous clients shut out; the other dialect checks whoever
     /// gives a name.
     pub fn checks_passwords(&self, dialect: Dialect) -> bool {
-        !self.order.is_empty() && !(dialect == Dialect::Sol && self.allow_anonymous)
+        let is_open = dialect == Dialect::Sol && self.allow_anonymous;
+        !self.order.is_empty() && !is_open
     }
 }
 
