@@ -243,6 +243,11 @@ impl Filter {
         output.framed = output.bytes.len();
     }
 
+    /// Whether the peer was told that no more will come.
+    pub(crate) const fn is_finished(&self) -> bool {
+        matches!(self.stage, Stage::Over)
+    }
+
     /// Makes one message of the MQTT.
     fn frame(&self, output: &mut Output) {
         if self.websocket.is_some() {

@@ -26,6 +26,8 @@ on_each_backend! {
     what_is_pipelined_arrives_whole_on_every_shard
     a_large_packet_reaches_a_reader_that_stalls
     the_end_is_said_in_order
+    an_answer_and_the_end_leave_in_one_turn
+    keys_that_change_all_the_time_are_answered_once
     an_end_right_behind_the_last_packet_loses_nothing
     a_record_that_does_not_arrive_whole_in_time_ends_its_connection
     clients_need_a_certificate_that_is_not_revoked
@@ -138,6 +140,75 @@ fn the_end_is_said_in_order() {
         assert_eq!(client.tls.read(&mut [0]).unwrap(), 0);
     }
     broker.wait_until("the ends", |counters| counters.connections == 0);
+    broker.stop();
+}
+
+/// Whoever asks for something and ends the connection in one go gets the answer and the end, in this order: of TLS, and of
+/// WebSocket by its own wish or by a broken rule.
+fn an_answer_and_the_end_leave_in_one_turn() {
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let rules = Arc::new(WebSocketRules::default());
+    let broker = start(1, &tls);
+    for version in VERSIONS {
+        let mut client = TlsClient::connect(broker.address, &authority.client(version, None), "ends");
+        client.tls.conn.writer().write_all(&[0xc0, 0]).unwrap();
+        client.tls.conn.send_close_notify();
+        client.tls.flush().unwrap();
+        client.with_packet(|packet| assert!(matches!(packet, Packet::PingResp), "{packet:?}"));
+        assert_eq!(client.tls.read(&mut [0]).unwrap(), 0);
+    }
+    broker.stop();
+    let broker = Broker::start(1, |config, _| config.listeners[0].protocol = Protocol::WebSocket(rules));
+    for (last, code) in [
+        (frame(0x88, &[3, 0xe9]), [3, 0xe9]),
+        (frame(0x82, &[]), [3, 0xe8]),
+        (frame(0x81, b"text"), [3, 0xeb]),
+        (frame(0x83, b""), [3, 0xea]),
+    ] {
+        let mut stream = TcpStream::connect(broker.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+            .write_all(&[UPGRADE, &frame(0x82, &connect(ProtocolVersion::V311, "ends"))].concat())
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\x82\x04\x20\x02\0\0") {
+            let mut bytes = [0; 4_096];
+            let n = stream.read(&mut bytes).unwrap();
+            assert!(n > 0, "{answer:?}");
+            answer.extend_from_slice(&bytes[..n]);
+        }
+        let mqtt = [frame(0x82, &[0xc0, 0]), last];
+        let end: &[u8] = if code == [3, 0xe8] { &[0xe0, 0] } else { &[] };
+        stream.write_all(&[mqtt.concat(), frame(0x82, end)].concat()).unwrap();
+        answer.clear();
+        stream.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, [&b"\x82\x02\xd0\0\x88\x02"[..], &code].concat());
+    }
+    broker.stop();
+}
+
+/// A peer may ask for new keys between what it sends, and is answered once for all that it asked in one go; whoever does nothing
+/// but ask goes.
+fn keys_that_change_all_the_time_are_answered_once() {
+    const ROUNDS: u64 = 100;
+    let authority = Authority::new("authority");
+    let broker = start(1, &authority.server(&authority.issue("broker", 1), None));
+    let mut client = TlsClient::connect(broker.address, &authority.client(VERSIONS[1], None), "changes");
+    let before = broker.counters().bytes_out;
+    for _ in 0..ROUNDS {
+        for _ in 0..30 {
+            client.tls.conn.refresh_traffic_keys().unwrap();
+        }
+        client.ping();
+    }
+    let answered = broker.counters().bytes_out - before;
+    assert!(answered < ROUNDS * 100, "{answered} bytes");
+    for _ in 0..1_000 {
+        client.tls.conn.refresh_traffic_keys().unwrap();
+    }
+    assert_ne!(client.refusal(), "");
+    broker.wait_until("its end", |counters| counters.connections == 0);
     broker.stop();
 }
 

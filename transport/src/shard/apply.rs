@@ -172,7 +172,10 @@ impl<O: Observer> Core<O> {
         self.outboxes.take_back(output);
         let was_congested = mem::take(&mut conn.congested);
         if conn.phase == Phase::Closing {
-            self.linger(backend, connection);
+            // What tells of the end may still have to be said.
+            if conn.filter.as_ref().is_none_or(|filter| filter.is_finished()) {
+                self.linger(backend, connection);
+            }
         } else if was_congested {
             self.drained.push(connection);
         }
