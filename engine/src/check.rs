@@ -16,6 +16,7 @@ impl Engine {
         self.check_connections()?;
         self.check_waits()?;
         self.check_subscriptions()?;
+        self.clients.check_tallies()?;
         self.check_gauges()
     }
 

@@ -31,6 +31,7 @@ use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::{SessionRef, Sessions};
 use crate::stats::Stats;
 use crate::subscription::Options;
+use crate::tallies::Tallies;
 use crate::time::{Instant, Now, UnixMillis};
 use crate::timer_wheel::{TimerKey, TimerWheel};
 
@@ -48,6 +49,8 @@ pub(crate) enum Reason {
     Paused(ConnectionId),
     /// The login of a connection is over.
     LoginExpiry(ConnectionId),
+    /// A client that sent faster than it may has waited long enough.
+    Hurried(ConnectionId),
     /// A connection has held messages under memory pressure for too long.
     Parked(ConnectionId),
     /// A Will's delay is over.
@@ -82,6 +85,10 @@ pub(crate) struct Clients {
     pub(crate) settled_elsewhere_at: (ListenerId, usize),
     /// Such connections on other shards, as far as was told.
     pub(crate) settled_elsewhere: usize,
+    /// Unsent bytes above which QoS 0 is dropped: [`EngineConfig::unsent_bytes_high`], and none while memory is scarce.
+    pub(crate) unsent_bytes_high: u32,
+    /// What is counted by name, where it is limited.
+    pub(crate) tallies: Tallies,
     /// The present packet's acknowledgement waits behind as many as may wait.
     pub(crate) lane_is_long: bool,
     /// The message that was copied for queues last in this call, and its copy.
@@ -126,7 +133,7 @@ pub(crate) enum Delivered {
 }
 
 impl Clients {
-    pub(crate) fn new(config: Rc<EngineConfig>, shard: ShardId, hasher: RandomState) -> Self {
+    pub(crate) fn new(config: Rc<EngineConfig>, shard: ShardId, hasher: RandomState, tallies: Tallies) -> Self {
         Self {
             enhanced: HashMap::with_hasher(hasher.clone()),
             expiring: HashMap::with_hasher(hasher.clone()),
@@ -142,6 +149,8 @@ impl Clients {
             settled_by: Vec::new(),
             settled_elsewhere_at: (ListenerId(0), 0),
             settled_elsewhere: 0,
+            unsent_bytes_high: config.unsent_bytes_high,
+            tallies,
             lane_is_long: false,
             copied: None,
             unmounted: None,
@@ -307,7 +316,7 @@ impl Clients {
         let Some(state) = self.connections.get(connection) else {
             return Delivered::Dropped;
         };
-        if !matches!(state.state, State::Active(..)) || state.is_clogged(self.config.unsent_bytes_high) {
+        if !matches!(state.state, State::Active(..)) || state.is_clogged(self.unsent_bytes_high) {
             self.note_rare(Rare::CongestedDrop);
             // Another member of the group is tried, and who tries counts.
             if !how.tries_others {
@@ -377,11 +386,14 @@ impl Clients {
         how: &How,
         effects: &mut Effects,
     ) -> Option<Delivered> {
-        if !self.memory.is_full() && !self.is_over(key, owed) {
+        // Whoever cannot be told goes on until nothing is kept any more, and waits then: it would lose what it has sent.
+        let can_refuse = how.may_refuse && self.config.queue_full == QueueFull::Refuse;
+        let is_scarce = can_refuse && self.memory.is_scarce();
+        if !is_scarce && !self.memory.is_full() && !self.is_over(key, owed) {
             return None;
         }
         self.drop_expired(now, key, effects);
-        let full = self.memory.is_full();
+        let full = is_scarce || self.memory.is_full();
         if !full && !self.is_over(key, owed) {
             return None;
         }

@@ -52,6 +52,9 @@ pub struct ListenerTerms {
     /// Sessions with a Network Connection of this listener, those of other shards included
     /// ([`crate::Elsewhere::ConnectionsOf`]).
     pub connections_max: usize,
+    /// Sessions of one User Name with a Network Connection of this listener, those of other shards included
+    /// ([`crate::Elsewhere::Tallies`]).
+    pub connections_per_user_max: usize,
     /// Where these Sessions are counted, if not at this listener: at the first of those that share a limit. A reload must not
     /// change it.
     pub counted_at: Option<ListenerId>,
@@ -83,6 +86,7 @@ impl Default for ListenerTerms {
         let all = EngineConfig::default();
         Self {
             connections_max: usize::MAX,
+            connections_per_user_max: usize::MAX,
             counted_at: None,
             maximum_qos: all.maximum_qos,
             topic_alias_maximum: all.topic_alias_maximum,
@@ -160,6 +164,10 @@ pub struct EngineConfig {
     pub authentication_methods: Vec<String>,
     /// Sessions with a Network Connection, those of other shards included ([`crate::Elsewhere::Connections`]).
     pub connections_max: usize,
+    /// Sessions of one User Name with a Network Connection, those of other shards included ([`crate::Elsewhere::Tallies`]).
+    pub connections_per_user_max: usize,
+    /// Sessions, with and without a Network Connection, those of other shards included ([`crate::Elsewhere::Tallies`]).
+    pub sessions_max: usize,
     /// Bytes that Sessions, queues and retained messages may take together, with what is held elsewhere
     /// ([`crate::Elsewhere::Memory`]).
     pub memory_bytes_max: usize,
@@ -227,6 +235,8 @@ impl Default for EngineConfig {
             assigned_client_id_prefix: String::from("auto-"),
             authentication_methods: Vec::new(),
             connections_max: usize::MAX,
+            connections_per_user_max: usize::MAX,
+            sessions_max: usize::MAX,
             memory_bytes_max: usize::MAX,
             unsent_bytes_high: 1 << 20,
             unsent_bytes_max: 4 << 20,

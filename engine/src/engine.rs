@@ -8,7 +8,7 @@ use alloc::{
 use ahash::RandomState;
 use hashbrown::HashMap;
 use sol_codec::mutants::mutant;
-use sol_codec::{Packet, PacketId};
+use sol_codec::{Packet, PacketId, ReasonCode};
 
 use crate::announcing::Untold;
 use crate::clients::Clients;
@@ -31,6 +31,7 @@ use crate::route::Scratch;
 use crate::session::acks::Lane;
 use crate::session::sessions::SessionRef;
 use crate::stats::Stats;
+use crate::tallies::Tallies;
 use crate::time::{Instant, Now};
 use crate::topic_tree::TopicTree;
 use crate::waiting::Confirmations;
@@ -127,7 +128,12 @@ impl Engine {
             restoring: Restoring::default(),
             overdue: Overdue::default(),
             // All Sessions of a shard have the same upper bits of the hash that placed them, and a table goes by these too.
-            clients: Clients::new(config, shard, derived(&hasher, "Sessions")),
+            clients: Clients::new(
+                config,
+                shard,
+                derived(&hasher, "Sessions"),
+                Tallies::new(derived(&hasher, "tallies"), derived(&hasher, "users")),
+            ),
         }
     }
 
@@ -155,6 +161,7 @@ impl Engine {
             Input::Malformed(connection, error) => self.on_malformed(now, connection, error, effects),
             Input::Congested(connection, unsent) => self.on_congested(now, connection, unsent),
             Input::Drained(connection) => self.on_drained(now, connection, effects),
+            Input::Hurried(connection, time) => return self.on_hurried(now, connection, time),
             Input::Flushed => {
                 self.clients.epoch = self.clients.epoch.wrapping_add(1);
                 self.replaying.extend(self.clients.after_flush.drain(..));
@@ -246,6 +253,7 @@ impl Engine {
         self.clients.memory.refund(effects.take_refunds());
         self.work = 0;
         self.clients.forget_queued();
+        self.clients.look_at_memory(effects);
         self.continue_line(now, effects);
         self.continue_replays(now, effects);
         self.ask_unasked(effects);
@@ -316,6 +324,26 @@ impl Engine {
         }
     }
 
+    /// By which listener a client comes that an input may let in, and as whose user.
+    pub(crate) fn comes_as<'a>(&'a self, input: &'a Input<'_>) -> Option<(ListenerId, Option<&'a str>)> {
+        let (id, username) = match input {
+            Input::Adopted(_, handover) => return Some((handover.listener, handover.connect.username.as_deref())),
+            Input::Packet(id, Packet::Connect(connect)) => (*id, connect.username),
+            Input::Authenticated(id, AuthOutcome::Proven { username, .. }) => (*id, Some(&**username)),
+            Input::Authenticated(id, AuthOutcome::Granted(grant)) => (*id, grant.username.as_deref()),
+            Input::Authenticated(id, _) => (*id, None),
+            _ => return None,
+        };
+        let connection = self.clients.connections.get(id)?;
+        let username = match (&connection.state, input) {
+            (State::ExpectNamed(name), _) => Some(&***name),
+            // Who is not named by an authenticator is who CONNECT says.
+            (State::ExpectAuthentication(connect), _) => username.or(connect.username.as_deref()),
+            _ => username,
+        };
+        Some((connection.listener, username))
+    }
+
     /// Whether another name than the Client Identifier of its CONNECT may say where a client is at home.
     fn may_be_named_anew(&self, id: ConnectionId) -> bool {
         let connection = self.clients.connections.get(id);
@@ -372,6 +400,7 @@ impl Engine {
         stats.retained_messages = self.retained.len() as u64;
         stats.clients_disconnected = (self.clients.sessions.len() as u64).saturating_sub(stats.clients_connected);
         stats.memory_bytes = self.clients.memory.used() as u64;
+        stats.memory_level = self.clients.memory.level() as u64;
         stats.memory_bytes_maximum = self.clients.memory.peak() as u64;
         stats
     }
@@ -392,6 +421,7 @@ impl Engine {
         match held {
             Elsewhere::Connections(count) => self.clients.settled_elsewhere = count,
             Elsewhere::ConnectionsOf(listener, count) => self.clients.settled_elsewhere_at = (listener, count),
+            Elsewhere::Tallies(counts) => self.clients.tallies.set_elsewhere(counts),
             Elsewhere::Memory(bytes) => {
                 self.clients.memory.set_elsewhere(bytes);
                 self.release_parked(now, effects);
@@ -409,6 +439,8 @@ impl Engine {
             self.start_marking();
         }
         self.clients.config = config;
+        self.clients.recount_users();
+        self.clients.mark_clogged();
     }
 
     pub(crate) fn on_malformed(
@@ -419,6 +451,7 @@ impl Engine {
         effects: &mut Effects,
     ) {
         self.clients.stats.protocol_errors += 1;
+        self.clients.stats.packets_too_large += u64::from(error.reason_code() == ReasonCode::PacketTooLarge);
         self.end_connection(now, id, Cause::Malformed(error), effects);
     }
 }

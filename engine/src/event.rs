@@ -5,6 +5,7 @@ use alloc::{boxed::Box, string::String};
 use sol_codec::{DecodeError, ProtocolVersion, ReasonCode};
 
 use crate::ids::ConnectionId;
+use crate::memory::MemoryLevel;
 use crate::violation::Violation;
 
 /// Something that an operator may want to read about.
@@ -62,6 +63,8 @@ pub enum Event {
         /// Retained messages not kept by this shard so far.
         count: u64,
     },
+    /// This shard finds the memory used up to another level than before.
+    Memory(MemoryLevel),
     /// A client tried what it has no right to; told at the first and at doubling counts of its connection.
     NotAuthorized {
         /// The connection; `None` of a Will.

@@ -11,14 +11,17 @@ use alloc::{
     rc::Rc,
     vec::Vec,
 };
+use core::time::Duration;
 
 use sol_codec::mutants::mutant;
 use sol_codec::{QoS, SubscriptionId};
 
-use crate::clients::{Delivered, How, Reason};
+use crate::clients::{Clients, Delivered, How, Reason};
+use crate::connection::Connection;
 use crate::effects::{Effects, Read};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
+use crate::input::Flow;
 use crate::journal::Gate;
 use crate::message::Message;
 use crate::rare::{DropCause, Rare};
@@ -85,6 +88,8 @@ pub(crate) enum Hold {
     Retaining(ShardId),
     /// Too many of its own acknowledgements wait.
     Acks,
+    /// It sends faster than it may.
+    Rate,
 }
 
 impl Line {
@@ -191,13 +196,44 @@ impl Engine {
         if matches!(because_of, Hold::Retaining(_)) {
             self.clients.note_rare(Rare::RetainingHeld);
         }
-        let deadline = now.mono.saturating_add(self.clients.config.pause_time_max);
-        if let Some(connection) = self.clients.connections.get_mut(id)
-            && !connection.paused
-        {
-            connection.paused = true;
-            let timer = self.clients.timers.insert(deadline, Reason::Paused(id));
-            self.line.paused.insert(id, (because_of, timer));
+        self.pause_for(
+            now,
+            id,
+            because_of,
+            self.clients.config.pause_time_max,
+            Reason::Paused(id),
+        );
+    }
+
+    /// Pauses a connection, and has something done if it still is after a while. `false`: it is paused already, or gone.
+    fn pause_for(&mut self, now: Now, id: ConnectionId, because_of: Hold, time: Duration, then: Reason) -> bool {
+        let may_pause = |connection: &&mut Connection| !connection.paused;
+        let Some(connection) = self.clients.connections.get_mut(id).filter(may_pause) else {
+            return false;
+        };
+        connection.paused = true;
+        let timer = self.clients.timers.insert(now.mono.saturating_add(time), then);
+        self.line.paused.insert(id, (because_of, timer));
+        true
+    }
+
+    /// A client sends faster than it may: it is not read for so long.
+    pub(crate) fn on_hurried(&mut self, now: Now, id: ConnectionId, time: Duration) -> Flow {
+        let time = time.min(self.clients.config.pause_time_max);
+        if self.pause_for(now, id, Hold::Rate, time, Reason::Hurried(id)) {
+            self.clients.stats.hurried += 1;
+            Flow::Stop
+        } else {
+            Flow::Go
+        }
+    }
+
+    /// It has waited, and is read again.
+    pub(crate) fn on_waited(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        // Many may wait, and each for its own time: nobody else is looked at.
+        if let Some((Hold::Rate, _)) = self.line.paused.get(&id) {
+            self.line.paused.remove(&id);
+            self.clients.read_on(now, id, effects);
         }
     }
 
@@ -213,12 +249,7 @@ impl Engine {
                 return true;
             }
             clients.timers.cancel(timer);
-            if let Some(connection) = clients.connections.get_mut(id) {
-                connection.paused = false;
-                // Its Keep Alive did not run while we would not listen.
-                connection.last_heard = now.mono;
-                effects.reads.push(Read::Resume(id));
-            }
+            clients.read_on(now, id, effects);
             false
         });
     }
@@ -473,6 +504,17 @@ impl Engine {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+impl Clients {
+    /// A connection is not paused any more. Its Keep Alive did not run while we would not listen.
+    fn read_on(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.paused = false;
+            connection.last_heard = now.mono;
+            effects.reads.push(Read::Resume(id));
         }
     }
 }

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use alloc::{boxed::Box, rc::Rc, string::String, sync::Arc, vec::Vec};
+use core::time::Duration;
 
 use sol_codec::{DecodeError, Packet, ProtocolVersion, QoS, ReasonCode};
 
@@ -13,6 +14,7 @@ use crate::memory::WILL_BYTES;
 use crate::message::Message;
 use crate::rights::rules::Rules;
 use crate::shard_message::ShardMessage;
+use crate::tallies::{TALLIES_MAX, Tally};
 use crate::time::UnixMillis;
 
 /// One thing that happened. See [`crate::Engine::handle`].
@@ -38,6 +40,9 @@ pub enum Input<'a> {
     Congested(ConnectionId, u32),
     /// A congested connection's bytes have all left.
     Drained(ConnectionId),
+    /// A client sends faster than it may: it is not read for so long, and no longer than
+    /// [`EngineConfig::pause_time_max`]. `Flow::Go`: there is no such client, or it is not read already.
+    Hurried(ConnectionId, Duration),
     /// Everything transmitted so far has left, but for the connections that are congested. Once a turn.
     Flushed,
     /// The peer is gone, or took too long. Not told of connections that the engine closed.
@@ -112,6 +117,8 @@ pub enum Elsewhere {
     /// Connections of one listener, of [`crate::ListenerTerms::connections_max`]. Told before each input for which
     /// [`crate::Engine::limited_listener`] names that listener.
     ConnectionsOf(ListenerId, usize),
+    /// What is counted by name. Told before each input for which [`crate::Engine::limited_tallies`] names some, of these.
+    Tallies([Option<(Tally, usize)>; TALLIES_MAX]),
     /// Bytes, of [`EngineConfig::memory_bytes_max`].
     Memory(usize),
 }

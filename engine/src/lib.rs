@@ -89,6 +89,7 @@ mod sharing;
 mod stats;
 mod subscription;
 mod take_back;
+mod tallies;
 #[cfg(test)]
 mod testing;
 mod tight;
@@ -113,6 +114,7 @@ pub use engine::Engine;
 pub use event::{Attempt, Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Grant, Handover, Input, Level, Query, Ticket, UserChange};
+pub use memory::MemoryLevel;
 pub use message::{Message, Origin};
 pub use packed::Packed;
 #[doc(hidden)]
@@ -122,5 +124,6 @@ pub use rights::authors::Author;
 pub use rights::rules::{Access, Rule, RuleSet, Rules};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};
 pub use stats::Stats;
+pub use tallies::{TALLIES_MAX, Tally};
 pub use time::{Instant, Now, UnixMillis};
 pub use violation::Violation;

@@ -2,6 +2,9 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::clients::Clients;
+use crate::effects::Effects;
+use crate::event::Event;
 use crate::input::Level;
 
 /// Bytes charged for a Session beyond what hangs on it.
@@ -14,6 +17,24 @@ pub(crate) const RETAINED_BYTES: usize = 64;
 pub(crate) const WILL_BYTES: usize = 96;
 /// Bytes charged for a reference to a message.
 pub(crate) const REFERENCE_BYTES: usize = 64;
+
+/// How far the memory is used up that there may be, and what is not done any more for it. Each is left again when a
+/// twentieth of the memory more is free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemoryLevel {
+    /// Less than four fifths.
+    #[default]
+    Plenty,
+    /// Four fifths: nothing new that lasts is taken on. Sessions that outlive their connection, retained messages of new
+    /// topics, and large Wills and User Names are refused.
+    Tight,
+    /// Nine tenths: what would be queued is refused where its publisher can be told, and a client that does not take its QoS 0
+    /// at once loses it.
+    Scarce,
+    /// All, or as much as there may be of something else: nothing is kept any more. What ends something goes on:
+    /// acknowledgements, PINGREQ, deliveries, clients that come for what is theirs.
+    Full,
+}
 
 /// A shard's account.
 #[derive(Debug)]
@@ -29,6 +50,8 @@ pub(crate) struct Memory {
     /// Pressure from outside: the journal's disk, the process.
     pub(crate) outside: Level,
     full: bool,
+    /// As it was when somebody looked last.
+    level: MemoryLevel,
 }
 
 impl Memory {
@@ -41,6 +64,7 @@ impl Memory {
             peak: 0,
             outside: Level::Normal,
             full: false,
+            level: MemoryLevel::Plenty,
         }
     }
 
@@ -102,7 +126,105 @@ impl Memory {
         self.full && !self.has_room()
     }
 
+    /// Looks how far the memory is used up; the new level, if it is another.
+    pub(crate) fn look(&mut self) -> Option<MemoryLevel> {
+        let used = if self.max == usize::MAX {
+            0
+        } else {
+            self.used.saturating_add(self.elsewhere)
+        };
+        let max = self.max;
+        let marks = [
+            (MemoryLevel::Scarce, max.saturating_sub(max / 10)),
+            (MemoryLevel::Tight, max.saturating_sub(max / 5)),
+        ];
+        let at = |more: usize| {
+            let met = marks.iter().find(|(_, mark)| used.saturating_add(more) >= *mark);
+            met.map_or(MemoryLevel::Plenty, |&(level, _)| level)
+        };
+        let level = if self.is_full() {
+            MemoryLevel::Full
+        } else {
+            // Down only as far as it would not come up again at once.
+            at(0).max(self.level.min(at(max / 20)))
+        };
+        (core::mem::replace(&mut self.level, level) != level).then_some(level)
+    }
+
+    pub(crate) const fn level(&self) -> MemoryLevel {
+        self.level
+    }
+
+    /// Whether nothing new that lasts is taken on.
+    pub(crate) fn is_tight(&mut self) -> bool {
+        // What was full when somebody looked last may have room by now.
+        matches!(self.level, MemoryLevel::Tight | MemoryLevel::Scarce) || self.is_full()
+    }
+
+    /// Whether nothing is queued any more that can be refused.
+    #[inline]
+    pub(crate) fn is_scarce(&mut self) -> bool {
+        matches!(self.level, MemoryLevel::Scarce) || self.is_full()
+    }
+
     const fn has_room(&self) -> bool {
         self.used < self.share.saturating_sub(self.max / 20)
+    }
+}
+
+impl Clients {
+    /// Looks how far memory is used up, once a turn, and says so when that is another level.
+    pub(crate) fn look_at_memory(&mut self, effects: &mut Effects) {
+        if let Some(level) = self.memory.look() {
+            effects.events.push(Event::Memory(level));
+            self.mark_clogged();
+        }
+    }
+
+    /// From how many unsent bytes on QoS 0 is dropped.
+    pub(crate) fn mark_clogged(&mut self) {
+        self.unsent_bytes_high = match self.memory.level() {
+            MemoryLevel::Plenty | MemoryLevel::Tight => self.config.unsent_bytes_high,
+            MemoryLevel::Scarce | MemoryLevel::Full => 0,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_met_in_order_and_left_when_a_twentieth_more_is_free() {
+        // An operator reads each change, so that it must not flutter.
+        use MemoryLevel::{Full, Plenty, Scarce, Tight};
+        let mut memory = Memory::new(1_000);
+        let mut at = |used: usize| {
+            memory.used = used;
+            memory.charge(0);
+            memory.look();
+            memory.level()
+        };
+        let steps = [799, 800, 899, 900, 1_000, 1_001, 951].map(&mut at);
+        assert_eq!(steps, [Plenty, Tight, Tight, Scarce, Scarce, Full, Full]);
+        let steps = [949, 851, 849, 751, 749].map(&mut at);
+        assert_eq!(steps, [Scarce, Scarce, Tight, Tight, Plenty]);
+    }
+
+    #[test]
+    fn what_others_use_counts_and_what_is_full_outside_is_full() {
+        let mut memory = Memory::new(1_000);
+        memory.charge(100);
+        memory.set_elsewhere(750);
+        assert_eq!(memory.look(), Some(MemoryLevel::Tight));
+        assert_eq!(memory.look(), None);
+        memory.outside = Level::Full;
+        assert_eq!(memory.look(), Some(MemoryLevel::Full));
+        memory.outside = Level::Normal;
+        memory.set_elsewhere(0);
+        assert_eq!(memory.look(), Some(MemoryLevel::Plenty));
+        let mut unlimited = Memory::new(usize::MAX);
+        unlimited.charge(usize::MAX / 2);
+        assert_eq!(unlimited.look(), None);
     }
 }

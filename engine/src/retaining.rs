@@ -81,7 +81,7 @@ impl Engine {
             }
             return true;
         }
-        if self.clients.memory.is_full() && self.retained.get(message.topic()).is_none() {
+        if self.clients.memory.is_tight() && self.retained.get(message.topic()).is_none() {
             return false;
         }
         let author = author.map_or(AuthorId::NONE, |author| self.keep_author(*author));

@@ -1,5 +1,7 @@
 //! Plain counters behind `$SYS`, `$SOL` and the metrics. One shard's; the reader adds them up.
 
+use crate::tallies::Full;
+
 /// Counters (only growing) and gauges of one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -44,6 +46,14 @@ pub struct Stats {
     pub connects_accepted: u64,
     /// CONNECTs refused.
     pub connects_refused: u64,
+    /// Of these, for as many connections as there may be, of all or of a listener.
+    pub full_connections: u64,
+    /// For as many connections as its user may have.
+    pub full_user: u64,
+    /// For as many Sessions as there may be.
+    pub full_sessions: u64,
+    /// For want of memory.
+    pub full_memory: u64,
     /// Connections ended for a malformed packet or a broken rule.
     pub protocol_errors: u64,
     /// Connections closed because the peer did not read.
@@ -52,6 +62,13 @@ pub struct Stats {
     pub parked_closed: u64,
     /// Connections closed because they had to be paused for too long.
     pub paused_closed: u64,
+    /// Connections closed for one and a half Keep Alives of silence.
+    pub keep_alive_closed: u64,
+    /// Connections closed for a packet above the Maximum Packet Size, or above what a CONNECT may have. They count as
+    /// broken rules too.
+    pub packets_too_large: u64,
+    /// Times that a client was not read for a while because it had sent more than it may in that time.
+    pub hurried: u64,
     /// Takeovers of a Session by a new connection.
     pub takeovers: u64,
     /// Publishes forwarded to other shards.
@@ -68,11 +85,24 @@ pub struct Stats {
     pub stored_messages: u64,
     /// Gauge: bytes that Sessions, queues and retained messages are charged with.
     pub memory_bytes: u64,
+    /// Gauge: how far memory is used up, a [`crate::MemoryLevel`] as a number; of several shards the highest.
+    pub memory_level: u64,
     /// Highest `memory_bytes` so far.
     pub memory_bytes_maximum: u64,
 }
 
 impl Stats {
+    /// A CONNECT is refused because something is full.
+    pub(crate) const fn count_full(&mut self, full: Full) {
+        let count = match full {
+            Full::Connections => &mut self.full_connections,
+            Full::User => &mut self.full_user,
+            Full::Sessions => &mut self.full_sessions,
+            Full::Memory => &mut self.full_memory,
+        };
+        *count += 1;
+    }
+
     /// Adds another shard's counters and gauges to these.
     pub fn add(&mut self, other: &Self) {
         macro_rules! add {
@@ -81,8 +111,9 @@ impl Stats {
         add!(clients_connected clients_disconnected clients_maximum clients_expired packets_received packets_sent
              publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
              publish_refused publish_oversized publish_unauthorized subscribe_unauthorized
-             deliver_unauthorized retained_unauthorized connects_accepted connects_refused protocol_errors
-             slow_closed parked_closed paused_closed takeovers forwards_sent forwards_received subscriptions shared_subscriptions
+             deliver_unauthorized retained_unauthorized connects_accepted connects_refused full_connections full_user full_sessions full_memory protocol_errors
+             slow_closed parked_closed paused_closed keep_alive_closed packets_too_large hurried takeovers forwards_sent forwards_received subscriptions shared_subscriptions
              retained_messages stored_messages memory_bytes memory_bytes_maximum);
+        self.memory_level = self.memory_level.max(other.memory_level);
     }
 }

@@ -1,5 +1,6 @@
 //! The broker that `sol` runs: the shards of the transport, configured, observed and asked.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use sol_codec::ReasonCode;
 use sol_engine::{
-    Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, Message, Query, Rules, ShardId,
+    Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
     AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
@@ -20,7 +21,7 @@ use sol_transport::{
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
 use crate::config::{self, Address, Config, Listener, SocketDomain, reason};
-use crate::engine_config::engine_config;
+use crate::engine_config::{engine_config, transport_limits};
 use crate::events;
 use crate::log::Publish;
 use crate::owner;
@@ -50,7 +51,10 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     let engine = engine_config(config, &startup.rights, owners.iter().copied());
     let quiet = Arc::new(AtomicBool::new(!config.log.connections));
     let listeners: Arc<[usize]> = owners.as_slice().into();
-    let observer = |_: ShardId| Watcher {
+    let memory = Arc::new(MemoryLevels::default());
+    let observer = |shard: ShardId| Watcher {
+        shard,
+        memory: Arc::clone(&memory),
         quiet: Arc::clone(&quiet),
         verifier: Arc::clone(&startup.verifier),
         listeners: Arc::clone(&listeners),
@@ -139,6 +143,7 @@ impl Broker for Running {
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]) {
         self.quiet.store(!config.log.connections, Ordering::Relaxed);
         let owners = self.facts.listening.iter().map(|listening| listening.listener);
+        self.handle.change_limits(transport_limits(config, owners.clone()));
         self.handle.reload(engine_config(config, rights, owners));
     }
 
@@ -166,6 +171,8 @@ impl Broker for Running {
 
 /// One shard's observer: writes the log and hands logins to the verifier.
 struct Watcher {
+    shard: ShardId,
+    memory: Arc<MemoryLevels>,
     quiet: Arc<AtomicBool>,
     verifier: Arc<Verifier>,
     /// Of each listener of the transport, which one of the configuration it is of.
@@ -174,6 +181,9 @@ struct Watcher {
 
 impl Observer for Watcher {
     fn event(&mut self, event: &sol_engine::Event, source: Option<Source>) {
+        if let sol_engine::Event::Memory(level) = event {
+            return self.memory.tell(self.shard, *level);
+        }
         if !(self.quiet.load(Ordering::Relaxed) && events::is_coming_or_going(event)) {
             events::event(event, source);
         }
@@ -212,6 +222,24 @@ impl Observer for Watcher {
             let user = request.user().unwrap_or_default();
             tracing::warn!(%peer, user, "login not checked: too many are waiting");
             answer(&reply, AuthOutcome::Refused(ReasonCode::ServerBusy));
+        }
+    }
+}
+
+/// How far each shard finds the memory of all used up; the broker's level is the highest.
+#[derive(Default)]
+struct MemoryLevels(Mutex<BTreeMap<ShardId, MemoryLevel>>);
+
+impl MemoryLevels {
+    /// A shard finds another level than before. Written down if it is the broker's.
+    fn tell(&self, shard: ShardId, level: MemoryLevel) {
+        let mut levels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_all = |levels: &BTreeMap<_, MemoryLevel>| levels.values().copied().max().unwrap_or_default();
+        let before = of_all(&levels);
+        levels.insert(shard, level);
+        let after = of_all(&levels);
+        if after != before {
+            events::memory(after);
         }
     }
 }
@@ -272,6 +300,7 @@ fn transport_config(config: &Config, tls: &tls::Listeners) -> Result<(TransportC
     }
     let transport = TransportConfig {
         listeners,
+        limits: transport_limits(config, owners.iter().copied()),
         connect_bytes_max: config.limits.connect_bytes_max,
         connect_time_max: config.limits.connect_timeout,
         pin_shards: config.pin_shards,

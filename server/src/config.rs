@@ -13,6 +13,7 @@
 
 mod check;
 mod defaults;
+mod demand;
 mod diagnostic;
 mod dialect;
 mod directives;
@@ -46,6 +47,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::demand::{Demand, ListenerDemand};
 pub use self::diagnostic::Diagnostic;
 pub use self::dialect::Dialect;
 pub use self::directives::{Directive, Scope, directives};
@@ -139,6 +141,8 @@ pub struct Limits {
     pub connections_max: Option<u32>,
     /// Sessions at a time.
     pub sessions_max: Option<u32>,
+    /// What clients may ask for in a second, and how many one address or one user may be.
+    pub demand: Demand,
     /// QoS 1 and 2 messages on their way to one client.
     pub inflight_max: u16,
     /// Bytes of such messages.

@@ -1,9 +1,11 @@
 //! From the configuration to the engine's limits.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use sol_codec::{ProtocolVersion, QoS};
 use sol_engine::{EngineConfig, ListenerId, ListenerRules, ListenerTerms, QueueFull, Rules};
+use sol_transport::{Admission, Limits, ListenerLimits, Rates};
 
 use crate::config::{self, Config, Listener, Versions};
 use crate::scram;
@@ -59,9 +61,41 @@ pub(crate) fn engine_config(
         check_retain_source: limits.check_retain_source,
         authentication_methods: vec![scram::METHOD.to_owned()],
         connections_max: limits.connections_max.map_or(usize::MAX, count),
+        connections_per_user_max: some(limits.demand.per_user_max).map_or(usize::MAX, count),
+        sessions_max: limits.sessions_max.map_or(usize::MAX, count),
         memory_bytes_max: limits.memory_bytes_max.map_or(usize::MAX, size),
         ..EngineConfig::default()
     }
+}
+
+/// What the transport's listeners accept, and how fast their clients may send.
+pub(crate) fn transport_limits(config: &Config, listening: impl Iterator<Item = usize> + Clone) -> Limits {
+    let all = &config.limits.demand;
+    let admission = |accepted: u32, per_address: u32| Admission {
+        accepted_per_second: NonZeroU32::new(accepted),
+        per_address_max: NonZeroU32::new(per_address),
+    };
+    let of = |listener: usize| {
+        let own = &config.listeners[listener].demand;
+        let counted_at = listening.clone().position(|other| other == listener);
+        ListenerLimits {
+            rates: Rates {
+                messages_max: NonZeroU32::new(own.messages_rate_max.unwrap_or(all.messages_rate_max)),
+                bytes_max: NonZeroU32::new(own.bytes_rate_max.unwrap_or(all.bytes_rate_max)),
+            },
+            admission: admission(own.connect_rate_max, own.per_address_max),
+            counted_at: counted_at.and_then(|at| u16::try_from(at).ok()).map(ListenerId),
+        }
+    };
+    Limits {
+        all: admission(all.connect_rate_max, all.per_address_max),
+        listeners: listening.clone().map(of).collect(),
+    }
+}
+
+/// A number of which 0 is no limit.
+fn some(max: u32) -> Option<u32> {
+    (max > 0).then_some(max)
 }
 
 /// What the clients of one listener are granted, whose connections are counted at this one of the transport's.
@@ -77,6 +111,8 @@ fn terms(listener: &Listener, counted_at: Option<usize>) -> ListenerTerms {
     ListenerTerms {
         connections_max: listener
             .connections_max
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
+        connections_per_user_max: some(listener.demand.per_user_max)
             .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
         counted_at: counted_at.and_then(|at| u16::try_from(at).ok()).map(ListenerId),
         maximum_qos: match listener.qos_max {
@@ -118,7 +154,8 @@ mod tests {
              persistent_client_expiration 1h\nmax_qos 1\nretain_available false\nallow_zero_length_clientid false\n\
              auto_id_prefix x\nglobal_max_connections 11\nmax_connections 12\nmax_memory 1MB\nmessage_size_limit 512\nmax_inflight_bytes 6\n\
              upgrade_outgoing_qos true\nretain_expiry_interval 2\nclientid_prefixes p-\nuse_username_as_clientid true\n\
-             mount_point m/\naccept_protocol_versions 5\n",
+             mount_point m/\naccept_protocol_versions 5\nglobal_max_clients 13\nmax_connections_per_user 5\n\
+             listener_max_connections_per_user 3\n",
         );
         let wanted = EngineConfig {
             listeners: vec![
@@ -146,6 +183,7 @@ mod tests {
             terms: vec![
                 ListenerTerms {
                     connections_max: 12,
+                    connections_per_user_max: 3,
                     counted_at: Some(ListenerId(0)),
                     maximum_qos: QoS::AtLeastOnce,
                     topic_alias_maximum: 3,
@@ -162,6 +200,8 @@ mod tests {
             ],
             authentication_methods: vec!["SCRAM-SHA-256".to_owned()],
             connections_max: 11,
+            connections_per_user_max: 5,
+            sessions_max: 13,
             memory_bytes_max: 1 << 20,
             ..EngineConfig::default()
         };
@@ -175,6 +215,35 @@ mod tests {
             (unlimited.memory_bytes_max, unlimited.connections_max),
             (usize::MAX, usize::MAX)
         );
+    }
+
+    /// A listener's own rates win over those of all, 0 included; what is counted at a listener is counted beside what is counted
+    /// at all, and two addresses of one listener are one.
+    #[test]
+    fn limits_of_the_transport() {
+        let text = "max_messages_rate 10\nmax_bytes_rate 8KB\nmax_connect_rate 20\nmax_connections_per_address 4\n\
+                    listener 1\nlistener_max_messages_rate 0\nlistener_max_bytes_rate 4KB\nlistener_max_connect_rate 5\n\
+                    listener_max_connections_per_address 2\nlistener 2\n";
+        let config = Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap();
+        let limits = transport_limits(&config, [0, 0, 1].into_iter());
+        let admission = |accepted, per_address| Admission {
+            accepted_per_second: NonZeroU32::new(accepted),
+            per_address_max: NonZeroU32::new(per_address),
+        };
+        let of = |messages, bytes, admission, counted_at| ListenerLimits {
+            rates: Rates {
+                messages_max: NonZeroU32::new(messages),
+                bytes_max: NonZeroU32::new(bytes),
+            },
+            admission,
+            counted_at: Some(ListenerId(counted_at)),
+        };
+        let first = of(0, 4 << 10, admission(5, 2), 0);
+        let wanted = Limits {
+            all: admission(20, 4),
+            listeners: vec![first, first, of(10, 8 << 10, admission(0, 0), 2)],
+        };
+        assert_eq!(limits, wanted);
     }
 
     /// Who is asked about: nobody without a password file, and in the old dialect only with anonymous clients shut out.

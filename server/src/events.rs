@@ -6,7 +6,7 @@
 use std::fmt;
 
 use sol_codec::ReasonCode;
-use sol_engine::{Attempt, Cause, Event};
+use sol_engine::{Attempt, Cause, Event, MemoryLevel};
 use sol_transport::{Notice, Source};
 use tracing::{debug, error, info, warn};
 
@@ -42,6 +42,8 @@ pub(crate) fn event(event: &Event, source: Option<Source>) {
         Event::Disconnected { client_id, cause, .. } => disconnected(peer, client_id, cause),
         Event::Dropped { client_id, count } => warn!(client = %client_id, count, "messages dropped for a session"),
         Event::NotRetained { topic, count } => warn!(%topic, count, "retained messages not kept: memory is full"),
+        // The broker's level is told where that of all shards is known.
+        Event::Memory(_) => {}
         Event::NotAuthorized {
             client_id,
             username,
@@ -58,6 +60,24 @@ pub(crate) fn event(event: &Event, source: Option<Source>) {
             }
         }
         Event::Odd(what) => error!("survived: {what}"),
+    }
+}
+
+/// Logs how far memory is used up, when that has changed.
+pub(crate) fn memory(level: MemoryLevel) {
+    match level {
+        MemoryLevel::Plenty => info!("memory is plenty again: nothing is refused for it"),
+        MemoryLevel::Tight => {
+            warn!(
+                "memory: four fifths of max_memory are used; new lasting sessions, new retained topics and large Wills are refused"
+            );
+        }
+        MemoryLevel::Scarce => {
+            warn!(
+                "memory: nine tenths of max_memory are used; what would be queued is refused too, and slow clients lose QoS 0"
+            );
+        }
+        MemoryLevel::Full => error!("memory: max_memory is met; nothing is kept any more until some is free"),
     }
 }
 
@@ -111,6 +131,9 @@ pub(crate) fn notice(notice: &Notice<'_>) {
         Notice::FilterFailed { source, why } => warn!(peer = %source.peer, "closed: {why}"),
         Notice::NoName { source, why } => warn!(peer = %source.peer, "not let in: {why}"),
         Notice::Evicted(source) => warn!(peer = %source.peer, "closed: too many connections that are not logged in"),
+        Notice::TooManyOfAddress(source) => {
+            warn!(peer = %source.peer, "closed: its address has as many connections as it may have");
+        }
         Notice::FrameTimeout(source) => warn!(peer = %source.peer, "closed: a packet did not arrive whole in time"),
         Notice::Shed(source) => {
             warn!(peer = %source.peer, "closed: unfinished packets and unsent output fill the memory, and it held the most");

@@ -188,7 +188,7 @@ type Row = (&'static str, &'static str, Value);
 type Value = fn(&Stats) -> u64;
 
 /// What only grows.
-const COUNTERS: [Row; 35] = [
+const COUNTERS: [Row; 44] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -321,6 +321,51 @@ const COUNTERS: [Row; 35] = [
     ("sol_takeovers_total", "Sessions taken over by a new connection", |s| {
         s.takeovers
     }),
+    (
+        "sol_accept_waits_total",
+        "Times that a listener rested because of max_connect_rate",
+        |s| s.accept_waits,
+    ),
+    (
+        "sol_rate_pauses_total",
+        "Times that a client was not read for a while because of max_messages_rate or max_bytes_rate",
+        |s| s.rate_pauses,
+    ),
+    (
+        "sol_handshakes_total",
+        "Connections that have agreed on TLS or WebSocket",
+        |s| s.handshakes,
+    ),
+    (
+        "sol_handshakes_failed_total",
+        "Connections closed because TLS or WebSocket could not be agreed on",
+        |s| s.handshakes_failed,
+    ),
+    (
+        "sol_frame_timeouts_total",
+        "Connections closed because a packet did not arrive whole in time",
+        |s| s.frame_timeouts,
+    ),
+    (
+        "sol_shed_total",
+        "Connections closed because they held the most when too much was held",
+        |s| s.shed,
+    ),
+    (
+        "sol_paused_closed_total",
+        "Connections closed because what they published to could not be taken for too long",
+        |s| s.paused_closed,
+    ),
+    (
+        "sol_keep_alive_closed_total",
+        "Connections closed for one and a half Keep Alives of silence",
+        |s| s.keep_alive_closed,
+    ),
+    (
+        "sol_packets_too_large_total",
+        "Connections closed for a packet above max_packet_size, or a CONNECT above max_connect_size",
+        |s| s.packets_too_large,
+    ),
     ("sol_uptime_seconds_total", "Seconds since the start", |s| {
         s.uptime.as_secs()
     }),
@@ -347,8 +392,19 @@ const AUTH: [(&str, &str, Value); 4] = [
     ("jwt", "unfit", |s| s.logins.tokens_unfit),
 ];
 
+const FULL_NAME: &str = "sol_connections_refused_total";
+
+/// Limits and values of [`FULL_NAME`].
+const FULL: [(&str, Value); 5] = [
+    ("address", |s| s.full.address),
+    ("connections", |s| s.full.connections),
+    ("user", |s| s.full.user),
+    ("clients", |s| s.full.sessions),
+    ("memory", |s| s.full.memory),
+];
+
 /// What rises and falls.
-const GAUGES: [Row; 16] = [
+const GAUGES: [Row; 17] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
@@ -388,6 +444,11 @@ const GAUGES: [Row; 16] = [
     ("sol_memory_bytes", "Bytes charged against max_memory", |s| {
         s.memory_bytes
     }),
+    (
+        "sol_memory_level",
+        "How far max_memory is used up: 0, or 1 from four fifths on, 2 from nine tenths on, 3 when it is met",
+        |s| s.memory_level,
+    ),
     ("sol_memory_bytes_maximum", "The most bytes ever charged", |s| {
         s.memory_bytes_maximum
     }),
@@ -474,6 +535,7 @@ fn describe(recorder: &PrometheusRecorder) {
         }
         metrics::describe_counter!(AUTH_NAME, "Logins that an authenticator has judged, by its outcome");
         metrics::describe_counter!(LOGINS_REFUSED_NAME, "Logins refused, by reason");
+        metrics::describe_counter!(FULL_NAME, "Connections turned away, by the limit that was met");
         metrics::describe_gauge!(INFO, "What runs; always 1");
     });
 }
@@ -492,6 +554,9 @@ fn render(recorder: &PrometheusRecorder, stats: &Stats) -> String {
         }
         for (reason, value) in LOGINS_REFUSED {
             counter!(LOGINS_REFUSED_NAME, "reason" => reason).absolute(value(stats));
+        }
+        for (limit, value) in FULL {
+            counter!(FULL_NAME, "limit" => limit).absolute(value(stats));
         }
         for (number, shard) in stats.shards.iter().enumerate() {
             for (name, _, value) in SHARD_COUNTERS {

@@ -7,7 +7,7 @@
 
 use crate::auth::{Chains, UserFiles, Verifier};
 use crate::banner::open_warning;
-use crate::config::{Auth, Config, Diagnostic, Host, Listener, Log, Overrides, directives};
+use crate::config::{Auth, Config, Diagnostic, Host, Listener, ListenerDemand, Log, Overrides, directives};
 use crate::log::Logger;
 use crate::password_file::Users;
 use crate::rights::{self, Rights};
@@ -194,6 +194,7 @@ fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
     (next.tcp_backlog, next.tcp_nodelay) = (current.tcp_backlog, current.tcp_nodelay);
     next.limits.connect_bytes_max = current.limits.connect_bytes_max;
     next.limits.connect_timeout = current.limits.connect_timeout;
+    next.limits.demand.per_address_max = current.limits.demand.per_address_max;
     next.log = Log {
         levels: next.log.levels,
         connections: next.log.connections,
@@ -240,6 +241,10 @@ fn kept(listener: &Listener, index: usize, current: &Config, next: &Config) -> L
         // Where the file could not be read, what is in force is what comes next.
         is_gone: next.is_gone,
         connections_max: next.connections_max,
+        demand: ListenerDemand {
+            per_address_max: listener.demand.per_address_max,
+            ..next.demand
+        },
         qos_max: next.qos_max,
         topic_alias_max: next.topic_alias_max,
         topic_alias_broker_max: next.topic_alias_broker_max,

@@ -53,6 +53,8 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// The most that was ever charged.
     pub memory_bytes_maximum: u64,
+    /// How far `max_memory` is used up: 0, or 1 from four fifths on, 2 from nine tenths on, 3 when it is met.
+    pub memory_level: u64,
     /// CONNECTs refused, a wrong password among the reasons.
     pub connects_refused: u64,
     /// Connections closed because the peer broke the protocol.
@@ -69,10 +71,30 @@ pub struct Stats {
     pub accept_errors: u64,
     /// Times that a listener rested because descriptors or memory had run out.
     pub accept_pauses: u64,
+    /// Times that a listener rested because as many connections had been accepted as may be in a second.
+    pub accept_waits: u64,
+    /// Times that a client was not read for a while because it had sent more than it may in that time.
+    pub rate_pauses: u64,
+    /// Who was turned away because of a limit.
+    pub full: FullStats,
     /// Connections closed because no CONNECT came in time.
     pub connect_timeouts: u64,
     /// Connections closed because too many had not been let in yet.
     pub evicted: u64,
+    /// Connections that have agreed on TLS or WebSocket.
+    pub handshakes: u64,
+    /// Connections closed because they could not.
+    pub handshakes_failed: u64,
+    /// Connections closed because a packet of theirs did not arrive whole in time.
+    pub frame_timeouts: u64,
+    /// Connections closed because they held the most when too much was held for all.
+    pub shed: u64,
+    /// Connections closed because what they published to could not be taken for too long.
+    pub paused_closed: u64,
+    /// Connections closed for one and a half Keep Alives of silence.
+    pub keep_alive_closed: u64,
+    /// Connections closed for a packet that is larger than any may be.
+    pub packets_too_large: u64,
     /// Sends that the kernel took only in part.
     pub short_sends: u64,
     /// Faults of ours that were survived.
@@ -101,6 +123,21 @@ pub struct Stats {
     pub logins: LoginStats,
     /// What tells a busy shard from an idle one, in order of shards.
     pub shards: Vec<ShardStats>,
+}
+
+/// Who was turned away because of which limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FullStats {
+    /// Connections closed at once because their address had as many as it may have.
+    pub address: u64,
+    /// CONNECTs refused because there were as many connections as there may be, of all or of their listener.
+    pub connections: u64,
+    /// CONNECTs refused because their user had as many connections as it may have.
+    pub user: u64,
+    /// CONNECTs refused because there were as many Sessions as there may be.
+    pub sessions: u64,
+    /// CONNECTs refused for want of memory.
+    pub memory: u64,
 }
 
 /// What became of logins that somebody had to be asked about.
@@ -182,6 +219,7 @@ impl Stats {
         self.shared_subscriptions += engine.shared_subscriptions;
         self.memory_bytes += engine.memory_bytes;
         self.memory_bytes_maximum += engine.memory_bytes_maximum;
+        self.memory_level = self.memory_level.max(engine.memory_level);
         self.connects_refused += engine.connects_refused;
         self.protocol_errors += engine.protocol_errors + transport.not_mqtt;
         self.connections += transport.connections;
@@ -190,8 +228,22 @@ impl Stats {
         self.mailbox_bytes_maximum += transport.mailbox_bytes_maximum;
         self.accept_errors += transport.accept_errors;
         self.accept_pauses += transport.accept_pauses;
+        self.accept_waits += transport.accept_waits;
+        self.rate_pauses += engine.hurried;
+        self.full.address += transport.address_refused;
+        self.full.connections += engine.full_connections;
+        self.full.user += engine.full_user;
+        self.full.sessions += engine.full_sessions;
+        self.full.memory += engine.full_memory;
         self.connect_timeouts += transport.connect_timeouts;
         self.evicted += transport.evicted;
+        self.handshakes += transport.handshakes;
+        self.handshakes_failed += transport.handshakes_failed;
+        self.frame_timeouts += transport.frame_timeouts;
+        self.shed += transport.shed;
+        self.paused_closed += engine.paused_closed;
+        self.keep_alive_closed += engine.keep_alive_closed;
+        self.packets_too_large += engine.packets_too_large;
         self.short_sends += transport.short_sends;
         self.panics += transport.panics;
         self.slow_closed += engine.slow_closed;

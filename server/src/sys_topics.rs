@@ -36,7 +36,7 @@ const SOL: [SolTopic; 11] = [
 /// among them: what is charged here counts more than payloads, and stands in `heap/current`.
 type SysTopic = (&'static str, fn(&Stats) -> u64);
 
-const SYS: [SysTopic; 25] = [
+const SYS: [SysTopic; 26] = [
     ("clients/total", Stats::clients_total),
     ("clients/maximum", |stats| stats.clients_maximum),
     ("clients/connected", |stats| stats.clients_connected),
@@ -53,6 +53,7 @@ const SYS: [SysTopic; 25] = [
     ("retained messages/count", |stats| stats.messages_retained),
     ("heap/current", |stats| stats.memory_bytes),
     ("heap/maximum", |stats| stats.memory_bytes_maximum),
+    ("memory/level", |stats| stats.memory_level),
     ("bytes/received", |stats| stats.bytes_received),
     ("bytes/sent", |stats| stats.bytes_sent),
     ("publish/messages/received", |stats| stats.publish_received),

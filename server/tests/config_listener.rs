@@ -57,6 +57,11 @@ check_retain_source true
 max_connect_size 16KB
 connect_timeout 5
 websockets_headers_size 4096
+max_messages_rate 0
+max_bytes_rate 0
+max_connect_rate 0
+max_connections_per_address 0
+max_connections_per_user 0
 login_failures_max 20
 login_failures_window 600s
 login_ban 600s
@@ -210,6 +215,11 @@ max_qos 1
 max_topic_alias 0
 max_topic_alias_broker 7
 accept_protocol_versions 4,5
+listener_max_messages_rate 0
+listener_max_bytes_rate 4KB
+listener_max_connect_rate 7
+listener_max_connections_per_address 8
+listener_max_connections_per_user 9
 mount_point home/
 socket_domain ipv4
 bind_interface lo
@@ -244,6 +254,11 @@ memory_limit 0
 max_packet_size 0
 global_max_connections 1000
 global_max_clients 5000
+max_messages_rate 100
+max_bytes_rate 1MB
+max_connect_rate 50
+max_connections_per_address 5
+max_connections_per_user 6
 message_size_limit 4KB
 max_inflight_bytes 1MB
 upgrade_outgoing_qos true

@@ -70,6 +70,11 @@ queue_full refuse
 max_keepalive 0
 max_connect_size 16KB
 connect_timeout 5
+max_messages_rate 0
+max_bytes_rate 0
+max_connect_rate 0
+max_connections_per_address 0
+max_connections_per_user 0
 login_failures_max 20
 login_failures_window 600s
 login_ban 600s

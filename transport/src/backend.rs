@@ -57,7 +57,7 @@ pub(crate) enum Reading {
     /// Read on.
     #[default]
     On,
-    /// Read on, but little at a time: this peer has not been let in yet.
+    /// Read on, but little at a time: this peer has not been let in yet, or may send only so much.
     Little,
     /// Read no more until [`Backend::resume`]. What was received already may still be told, its end is not.
     Pause,

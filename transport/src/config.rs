@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Limits;
 use crate::choice::Io;
 use crate::listener::ListenerConfig;
 
@@ -12,6 +13,8 @@ pub struct TransportConfig {
     pub io: Io,
     /// Where to listen; a listener's place here is its [`sol_engine::ListenerId`].
     pub listeners: Vec<ListenerConfig>,
+    /// Who is accepted, and how fast clients may send, in all shards together. [`crate::Handle::change_limits`] changes it.
+    pub limits: Limits,
     /// Whether each shard's thread stays on one core, in turn over those that the process may use.
     pub pin_shards: bool,
     /// Largest CONNECT, in bytes; nothing larger is held for a peer that has not been let in.
@@ -65,6 +68,7 @@ impl Default for TransportConfig {
         Self {
             io: Io::Auto,
             listeners: Vec::new(),
+            limits: Limits::default(),
             pin_shards: false,
             connect_bytes_max: 16 << 10,
             connect_time_max: Duration::from_secs(5),

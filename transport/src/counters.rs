@@ -24,6 +24,10 @@ counters! {
     accept_errors,
     /// Times that a listener was paused because descriptors or memory ran out.
     accept_pauses,
+    /// Times that a listener rested because as many had been accepted as may be in a second.
+    accept_waits,
+    /// Connections closed at once because their address had as many as it may have.
+    address_refused,
     /// Connections that exist now, those that are being closed included.
     connections,
     /// Connections that exist now and have not been let in yet.

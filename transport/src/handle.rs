@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{after, bounded, select};
 use sol_engine::{Answer, ChangedUser, EngineConfig, ListenerId, Message, Query, ShardId};
 
+use crate::admission::Limits;
 use crate::counters::Counters;
 use crate::listener::Tls;
 use crate::mailbox::{Exchange, Mail};
@@ -71,6 +72,13 @@ impl Handle {
     pub fn reload(&self, config: EngineConfig) {
         let config = Arc::new(config);
         self.exchange.post_all(|| Mail::Reload(Arc::clone(&config)));
+    }
+
+    /// Has these be accepted, and clients send so fast, from now on. Whether connections of one address have a limit must be
+    /// as before.
+    pub fn change_limits(&self, limits: Limits) {
+        let limits = Arc::new(limits);
+        self.exchange.post_all(|| Mail::Limits(Arc::clone(&limits)));
     }
 
     /// Has a listener's connections be encrypted in this way from now on. Those that exist stay as they are. Does nothing

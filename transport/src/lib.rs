@@ -42,6 +42,7 @@
     )
 )]
 
+mod admission;
 mod backend;
 #[cfg(feature = "bench-support")]
 #[doc(hidden)]
@@ -60,13 +61,16 @@ mod observer;
 mod outbox;
 mod peer;
 mod pin;
+mod rates;
 mod shard;
 mod shards;
+mod tallies;
 mod waiting;
 #[allow(unreachable_pub, reason = "opened to the fuzz target")]
 mod websocket;
 mod whole;
 
+pub use admission::{Admission, Limits, ListenerLimits};
 pub use choice::{BackendName, Io, UnknownIo};
 pub use clock::Clock;
 pub use config::TransportConfig;
@@ -75,6 +79,7 @@ pub use handle::{Handle, ShardAnswer};
 pub use listener::{ListenAddr, ListenError, ListenerConfig, NameOf, Protocol, Tls};
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
+pub use rates::Rates;
 pub use shards::{Exit, Shards, StartError};
 pub use websocket::WebSocketRules;
 pub use whole::Maxima;

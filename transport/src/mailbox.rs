@@ -21,6 +21,7 @@ use sol_engine::{
 
 use self::sleeping::{Credit, Sleeping};
 use crate::ShardAnswer;
+use crate::admission::Limits;
 use crate::backend::{Output, Wake};
 use crate::filter::Filter;
 use crate::listener::Tls;
@@ -40,7 +41,9 @@ pub(crate) enum Mail {
     Publish(Box<Message>),
     /// How a listener's connections are encrypted from now on.
     Tls(ListenerId, Arc<Tls>),
-    /// New limits.
+    /// Who is accepted from now on, and how fast clients may send.
+    Limits(Arc<Limits>),
+    /// New limits of the engine.
     Reload(Arc<EngineConfig>),
     /// Users that are others than before.
     Users(Arc<Vec<ChangedUser>>),

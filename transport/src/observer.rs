@@ -52,6 +52,8 @@ pub enum Notice<'a> {
     },
     /// There were too many unauthenticated connections, or they held too much, and this one was closed for it.
     Evicted(Source),
+    /// The address of a connection has as many as it may have, and this one was closed at once.
+    TooManyOfAddress(Source),
     /// A packet of a connection did not arrive whole in time, and it was closed.
     FrameTimeout(Source),
     /// Too many bytes were held for all connections, and this one, which held the most, was closed for it.

@@ -8,6 +8,7 @@ mod handshakes;
 mod input;
 mod mail;
 mod memory;
+mod pace;
 
 use std::collections::VecDeque;
 use std::io;
@@ -33,6 +34,7 @@ use crate::handle::ShardAnswer;
 use crate::mailbox::Mailbox;
 use crate::observer::Observer;
 use crate::outbox::Outboxes;
+use crate::rates::Meters;
 use crate::shards::Exit;
 use crate::waiting::Waiting;
 use crate::whole::Share;
@@ -69,6 +71,8 @@ struct Core<O> {
     watch: Watch,
     /// Who asked what the engine is about to answer.
     asks: VecDeque<Sender<ShardAnswer>>,
+    /// What clients have sent who may send so much a second.
+    meters: Meters,
     /// Connections that have to send CONNECT.
     connecting: Waiting,
     /// Whether somebody waits to be accepted because too many owe their login.
@@ -165,6 +169,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             counters: Counters::default(),
             watch: Watch::default(),
             asks: VecDeque::new(),
+            meters: Meters::new(config.limits.rates()),
             connecting: Waiting::new(config.connect_time_max),
             lacks_room: false,
             lacks_descriptors: false,

@@ -9,9 +9,11 @@
 use std::mem;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use sol_engine::{Instant, ListenerId};
+use sol_engine::{Instant, ListenerId, TALLIES_MAX, Tally};
 
+use crate::admission::Doors;
 use crate::mailbox::Padded;
+use crate::tallies::Tallies;
 
 /// A place that is held for a connection which may be let in, beside those that are.
 const PLACE: u64 = 1 << 32;
@@ -29,6 +31,10 @@ pub(crate) struct Whole {
     memory: Padded<Memory>,
     /// Connections by listener, of those that have a limit of their own.
     listeners: Box<[Padded<AtomicU64>]>,
+    /// Who was accepted.
+    pub(crate) doors: Doors,
+    /// What is counted by name.
+    pub(crate) tallies: Tallies,
     /// When an engine failed last, in nanoseconds; 0: none has.
     failed: AtomicU64,
 }
@@ -88,6 +94,7 @@ impl Whole {
     pub(crate) fn new(listeners: usize) -> Self {
         Self {
             listeners: (0..listeners).map(|_| Padded(AtomicU64::new(0))).collect(),
+            doors: Doors::new(listeners),
             ..Self::default()
         }
     }
@@ -145,6 +152,8 @@ pub(crate) struct Share {
     bytes: Bytes,
     holds_place: bool,
     holds_place_of: Option<ListenerId>,
+    /// Where places are held of what is counted by name.
+    pub(crate) holds_tallies: [Option<Tally>; TALLIES_MAX],
 }
 
 impl Share {

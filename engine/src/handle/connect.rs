@@ -22,6 +22,7 @@ use crate::rare::Rare;
 use crate::record::RecordId;
 use crate::rights::Standing;
 use crate::session::{Session, User};
+use crate::tallies::Full;
 use crate::time::Now;
 use crate::violation::Violation;
 
@@ -249,8 +250,15 @@ impl Engine {
         (user.vouched && !is_owner).then_some(user)
     }
 
-    /// Whether the broker has no room for a client that is at home here. One that takes its own Session over needs none.
-    fn is_full_for(&mut self, listener: ListenerId, connect: &OwnedConnect) -> bool {
+    /// What speaks against one client more.
+    fn objection_to_one_more(&mut self, listener: ListenerId, connect: &OwnedConnect) -> Option<ReasonCode> {
+        let full = self.full_for(listener, connect)?;
+        self.clients.stats.count_full(full);
+        Some(ReasonCode::QuotaExceeded)
+    }
+
+    /// Where the broker has no room for a client that is at home here. One that takes its own Session over needs none.
+    fn full_for(&mut self, listener: ListenerId, connect: &OwnedConnect) -> Option<Full> {
         let known = self.clients.sessions.find(&connect.client_id);
         let connected = known
             .and_then(|key| self.clients.sessions.get(key))
@@ -262,7 +270,13 @@ impl Engine {
         let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
         let baggage = will + connect.username.as_deref().map_or(0, str::len);
         let takes_memory = durable && known.is_none() || baggage > BAGGAGE_BYTES_MAX;
-        full && !connected || listener_full || takes_memory && self.clients.memory.is_full()
+        if full && !connected || listener_full {
+            Some(Full::Connections)
+        } else if takes_memory && self.clients.memory.is_tight() {
+            Some(Full::Memory)
+        } else {
+            self.clients.tallies_full(listener, connect.username.as_deref(), known)
+        }
     }
 
     /// Whether a listener has as many connections as it may have.
@@ -380,10 +394,8 @@ impl Engine {
             Some(ReasonCode::ServerBusy)
         } else if owner_is_gone == Some(false) {
             Some(ReasonCode::NotAuthorized)
-        } else if self.is_full_for(listener, &connect) {
-            Some(ReasonCode::QuotaExceeded)
         } else {
-            None
+            self.objection_to_one_more(listener, &connect)
         };
         if let Some(reason) = objection {
             let (version, username) = (connect.version, connect.username.as_deref());
@@ -421,6 +433,7 @@ impl Engine {
             ..User::new(name, connect.vouched)
         });
         self.set_owner(id, key, user);
+        self.clients.count_user(key, true);
         self.clients.arm_login_expiry(now, id, connect.expires_at);
         // An old Will that waited for its delay is not sent: the client is back [MQTT-3.1.3-9].
         if mutant("5.0/3.1.3-9") {

@@ -86,6 +86,7 @@ impl Engine {
         stats.slow_closed += u64::from(cause == Cause::Slow);
         stats.parked_closed += u64::from(cause == Cause::Parked);
         stats.paused_closed += u64::from(cause == Cause::Paused);
+        stats.keep_alive_closed += u64::from(cause == Cause::KeepAlive);
         let clean = matches!(cause, Cause::Client(ReasonCode::Success));
         effects.events.push(Event::Disconnected {
             connection: id,
@@ -158,6 +159,7 @@ impl Engine {
         }
         session.inbound.leave();
         self.clients.count_left(listener);
+        self.clients.count_user(key, false);
         if clean && !mutant("5.0/3.14.4-3") {
             self.clients.set_will(key, None);
         }

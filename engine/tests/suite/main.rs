@@ -8,6 +8,7 @@ mod corners;
 mod grants;
 mod hostile;
 mod journal;
+mod limits;
 mod memory;
 mod owners;
 mod queues;

@@ -1,5 +1,6 @@
 //! What holds where a file says nothing.
 
+use super::demand::Demand;
 use super::place::Places;
 use super::{
     Config, Dialect, Host, Io, Levels, Limits, Log, LogFormat, LogStream, Logins, Metrics, QueueFull, Shards, sol,
@@ -65,6 +66,7 @@ fn of_mosquitto(host: &Host) -> Limits {
         memory_bytes_max: Some(host.memory_default()),
         connections_max: None,
         sessions_max: None,
+        demand: Demand::default(),
         inflight_max: 20,
         inflight_bytes_max: None,
         queued_messages_max: Some(1_000),

@@ -6,8 +6,8 @@
 use super::draft::Draft;
 use super::reader::{Fault, Reader};
 use super::{
-    Config, Dialect, Listener, later, limits, listening, logging, logins, others, security, sol, threads, tls_rows,
-    tokens,
+    Config, Dialect, Listener, demand, later, limits, listening, logging, logins, others, security, sol, threads,
+    tls_rows, tokens,
 };
 
 /// Reads the values of one line into the draft.
@@ -151,6 +151,7 @@ pub fn directives() -> impl Iterator<Item = &'static Directive> {
         tokens::ROWS,
         tls_rows::ROWS,
         limits::ROWS,
+        demand::ROWS,
         logins::ROWS,
         logging::ROWS,
         others::ROWS,

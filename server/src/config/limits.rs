@@ -25,7 +25,7 @@ pub(crate) const MAX_MEMORY: Directive = Directive::new(
     "max_memory",
     "SIZE",
     "70 % of the machine's or control group's memory, in a sol file 2GB at most",
-    "Memory for messages, Sessions and buffers; at the limit publishes are refused. 0 is no limit.",
+    "Memory for messages, Sessions and buffers; more and more is refused from four fifths on. 0 is no limit.",
     memory,
 )
 .shown(|config| one(show_size(config.limits.memory_bytes_max.unwrap_or(0))));

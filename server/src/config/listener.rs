@@ -1,6 +1,7 @@
 //! A place to listen at, and everything that holds for its clients alone.
 
 use super::Dialect;
+use super::demand::ListenerDemand;
 use super::place::{Place, Places};
 use super::tls::Tls;
 use super::tokens::{Authenticator, Jwt};
@@ -36,6 +37,8 @@ pub struct Listener {
     pub is_gone: bool,
     /// Network Connections at a time.
     pub connections_max: Option<u32>,
+    /// What it and its clients may ask for.
+    pub demand: ListenerDemand,
     /// Maximum QoS announced.
     pub qos_max: u8,
     /// Topic Alias Maximum announced.
@@ -67,6 +70,7 @@ impl Listener {
             auth: Auth::default(),
             is_gone: false,
             connections_max: None,
+            demand: ListenerDemand::default(),
             qos_max: 2,
             topic_alias_max: topic_aliases,
             topic_alias_broker_max: topic_aliases,

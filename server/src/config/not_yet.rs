@@ -28,11 +28,6 @@ const LIST: &[(&str, Asked, &str)] = &[
         "the PROXY protocol",
     ),
     (
-        "global_max_clients",
-        OfBroker(|c| c.limits.sessions_max.is_some()),
-        "a limit of Sessions",
-    ),
-    (
         "user",
         OfBroker(|c| c.user.is_some() && rustix::process::geteuid().is_root()),
         "dropping privileges",

@@ -29,6 +29,11 @@ impl<O: Observer> Core<O> {
             };
             self.outboxes.blocked_bytes -= conn.blocked_bytes();
             let Some(socket) = backend.release(connection) else {
+                self.mailbox
+                    .exchange()
+                    .whole
+                    .doors
+                    .leave(&self.config.limits, conn.source());
                 continue;
             };
             let peer = conn.source().peer;
@@ -60,11 +65,13 @@ impl<O: Observer> Core<O> {
         if self.stops_at.is_some() {
             return;
         }
-        // Without room for it the client sees its connection end, and comes again.
-        let Ok(id) = backend.adopt(socket) else { return };
         let source = crate::observer::Source {
             peer,
             listener: handover.listener(),
+        };
+        // Without room for it the client sees its connection end, and comes again.
+        let Ok(id) = backend.adopt(socket) else {
+            return self.leave(source);
         };
         self.counters.adopted += 1;
         let mut conn = Conn::new(id, source, Phase::Open, handover.version());

@@ -27,7 +27,15 @@ impl<O: Observer> Sink for Core<O> {
             listener.is_some_and(|listener| listener.tls.is_some())
         };
         // Who comes while the broker stops is turned away at once.
-        let may = self.stops_at.is_some() || (self.has_time_for_handshakes() || !shakes_hands()) && self.make_room();
+        if self.stops_at.is_some() {
+            return true;
+        }
+        let whole = &self.mailbox.exchange().whole;
+        if !whole.doors.may_accept(&self.config.limits, listener, self.now.mono) {
+            self.counters.accept_waits += 1;
+            return false;
+        }
+        let may = (self.has_time_for_handshakes() || !shakes_hands()) && self.make_room();
         self.lacks_room |= !may;
         may
     }
@@ -38,6 +46,14 @@ impl<O: Observer> Sink for Core<O> {
         }
         self.counters.accepted += 1;
         let source = Source { peer, listener };
+        self.mailbox
+            .exchange()
+            .whole
+            .doors
+            .accepted(&self.config.limits, listener, self.now.mono);
+        if !self.enter(source) {
+            return false;
+        }
         let filter = self.config.listeners.get(usize::from(listener.0)).and_then(Filter::new);
         let phase = if filter.is_some() {
             Phase::ExpectHandshake
@@ -80,6 +96,7 @@ impl<O: Observer> Sink for Core<O> {
         let Some(conn) = self.conns.remove(connection) else {
             return;
         };
+        self.leave(conn.source());
         self.outboxes.blocked_bytes -= conn.blocked_bytes();
         if let Some(output) = conn.output {
             self.outboxes.take_back(output);
@@ -224,6 +241,7 @@ impl<O: Observer> Core<O> {
                     let missing = total.saturating_sub(kept.len());
                     let (more, behind) = rest.split_at_checked(missing).unwrap_or((rest, &[]));
                     if more.is_empty() {
+                        self.pace_part(id, kept.len());
                         self.keep_since(id, kept, since);
                         return None;
                     }
@@ -233,8 +251,10 @@ impl<O: Observer> Core<O> {
                     append_held(&mut kept, more, total);
                     rest = behind;
                 }
-                Outcome::Packet(_, Flow::Go) => return (!rest.is_empty()).then_some(rest),
-                Outcome::Packet(_, Flow::Stop) => {
+                Outcome::Packet(len, flow) => {
+                    if self.pace(id, &kept, len, flow) == Flow::Go {
+                        return (!rest.is_empty()).then_some(rest);
+                    }
                     self.keep(id, rest.to_vec());
                     return None;
                 }
@@ -254,6 +274,9 @@ impl<O: Observer> Core<O> {
     /// Decodes whole packets in place and gives them to the engine, until it wants no more. Gives how many bytes are
     /// done with.
     fn decode_all(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
+        if !self.meters.are_off() && self.rates_of(id).is_some() {
+            return self.decode_paced(id, bytes);
+        }
         let mut used = 0;
         while let Some(rest) = bytes.get(used..)
             && !rest.is_empty()
@@ -269,7 +292,7 @@ impl<O: Observer> Core<O> {
     }
 
     #[inline]
-    fn decode_one(&mut self, id: ConnectionId, bytes: &[u8]) -> Outcome {
+    pub(super) fn decode_one(&mut self, id: ConnectionId, bytes: &[u8]) -> Outcome {
         let Some(conn) = self.conns.get(id) else {
             return Outcome::Malformed;
         };
@@ -399,6 +422,8 @@ impl<O: Observer> Core<O> {
         match self.conns.get(id) {
             Some(conn) if conn.stopped || conn.held || conn.ended => Reading::Pause,
             Some(conn) if conn.is_unauthenticated() => Reading::Little,
+            // What it has sent beyond its rate waits in the system, and not here.
+            Some(_) if !self.meters.are_off() && self.rates_of(id).is_some() => Reading::Little,
             Some(_) => Reading::On,
             None => Reading::Pause,
         }
@@ -435,7 +460,7 @@ impl<O: Observer> Core<O> {
 }
 
 /// What became of the bytes at the front.
-enum Outcome {
+pub(super) enum Outcome {
     /// A packet of so many bytes, and whether to go on behind it.
     Packet(usize, Flow),
     /// A part of a packet that has this many bytes, as far as can be told.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sol_engine::{EngineConfig, Input, Instant};
 
 use super::{Core, Rules};
+use crate::admission::Limits;
 use crate::backend::{Backend, Sink};
 use crate::listener::Tls;
 use crate::mailbox::{Batch, Mail};
@@ -63,6 +64,10 @@ impl<O: Observer> Core<O> {
                     if let Some(config) = self.config.listeners.get_mut(usize::from(listener.0)) {
                         config.tls = config.tls.is_some().then(|| Tls::clone(&tls));
                     }
+                }
+                Some(Mail::Limits(limits)) => {
+                    self.config.limits = Limits::clone(&limits);
+                    self.meters.set(limits.rates());
                 }
                 Some(Mail::Users(changed)) => {
                     self.tell(None, Input::Users(&changed));

@@ -7,7 +7,7 @@
 
 use std::cmp::Reverse;
 
-use sol_engine::{ConnectionId, Elsewhere, EngineConfig, Flow, Input, Level};
+use sol_engine::{ConnectionId, Elsewhere, EngineConfig, Flow, Input, Level, TALLIES_MAX, Tally};
 
 use super::Core;
 use crate::conns::{Conn, Phase};
@@ -283,13 +283,49 @@ impl<O: Observer> Core<O> {
             let others = self.share.hold_place_of(&self.mailbox.exchange().whole, listener);
             let _ = self.handle(Input::Elsewhere(Elsewhere::ConnectionsOf(listener, others)));
         }
+        let tallies = self.engine.limited_tallies(&input);
+        if tallies.iter().any(Option::is_some) {
+            self.hold_tallies(tallies);
+        }
         let flow = self.handle(input);
         self.give_place_back();
         flow
     }
 
+    /// Holds a place in each of these, and tells the engine how much of them others have.
+    fn hold_tallies(&mut self, tallies: [Option<Tally>; TALLIES_MAX]) {
+        self.tell_tallies();
+        self.share.holds_tallies = tallies;
+        let whole = &self.mailbox.exchange().whole;
+        let others = tallies.map(|tally| {
+            let tally = tally?;
+            Some((
+                tally,
+                whole.tallies.hold(tally).saturating_sub(self.engine.tally(tally)),
+            ))
+        });
+        let _ = self.handle(Input::Elsewhere(Elsewhere::Tallies(others)));
+    }
+
+    /// Tells the other shards what there is here of what is counted by name.
+    fn tell_tallies(&mut self) {
+        let Self { engine, mailbox, .. } = self;
+        while let Some((tally, grown)) = engine.next_tally_change() {
+            mailbox.exchange().whole.tallies.add(tally, grown);
+        }
+    }
+
     /// Gives back the place that is held, if one is, after the engine has taken what it needs or failed.
     pub(super) fn give_place_back(&mut self) {
+        let held = std::mem::take(&mut self.share.holds_tallies);
+        if held.iter().any(Option::is_some) {
+            // First what has come of it: in between nobody may have the place.
+            self.tell_tallies();
+            let whole = &self.mailbox.exchange().whole;
+            held.into_iter()
+                .flatten()
+                .for_each(|tally| whole.tallies.release(tally));
+        }
         let whole = &self.mailbox.exchange().whole;
         self.share.settle(whole, self.engine.connections());
         if let Some(listener) = self.share.place_of() {
@@ -299,6 +335,7 @@ impl<O: Observer> Core<O> {
 
     /// Tells the other shards how many connections are let in here.
     pub(super) fn count_connections(&mut self) {
+        self.tell_tallies();
         let connections = self.engine.connections();
         let whole = &self.mailbox.exchange().whole;
         self.share.set_connections(whole, connections);
