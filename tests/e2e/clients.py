@@ -22,9 +22,9 @@ def _target(broker: Broker) -> list[str]:
     return ["-h", broker.host, "-p", str(broker.port)]
 
 
-def mosquitto_pub(broker: Broker, *args: str, version: int = V311, check: bool = True):
+def mosquitto_pub(broker: Broker, *args: str, version: int = V311, check: bool = True, stdin=None):
     command = ["mosquitto_pub", *_target(broker), "-V", MOSQUITTO_VERSIONS[version], *args]
-    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False, stdin=stdin)
     assert not check or done.returncode == 0, f"{command}: {done.stderr.decode()}"
     return done
 

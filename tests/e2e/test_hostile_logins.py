@@ -365,6 +365,12 @@ LIMITS = {
         "max_connect_size": ("0", "1", "16KB", "268435455"),
         "connect_timeout": ("0", "1", "3600", "3601"),
         "sys_interval": ("0", "1", "86400"),
+        "max_messages_rate": ("0", "1", "4294967295"),
+        "max_bytes_rate": ("0", "1", "4096", "4294967295"),
+        "max_connect_rate": ("0", "10", "4294967295"),
+        "max_connections_per_address": ("0", "3", "4294967295"),
+        "max_connections_per_user": ("0", "1", "4294967295"),
+        "global_max_clients": ("-1", "3", "4294967295"),
     },
     SOL: {
         "max_request_size": ("0", "1", "128", "268435455"),
