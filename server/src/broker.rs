@@ -14,8 +14,8 @@ use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
-    AuthReply, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
-    TransportConfig, WebSocketRules,
+    AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards,
+    Source, StartError, TransportConfig, WebSocketRules,
 };
 
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
@@ -25,7 +25,8 @@ use crate::engine_config::{engine_config, transport_limits};
 use crate::events;
 use crate::log::Publish;
 use crate::owner;
-use crate::serve::{Broker, End, OnEnd, Startup};
+use crate::rights::Rights;
+use crate::serve::{Bound, Broker, End, OnEnd, Startup};
 use crate::stats::Stats;
 use crate::tls;
 
@@ -36,19 +37,46 @@ const PORT_ATTEMPTS_MAX: usize = 16;
 /// Exit code after a fault of ours: a supervisor restarts the process.
 const EXIT_POISONED: u8 = 70;
 
-/// Starts the shards; `on_end` hears of their end, if it was not asked for.
+/// Binds the listeners.
 ///
 /// # Errors
-/// A sentence that says why they cannot start.
-pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
+/// A sentence that says which one cannot be had.
+pub fn bind(config: &Config, rights: &Rights, tls: &tls::Listeners) -> Result<Box<dyn Bound>, String> {
+    let (transport, owners) = transport_config(config, tls)?;
+    let engine = engine_config(config, rights, owners.iter().copied());
+    let shards = Shards::bind(&transport, &engine).map_err(sentence)?;
+    Ok(Box::new(Listeners {
+        shards,
+        owners,
+        count: usize::from(engine.shards),
+    }))
+}
+
+/// Listeners that are bound, and of each which one of the configuration it is of.
+struct Listeners {
+    shards: BoundShards,
+    owners: Vec<usize>,
+    count: usize,
+}
+
+impl Bound for Listeners {
+    fn start(self: Box<Self>, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
+        start(*self, startup, on_end)
+    }
+}
+
+fn sentence(error: StartError) -> String {
+    reason(&io::Error::other(error.to_string()))
+}
+
+fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
+    let Listeners { shards, owners, count } = bound;
     let config = &startup.config;
     let mut seeds = [0; 4];
     for seed in &mut seeds {
         *seed = getrandom::u64().map_err(|error| format!("no randomness: {error}"))?;
     }
     let clock = Clock::start();
-    let (transport, owners) = transport_config(config, &startup.tls)?;
-    let engine = engine_config(config, &startup.rights, owners.iter().copied());
     let quiet = Arc::new(AtomicBool::new(!config.log.connections));
     let listeners: Arc<[usize]> = owners.as_slice().into();
     let memory = Arc::new(MemoryLevels::default());
@@ -59,8 +87,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
         verifier: Arc::clone(&startup.verifier),
         listeners: Arc::clone(&listeners),
     };
-    let shards = Shards::start(&transport, &engine, seeds, clock, observer)
-        .map_err(|error| reason(&io::Error::other(error.to_string())))?;
+    let shards = shards.start(seeds, clock, observer).map_err(sentence)?;
     let bound = shards.addresses().iter().map(address).zip(owners);
     let listening = bound
         .map(|(address, listener)| Listening { address, listener })
@@ -77,7 +104,7 @@ pub fn launch(startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Strin
     let facts = Facts {
         listening,
         backend,
-        shards: usize::from(engine.shards),
+        shards: count,
         users: Vec::new(),
     };
     Ok(Arc::new(Running {

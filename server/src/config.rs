@@ -62,6 +62,7 @@ pub use self::overrides::Overrides;
 pub use self::place::{Place, Places};
 pub use self::tls::{Tls, TlsVersion};
 pub use self::tokens::{Authenticator, Jwt};
+pub use crate::sandbox::Sandbox;
 pub use sol_transport::Io;
 
 /// Where the configuration is looked for when `-c` is not given.
@@ -102,8 +103,12 @@ pub struct Config {
     pub metrics: Metrics,
     /// Where the process identifier is written.
     pub pid_file: Option<PathBuf>,
-    /// Whom the process belongs to once its ports are bound.
+    /// Whom the process belongs to once its ports are bound, if root starts it.
     pub user: Option<String>,
+    /// Whether the process restricts itself to its own files and calls.
+    pub sandbox: Sandbox,
+    /// Directories whose files belong to the configuration.
+    pub include_dirs: Vec<PathBuf>,
     /// Where the directives stand that were given for the whole broker.
     pub places: Places,
     /// What the operator should know; never empty by oversight, see the compatibility list.

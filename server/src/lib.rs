@@ -19,16 +19,18 @@ pub mod init;
 pub mod jwt;
 pub mod log;
 pub mod metrics;
-mod owner;
+pub mod owner;
 pub mod passwd;
 pub mod password_file;
 mod reload;
-mod rights;
+pub mod rights;
+pub mod sandbox;
 pub mod scram;
 pub mod serve;
 pub mod signals;
 pub mod stats;
 pub mod stored;
+mod supervisor;
 pub mod sys_topics;
 pub mod tls;
 
@@ -42,13 +44,13 @@ use self::cli::{Cli, Command, Passwd, Serve};
 use self::config::{Config, Diagnostic, Host, Refused, reason};
 use self::daemon::Role;
 use self::passwd::{Change, Scheme};
-use self::serve::{Failure, Launch};
+use self::serve::{Bind, Failure};
 
 /// Exit code of a command line that makes no sense; clap uses it too.
 const USAGE: u8 = 2;
 
 /// The program: reads the command line and does what it says. Every error is a sentence on standard error.
-pub fn main(launch: Launch) -> ExitCode {
+pub fn main(bind: Bind) -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Check { config }) => check(config.as_deref(), None),
@@ -58,11 +60,11 @@ pub fn main(launch: Launch) -> ExitCode {
             let _ = std::io::stdout().write_all(told.as_bytes());
         })),
         None if cli.serve.check => check(cli.serve.config.as_deref(), Some(&cli.serve)),
-        None => serve_or_daemonise(&cli.serve, launch),
+        None => serve_or_daemonise(&cli.serve, bind),
     }
 }
 
-fn serve_or_daemonise(options: &Serve, launch: Launch) -> ExitCode {
+fn serve_or_daemonise(options: &Serve, bind: Bind) -> ExitCode {
     let role = if options.daemon {
         Some(Role::of_this_process())
     } else {
@@ -81,8 +83,8 @@ fn serve_or_daemonise(options: &Serve, launch: Launch) -> ExitCode {
             Ok(false) => ExitCode::FAILURE,
             Err(error) => exit(Err(format!("cannot run in the background: {}", reason(&error)))),
         },
-        Some(Role::Broker(ready)) => exit(serve::serve(config, options, Some(ready), launch)),
-        Some(Role::Between) | None => exit(serve::serve(config, options, None, launch)),
+        Some(Role::Broker(ready)) => exit(serve::serve(config, options, Some(ready), bind)),
+        Some(Role::Between) | None => exit(serve::serve(config, options, None, bind)),
     }
 }
 

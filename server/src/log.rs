@@ -34,6 +34,7 @@ use self::limit::{Admission, Limiter, is_limited};
 use self::line::{Bounded, Form, Record};
 use self::writer::Writer;
 use crate::config::{Levels, Log, LogFormat};
+use crate::owner::Ids;
 
 /// How long the end of the process waits for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,8 +52,16 @@ impl Logger {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(config: &Log) -> io::Result<(Self, Option<String>)> {
+        let (logger, fault) = Self::open(config, None);
+        logger.run()?;
+        Ok((logger, fault))
+    }
+
+    /// Opens the destinations, as [`Self::start`] does, and keeps lines until [`Self::run`] starts the writer. A file that is
+    /// made for it belongs to `owner`.
+    pub(crate) fn open(config: &Log, owner: Option<Ids>) -> (Self, Option<String>) {
         let limiter = Arc::new(Limiter::default());
-        let (writer, fault) = Writer::start(config, Arc::clone(&limiter))?;
+        let (writer, fault) = Writer::open(config, Arc::clone(&limiter), owner);
         let shared = Shared {
             levels: AtomicU8::new(config.levels.0),
             form: Form::from(config),
@@ -61,12 +70,16 @@ impl Logger {
             limiter,
             writer,
         };
-        Ok((
-            Self {
-                subscriber: LogSubscriber(Arc::new(shared)),
-            },
-            fault,
-        ))
+        let subscriber = LogSubscriber(Arc::new(shared));
+        (Self { subscriber }, fault)
+    }
+
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub(crate) fn run(&self) -> io::Result<()> {
+        self.subscriber.0.writer.run()
     }
 
     /// Makes this the log of the process. Only the first call in a process has an effect.
@@ -105,7 +118,10 @@ impl Logger {
 
 impl Drop for Logger {
     fn drop(&mut self) {
-        self.flush(FLUSH_TIMEOUT);
+        // Where the start failed before it.
+        if self.run().is_ok() {
+            self.flush(FLUSH_TIMEOUT);
+        }
     }
 }
 

@@ -4,5 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sol_server::main(sol_server::broker::launch)
+    sol_server::main(sol_server::broker::bind)
 }

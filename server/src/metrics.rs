@@ -46,7 +46,14 @@ impl MetricsServer {
     /// # Errors
     /// The address cannot be bound, or the system has no thread to give.
     pub fn start(address: SocketAddr, ask: Ask) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        Self::serve(TcpListener::bind(address)?, ask)
+    }
+
+    /// Answers at a socket that is bound already.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn serve(listener: TcpListener, ask: Ask) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stopping);

@@ -22,15 +22,64 @@ pub(crate) fn resolve(text: &str) -> Result<(Option<u32>, Option<u32>), String> 
     Ok((of(user, "/etc/passwd", "user")?, of(group, "/etc/group", "group")?))
 }
 
-fn id(name: &str, file: &Path) -> Option<u32> {
+/// A user and its own group, by number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ids {
+    /// The user.
+    pub user: u32,
+    /// Its group.
+    pub group: u32,
+}
+
+/// A user of the system.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) ids: Ids,
+    /// The other groups that it is a member of, by number.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// The user of a name or number; `None`: there is none.
+pub(crate) fn account(name: &str) -> Option<Account> {
+    find_account(name, &read(Path::new("/etc/passwd")), &read(Path::new("/etc/group")))
+}
+
+fn find_account(name: &str, users: &str, groups: &str) -> Option<Account> {
+    let (name, ids) = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let known = fields.next()?;
+        let user = fields.nth(1)?;
+        let group = fields.next()?.parse().ok()?;
+        let ids = Ids {
+            user: user.parse().ok()?,
+            group,
+        };
+        (known == name || user == name).then(|| (known.to_owned(), ids))
+    })?;
+    let member_of = groups.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let group = fields.next()?.parse().ok()?;
+        let mut members = fields.next()?.split(',');
+        (group != ids.group && members.any(|member| member == name)).then_some(group)
+    });
+    let groups = member_of.collect();
+    Some(Account { name, ids, groups })
+}
+
+fn read(file: &Path) -> String {
     use std::io::Read;
+    let mut text = Vec::new();
+    // Who cannot be looked up is not there.
+    let _ = std::fs::File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn id(name: &str, file: &Path) -> Option<u32> {
     if let Ok(id) = name.parse() {
         return Some(id);
     }
-    let mut text = Vec::new();
-    let file = std::fs::File::open(file).ok()?;
-    file.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
-    String::from_utf8_lossy(&text).lines().find_map(|line| {
+    read(file).lines().find_map(|line| {
         let mut fields = line.split(':');
         let known = fields.next()?;
         // Behind the password, in both files.
@@ -56,5 +105,21 @@ mod tests {
             resolve(":no-such-group").unwrap_err(),
             "there is no group `no-such-group` in /etc/group"
         );
+    }
+
+    /// A user is found by name and by number, with the groups that list it, its own not among them.
+    #[test]
+    fn accounts() {
+        let users = "root:x:0:0::/:/bin/sh\nbroken\nsol:x:990:980:MQTT:/:/bin/false\n";
+        let groups = "root:x:0:\nsol:x:980:sol\nssl-cert:x:110:web,sol\ntls:x:111:sola\n";
+        let sol = Account {
+            name: "sol".to_owned(),
+            ids: Ids { user: 990, group: 980 },
+            groups: vec![110],
+        };
+        assert_eq!(find_account("sol", users, groups).as_ref(), Some(&sol));
+        assert_eq!(find_account("990", users, groups), Some(sol));
+        assert_eq!(find_account("980", users, groups), None);
+        assert_eq!(find_account("", users, groups), None);
     }
 }

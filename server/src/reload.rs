@@ -11,12 +11,17 @@ use crate::config::{Auth, Config, Diagnostic, Host, Listener, ListenerDemand, Lo
 use crate::log::Logger;
 use crate::password_file::Users;
 use crate::rights::{self, Rights};
+use crate::sandbox::Paths;
 use crate::serve::Broker;
 use crate::tls;
 
 /// Who hears of the new configuration.
 pub(crate) struct Parts<'a> {
     pub(crate) overrides: Overrides,
+    /// The machine as it was at the start: what tells of it cannot be read from inside of the sandbox.
+    pub(crate) host: Host,
+    /// Where alone files may be read, if a sandbox sees to that.
+    pub(crate) paths: Option<Paths>,
     pub(crate) logger: &'a Logger,
     pub(crate) verifier: &'a Verifier,
     pub(crate) broker: &'a dyn Broker,
@@ -27,8 +32,11 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_>) {
     parts.logger.reopen();
     tracing::info!("reloading");
-    let mut next = match read(current, &parts.overrides) {
-        Ok(next) => next,
+    let mut next = match read(current, parts) {
+        Ok(next) => {
+            tell_closed(&next, parts.paths.as_ref());
+            next
+        }
         Err(errors) => {
             report(&errors);
             current.clone()
@@ -173,9 +181,9 @@ fn keep_some<T>(
     Err(paths.into_iter().map(|path| Diagnostic::of_file(path, text)).collect())
 }
 
-fn read(current: &Config, overrides: &Overrides) -> Result<Config, Vec<Diagnostic>> {
-    let mut next = Config::load(current.source.as_deref(), &Host::detect()).map_err(|refused| refused.errors)?;
-    next.apply(overrides).map_err(|refused| refused.errors)?;
+fn read(current: &Config, parts: &Parts<'_>) -> Result<Config, Vec<Diagnostic>> {
+    let mut next = Config::load(current.source.as_deref(), &parts.host).map_err(|refused| refused.errors)?;
+    next.apply(&parts.overrides).map_err(|refused| refused.errors)?;
     tell(&next.warnings);
     Ok(next)
 }
@@ -203,9 +211,20 @@ fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
     next.metrics = current.metrics;
     next.pid_file.clone_from(&current.pid_file);
     next.user.clone_from(&current.user);
+    next.sandbox = current.sandbox;
     (next.shards, next.cores) = (current.shards, current.cores);
     (next.pin_shards, next.io) = (current.pin_shards, current.io);
     differ
+}
+
+/// Names directories that the sandbox has closed, before the files there are said to be unreadable.
+fn tell_closed(next: &Config, paths: Option<&Paths>) {
+    for closed in paths.map(|paths| paths.lacking(&Paths::of(next))).into_iter().flatten() {
+        let path = closed.display();
+        tracing::warn!(
+            "needs a restart: the sandbox is closed around the directories of the start, and {path} is none of them"
+        );
+    }
 }
 
 /// Says of listeners that were taken out of the file what becomes of them.
@@ -403,6 +422,8 @@ mod tests {
             write(&self.dir, files);
             let parts = Parts {
                 overrides: Overrides::default(),
+                host: Host::default(),
+                paths: None,
                 logger: &self.logger,
                 verifier: &self.verifier,
                 broker: &self.told,

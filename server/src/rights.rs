@@ -10,7 +10,7 @@ use crate::acl_file;
 use crate::config::{Config, Diagnostic, Listener};
 
 /// The rules of each listener of the configuration, in its order; where there are none, everything is allowed.
-pub(crate) type Rights = Vec<Option<Arc<Rules>>>;
+pub type Rights = Vec<Option<Arc<Rules>>>;
 
 /// Reads the ACL files, each of them once. The warnings are those of the files, and about names that nobody checks. A listener
 /// that is gone has no rules here, but those that it had.

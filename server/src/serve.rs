@@ -2,6 +2,8 @@
 //!
 //! What serves clients is behind [`Broker`]: this module never touches a socket of theirs.
 
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -13,14 +15,16 @@ use sol_transport::Clock;
 use crate::auth::{UserFiles, Verifier};
 use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
-use crate::config::{Config, Diagnostic, Levels, LogStream, METRICS_DEFAULT, Metrics, reason};
+use crate::config::{Config, Diagnostic, Host, Levels, Log, LogStream, METRICS_DEFAULT, Metrics, Overrides, reason};
 use crate::daemon::{PidFile, Ready};
 use crate::log::{Logger, Publish};
 use crate::metrics::MetricsServer;
 use crate::reload::{self, Parts};
 use crate::rights::{self, Rights};
+use crate::sandbox::{self, Entered, Successor};
 use crate::signals::{self, Signal};
 use crate::stats::Stats;
+use crate::supervisor::Supervisor;
 use crate::sys_topics::{Loads, sys_topics};
 use crate::tls;
 
@@ -97,34 +101,110 @@ pub struct Startup {
     pub verifier: Arc<Verifier>,
     /// Who may read and write what, by the listeners of the configuration.
     pub rights: Vec<Option<Arc<Rules>>>,
-    /// What each listener encrypts with.
-    pub tls: tls::Listeners,
 }
 
-/// Starts the broker; returns when every listener is bound, or a sentence that says why not.
-pub type Launch = fn(&Startup, OnEnd) -> Result<Arc<dyn Broker>, String>;
+/// A broker whose listeners are bound, and that has no thread yet.
+pub trait Bound {
+    /// Starts it; returns when it serves.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot.
+    fn start(self: Box<Self>, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String>;
+}
+
+/// Binds every listener; or gives a sentence that says why not. Nobody is let in yet.
+pub type Bind = fn(&Config, &Rights, &tls::Listeners) -> Result<Box<dyn Bound>, String>;
+
+/// What was read, opened and bound with the privileges that the process was started with. There is no thread but this.
+struct Prepared {
+    config: Config,
+    users: UserFiles,
+    rights: Rights,
+    bound: Box<dyn Bound>,
+    metrics: Option<TcpListener>,
+    /// Removed when the broker has stopped, whichever way that is.
+    pid_file: Option<PidFile>,
+    supervisor: Supervisor,
+    successor: Successor,
+}
 
 /// Serves until a signal says stop.
 ///
 /// # Errors
 /// Why it could not start, or why it ended by itself.
-pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Launch) -> Result<(), Failure> {
-    let (sender, occurrences) = channel();
+pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) -> Result<(), Failure> {
     // First of all: what follows may take its time, and a signal without its handler ends the process.
-    let _watcher =
-        signals::watch(forward(sender.clone())).map_err(|error| format!("no signal handler: {}", reason(&error)))?;
-    let (logger, log_fault) =
-        Logger::start(&config.log).map_err(|error| format!("no log thread: {}", reason(&error)))?;
+    let caught = signals::catch().map_err(|error| format!("no signal handler: {}", reason(&error)))?;
+    let successor = Successor::of(&config)?;
+    let (logger, log_fault) = Logger::open(&config.log, successor.ids());
     logger.install();
     let mut warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(log_fault);
-    let users = load_users(&config, &mut warnings)?;
-    let rights = at_start(&config, rights::rights(&config), &mut warnings)?;
-    let tls = at_start(&config, tls::load_all(&config), &mut warnings)?;
     if ready.is_some() && config.log.file.is_none() && !config.log.syslog {
         warnings.push("in the background, without a log file and syslog, nothing is logged".to_owned());
     }
+    let (log, host) = (config.log.clone(), Host::detect());
+    let prepared = prepare(config, successor, bind, &mut warnings);
+    let entered = prepared.and_then(|prepared| Ok((sandbox::enter(&prepared.config, &prepared.successor)?, prepared)));
+    if let Ok((_, prepared)) = &entered {
+        warnings.extend(sandbox::unreadable(&prepared.config));
+    }
+    // Before anybody is let in: whoever started the broker reads first what it thinks of the file.
+    warnings.iter().for_each(|warning| warn(&log, warning));
+    let (entered, prepared) = entered?;
+    logger
+        .run()
+        .map_err(|error| format!("no log thread: {}", reason(&error)))?;
+    logger.flush(FLUSH_TIMEOUT);
+    let (sender, occurrences) = channel();
+    let _watcher = caught
+        .watch(forward(sender.clone()))
+        .map_err(|error| format!("no signal handler: {}", reason(&error)))?;
+    let surroundings = Surroundings {
+        host,
+        entered,
+        overrides: options.overrides(),
+        logger: &logger,
+        ready,
+    };
+    run_broker(prepared, surroundings, sender, &occurrences)
+}
+
+/// Reads, opens and binds everything.
+fn prepare(config: Config, successor: Successor, bind: Bind, warnings: &mut Vec<String>) -> Result<Prepared, String> {
+    let users = load_users(&config, warnings)?;
+    let rights = at_start(&config, rights::rights(&config), warnings)?;
+    let tls = at_start(&config, tls::load_all(&config), warnings)?;
     forbid_cores();
+    Ok(Prepared {
+        bound: bind(&config, &rights, &tls)?,
+        metrics: bind_metrics(&config, warnings)?,
+        pid_file: config.pid_file.as_deref().map(PidFile::write).transpose()?,
+        supervisor: Supervisor::of_this_process(),
+        config,
+        users,
+        rights,
+        successor,
+    })
+}
+
+/// What the broker runs in.
+struct Surroundings<'a> {
+    host: Host,
+    entered: Entered,
+    overrides: Overrides,
+    logger: &'a Logger,
+    ready: Option<Ready>,
+}
+
+/// Starts all threads and serves to the end.
+fn run_broker(
+    prepared: Prepared,
+    around: Surroundings<'_>,
+    sender: Sender<Occurrence>,
+    occurrences: &Receiver<Occurrence>,
+) -> Result<(), Failure> {
+    let (config, users, supervisor) = (prepared.config, prepared.users, prepared.supervisor);
     let user_counts = (0..config.listeners.len()).map(|listener| users.count_at(listener));
     let user_counts = user_counts.collect();
     let verifier = Verifier::new(users, VERIFIER_THREADS, VERIFIER_QUEUE_MAX)
@@ -133,39 +213,43 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, launch: Laun
     let startup = Startup {
         config: Arc::new(config),
         verifier: Arc::new(verifier),
-        rights,
-        tls,
+        rights: prepared.rights,
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;
-    // Before anybody can connect: whoever started the broker reads first what it thinks of the file.
-    warnings.iter().for_each(|warning| warn(config, warning));
-    logger.flush(FLUSH_TIMEOUT);
     // Dropped after the broker has stopped, whichever way this ends.
     let (_metrics, _pid_file);
-    let broker = launch(&startup, on_end)?;
-    let _stop = StopBroker(broker.as_ref());
-    logger.publish_by(broker.log_publisher());
-    _metrics = start_metrics(config, &broker)?;
-    _pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
+    _pid_file = prepared.pid_file;
+    let broker = prepared.bound.start(&startup, on_end)?;
+    let _stop = StopBroker(broker.as_ref(), &supervisor);
+    around.logger.publish_by(broker.log_publisher());
+    _metrics = prepared
+        .metrics
+        .map(|listener| start_metrics(listener, &broker))
+        .transpose()?;
     let facts = Facts {
         users: user_counts,
         ..broker.facts()
     };
-    greet(config, &facts, ready.is_some());
-    if let Some(ready) = ready {
-        logger.flush(FLUSH_TIMEOUT);
+    tracing::info!("{}", around.entered.told);
+    greet(config, &facts, around.ready.is_some());
+    if let Some(ready) = around.ready {
+        around.logger.flush(FLUSH_TIMEOUT);
         ready
             .announce()
             .map_err(|error| format!("cannot leave the terminal: {}", reason(&error)))?;
     }
+    supervisor.ready();
     let parts = Parts {
-        overrides: options.overrides(),
-        logger: &logger,
+        overrides: around.overrides,
+        host: around.host,
+        paths: around.entered.paths,
+        logger: around.logger,
         verifier: &startup.verifier,
         broker: broker.as_ref(),
     };
-    match run(Config::clone(config), startup.rights.clone(), &parts, &occurrences) {
+    let rights = startup.rights.clone();
+    match run(Config::clone(config), rights, &parts, &supervisor, occurrences) {
         Some(End { code, text }) => Err(Failure { code, text }),
         None => Ok(()),
     }
@@ -190,10 +274,11 @@ fn forbid_cores() {
 }
 
 /// Stops the broker when dropped, so that no failure of what surrounds it leaves clients or a socket's file behind.
-struct StopBroker<'a>(&'a dyn Broker);
+struct StopBroker<'a>(&'a dyn Broker, &'a Supervisor);
 
 impl Drop for StopBroker<'_> {
     fn drop(&mut self) {
+        self.1.stopping();
         tracing::info!("sol stops");
         self.0.stop();
     }
@@ -209,27 +294,42 @@ fn greet(config: &Config, facts: &Facts, in_background: bool) {
         }
     }
     if let Some(warning) = open_warning(config, facts) {
-        warn(config, &warning);
+        warn(&config.log, &warning);
     }
 }
 
-/// The loop of the main thread: statistics when they are due, signals when they come. Ends by a signal or with the
-/// broker.
-fn run(mut config: Config, mut rights: Rights, parts: &Parts<'_>, occurrences: &Receiver<Occurrence>) -> Option<End> {
+/// The loop of the main thread: statistics and the supervisor when they are due, signals when they come. Ends by a signal or
+/// with the broker.
+fn run(
+    mut config: Config,
+    mut rights: Rights,
+    parts: &Parts<'_>,
+    supervisor: &Supervisor,
+    occurrences: &Receiver<Occurrence>,
+) -> Option<End> {
     let mut loads = Loads::default();
     loop {
-        let interval = config.sys_interval;
-        if interval.is_some()
+        let (published, watched) = (config.sys_interval, supervisor.watchdog_interval());
+        // Each shard has answered then: one that hangs is one that the supervisor is to see.
+        if (published.is_some() || watched.is_some())
             && let Some(stats) = parts.broker.stats()
         {
-            loads.update(&stats);
-            let mut messages = Vec::new();
-            sys_topics(&stats, &loads, &mut messages);
-            parts.broker.publish(messages);
+            supervisor.alive();
+            if published.is_some() {
+                loads.update(&stats);
+                let mut messages = Vec::new();
+                sys_topics(&stats, &loads, &mut messages);
+                parts.broker.publish(messages);
+            }
         }
-        // A signal in between only publishes early.
+        // A signal or the watchdog in between only publishes early.
+        let interval = [published, watched].into_iter().flatten().min();
         match occurrences.recv_timeout(interval.unwrap_or(Duration::MAX)) {
-            Ok(Occurrence::Signal(Signal::Reload)) => reload::reload(&mut config, &mut rights, parts),
+            Ok(Occurrence::Signal(Signal::Reload)) => {
+                supervisor.reloading();
+                reload::reload(&mut config, &mut rights, parts);
+                supervisor.ready();
+            }
             Ok(Occurrence::Signal(Signal::User)) => tracing::info!("SIGUSR1 and SIGUSR2 are ignored"),
             Ok(Occurrence::Signal(Signal::Stop)) | Err(RecvTimeoutError::Disconnected) => return None,
             Ok(Occurrence::Ended(end)) => {
@@ -284,7 +384,7 @@ fn forward(sender: Sender<Occurrence>) -> impl FnMut(Signal) + Send {
 }
 
 /// Metrics that nobody asked for give way when their port is taken; those that somebody did are owed.
-fn start_metrics(config: &Config, broker: &Arc<dyn Broker>) -> Result<Option<MetricsServer>, String> {
+fn bind_metrics(config: &Config, warnings: &mut Vec<String>) -> Result<Option<TcpListener>, String> {
     let address = match config.metrics {
         Metrics::Off => return Ok(None),
         Metrics::At(address) => address,
@@ -293,25 +393,35 @@ fn start_metrics(config: &Config, broker: &Arc<dyn Broker>) -> Result<Option<Met
             Err(error) => return Err(format!("metrics: {error}")),
         },
     };
-    let asked = Arc::clone(broker);
-    match MetricsServer::start(address, Box::new(move || asked.stats())) {
-        Ok(server) => {
-            tracing::info!("metrics on http://{}/metrics", server.address());
-            Ok(Some(server))
-        }
+    match TcpListener::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
         Err(error) if config.metrics == Metrics::Default => {
-            let warning = format!("no metrics: {address} cannot be bound: {}", reason(&error));
-            warn(config, &warning);
+            warnings.push(format!("no metrics: {address} cannot be bound: {}", reason(&error)));
             Ok(None)
         }
-        Err(error) => Err(format!("metrics cannot be served on {address}: {}", reason(&error))),
+        Err(error) => Err(cannot_serve_metrics(address, &error)),
     }
 }
 
+fn start_metrics(listener: TcpListener, broker: &Arc<dyn Broker>) -> Result<MetricsServer, String> {
+    let asked = Arc::clone(broker);
+    let address = listener
+        .local_addr()
+        .map_err(|error| format!("metrics: {}", reason(&error)))?;
+    let server = MetricsServer::serve(listener, Box::new(move || asked.stats()))
+        .map_err(|error| cannot_serve_metrics(address, &error))?;
+    tracing::info!("metrics on http://{}/metrics", server.address());
+    Ok(server)
+}
+
+fn cannot_serve_metrics(address: SocketAddr, error: &io::Error) -> String {
+    format!("metrics cannot be served on {address}: {}", reason(error))
+}
+
 /// Logs a warning of the start; one that the log would not show is printed.
-fn warn(config: &Config, warning: &str) {
+fn warn(log: &Log, warning: &str) {
     tracing::warn!("{warning}");
-    if config.log.stream != LogStream::Stderr || !config.log.levels.has(Levels::WARNING) {
+    if log.stream != LogStream::Stderr || !log.levels.has(Levels::WARNING) {
         crate::print_error(&format!("warning: {warning}"));
     }
 }

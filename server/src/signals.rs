@@ -24,12 +24,37 @@ pub struct Watcher {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Signals are caught, and wait to be told.
+#[derive(Debug)]
+pub struct Caught(Signals);
+
+/// Catches signals. From its return on none is lost, and none ends the process.
+///
+/// # Errors
+/// The system refuses the handlers.
+pub fn catch() -> io::Result<Caught> {
+    Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map(Caught)
+}
+
 /// Calls `on_signal` for every signal, on one thread, one at a time. From its return on no signal is lost.
 ///
 /// # Errors
 /// The system refuses the handlers or the thread.
-pub fn watch(mut on_signal: impl FnMut(Signal) + Send + 'static) -> io::Result<Watcher> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+pub fn watch(on_signal: impl FnMut(Signal) + Send + 'static) -> io::Result<Watcher> {
+    catch()?.watch(on_signal)
+}
+
+impl Caught {
+    /// Calls `on_signal` for every signal since, as [`watch`] does.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub fn watch(self, on_signal: impl FnMut(Signal) + Send + 'static) -> io::Result<Watcher> {
+        tell(self.0, on_signal)
+    }
+}
+
+fn tell(mut signals: Signals, mut on_signal: impl FnMut(Signal) + Send + 'static) -> io::Result<Watcher> {
     let handle = signals.handle();
     let thread = std::thread::Builder::new()
         .name("sol-signals".to_owned())

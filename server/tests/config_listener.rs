@@ -13,6 +13,7 @@ use sol_server::config::{
 const HOST: Host = Host {
     memory_bytes: 1 << 30,
     cores: 2,
+    is_root: true,
 };
 
 fn parse(text: &str) -> Result<Config, Refused> {
@@ -76,6 +77,7 @@ connection_messages true
 set_tcp_nodelay true
 persistence false
 sys_interval 10
+sandbox on
 shards auto
 pin_shards false
 io auto

@@ -80,6 +80,7 @@ login_failures_window 600s
 login_ban 600s
 login_ban_exempt 127.0.0.0/8 ::1/128
 log_format text
+sandbox on
 shards auto
 pin_shards false
 io auto

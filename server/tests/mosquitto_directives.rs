@@ -239,6 +239,7 @@ fn every_directive_has_a_line() {
         "unix_socket_mode",
         "unix_socket_owner",
         "proxy_protocol_from",
+        "sandbox",
     ]);
     let lines: BTreeSet<_> = LINES.iter().filter_map(|(line, ..)| line.split(' ').next()).collect();
     for row in directives().filter(|row| row.is_in(sol_server::config::Dialect::Listener)) {

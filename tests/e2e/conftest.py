@@ -14,9 +14,9 @@ _names = itertools.count()
 
 def pytest_configure(config):
     # Missing programs are a failure of the run, never a reason to skip.
-    missing = [tool for tool in ("mosquitto_pub", "mosquitto_sub", "openssl", "node") if not shutil.which(tool)]
+    missing = [tool for tool in ("mosquitto_pub", "mosquitto_sub", "openssl", "node", "systemd-analyze") if not shutil.which(tool)]
     if missing:
-        pytest.exit(f"missing: {', '.join(missing)} (apt-get install mosquitto-clients openssl nodejs)", returncode=1)
+        pytest.exit(f"missing: {', '.join(missing)} (apt-get install mosquitto-clients openssl nodejs systemd)", returncode=1)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -80,6 +80,6 @@ pub use listener::{ListenAddr, ListenError, ListenerConfig, NameOf, Protocol, Tl
 pub use observer::{AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
 pub use rates::Rates;
-pub use shards::{Exit, Shards, StartError};
+pub use shards::{BoundShards, Exit, Shards, StartError};
 pub use websocket::WebSocketRules;
 pub use whole::Maxima;

@@ -88,6 +88,7 @@ pub struct Shards {
     choice: Choice,
     handle: Handle,
     addresses: Vec<ListenAddr>,
+    #[expect(dead_code, reason = "removed when dropped")]
     files: Vec<SocketFile>,
     threads: Vec<JoinHandle<()>>,
     exits: Receiver<Exit>,
@@ -106,55 +107,55 @@ struct Start<O> {
     observer: O,
 }
 
-impl Shards {
-    /// Binds the listeners and starts `engine.shards` shards, on the backend that `config.io` chooses. The process may have
-    /// as many descriptors as the system grants it then, and peers that were not let in at most a quarter of them. `seeds`
-    /// must be unpredictable: they key the hashes of what clients choose. `observer` makes each shard's own.
+/// Everything that needs a privilege, done; no thread runs yet, and nobody is accepted. Dropped, it lets go of it all.
+#[derive(Debug)]
+pub struct BoundShards {
+    config: TransportConfig,
+    engine: EngineConfig,
+    addresses: Vec<ListenAddr>,
+    files: Vec<SocketFile>,
+    /// Each shard's, the last shard's first.
+    sockets: Vec<Vec<Socket>>,
+}
+
+impl BoundShards {
+    /// Starts `engine.shards` shards, on the backend that `config.io` chooses. `seeds` must be unpredictable: they key the
+    /// hashes of what clients choose. `observer` makes each shard's own.
     ///
     /// # Errors
-    /// When a listener or the wanted backend cannot be had, or the system refuses a resource; nothing runs then.
+    /// When the wanted backend cannot be had, or the system refuses a resource; nothing runs then.
     pub fn start<O: Observer>(
-        config: &TransportConfig,
-        engine: &EngineConfig,
+        self,
         seeds: [u64; 4],
         clock: Clock,
         observer: impl FnMut(ShardId) -> O,
-    ) -> Result<Self, StartError> {
-        let choice = choose(config.io, try_out)?;
-        let config = &TransportConfig {
-            unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
-            mailbox_bytes_high: mailbox_bytes_high(config, engine),
-            ..config.clone()
-        };
+    ) -> Result<Shards, StartError> {
+        let choice = choose(self.config.io, try_out)?;
         match choice.backend {
-            BackendName::IoUring => Self::start_on::<Uring, O>(choice, config, engine, seeds, clock, observer),
-            BackendName::Epoll | BackendName::Kqueue => {
-                Self::start_on::<Epoll, O>(choice, config, engine, seeds, clock, observer)
-            }
+            BackendName::IoUring => self.start_on::<Uring, O>(choice, seeds, clock, observer),
+            BackendName::Epoll | BackendName::Kqueue => self.start_on::<Epoll, O>(choice, seeds, clock, observer),
         }
     }
 
-    /// Starts the shards on a backend.
     fn start_on<B: Backend, O: Observer>(
+        mut self,
         choice: Choice,
-        config: &TransportConfig,
-        engine: &EngineConfig,
         seeds: [u64; 4],
         clock: Clock,
         mut observer: impl FnMut(ShardId) -> O,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Shards, StartError> {
+        let (config, engine) = (&self.config, &self.engine);
         let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high, config.listeners.len());
         let (exit, exits) = bounded(mailboxes.len());
         let (ready, readies) = bounded(mailboxes.len());
-        let mut shards = Self {
+        let mut shards = Shards {
             choice,
             handle: Handle::new(exchange),
-            addresses: Vec::new(),
-            files: Vec::new(),
+            addresses: self.addresses,
+            files: self.files,
             threads: Vec::new(),
             exits,
         };
-        let mut sockets = shards.bind(config, mailboxes.len())?;
         let mut cores = cores(config.pin_shards);
         for mailbox in mailboxes {
             let start = Start {
@@ -163,7 +164,7 @@ impl Shards {
                 seeds,
                 clock,
                 observer: observer(mailbox.shard()),
-                sockets: sockets.pop().unwrap_or_default(),
+                sockets: self.sockets.pop().unwrap_or_default(),
                 core: cores.next(),
                 mailbox,
             };
@@ -181,19 +182,50 @@ impl Shards {
         await_all(shards.threads.len(), &readies)?;
         Ok(shards)
     }
+}
 
-    /// Binds everything, before any thread starts. Gives each shard's sockets, the last shard's first.
-    fn bind(&mut self, config: &TransportConfig, shards: usize) -> Result<Vec<Vec<Socket>>, ListenError> {
-        let mut sockets: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+impl Shards {
+    /// Binds the listeners, for shards that [`BoundShards::start`] starts: what lies between the two may take privileges
+    /// away. The process may have as many descriptors as the system grants it now, and peers that were not let in at most a
+    /// quarter of them.
+    ///
+    /// # Errors
+    /// When a listener cannot be had.
+    pub fn bind(config: &TransportConfig, engine: &EngineConfig) -> Result<BoundShards, StartError> {
+        let mut bound = BoundShards {
+            config: TransportConfig {
+                unauthenticated_max: unauthenticated_max(config, descriptors_max(), engine.shards),
+                mailbox_bytes_high: mailbox_bytes_high(config, engine),
+                ..config.clone()
+            },
+            engine: engine.clone(),
+            addresses: Vec::new(),
+            files: Vec::new(),
+            sockets: (0..engine.shards).map(|_| Vec::new()).collect(),
+        };
         for listener in &config.listeners {
-            let bound = bind(listener, shards)?;
-            for (own, socket) in sockets.iter_mut().zip(bound.sockets) {
+            let one = bind(listener, bound.sockets.len())?;
+            for (own, socket) in bound.sockets.iter_mut().zip(one.sockets) {
                 own.push(socket);
             }
-            self.addresses.push(bound.address);
-            self.files.extend(bound.file);
+            bound.addresses.push(one.address);
+            bound.files.extend(one.file);
         }
-        Ok(sockets)
+        Ok(bound)
+    }
+
+    /// [`Self::bind`] and [`BoundShards::start`] in one.
+    ///
+    /// # Errors
+    /// As both of them.
+    pub fn start<O: Observer>(
+        config: &TransportConfig,
+        engine: &EngineConfig,
+        seeds: [u64; 4],
+        clock: Clock,
+        observer: impl FnMut(ShardId) -> O,
+    ) -> Result<Self, StartError> {
+        Self::bind(config, engine)?.start(seeds, clock, observer)
     }
 
     /// Where the listeners listen, in the order of the configuration, with the ports that the system chose.

@@ -3,7 +3,8 @@
 use super::demand::Demand;
 use super::place::Places;
 use super::{
-    Config, Dialect, Host, Io, Levels, Limits, Log, LogFormat, LogStream, Logins, Metrics, QueueFull, Shards, sol,
+    Config, Dialect, Host, Io, Levels, Limits, Log, LogFormat, LogStream, Logins, Metrics, QueueFull, Sandbox, Shards,
+    sol,
 };
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(crate) fn defaults(dialect: Dialect, host: &Host) -> Config {
         metrics: Metrics::Default,
         pid_file: None,
         user: None,
+        sandbox: Sandbox::On,
+        include_dirs: Vec::new(),
         places: Places::default(),
         warnings: Vec::new(),
     }

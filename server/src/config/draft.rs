@@ -202,6 +202,7 @@ impl Draft {
             let text = "include_dir stands in the main file alone";
             return errors.push(Diagnostic::at(path, line.number, 1, text));
         }
+        self.config.include_dirs.push(directory.to_owned());
         let files = match include::files(directory) {
             Ok(files) => files,
             Err((at, text)) => {

@@ -15,6 +15,8 @@ pub struct Host {
     pub memory_bytes: u64,
     /// Cores this process may use: what its affinity and its control group leave of the machine's.
     pub cores: u16,
+    /// Whether root started the process, which may become another user since.
+    pub is_root: bool,
 }
 
 impl Default for Host {
@@ -22,6 +24,7 @@ impl Default for Host {
         Self {
             memory_bytes: MEMORY_FALLBACK,
             cores: 1,
+            is_root: rustix::process::geteuid().is_root(),
         }
     }
 }
@@ -38,7 +41,11 @@ impl Host {
             .min();
         let memory_bytes = machine.into_iter().chain(group).min().unwrap_or(MEMORY_FALLBACK);
         let cores = available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
-        Self { memory_bytes, cores }
+        Self {
+            memory_bytes,
+            cores,
+            ..Self::default()
+        }
     }
 
     /// The most that `max_memory` is by default.

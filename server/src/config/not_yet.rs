@@ -27,11 +27,6 @@ const LIST: &[(&str, Asked, &str)] = &[
         OfListener(|l| l.proxy.is_some()),
         "the PROXY protocol",
     ),
-    (
-        "user",
-        OfBroker(|c| c.user.is_some() && rustix::process::geteuid().is_root()),
-        "dropping privileges",
-    ),
 ];
 
 impl Config {

@@ -1,9 +1,9 @@
 //! The directives about the process, its files and its numbers, and those of Mosquitto that change nothing here.
 
-use super::Metrics;
 use super::directives::Directive;
 use super::reader::{Fault, Reader, fault};
 use super::show::{one, optional, path};
+use super::{Metrics, Sandbox};
 
 const NO_JOURNAL: &str = "everything is in memory until there is a journal";
 
@@ -129,20 +129,36 @@ pub(crate) const ROWS: &[Directive] = &[
     Directive::new(
         "user",
         "NAME",
-        "who starts the broker",
+        "sol, mosquitto or nobody, the first that there is; in a sol file who starts the broker",
         "Whom the process belongs to once its ports are bound, if root starts it.",
         |draft, reader| {
             draft.config.user = Some(reader.word()?.text.to_owned());
-            if !rustix::process::geteuid().is_root() {
+            if !draft.host.is_root {
                 let text = "user has no effect: root does not start the broker, so it belongs to who does";
                 reader.warnings.push((0, text.to_owned()));
             }
             Ok(())
         },
     )
-    .own()
     .restart()
     .shown(|config| optional(config.user.as_ref())),
+    Directive::new(
+        "sandbox",
+        "on|off|required",
+        "on",
+        "Whether the broker restricts itself to its own files and system calls, as far as the kernel can; `required` does not start where it cannot.",
+        |draft, reader| {
+            draft.config.sandbox = reader.with(|text| match text {
+                "on" => Ok(Sandbox::On),
+                "off" => Ok(Sandbox::Off),
+                "required" => Ok(Sandbox::Required),
+                _ => Err(format!("`{text}` is none of on, off, required")),
+            })?;
+            Ok(())
+        },
+    )
+    .restart()
+    .shown(|config| one(config.sandbox)),
     Directive::new(
         "retry_interval",
         "SECONDS",

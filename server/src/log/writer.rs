@@ -1,12 +1,13 @@
 //! The thread that writes lines.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::limit::Limiter;
@@ -14,6 +15,7 @@ use super::line::{Form, Record};
 use super::syslog::{self, Syslog};
 use super::topic::{Publish, Topic};
 use crate::config::{Log, LogFormat, LogStream, reason};
+use crate::owner::Ids;
 
 /// How often the numbers of lines held back are written.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,6 +35,20 @@ pub(super) struct Writer {
     queue: SyncSender<Item>,
     flags: Arc<Flags>,
     topic: Option<Topic>,
+    /// Until [`Self::run`].
+    waiting: Mutex<Option<Waiting>>,
+}
+
+/// What the thread will be made of. Its lines wait meanwhile.
+struct Waiting {
+    thread: Thread,
+    items: Receiver<Item>,
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waiting")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -43,8 +59,9 @@ struct Flags {
 
 impl Writer {
     /// Opens the destinations; a file that cannot be opened is told as a sentence and left out until it is reopened.
-    pub(super) fn start(config: &Log, limiter: Arc<Limiter>) -> io::Result<(Self, Option<String>)> {
-        let (file, fault) = match config.file.as_deref().map(open) {
+    /// One that is created belongs to `owner`.
+    pub(super) fn open(config: &Log, limiter: Arc<Limiter>, owner: Option<Ids>) -> (Self, Option<String>) {
+        let (file, fault) = match config.file.as_deref().map(|path| open_for(path, owner)) {
             Some(Ok(file)) => (Some(file), None),
             Some(Err(fault)) => (None, Some(fault)),
             None => (None, None),
@@ -70,10 +87,25 @@ impl Writer {
             flags: Arc::clone(&flags),
             limiter,
         };
-        std::thread::Builder::new()
-            .name("sol-log".to_owned())
-            .spawn(move || thread.run(&items))?;
-        Ok((Self { queue, flags, topic }, fault))
+        let waiting = Mutex::new(Some(Waiting { thread, items }));
+        let writer = Self {
+            queue,
+            flags,
+            topic,
+            waiting,
+        };
+        (writer, fault)
+    }
+
+    /// Starts the thread. The second time nothing happens.
+    pub(super) fn run(&self) -> io::Result<()> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Waiting { thread, items }) = waiting {
+            std::thread::Builder::new()
+                .name("sol-log".to_owned())
+                .spawn(move || thread.run(&items))?;
+        }
+        Ok(())
     }
 
     /// Queues a line; never waits.
@@ -274,7 +306,26 @@ fn since_epoch() -> Duration {
         .unwrap_or_default()
 }
 
+/// Opens the file; one that is made for it is given to `owner`. One that was there is not: whoever may put files and links
+/// in its directory could have root give him any file of the system.
+fn open_for(path: &Path, owner: Option<Ids>) -> Result<File, String> {
+    let made = owner.and_then(|owner| Some((owner, options().create_new(true).open(path).ok()?)));
+    let Some((owner, file)) = made else { return open(path) };
+    fchown(&file, Some(owner.user), Some(owner.group)).map_err(|error| cannot_open(path, &error))?;
+    Ok(file)
+}
+
 fn open(path: &Path) -> Result<File, String> {
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    file.map_err(|error| format!("log file {} cannot be opened: {}", path.display(), reason(&error)))
+    let file = options().create(true).open(path);
+    file.map_err(|error| cannot_open(path, &error))
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).mode(0o600);
+    options
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> String {
+    format!("log file {} cannot be opened: {}", path.display(), reason(error))
 }

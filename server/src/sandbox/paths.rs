@@ -1,0 +1,167 @@
+//! The directories that the broker needs, as the configuration names them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Address, Config, DEFAULT_PATH};
+
+/// Directories, each with everything below it. Files are replaced by renaming others over them, by log rotation and by
+/// whoever renews a certificate, so that a right to a file alone would end with the next of its kind.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Paths {
+    /// Where files are read again.
+    pub(crate) read: BTreeSet<PathBuf>,
+    /// Where files are made and appended to.
+    pub(crate) append: BTreeSet<PathBuf>,
+    /// Where files are removed.
+    pub(crate) remove: BTreeSet<PathBuf>,
+}
+
+impl Paths {
+    /// What a broker with this configuration needs.
+    pub(crate) fn of(config: &Config) -> Self {
+        let mut paths = Self::default();
+        // Where there was none, a reload looks for the usual one.
+        let source = config.source.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        let mut files = vec![source];
+        let mut directories: Vec<&Path> = config.include_dirs.iter().map(PathBuf::as_path).collect();
+        for listener in &config.listeners {
+            files.extend(listener.auth.password_file.as_deref());
+            files.extend(listener.auth.acl_file.as_deref());
+            if let Some(tls) = &listener.tls {
+                files.extend([tls.certfile.as_path(), tls.keyfile.as_path()]);
+                files.extend(tls.cafile.as_deref());
+                files.extend(tls.crlfile.as_deref());
+                directories.extend(tls.capath.as_deref());
+            }
+            if let Address::Unix(path) = &listener.address {
+                paths.remove.extend(directory_of(path));
+            }
+        }
+        for file in files {
+            paths.read.extend(directories_of(file));
+        }
+        for directory in directories {
+            // Links in it lead to files beside it, more often than not.
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            paths.read.insert(whole(directory));
+            paths
+                .read
+                .extend(entries.filter_map(|entry| real_directory_of(&entry.path())));
+        }
+        if let Some(log) = &config.log.file {
+            paths.append.extend(directory_of(log));
+            paths.append.extend(target_of(log));
+        }
+        if let Some(pid_file) = &config.pid_file {
+            paths.read.extend(directory_of(pid_file));
+            paths.remove.extend(directory_of(pid_file));
+        }
+        paths
+    }
+
+    /// Directories that `other` reads, and this one may not.
+    pub(crate) fn lacking(&self, other: &Self) -> Vec<PathBuf> {
+        let lacks = |path: &&PathBuf| !self.read.iter().any(|given| path.starts_with(given));
+        other.read.iter().filter(lacks).cloned().collect()
+    }
+}
+
+/// The directory that names a file, and the one that it lies in when links have been followed.
+fn directories_of(file: &Path) -> impl Iterator<Item = PathBuf> {
+    directory_of(file).into_iter().chain(real_directory_of(file))
+}
+
+fn directory_of(file: &Path) -> Option<PathBuf> {
+    whole(file).parent().map(Path::to_owned)
+}
+
+fn real_directory_of(file: &Path) -> Option<PathBuf> {
+    file.canonicalize().ok()?.parent().map(Path::to_owned)
+}
+
+/// What a log's path leads to, if it is a link: the directory of a file, or a device itself and not all of `/dev`.
+fn target_of(log: &Path) -> Option<PathBuf> {
+    let target = log.canonicalize().ok()?;
+    if target.is_file() {
+        target.parent().map(Path::to_owned)
+    } else {
+        Some(target)
+    }
+}
+
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Host;
+
+    fn paths(dir: &Path, text: &str) -> Paths {
+        let text = text.replace('@', &dir.display().to_string());
+        let config = Config::parse(&dir.join("conf/sol.conf"), text.as_bytes(), &Host::default()).unwrap();
+        Paths::of(&config)
+    }
+
+    /// Every file that the configuration names has its directory among those that may be read, a link's target too; those of
+    /// the log may be appended to, and those of a pid file and a Unix socket emptied of them. Nothing else is in it.
+    #[test]
+    fn what_a_configuration_needs() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().canonicalize().unwrap();
+        for name in [
+            "conf", "conf/d", "users", "acl", "live", "archive", "run", "log", "cas", "store",
+        ] {
+            std::fs::create_dir(dir.join(name)).unwrap();
+        }
+        std::fs::write(dir.join("archive/chain1.pem"), "").unwrap();
+        std::fs::write(dir.join("store/ca.pem"), "").unwrap();
+        std::os::unix::fs::symlink("../archive/chain1.pem", dir.join("live/chain.pem")).unwrap();
+        std::os::unix::fs::symlink("../store/ca.pem", dir.join("cas/0123abcd.0")).unwrap();
+        let paths = paths(
+            &dir,
+            "listener 1883 127.0.0.1\nallow_anonymous true\npassword_file @/users/p\nacl_file @/acl/a\n\
+             listener 8883\ncertfile @/live/chain.pem\nkeyfile @/live/key.pem\ncapath @/cas\n\
+             listener 0 @/run/sol.sock\ninclude_dir @/conf/d\nlog_dest file @/log/sol.log\npid_file @/run/sol.pid\n",
+        );
+        let set = |names: &[&str]| names.iter().map(|name| dir.join(name)).collect::<BTreeSet<_>>();
+        assert_eq!(
+            paths.read,
+            set(&[
+                "acl", "archive", "cas", "conf", "conf/d", "live", "run", "store", "users"
+            ])
+        );
+        assert_eq!(paths.append, set(&["log"]));
+        assert_eq!(paths.remove, set(&["run"]));
+    }
+
+    /// A log that is a link to a device gives no right to the other devices.
+    #[test]
+    fn a_log_that_is_a_device() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.join("sol.log")).unwrap();
+        let paths = paths(&dir, "listener 1883\nallow_anonymous true\nlog_dest file @/sol.log\n");
+        assert_eq!(paths.append, [PathBuf::from("/dev/null"), dir].into());
+    }
+
+    /// What a later configuration needs and was not given is named, once; below a directory that was given there is nothing.
+    #[test]
+    fn what_is_lacking() {
+        let read = |paths: &[&str]| Paths {
+            read: paths.iter().map(PathBuf::from).collect(),
+            ..Paths::default()
+        };
+        let given = read(&["/etc/sol", "/srv/tls"]);
+        assert_eq!(
+            given.lacking(&read(&["/etc/sol/d", "/srv/tls"])),
+            [""; 0].map(PathBuf::from)
+        );
+        assert_eq!(
+            given.lacking(&read(&["/etc/sol", "/etc/solar", "/srv"])),
+            ["/etc/solar", "/srv"].map(PathBuf::from)
+        );
+    }
+}
