@@ -14,8 +14,8 @@ use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
-    AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards,
-    Source, StartError, TransportConfig, WebSocketRules,
+    AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, ProxyRules,
+    ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
 };
 
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
@@ -320,6 +320,7 @@ fn transport_config(config: &Config, tls: &tls::Listeners) -> Result<(TransportC
                 nodelay: config.tcp_nodelay,
                 tls: tls.get(index).cloned().flatten(),
                 protocol: protocol(listener),
+                proxy: listener.proxy.as_ref().map(|proxy| proxy_rules(proxy, listener)),
                 ..ListenerConfig::new(address)
             });
             owners.push(index);
@@ -335,6 +336,22 @@ fn transport_config(config: &Config, tls: &tls::Listeners) -> Result<(TransportC
         ..TransportConfig::default()
     };
     Ok((transport, owners))
+}
+
+/// Where nobody is named, everybody is believed: nobody but this machine can reach such a listener.
+fn proxy_rules(proxy: &config::Proxy, listener: &Listener) -> ProxyRules {
+    let trusted = proxy.trusted.clone();
+    ProxyRules {
+        version: if proxy.version == 1 {
+            ProxyVersion::V1
+        } else {
+            ProxyVersion::V2
+        },
+        trusts: Arc::new(move |address| trusted.is_empty() || trusted.iter().any(|network| network.contains(address))),
+        requires_tls: proxy.requires_tls,
+        // A certificate that is shown here says more than what another tells of one.
+        names_clients: listener.tls.is_none() && listener.certificate_name.is_some(),
+    }
 }
 
 fn protocol(listener: &Listener) -> sol_transport::Protocol {

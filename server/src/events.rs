@@ -129,6 +129,10 @@ pub(crate) fn notice(notice: &Notice<'_>) {
         }
         Notice::HandshakeFailed { source, why } => warn!(peer = %source.peer, "closed: {why}"),
         Notice::FilterFailed { source, why } => warn!(peer = %source.peer, "closed: {why}"),
+        Notice::NoProxy(source) => {
+            warn!(peer = %source.peer, "closed: it is not among the proxies of proxy_protocol_from")
+        }
+        Notice::ProxyFailed { source, why } => warn!(peer = %source.peer, "closed: {why}"),
         Notice::NoName { source, why } => warn!(peer = %source.peer, "not let in: {why}"),
         Notice::Evicted(source) => warn!(peer = %source.peer, "closed: too many connections that are not logged in"),
         Notice::TooManyOfAddress(source) => {

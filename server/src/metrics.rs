@@ -195,7 +195,7 @@ type Row = (&'static str, &'static str, Value);
 type Value = fn(&Stats) -> u64;
 
 /// What only grows.
-const COUNTERS: [Row; 44] = [
+const COUNTERS: [Row; 45] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -266,6 +266,11 @@ const COUNTERS: [Row; 44] = [
         "sol_connect_timeouts_total",
         "Connections closed because no CONNECT came in time",
         |s| s.connect_timeouts,
+    ),
+    (
+        "sol_proxy_refused_total",
+        "Connections closed because their PROXY header is missing or wrong, or who sends it is not believed",
+        |s| s.proxy_refused,
     ),
     (
         "sol_evicted_total",

@@ -79,6 +79,8 @@ pub struct Stats {
     pub full: FullStats,
     /// Connections closed because no CONNECT came in time.
     pub connect_timeouts: u64,
+    /// Connections closed because their PROXY header is missing or wrong, or who sends it is not believed.
+    pub proxy_refused: u64,
     /// Connections closed because too many had not been let in yet.
     pub evicted: u64,
     /// Connections that have agreed on TLS or WebSocket.
@@ -236,6 +238,7 @@ impl Stats {
         self.full.sessions += engine.full_sessions;
         self.full.memory += engine.full_memory;
         self.connect_timeouts += transport.connect_timeouts;
+        self.proxy_refused += transport.proxy_refused;
         self.evicted += transport.evicted;
         self.handshakes += transport.handshakes;
         self.handshakes_failed += transport.handshakes_failed;

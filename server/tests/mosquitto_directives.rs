@@ -122,11 +122,11 @@ const LINES: &[(&str, &str, Fate)] = &[
     ("psk_hint x", "", Refused),
     ("psk_file /p", "", Refused),
     ("accept_protocol_versions 3, 5", "", InForce),
-    ("enable_proxy_protocol 2", "proxy_protocol_from 127.0.0.1\n", NotYet),
+    ("enable_proxy_protocol 2", "proxy_protocol_from 127.0.0.1\n", InForce),
     (
         "proxy_protocol_v2_require_tls true",
         "proxy_protocol_from 127.0.0.1\nenable_proxy_protocol 2\n",
-        NotYet,
+        InForce,
     ),
     ("http_dir /srv", "", NotYet),
     ("websockets_origin https://a.example", "protocol websockets\n", InForce),

@@ -110,6 +110,16 @@ impl Conn {
         }
     }
 
+    /// Its other end is not the proxy that brought it, but there.
+    pub(crate) const fn set_peer(&mut self, peer: PeerAddr) {
+        self.peer = peer;
+    }
+
+    /// Whether the proxy that brought it has not said yet for whom.
+    pub(crate) fn owes_introduction(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.owes_introduction())
+    }
+
     /// Whether bytes of it are kept.
     pub(crate) const fn has_kept(&self) -> bool {
         self.kept.is_some()

@@ -42,6 +42,8 @@ counters! {
     connect_timeouts,
     /// Connections closed because what they sent first is not MQTT.
     not_mqtt,
+    /// Connections closed because their PROXY header is missing or wrong, or who sends it is not believed.
+    proxy_refused,
     /// Connections that have agreed on TLS or WebSocket with us.
     handshakes,
     /// Connections closed because they have not.

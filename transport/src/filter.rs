@@ -1,4 +1,5 @@
-//! What lies between a connection's socket and its MQTT: TLS, WebSocket, or the one inside of the other.
+//! What lies between a connection's socket and its MQTT: TLS, WebSocket, or the one inside of the other; and before all of it
+//! the header of a proxy.
 //!
 //! A filter knows no socket and no packet. Input goes through [`Filter::receive`], which leaves MQTT; output is gathered as
 //! MQTT, and [`Filter::seal`] makes one message and as few records as possible of it when it is about to leave:
@@ -23,6 +24,7 @@ use sol_engine::Instant;
 use self::tls::TlsLayer;
 use crate::backend::Output;
 use crate::listener::{ListenerConfig, Protocol};
+use crate::proxy::Proxy;
 use crate::websocket::{CLOSE_GOING_AWAY, CLOSE_NORMAL, Ending, WebSocket};
 
 pub(crate) use self::fault::Fault;
@@ -30,6 +32,10 @@ pub(crate) use self::tls::HANDSHAKE_FIRST_BYTE;
 
 /// What lies between one connection's socket and its MQTT.
 pub(crate) struct Filter {
+    /// Until the header of a proxy has come.
+    proxy: Option<Proxy>,
+    /// What that said who the client is.
+    common_name: Option<String>,
     tls: Option<Box<TlsLayer>>,
     websocket: Option<WebSocket>,
     stage: Stage,
@@ -92,8 +98,11 @@ impl Filter {
             Protocol::Mqtt => None,
             Protocol::WebSocket(_) => Some(WebSocket::default()),
         };
-        (listener.tls.is_some() || websocket.is_some()).then(|| {
+        let proxy = listener.proxy.as_ref().map(|_| Proxy::default());
+        (listener.tls.is_some() || websocket.is_some() || proxy.is_some()).then(|| {
             Box::new(Self {
+                proxy,
+                common_name: None,
                 tls: None,
                 websocket,
                 stage: Stage::ExpectFirst,
@@ -105,10 +114,27 @@ impl Filter {
         })
     }
 
+    /// What owes the header of a proxy, if it is owed.
+    pub(crate) const fn proxy(&mut self) -> Option<&mut Proxy> {
+        self.proxy.as_mut()
+    }
+
+    /// Whether the header of a proxy is owed.
+    pub(crate) const fn owes_introduction(&self) -> bool {
+        self.proxy.is_some()
+    }
+
+    /// The header has come. `false`: behind it there is nothing but MQTT.
+    pub(crate) fn introduce(&mut self, common_name: Option<String>, listener: &ListenerConfig) -> bool {
+        self.proxy = None;
+        self.common_name = common_name;
+        listener.tls.is_some() || self.websocket.is_some()
+    }
+
     /// Whether the next input may cost as much as a handshake does.
     pub(crate) fn is_costly(&self, listener: &ListenerConfig) -> bool {
         match self.stage {
-            Stage::ExpectFirst => listener.tls.is_some(),
+            Stage::ExpectFirst => listener.tls.is_some() && self.proxy.is_none(),
             Stage::Handshake => self.tls.as_ref().is_some_and(|tls| !tls.is_established()),
             Stage::Open | Stage::Over => false,
         }
@@ -279,6 +305,11 @@ impl Filter {
         self.tls.as_ref().map_or(&[], |tls| tls.certificates())
     }
 
+    /// Who the client is by the word of its proxy. Given once.
+    pub(crate) const fn common_name(&mut self) -> Option<String> {
+        self.common_name.take()
+    }
+
     /// Since when a part of something has been held.
     pub(crate) const fn partial_since(&self) -> Option<Instant> {
         self.since
@@ -308,6 +339,9 @@ impl Filter {
     /// Lets go of what was held of the input: nothing will come of it.
     pub(crate) fn forget_input(&mut self) {
         self.since = None;
+        if let Some(proxy) = &mut self.proxy {
+            *proxy = Proxy::default();
+        }
         if let Some(tls) = &mut self.tls {
             tls.forget_input();
         }
@@ -317,7 +351,8 @@ impl Filter {
     pub(crate) fn held_bytes(&self) -> usize {
         let tls = self.tls.as_ref().map_or(0, |tls| tls.held_bytes());
         let websocket = self.websocket.as_ref().map_or(0, WebSocket::held_bytes);
-        tls.saturating_add(websocket)
+        let proxy = self.proxy.as_ref().map_or(0, Proxy::held_bytes);
+        tls.saturating_add(websocket).saturating_add(proxy)
     }
 }
 

@@ -13,6 +13,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
+use crate::proxy::ProxyRules;
 use crate::websocket::WebSocketRules;
 
 /// A TCP connection on which nothing is heard for so long is probed: MQTT's Keep Alive may be off.
@@ -104,6 +105,8 @@ pub struct ListenerConfig {
     pub tls: Option<Tls>,
     /// What is spoken.
     pub protocol: Protocol,
+    /// What stands before the first byte of each connection, if a proxy puts something there.
+    pub proxy: Option<ProxyRules>,
 }
 
 impl ListenerConfig {
@@ -120,7 +123,13 @@ impl ListenerConfig {
             unix_owner: (None, None),
             tls: None,
             protocol: Protocol::Mqtt,
+            proxy: None,
         }
+    }
+
+    /// Whether clients are who a proxy says.
+    pub(crate) fn proxies_name_clients(&self) -> bool {
+        self.proxy.as_ref().is_some_and(|proxy| proxy.names_clients)
     }
 }
 

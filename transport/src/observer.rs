@@ -43,6 +43,15 @@ pub enum Notice<'a> {
         /// A sentence about it, without a full stop.
         why: &'a str,
     },
+    /// A connection was closed because who has to send the header of a proxy is none that is believed.
+    NoProxy(Source),
+    /// A connection was closed because the header of its proxy is missing or wrong.
+    ProxyFailed {
+        /// Whose; the proxy's, where nothing is known of the client.
+        source: Source,
+        /// A sentence about it, without a full stop.
+        why: &'a str,
+    },
     /// A client's certificate was to say who it is and does not; its CONNECT is refused.
     NoName {
         /// Whose.

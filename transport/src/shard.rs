@@ -6,6 +6,7 @@ mod contain;
 mod filtering;
 mod handshakes;
 mod input;
+mod introduction;
 mod mail;
 mod memory;
 mod pace;

@@ -22,11 +22,6 @@ const LIST: &[(&str, Asked, &str)] = &[
         OfListener(|l| l.websockets.http_dir.is_some()),
         "serving files to browsers",
     ),
-    (
-        "enable_proxy_protocol",
-        OfListener(|l| l.proxy.is_some()),
-        "the PROXY protocol",
-    ),
 ];
 
 impl Config {

@@ -12,11 +12,16 @@ use super::contain::Step;
 use crate::backend::{Backend, Reading};
 use crate::conns::Phase;
 use crate::filter::{End, Fault, Received};
-use crate::observer::{Notice, Observer};
+use crate::listener::ListenerConfig;
+use crate::observer::{Notice, Observer, Source};
 
 /// Handshakes that wait for their turn, above which their listeners accept nobody: whoever waits in the system's queue
 /// costs nothing, and whoever waits here may be evicted.
 const HANDSHAKES_WAITING_MAX: usize = 64;
+
+/// Why a client has no name that its proxy was to know it by.
+pub(super) const NO_COMMON_NAME: &str =
+    "its proxy tells of no certificate that it has proven, or of one without a Common Name";
 
 /// A scratch buffer that has grown larger does not keep its memory.
 pub(super) const SCRATCH_BYTES_MAX: usize = 512 << 10;
@@ -33,6 +38,9 @@ impl<O: Observer> Core<O> {
         let Some(filter) = &mut conn.filter else {
             return Reading::Pause;
         };
+        if filter.proxy().is_some() {
+            return self.take_introduction(id, bytes);
+        }
         let is_costly = filter.is_costly(listener);
         if filter.queued || is_costly && !self.handshakes.may_begin() {
             if !mem::replace(&mut filter.queued, true) {
@@ -92,21 +100,32 @@ impl<O: Observer> Core<O> {
 
     /// Both sides have agreed: the engine hears of the connection, and who its certificate says it is.
     fn open_filtered(&mut self, id: ConnectionId) {
-        let Some(conn) = self.conns.get(id).filter(|conn| conn.phase == Phase::ExpectHandshake) else {
+        let Some(conn) = self
+            .conns
+            .get_mut(id)
+            .filter(|conn| conn.phase == Phase::ExpectHandshake)
+        else {
             return;
         };
         let source = conn.source();
         self.counters.handshakes += 1;
         let listener = self.config.listeners.get(usize::from(source.listener.0));
         let name_of = listener.and_then(|listener| listener.tls.as_ref()?.name_of.as_ref());
-        let name = match (name_of, &conn.filter) {
+        let by_proxy = listener.is_some_and(ListenerConfig::proxies_name_clients);
+        let name = match (name_of, &mut conn.filter) {
             (Some(name_of), Some(filter)) => {
                 self.watch.set(Step::Decode);
                 Some(name_of(filter.certificates()))
             }
+            (None, Some(filter)) if by_proxy => Some(filter.common_name().ok_or_else(|| NO_COMMON_NAME.to_owned())),
             _ => None,
         };
         self.watch.set(Step::Transport);
+        self.let_connect(id, source, name);
+    }
+
+    /// The engine hears of a connection, and who its client is where that is known or was to be.
+    pub(super) fn let_connect(&mut self, id: ConnectionId, source: Source, name: Option<Result<String, String>>) {
         self.conns.set_phase(id, Phase::ExpectConnect);
         self.tell(
             Some(id),
@@ -227,7 +246,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Counts what a filter holds, within the bounds for all of them.
-    fn charge_filter(&mut self, id: ConnectionId) {
+    pub(super) fn charge_filter(&mut self, id: ConnectionId) {
         if self.conns.charge_filter(id) {
             self.bound_input(id);
         }

@@ -51,10 +51,18 @@ impl<O: Observer> Sink for Core<O> {
             .whole
             .doors
             .accepted(&self.config.limits, listener, self.now.mono);
-        if !self.enter(source) {
+        let config = self.config.listeners.get(usize::from(listener.0));
+        let proxy = config.and_then(|config| config.proxy.as_ref());
+        if proxy.is_some_and(|proxy| !proxy.trust(peer)) {
+            self.counters.proxy_refused += 1;
+            self.observer.notice(Notice::NoProxy(source));
             return false;
         }
-        let filter = self.config.listeners.get(usize::from(listener.0)).and_then(Filter::new);
+        let filter = config.and_then(Filter::new);
+        // Behind a proxy it is the client's address that counts, which is not known yet.
+        if proxy.is_none() && !self.enter(source) {
+            return false;
+        }
         let phase = if filter.is_some() {
             Phase::ExpectHandshake
         } else {
@@ -96,7 +104,9 @@ impl<O: Observer> Sink for Core<O> {
         let Some(conn) = self.conns.remove(connection) else {
             return;
         };
-        self.leave(conn.source());
+        if !conn.owes_introduction() {
+            self.leave(conn.source());
+        }
         self.outboxes.blocked_bytes -= conn.blocked_bytes();
         if let Some(output) = conn.output {
             self.outboxes.take_back(output);
