@@ -57,7 +57,8 @@ impl Logger {
         Ok((logger, fault))
     }
 
-    /// Opens the destinations, as [`Self::start`] does, and keeps lines until [`Self::run`] starts the writer. A file that is
+    /// Opens the destinations, as [`Self::start`] does, and keeps lines until [`Self::run`] starts the writer, or
+    /// [`Self::flush`] writes them. A file that is
     /// made for it belongs to `owner`.
     pub(crate) fn open(config: &Log, owner: Option<Ids>) -> (Self, Option<String>) {
         let limiter = Arc::new(Limiter::default());
@@ -118,10 +119,7 @@ impl Logger {
 
 impl Drop for Logger {
     fn drop(&mut self) {
-        // Where the start failed before it.
-        if self.run().is_ok() {
-            self.flush(FLUSH_TIMEOUT);
-        }
+        self.flush(FLUSH_TIMEOUT);
     }
 }
 

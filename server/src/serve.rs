@@ -144,18 +144,17 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
         warnings.push("in the background, without a log file and syslog, nothing is logged".to_owned());
     }
     let (log, host) = (config.log.clone(), Host::detect());
-    let prepared = prepare(config, successor, bind, &mut warnings);
-    let entered = prepared.and_then(|prepared| Ok((sandbox::enter(&prepared.config, &prepared.successor)?, prepared)));
-    if let Ok((_, prepared)) = &entered {
-        warnings.extend(sandbox::unreadable(&prepared.config));
-    }
-    // Before anybody is let in: whoever started the broker reads first what it thinks of the file.
+    let files = read_files(&config, &mut warnings);
+    // Before anybody can connect: whoever started the broker reads first what it thinks of the file.
     warnings.iter().for_each(|warning| warn(&log, warning));
-    let (entered, prepared) = entered?;
+    logger.flush(FLUSH_TIMEOUT);
+    let prepared = prepare(config, files?, successor, bind)?;
+    let entered = sandbox::enter(&prepared.config, &prepared.successor)?;
+    let unreadable = sandbox::unreadable(&prepared.config);
+    unreadable.iter().for_each(|warning| warn(&log, warning));
     logger
         .run()
         .map_err(|error| format!("no log thread: {}", reason(&error)))?;
-    logger.flush(FLUSH_TIMEOUT);
     let (sender, occurrences) = channel();
     let _watcher = caught
         .watch(forward(sender.clone()))
@@ -170,20 +169,32 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
     run_broker(prepared, surroundings, sender, &occurrences)
 }
 
-/// Reads, opens and binds everything.
-fn prepare(config: Config, successor: Successor, bind: Bind, warnings: &mut Vec<String>) -> Result<Prepared, String> {
-    let users = load_users(&config, warnings)?;
-    let rights = at_start(&config, rights::rights(&config), warnings)?;
-    let tls = at_start(&config, tls::load_all(&config), warnings)?;
+/// What the files say that the configuration names.
+struct Files {
+    users: UserFiles,
+    rights: Rights,
+    tls: tls::Listeners,
+}
+
+fn read_files(config: &Config, warnings: &mut Vec<String>) -> Result<Files, String> {
+    Ok(Files {
+        users: load_users(config, warnings)?,
+        rights: at_start(config, rights::rights(config), warnings)?,
+        tls: at_start(config, tls::load_all(config), warnings)?,
+    })
+}
+
+/// Binds everything, and opens what else needs a privilege.
+fn prepare(config: Config, files: Files, successor: Successor, bind: Bind) -> Result<Prepared, String> {
     forbid_cores();
     Ok(Prepared {
-        bound: bind(&config, &rights, &tls)?,
-        metrics: bind_metrics(&config, warnings)?,
+        bound: bind(&config, &files.rights, &files.tls)?,
+        metrics: bind_metrics(&config)?,
         pid_file: config.pid_file.as_deref().map(PidFile::write).transpose()?,
         supervisor: Supervisor::of_this_process(),
         config,
-        users,
-        rights,
+        users: files.users,
+        rights: files.rights,
         successor,
     })
 }
@@ -384,7 +395,7 @@ fn forward(sender: Sender<Occurrence>) -> impl FnMut(Signal) + Send {
 }
 
 /// Metrics that nobody asked for give way when their port is taken; those that somebody did are owed.
-fn bind_metrics(config: &Config, warnings: &mut Vec<String>) -> Result<Option<TcpListener>, String> {
+fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, String> {
     let address = match config.metrics {
         Metrics::Off => return Ok(None),
         Metrics::At(address) => address,
@@ -396,7 +407,8 @@ fn bind_metrics(config: &Config, warnings: &mut Vec<String>) -> Result<Option<Tc
     match TcpListener::bind(address) {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if config.metrics == Metrics::Default => {
-            warnings.push(format!("no metrics: {address} cannot be bound: {}", reason(&error)));
+            let warning = format!("no metrics: {address} cannot be bound: {}", reason(&error));
+            warn(&config.log, &warning);
             Ok(None)
         }
         Err(error) => Err(cannot_serve_metrics(address, &error)),

@@ -129,7 +129,7 @@ def test_a_reload_inside_reads_what_was_replaced(start, directory):
         file.chmod(0o644)
     users = passwd(directory, "users", "ann")
     acl = directory / "acl"
-    replace(acl, "topic readwrite a\n")
+    replace(acl, "pattern readwrite a\n")
     port = free_port()
     broker = start(
         f"log_dest file {logs}/sol.log\nlog_dest stderr\npassword_file {users}\nacl_file {acl}\n"
@@ -138,7 +138,7 @@ def test_a_reload_inside_reads_what_was_replaced(start, directory):
     (logs / "sol.log").rename(logs / "sol.log.1")
     users.write_text("")
     passwd(directory, "users", "bob")
-    replace(acl, "topic readwrite b\n")
+    replace(acl, "pattern readwrite b\n")
     next_certificate.rename(certificate)
     next_key.rename(key)
     broker.reload()

@@ -210,7 +210,8 @@ fn client_of_line(line: &str) -> Result<Option<PeerAddr>, Fault> {
         }
     };
     // The other end is of no use, but a line that is wrong in one place is not believed in another.
-    (address(destination)?, port_of(destination_port)?);
+    address(destination)?;
+    port_of(destination_port)?;
     let client = SocketAddr::new(address(source)?, port_of(port)?);
     Ok(Some(client.into()))
 }

@@ -156,7 +156,11 @@ fn without_a_header_nobody_comes_in() {
     let cases: [(ProxyRules, &[u8], &str); 5] = [
         (rules(ProxyVersion::V1), &connect(ProtocolVersion::V5, "bare"), missing),
         (rules(ProxyVersion::V1), local, missing),
-        (rules(ProxyVersion::V1), b"PROXY TCP4 nowhere\r\n", "its PROXY line is malformed"),
+        (
+            rules(ProxyVersion::V1),
+            b"PROXY TCP4 nowhere\r\n",
+            "its PROXY line is malformed",
+        ),
         (rules(ProxyVersion::V2), LINE, missing),
         (v2, local, unencrypted),
     ];
@@ -165,7 +169,9 @@ fn without_a_header_nobody_comes_in() {
         let mut client = Client::open(broker.address, ProtocolVersion::V5);
         client.send(bytes);
         client.expect_no_more();
-        broker.wait_until("a refusal", |counters| counters.proxy_refused == 1 && counters.connections == 0);
+        broker.wait_until("a refusal", |counters| {
+            counters.proxy_refused == 1 && counters.connections == 0
+        });
         assert_eq!(heard.take(), [why]);
         broker.stop();
     }
@@ -184,7 +190,10 @@ fn who_is_not_believed_is_closed_unread() {
     let _ = client.stream.write_all(LINE);
     client.expect_no_more();
     broker.wait_until("a refusal", |counters| counters.proxy_refused == 1);
-    assert_eq!((heard.take(), broker.counters().bytes_in), (vec!["no proxy".to_owned()], 0));
+    assert_eq!(
+        (heard.take(), broker.counters().bytes_in),
+        (vec!["no proxy".to_owned()], 0)
+    );
     broker.stop();
 }
 
@@ -203,7 +212,9 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_connect() {
         let mut client = Client::open(broker.address, ProtocolVersion::V5);
         client.send(part);
         client.expect_no_more();
-        broker.wait_until("nothing held", |counters| counters.connections == 0 && counters.held_bytes == 0);
+        broker.wait_until("nothing held", |counters| {
+            counters.connections == 0 && counters.held_bytes == 0
+        });
         assert_eq!(heard.take(), ["timeout"]);
     }
     assert_eq!(broker.counters().connect_timeouts, 2);

@@ -133,8 +133,14 @@ impl Writer {
         }
     }
 
-    /// Waits until all lines queued before are written.
+    /// Waits until all lines queued before are written; before [`Self::run`] they are written by who calls.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Waiting { thread, items }) = waiting.as_mut() {
+            items.try_iter().for_each(|item| thread.take(item));
+            return true;
+        }
+        drop(waiting);
         let (done, wait) = sync_channel(1);
         match self.queue.try_send(Item::Flush(done)) {
             Ok(()) => wait.recv_timeout(timeout).is_ok(),
@@ -167,17 +173,24 @@ impl Thread {
                 items.recv().map_err(RecvTimeoutError::from)
             };
             match item {
-                Ok(Item::Line(level, line, words)) => self.write_everywhere(level, &line, words.as_deref()),
-                Ok(Item::Flush(done)) => {
-                    self.write_counts(None);
-                    let _ = done.send(());
-                }
-                Ok(Item::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(item) => self.take(item),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if self.limiter.is_pending() {
                 self.write_counts(Some(since_epoch().as_secs()));
             }
+        }
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Line(level, line, words) => self.write_everywhere(level, &line, words.as_deref()),
+            Item::Flush(done) => {
+                self.write_counts(None);
+                let _ = done.send(());
+            }
+            Item::Wake => {}
         }
     }
 
