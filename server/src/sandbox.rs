@@ -16,7 +16,6 @@ mod files;
 mod paths;
 
 use std::fmt;
-use std::path::Path;
 
 use crate::config::{Config, Dialect};
 use crate::owner::{self, Account, Ids};
@@ -144,20 +143,8 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
 /// Files that a reload will not be able to read, and a log that a rotation will not be able to open anew: a sentence each.
 /// Told by the process as it is now.
 pub fn unreadable(config: &Config) -> Vec<String> {
-    let mut files: Vec<&Path> = config.source.iter().map(AsRef::as_ref).collect();
-    for listener in &config.listeners {
-        files.extend(listener.auth.password_file.as_deref());
-        files.extend(listener.auth.acl_file.as_deref());
-        if let Some(tls) = &listener.tls {
-            files.extend([tls.certfile.as_path(), tls.keyfile.as_path()]);
-            files.extend(tls.cafile.as_deref());
-            files.extend(tls.crlfile.as_deref());
-        }
-    }
-    files.sort_unstable();
-    files.dedup();
     let fault = |error: std::io::Error| crate::config::reason(&error);
-    let unreadable = files.into_iter().filter_map(|file| {
+    let unreadable = paths::files(config).into_iter().filter_map(|file| {
         let why = fault(std::fs::File::open(file).err()?);
         Some(format!("SIGHUP will not be able to read {}: {why}", file.display()))
     });

@@ -1,5 +1,7 @@
 //! What the sandbox leaves a process, tried by one that is inside of it.
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
+#![allow(clippy::print_stdout, reason = "it is what the outer process reads")]
 
 use std::fs;
 use std::io::{self, Read, Write};

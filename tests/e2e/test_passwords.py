@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 import wire
-from broker import ROOT, free_port, sol_bin, wait_until
+from broker import ROOT, as_root, free_port, sol_bin, wait_until
 from clients import MosquittoSub, Paho, mosquitto_pub
 from wire import TIMEOUT, V5, V31, V311, Wire
 
@@ -150,7 +150,7 @@ def test_each_listener_asks_its_own_file(tmp_path):
     for port, path in zip(ports, paths):
         text += f"listener {port} 127.0.0.1\npassword_file {path}\n"
     config, log = tmp_path / "sol.conf", tmp_path / "log"
-    config.write_text(text)
+    config.write_text(as_root(text))
     with open(log, "wb") as out:
         process = subprocess.Popen([sol_bin(), "-c", config], stderr=out)
     try:

@@ -9,10 +9,11 @@ import threading
 
 import pytest
 
+from authority import Authority
 from broker import Listening, free_port, sol_bin, wait_until
 from clients import Paho, mosquitto_pub
 from test_passwords import QUICK, metric
-from test_tls import Authority, client
+from test_tls import client
 from wire import TIMEOUT, V5, V311, Wire, connect
 
 pytestmark = pytest.mark.sol
@@ -151,6 +152,7 @@ def test_malformed_headers(start_broker, version, sent):
     an answer, with a line that says why, and counted."""
     port = free_port()
     broker = start_broker(f"enable_proxy_protocol {version}\nproxy_protocol_from 127.0.0.1\nmetrics 127.0.0.1:{port}", cls=_Behind)
+    logged(broker, "metrics on")
     before = metric(port, "sol_proxy_refused_total")
     with Wire(broker.address) as wire:
         wire.send(sent)

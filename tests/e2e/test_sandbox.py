@@ -14,8 +14,8 @@ import tempfile
 
 import pytest
 
+from authority import Authority
 from broker import IO, ROOT, SHARDS, Listening, free_port, sol_bin, wait_until
-from test_tls import Authority
 from wire import TIMEOUT, Wire
 
 pytestmark = pytest.mark.sol

@@ -4,47 +4,29 @@
 //! list.
 
 use super::listener::Listener;
-use super::place::Place;
 use super::{Config, Diagnostic, Refused};
 
-/// Whether something is asked for.
-enum Asked {
-    OfBroker(fn(&Config) -> bool),
-    OfListener(fn(&Listener) -> bool),
-}
+/// The directive that asks for it, whether a listener does, and what is missing.
+type Row = (&'static str, fn(&Listener) -> bool, &'static str);
 
-use Asked::{OfBroker, OfListener};
-
-/// The directive that asks for it, and what is missing.
-const LIST: &[(&str, Asked, &str)] = &[
-    (
-        "http_dir",
-        OfListener(|l| l.websockets.http_dir.is_some()),
-        "serving files to browsers",
-    ),
-];
+const LIST: &[Row] = &[(
+    "http_dir",
+    |listener| listener.websockets.http_dir.is_some(),
+    "serving files to browsers",
+)];
 
 impl Config {
     /// What is asked for and has no effect in this build, a sentence each.
     pub fn not_yet(&self) -> Vec<Diagnostic> {
         let mut missing = Vec::new();
         for (name, asked, what) in LIST {
-            let mut say = |listener: Option<&Listener>| {
-                let own = listener.and_then(|listener| listener.places.of(name));
-                let place = own.or_else(|| self.places.of(name)).cloned();
-                let place = place.or_else(|| listener.map(|listener| listener.place.clone()));
-                let place = place.unwrap_or_else(Place::nowhere);
-                let said = place.say(format!("`{name}`: {what} is not in this build yet"));
+            for listener in self.listeners.iter().filter(|listener| asked(listener)) {
+                let place = listener.places.of(name).or_else(|| self.places.of(name));
+                let said = place
+                    .unwrap_or(&listener.place)
+                    .say(format!("`{name}`: {what} is not in this build yet"));
                 if !missing.contains(&said) {
                     missing.push(said);
-                }
-            };
-            match asked {
-                OfBroker(asked) if asked(self) => say(self.listeners.iter().find(|l| l.places.of(name).is_some())),
-                OfBroker(_) => {}
-                OfListener(asked) => {
-                    let asking = self.listeners.iter().filter(|listener| asked(listener));
-                    asking.for_each(|listener| say(Some(listener)));
                 }
             }
         }

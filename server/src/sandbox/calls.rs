@@ -84,6 +84,7 @@ const FREE: &[i64] = &[
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
     libc::SYS_tgkill,
+    libc::SYS_tkill,
     // What it is, and when.
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,

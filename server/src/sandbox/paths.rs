@@ -21,23 +21,16 @@ impl Paths {
     /// What a broker with this configuration needs.
     pub(crate) fn of(config: &Config) -> Self {
         let mut paths = Self::default();
-        // Where there was none, a reload looks for the usual one.
-        let source = config.source.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
-        let mut files = vec![source];
         let mut directories: Vec<&Path> = config.include_dirs.iter().map(PathBuf::as_path).collect();
+        // Where there was none, a reload looks for the usual one.
+        let usual = config.source.is_none().then_some(Path::new(DEFAULT_PATH));
         for listener in &config.listeners {
-            files.extend(listener.auth.password_file.as_deref());
-            files.extend(listener.auth.acl_file.as_deref());
-            if let Some(tls) = &listener.tls {
-                files.extend([tls.certfile.as_path(), tls.keyfile.as_path()]);
-                files.extend(tls.cafile.as_deref());
-                files.extend(tls.crlfile.as_deref());
-                directories.extend(tls.capath.as_deref());
-            }
+            directories.extend(listener.tls.as_ref().and_then(|tls| tls.capath.as_deref()));
             if let Address::Unix(path) = &listener.address {
                 paths.remove.extend(directory_of(path));
             }
         }
+        let files = files(config).into_iter().chain(usual);
         for file in files {
             paths.read.extend(directories_of(file));
         }
@@ -65,6 +58,25 @@ impl Paths {
         let lacks = |path: &&PathBuf| !self.read.iter().any(|given| path.starts_with(given));
         other.read.iter().filter(lacks).cloned().collect()
     }
+}
+
+/// The files that a reload reads, each once.
+pub(crate) fn files(config: &Config) -> Vec<&Path> {
+    let mut files: Vec<&Path> = config.source.iter().map(PathBuf::as_path).collect();
+    for listener in &config.listeners {
+        files.extend(listener.auth.password_file.as_deref());
+        files.extend(listener.auth.acl_file.as_deref());
+        let keys = listener.auth.jwt.iter().flat_map(|jwt| &jwt.keys);
+        files.extend(keys.map(|(_, path)| path.as_path()));
+        if let Some(tls) = &listener.tls {
+            files.extend([tls.certfile.as_path(), tls.keyfile.as_path()]);
+            files.extend(tls.cafile.as_deref());
+            files.extend(tls.crlfile.as_deref());
+        }
+    }
+    files.sort_unstable();
+    files.dedup();
+    files
 }
 
 /// The directory that names a file, and the one that it lies in when links have been followed.
