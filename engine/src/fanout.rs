@@ -75,6 +75,9 @@ pub(crate) struct Line {
     questions: VecDeque<(u64, Question)>,
     /// Why each is, and when our patience ends.
     paused: BTreeMap<ConnectionId, (Hold, TimerKey)>,
+    /// Connections that are not read because they send faster than they may, and when each is read again. They may be all
+    /// there are, and no cause that ends for many is theirs: nobody goes through them.
+    slowed: BTreeMap<ConnectionId, TimerKey>,
 }
 
 /// Why a connection is not read for a while.
@@ -88,8 +91,6 @@ pub(crate) enum Hold {
     Retaining(ShardId),
     /// Too many of its own acknowledgements wait.
     Acks,
-    /// It sends faster than it may.
-    Rate,
 }
 
 impl Line {
@@ -112,12 +113,12 @@ impl Line {
 
     /// Whether a connection is to be resumed.
     pub(crate) fn has_paused(&self, id: ConnectionId) -> bool {
-        self.paused.contains_key(&id)
+        self.paused.contains_key(&id) || self.slowed.contains_key(&id)
     }
 
     /// How many connections are to be resumed.
     pub(crate) fn paused_len(&self) -> usize {
-        self.paused.len()
+        self.paused.len() + self.slowed.len()
     }
 
     /// A question waits for what is in the line now.
@@ -196,56 +197,43 @@ impl Engine {
         if matches!(because_of, Hold::Retaining(_)) {
             self.clients.note_rare(Rare::RetainingHeld);
         }
-        self.pause_for(
-            now,
-            id,
-            because_of,
-            self.clients.config.pause_time_max,
-            Reason::Paused(id),
-        );
+        let time = self.clients.config.pause_time_max;
+        if let Some(timer) = self.pause_for(now, id, time, Reason::Paused(id)) {
+            self.line.paused.insert(id, (because_of, timer));
+        }
     }
 
-    /// Pauses a connection, and has something done if it still is after a while. `false`: it is paused already, or gone.
-    fn pause_for(&mut self, now: Now, id: ConnectionId, because_of: Hold, time: Duration, then: Reason) -> bool {
+    /// Pauses a connection, and has something done if it still is after a while. `None`: it is paused already, or gone.
+    fn pause_for(&mut self, now: Now, id: ConnectionId, time: Duration, then: Reason) -> Option<TimerKey> {
         let may_pause = |connection: &&mut Connection| !connection.paused;
-        let Some(connection) = self.clients.connections.get_mut(id).filter(may_pause) else {
-            return false;
-        };
+        let connection = self.clients.connections.get_mut(id).filter(may_pause)?;
         connection.paused = true;
-        let timer = self.clients.timers.insert(now.mono.saturating_add(time), then);
-        self.line.paused.insert(id, (because_of, timer));
-        true
+        Some(self.clients.timers.insert(now.mono.saturating_add(time), then))
     }
 
     /// A client sends faster than it may: it is not read for so long.
     pub(crate) fn on_hurried(&mut self, now: Now, id: ConnectionId, time: Duration) -> Flow {
         let time = time.min(self.clients.config.pause_time_max);
-        if self.pause_for(now, id, Hold::Rate, time, Reason::Hurried(id)) {
-            self.clients.stats.hurried += 1;
-            Flow::Stop
-        } else {
-            Flow::Go
-        }
+        let Some(timer) = self.pause_for(now, id, time, Reason::Hurried(id)) else {
+            return Flow::Go;
+        };
+        self.line.slowed.insert(id, timer);
+        self.clients.stats.hurried += 1;
+        Flow::Stop
     }
 
     /// It has waited, and is read again.
     pub(crate) fn on_waited(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
-        // Many may wait, and each for its own time: nobody else is looked at.
-        if let Some((Hold::Rate, _)) = self.line.paused.get(&id) {
-            self.line.paused.remove(&id);
+        if self.line.slowed.remove(&id).is_some() {
             self.clients.read_on(now, id, effects);
         }
     }
 
     /// Resumes the connections that were paused for one cause.
     pub(crate) fn resume(&mut self, now: Now, because_of: Hold, effects: &mut Effects) {
-        self.resume_if(now, |cause, _| cause == because_of, effects);
-    }
-
-    fn resume_if(&mut self, now: Now, is_free: impl Fn(Hold, ConnectionId) -> bool, effects: &mut Effects) {
         let Self { line, clients, .. } = self;
         line.paused.retain(|&id, &mut (cause, timer)| {
-            if !is_free(cause, id) {
+            if cause != because_of {
                 return true;
             }
             clients.timers.cancel(timer);
@@ -256,7 +244,8 @@ impl Engine {
 
     /// A connection that is paused ends.
     pub(crate) fn forget_paused(&mut self, id: ConnectionId) {
-        if let Some((_, timer)) = self.line.paused.remove(&id) {
+        let paused = self.line.paused.remove(&id).map(|(_, timer)| timer);
+        if let Some(timer) = paused.or_else(|| self.line.slowed.remove(&id)) {
             self.clients.timers.cancel(timer);
         }
     }
@@ -275,14 +264,12 @@ impl Engine {
     pub(crate) fn resume_for_acks(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         let connection = self.clients.sessions.get(key).and_then(|session| session.connection);
         if let Some(id) = connection
-            && self
-                .clients
-                .connections
-                .get(id)
-                .is_some_and(|connection| connection.paused)
+            && let Some(&(Hold::Acks, timer)) = self.line.paused.get(&id)
             && self.longest_lane(key) <= self.clients.config.acks_waiting_max / 2
         {
-            self.resume_if(now, |cause, paused| cause == Hold::Acks && paused == id, effects);
+            self.line.paused.remove(&id);
+            self.clients.timers.cancel(timer);
+            self.clients.read_on(now, id, effects);
         }
     }
 
