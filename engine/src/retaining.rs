@@ -23,6 +23,7 @@ use crate::record::{Record, RecordId};
 use crate::retained::Page;
 use crate::rights::authors::{Author, AuthorId, Authors};
 use crate::rights::{Action, Rights, may};
+use crate::route::Publish;
 use crate::session::replay::{Replay, Replays};
 use crate::session::sender::{Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
@@ -71,17 +72,18 @@ impl Engine {
     pub(crate) fn store_retained(
         &mut self,
         now: Now,
-        message: &Rc<Message>,
+        publish: &Publish,
         author: Option<Box<Author>>,
         effects: &mut Effects,
     ) -> bool {
+        let message = &publish.message;
         if message.payload().is_empty() && !mutant("5.0/3.3.1-6") || message.is_expired(now) {
             if let Some(old) = self.retained.remove(message.topic()) {
                 self.forget_retained(old, effects);
             }
             return true;
         }
-        if self.clients.memory.is_tight() && self.retained.get(message.topic()).is_none() {
+        if self.has_no_room_for(publish) && self.retained.get(message.topic()).is_none() {
             return false;
         }
         let author = author.map_or(AuthorId::NONE, |author| self.keep_author(*author));
@@ -129,6 +131,16 @@ impl Engine {
             self.clients.memory.charge(RETAINED_BYTES + message.topic().len());
         }
         true
+    }
+
+    /// Whether there is no memory for one retained topic more. What its publisher takes for kept, since it is acknowledged
+    /// and no refusal can be said, is kept until memory is full: then such a publisher waits.
+    fn has_no_room_for(&mut self, publish: &Publish) -> bool {
+        if publish.source.may_refuse() || publish.message.qos == QoS::AtMostOnce {
+            self.clients.memory.is_tight()
+        } else {
+            self.clients.memory.is_full()
+        }
     }
 
     /// A retained message was removed.

@@ -185,7 +185,7 @@ impl Engine {
             self.post(home, |post| post.retain = true);
             return false;
         }
-        let unkept = !self.store_retained(now, &publish.message, author, effects);
+        let unkept = !self.store_retained(now, publish, author, effects);
         if unkept && !publish.source.may_refuse() {
             self.count_unkept(publish.message.topic(), effects);
         }
