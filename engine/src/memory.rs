@@ -31,8 +31,8 @@ pub enum MemoryLevel {
     /// Nine tenths: what would be queued is refused where its publisher can be told, and a client that does not take its QoS 0
     /// at once loses it.
     Scarce,
-    /// All, or as much as there may be of something else: nothing is kept any more. What ends something goes on:
-    /// acknowledgements, PINGREQ, deliveries, clients that come for what is theirs.
+    /// All: nothing is kept any more. What ends something goes on: acknowledgements, PINGREQ, deliveries, clients that come
+    /// for what is theirs.
     Full,
 }
 
@@ -52,6 +52,8 @@ pub(crate) struct Memory {
     full: bool,
     /// As it was when somebody looked last.
     level: MemoryLevel,
+    /// What was said of it last.
+    told: MemoryLevel,
 }
 
 impl Memory {
@@ -65,6 +67,7 @@ impl Memory {
             outside: Level::Normal,
             full: false,
             level: MemoryLevel::Plenty,
+            told: MemoryLevel::Plenty,
         }
     }
 
@@ -87,6 +90,8 @@ impl Memory {
             self.max.saturating_sub(self.elsewhere)
         };
         self.full |= self.used > self.share;
+        // A shard that is idle hears of the others and has no turn of its own behind that.
+        self.look();
     }
 
     pub(crate) const fn used(&self) -> usize {
@@ -126,8 +131,8 @@ impl Memory {
         self.full && !self.has_room()
     }
 
-    /// Looks how far the memory is used up; the new level, if it is another.
-    pub(crate) fn look(&mut self) -> Option<MemoryLevel> {
+    /// Looks how far the memory is used up. Pressure from outside is no level: that is not what the limit is of.
+    fn look(&mut self) {
         let used = if self.max == usize::MAX {
             0
         } else {
@@ -142,13 +147,18 @@ impl Memory {
             let met = marks.iter().find(|(_, mark)| used.saturating_add(more) >= *mark);
             met.map_or(MemoryLevel::Plenty, |&(level, _)| level)
         };
-        let level = if self.is_full() {
+        self.level = if self.has_met_max() {
             MemoryLevel::Full
         } else {
             // Down only as far as it would not come up again at once.
             at(0).max(self.level.min(at(max / 20)))
         };
-        (core::mem::replace(&mut self.level, level) != level).then_some(level)
+    }
+
+    /// Looks, and gives the level if it is another than was said last.
+    pub(crate) fn say(&mut self) -> Option<MemoryLevel> {
+        self.look();
+        (core::mem::replace(&mut self.told, self.level) != self.level).then_some(self.level)
     }
 
     pub(crate) const fn level(&self) -> MemoryLevel {
@@ -175,17 +185,18 @@ impl Memory {
 impl Clients {
     /// Looks how far memory is used up, once a turn, and says so when that is another level.
     pub(crate) fn look_at_memory(&mut self, effects: &mut Effects) {
-        if let Some(level) = self.memory.look() {
+        if let Some(level) = self.memory.say() {
             effects.events.push(Event::Memory(level));
-            self.mark_clogged();
         }
+        self.mark_clogged();
     }
 
     /// From how many unsent bytes on QoS 0 is dropped.
     pub(crate) fn mark_clogged(&mut self) {
-        self.unsent_bytes_high = match self.memory.level() {
-            MemoryLevel::Plenty | MemoryLevel::Tight => self.config.unsent_bytes_high,
-            MemoryLevel::Scarce | MemoryLevel::Full => 0,
+        self.unsent_bytes_high = if self.memory.is_scarce() {
+            0
+        } else {
+            self.config.unsent_bytes_high
         };
     }
 }
@@ -216,15 +227,18 @@ mod tests {
         let mut memory = Memory::new(1_000);
         memory.charge(100);
         memory.set_elsewhere(750);
-        assert_eq!(memory.look(), Some(MemoryLevel::Tight));
-        assert_eq!(memory.look(), None);
+        assert!(memory.is_tight(), "before anybody has said so");
+        assert_eq!(memory.say(), Some(MemoryLevel::Tight));
+        assert_eq!(memory.say(), None);
         memory.outside = Level::Full;
-        assert_eq!(memory.look(), Some(MemoryLevel::Full));
+        assert_eq!(memory.say(), None, "max_memory is not met");
+        assert!(memory.is_full() && memory.is_scarce());
         memory.outside = Level::Normal;
         memory.set_elsewhere(0);
-        assert_eq!(memory.look(), Some(MemoryLevel::Plenty));
+        assert!(!memory.is_tight());
+        assert_eq!(memory.say(), Some(MemoryLevel::Plenty));
         let mut unlimited = Memory::new(usize::MAX);
         unlimited.charge(usize::MAX / 2);
-        assert_eq!(unlimited.look(), None);
+        assert_eq!(unlimited.say(), None);
     }
 }
