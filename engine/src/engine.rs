@@ -31,7 +31,7 @@ use crate::route::Scratch;
 use crate::session::acks::Lane;
 use crate::session::sessions::SessionRef;
 use crate::stats::Stats;
-use crate::tallies::Tallies;
+use crate::tallies::{NamedUser, Tallies};
 use crate::time::{Instant, Now};
 use crate::topic_tree::TopicTree;
 use crate::waiting::Confirmations;
@@ -325,9 +325,9 @@ impl Engine {
     }
 
     /// By which listener a client comes that an input may let in, and as whose user.
-    pub(crate) fn comes_as<'a>(&'a self, input: &'a Input<'_>) -> Option<(ListenerId, Option<&'a str>)> {
+    pub(crate) fn comes_as<'a>(&'a self, input: &'a Input<'_>) -> Option<(ListenerId, Option<NamedUser<'a>>)> {
         let (id, username) = match input {
-            Input::Adopted(_, handover) => return Some((handover.listener, handover.connect.username.as_deref())),
+            Input::Adopted(_, handover) => return Some((handover.listener, handover.connect.named_user())),
             Input::Packet(id, Packet::Connect(connect)) => (*id, connect.username),
             Input::Authenticated(id, AuthOutcome::Proven { username, .. }) => (*id, Some(&**username)),
             Input::Authenticated(id, AuthOutcome::Granted(grant)) => (*id, grant.username.as_deref()),
@@ -335,13 +335,14 @@ impl Engine {
             _ => return None,
         };
         let connection = self.clients.connections.get(id)?;
-        let username = match (&connection.state, input) {
-            (State::ExpectNamed(name), _) => Some(&***name),
+        let (username, vouched) = match (&connection.state, input) {
+            (State::ExpectNamed(name), _) => (Some(&***name), true),
             // Who is not named by an authenticator is who CONNECT says.
-            (State::ExpectAuthentication(connect), _) => username.or(connect.username.as_deref()),
-            _ => username,
+            (State::ExpectAuthentication(connect), _) => (username.or(connect.username.as_deref()), true),
+            _ => (username, false),
         };
-        Some((connection.listener, username))
+        let user = username.map(|name| NamedUser { name, vouched });
+        Some((connection.listener, user))
     }
 
     /// Whether another name than the Client Identifier of its CONNECT may say where a client is at home.

@@ -14,7 +14,7 @@ use crate::memory::WILL_BYTES;
 use crate::message::Message;
 use crate::rights::rules::Rules;
 use crate::shard_message::ShardMessage;
-use crate::tallies::{TALLIES_MAX, Tally};
+use crate::tallies::{NamedUser, TALLIES_MAX, Tally};
 use crate::time::UnixMillis;
 
 /// One thing that happened. See [`crate::Engine::handle`].
@@ -250,6 +250,12 @@ impl OwnedConnect {
     /// Whether the client has the next word in its authentication.
     pub(crate) fn expects_auth(&self) -> bool {
         self.enhanced.as_ref().is_some_and(|enhanced| enhanced.expects_auth())
+    }
+
+    /// As whose user the client comes.
+    pub(crate) fn named_user(&self) -> Option<NamedUser<'_>> {
+        let vouched = self.vouched;
+        self.username.as_deref().map(|name| NamedUser { name, vouched })
     }
 
     /// Bytes of all that it owns.

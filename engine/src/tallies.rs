@@ -39,6 +39,15 @@ pub(crate) enum Full {
 /// What one CONNECT may add to: all Sessions, the user's connections, and these at the listener.
 pub const TALLIES_MAX: usize = 3;
 
+/// As whose user somebody connects.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) struct NamedUser<'a> {
+    pub(crate) name: &'a str,
+    /// An authenticator has confirmed the name. Where anybody may give it, it is another user's: or strangers would take
+    /// his places.
+    pub(crate) vouched: bool,
+}
+
 /// What this shard counts, and what it was told of the others.
 #[derive(Debug)]
 pub(crate) struct Tallies {
@@ -67,8 +76,8 @@ impl Tallies {
         }
     }
 
-    fn user(&self, scope: Option<ListenerId>, username: &str) -> Tally {
-        Tally::User(self.names.hash_one((scope.map(|listener| listener.0), username)))
+    fn user(&self, scope: Option<ListenerId>, user: NamedUser<'_>) -> Tally {
+        Tally::User(self.names.hash_one((scope.map(|listener| listener.0), user)))
     }
 
     fn set(&mut self, tally: Tally, change: impl FnOnce(usize) -> usize) {
@@ -113,10 +122,10 @@ impl Tallies {
 
 impl Clients {
     /// Where the connections of a user are counted, with how many there may be; nowhere, where they have no limit.
-    fn tallies_of_user(&self, listener: ListenerId, username: Option<&str>) -> [Option<(Tally, usize)>; 2] {
+    fn tallies_of_user(&self, listener: ListenerId, user: Option<NamedUser<'_>>) -> [Option<(Tally, usize)>; 2] {
         let limited = |max: usize, scope| {
-            let username = username.filter(|_| max < usize::MAX)?;
-            Some((self.tallies.user(scope, username), max))
+            let user = user.filter(|_| max < usize::MAX)?;
+            Some((self.tallies.user(scope, user), max))
         };
         let own = self.config.terms(listener);
         let own = own.map_or(usize::MAX, |terms| terms.connections_per_user_max);
@@ -127,7 +136,11 @@ impl Clients {
     }
 
     fn tallies_of_session(&self, session: &Session) -> [Option<(Tally, usize)>; 2] {
-        self.tallies_of_user(session.standing.get().listener(), session.username())
+        let user = session.user.as_deref().map(|user| NamedUser {
+            name: &user.name,
+            vouched: user.vouched,
+        });
+        self.tallies_of_user(session.standing.get().listener(), user)
     }
 
     /// A Session has got a connection, or has lost it.
@@ -162,7 +175,7 @@ impl Clients {
     pub(crate) fn tallies_full(
         &self,
         listener: ListenerId,
-        username: Option<&str>,
+        user: Option<NamedUser<'_>>,
         known: Option<SessionKey>,
     ) -> Option<Full> {
         let sessions = self
@@ -180,7 +193,7 @@ impl Clients {
             let count = self.tallies.here(tally).saturating_add(self.tallies.elsewhere(tally));
             !has_place && count >= max
         };
-        let full = self.tallies_of_user(listener, username);
+        let full = self.tallies_of_user(listener, user);
         full.iter().flatten().any(is_full).then_some(Full::User)
     }
 
@@ -211,7 +224,7 @@ impl Engine {
         let has_limit = self.clients.config.sessions_max < usize::MAX;
         let sessions = has_limit.then_some(Tally::Sessions);
         let [all, own] = match self.comes_as(input) {
-            Some((listener, username)) => self.clients.tallies_of_user(listener, username),
+            Some((listener, user)) => self.clients.tallies_of_user(listener, user),
             None => [None; 2],
         };
         [sessions, all.map(|(tally, _)| tally), own.map(|(tally, _)| tally)]

@@ -26,8 +26,8 @@ use crate::tallies::Full;
 use crate::time::Now;
 use crate::violation::Violation;
 
-/// Bytes of Will and User Name that a client may bring although memory is full: whoever comes to take what is queued must
-/// get in. More is an attacker's way around the limit.
+/// Bytes of Will and User Name that a client may bring although memory is full, unless it has more already: whoever comes
+/// to take what is queued must get in. More is an attacker's way around the limit.
 const BAGGAGE_BYTES_MAX: usize = 1_024;
 
 impl Engine {
@@ -266,17 +266,27 @@ impl Engine {
         let settled = self.clients.settled.saturating_add(self.clients.settled_elsewhere);
         let full = settled >= self.clients.config.connections_max;
         let listener_full = !self.makes_room(listener, known) && self.is_listener_full(listener);
-        let durable = connect.session_expiry_interval > 0;
-        let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
-        let baggage = will + connect.username.as_deref().map_or(0, str::len);
-        let takes_memory = durable && known.is_none() || baggage > BAGGAGE_BYTES_MAX;
         if full && !connected || listener_full {
             Some(Full::Connections)
-        } else if takes_memory && self.clients.memory.is_tight() {
+        } else if self.has_no_memory_for(connect, known) {
             Some(Full::Memory)
         } else {
-            self.clients.tallies_full(listener, connect.username.as_deref(), known)
+            self.clients.tallies_full(listener, connect.named_user(), known)
         }
+    }
+
+    /// Whether there is no memory for a client. One that has a Session comes to have what is queued for it, and frees more
+    /// than it brings: until all is full it may bring what it likes, and then as much as it had.
+    fn has_no_memory_for(&mut self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
+        let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
+        let baggage = will + connect.username.as_deref().map_or(0, str::len);
+        let Some(session) = known.and_then(|key| self.clients.sessions.get(key)) else {
+            let takes_memory = connect.session_expiry_interval > 0 || baggage > BAGGAGE_BYTES_MAX;
+            return takes_memory && self.clients.memory.is_tight();
+        };
+        let will = session.will.as_deref().map_or(0, OwnedWill::charge);
+        let has = will + session.username().map_or(0, str::len);
+        baggage > has.max(BAGGAGE_BYTES_MAX) && self.clients.memory.is_full()
     }
 
     /// Whether a listener has as many connections as it may have.

@@ -204,6 +204,39 @@ fn a_listener_has_a_limit_for_each_user_and_a_reload_changes_it() {
     timed.engine.check().unwrap();
 }
 
+/// A name that anybody may give takes no place of the user whom an authenticator has confirmed: whoever comes by a door
+/// without a lock keeps nobody out who comes by another.
+#[test]
+fn a_name_that_nobody_vouched_for_takes_no_place_of_its_user() {
+    let mut timed = Timed::new(EngineConfig {
+        connections_per_user_max: 1,
+        ..EngineConfig::default()
+    });
+    let ann = Some("ann");
+    assert_eq!(timed.try_connect(1, &as_user(0, ann)), 0);
+    assert_eq!(timed.try_connect(2, &as_user(1, ann)), 0x97);
+    for (n, reason_code) in [(2, 0), (3, 0x97)] {
+        let connection = ConnectionId::new(7 + n, NonZeroU32::MIN);
+        let listener = ListenerId(0);
+        let _ = timed.input(Input::Opened { connection, listener });
+        let _ = timed.input(Input::Identified(connection, "ann".into()));
+        let packet = Packet::Connect(as_user(n as usize, None));
+        let [_, tally, _] = timed.engine.limited_tallies(&Input::Packet(connection, &packet));
+        let _ = timed.input(Input::Packet(connection, &packet));
+        let answer = timed
+            .effects
+            .transmits
+            .iter()
+            .find_map(|transmit| match &transmit.packet {
+                Outgoing::ConnAck(connack) => Some(connack.reason_code as u8),
+                _ => None,
+            });
+        assert_eq!(answer, Some(reason_code));
+        assert_eq!(timed.engine.tally(tally.unwrap()), 1, "asked for where it is counted");
+    }
+    timed.engine.check().unwrap();
+}
+
 /// Sessions are counted whether their clients are there or not, those of other shards too. Who has one may come back, and
 /// one that ends makes room.
 #[test]
@@ -312,6 +345,12 @@ fn memory_is_refused_in_three_levels() {
     assert_eq!(timed.try_connect(5, &connect(V5, "c")), 0);
     assert_eq!(timed.publish(2, "another", true, b"1"), 0x97);
     assert_eq!(timed.publish(2, "kept", true, b"2"), 0);
+    assert_eq!(timed.publish(3, "acknowledged", true, b"1"), 0, "it cannot be told");
+    assert_eq!(
+        timed.engine.stats().retained_messages,
+        2,
+        "what was acknowledged is kept"
+    );
     assert_eq!(timed.publish(2, "queue", false, b"2"), 0);
 
     assert_eq!(timed.use_memory(MAX / 10 * 9), [MemoryLevel::Scarce]);
@@ -329,4 +368,50 @@ fn memory_is_refused_in_three_levels() {
     assert_eq!(timed.publish(2, "another", true, b"1"), 0);
     assert_eq!(timed.engine.stats().full_memory, 1);
     timed.engine.check().unwrap();
+}
+
+/// A shard on which nothing happens goes by what the others use as soon as it hears of it: nobody is refused for memory that
+/// is free again, and nobody let in on memory that is used up.
+#[test]
+fn an_idle_shard_knows_the_level_of_all() {
+    const MAX: usize = 1_000_000;
+    let mut timed = Timed::new(EngineConfig {
+        memory_bytes_max: MAX,
+        ..EngineConfig::default()
+    });
+    for (slot, (elsewhere, reason_code)) in (1..).zip([(MAX / 10 * 9, 0x97), (MAX / 2, 0), (MAX / 10 * 9, 0x97)]) {
+        let _ = timed.input(Input::Elsewhere(Elsewhere::Memory(elsewhere)));
+        assert_eq!(timed.try_connect(slot, &as_user(slot as usize, None)), reason_code);
+    }
+    let config = EngineConfig {
+        memory_bytes_max: MAX * 2,
+        ..EngineConfig::default()
+    };
+    let _ = timed.input(Input::Reload(Rc::new(config)));
+    assert_eq!(timed.try_connect(4, &as_user(4, None)), 0, "and of another limit");
+}
+
+/// Whoever comes for what is queued for it brings the Will that it always brings, while there is any memory: a fleet with
+/// large Wills frees what its queues hold. When there is none it may bring as much as it had.
+#[test]
+fn who_has_a_session_comes_with_its_will() {
+    static LARGE: [u8; 4_000] = [b'w'; 4_000];
+    const MAX: usize = 1_000_000;
+    let mut timed = Timed::new(EngineConfig {
+        memory_bytes_max: MAX,
+        ..EngineConfig::default()
+    });
+    let with_will = |n, len: usize| {
+        let mut connect = as_user(n, None);
+        connect.will = Some(will("w", &LARGE[..len], 0));
+        connect
+    };
+    assert_eq!(timed.try_connect(1, &with_will(0, 2_000)), 0);
+    let _ = timed.input(Input::Closed(ConnectionId::new(1, NonZeroU32::MIN)));
+    assert_eq!(timed.use_memory(MAX / 10 * 9), [MemoryLevel::Scarce]);
+    assert_eq!(timed.try_connect(2, &with_will(0, 2_000)), 0);
+    assert_eq!(timed.try_connect(3, &with_will(1, 10)), 0x97, "a new Session");
+    assert_eq!(timed.use_memory(MAX + 1), [MemoryLevel::Full]);
+    assert_eq!(timed.try_connect(4, &with_will(0, 2_000)), 0, "its own again");
+    assert_eq!(timed.try_connect(5, &with_will(0, 3_000)), 0x97, "and no larger one");
 }
