@@ -191,12 +191,12 @@ impl Clients {
         self.mark_clogged();
     }
 
-    /// From how many unsent bytes on QoS 0 is dropped.
+    /// From how many unsent bytes on QoS 0 is dropped. Pressure from outside changes nothing here: where it comes of output
+    /// that is not taken, whoever holds most of that is closed.
     pub(crate) fn mark_clogged(&mut self) {
-        self.unsent_bytes_high = if self.memory.is_scarce() {
-            0
-        } else {
-            self.config.unsent_bytes_high
+        self.unsent_bytes_high = match self.memory.level() {
+            MemoryLevel::Plenty | MemoryLevel::Tight => self.config.unsent_bytes_high,
+            MemoryLevel::Scarce | MemoryLevel::Full => 0,
         };
     }
 }
