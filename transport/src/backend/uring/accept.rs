@@ -1,5 +1,5 @@
 //! Accepting: one operation for a listener that goes on by itself. What the kernel accepts beyond a turn's share waits
-//! here, and while that is more than a share it accepts no more.
+//! here, and while that is more than a share, or there is no room for them, it accepts no more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -74,7 +74,9 @@ impl Listeners {
             } else if !listener.waiting.is_empty() {
                 timeout = Some(Duration::ZERO);
             }
-            if listener.armed && !listener.ending && listener.waiting.len() > limits.accepts_max as usize {
+            // Whoever has to wait for room does so in the system's queue, as far as the kernel has not accepted them.
+            let is_enough = listener.full != Rest::No || listener.waiting.len() > limits.accepts_max as usize;
+            if listener.armed && !listener.ending && is_enough {
                 listener.ending = true;
                 ring.cancel(tag(index));
             }

@@ -300,3 +300,27 @@ fn a_backend_that_ends_keeps_no_socket_alive() {
     }
     assert!(UnixStream::connect(&path).is_err(), "nobody listens");
 }
+
+/// While there is no room for those who were accepted the kernel accepts no more: they wait in the system's queue, where they
+/// cost nothing, and come in when there is room.
+#[test]
+fn a_listener_without_room_accepts_no_more() {
+    let Some(mut backend) = backend(LIMITS) else { return };
+    let mut notes = Notes::default();
+    let (path, _directory) = listen(&mut backend);
+    turn(&mut backend, &mut notes);
+    let armed = backend.ring.in_flight();
+    notes.room = Some(0);
+    let mut clients = vec![UnixStream::connect(&path).unwrap()];
+    turn_until(&mut backend, &mut notes, |backend, _| {
+        backend.ring.in_flight() == armed - 1
+    });
+    clients.extend((0..3).map(|_| UnixStream::connect(&path).unwrap()));
+    for _ in 0..3 {
+        turn(&mut backend, &mut notes);
+    }
+    assert_eq!((backend.ring.in_flight(), notes.accepted.len()), (armed - 1, 0));
+    notes.room = None;
+    backend.accept_again();
+    turn_until(&mut backend, &mut notes, |_, notes| notes.accepted.len() == 4);
+}
