@@ -4,24 +4,19 @@
 //! the system's queue, where it costs nothing; one of an address that has its number is closed before it has said anything.
 
 use core::num::NonZeroU32;
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sol_engine::{Instant, ListenerId};
 
 use crate::observer::Source;
 use crate::peer::PeerAddr;
 use crate::rates::Rates;
+use crate::tables::Tables;
 
 const SECOND: u64 = 1_000_000_000;
 /// What may be accepted at once after a silence: what a listener that looks ten times a second needs to keep to its rate.
 const BURST: u64 = SECOND / 5;
-/// Tables of addresses, so that shards which accept at the same time seldom wait for each other.
-const TABLES: usize = 16;
 
 /// What is limited before a connection is let in, and how fast its client may send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,8 +82,8 @@ type Scope = Option<ListenerId>;
 pub(crate) struct Doors {
     /// When all that was accepted would have been due, had it come evenly, in nanoseconds: for all, then by listener.
     due: Box<[AtomicU64]>,
-    tables: [Mutex<HashMap<(Scope, Network), u32>>; TABLES],
-    hasher: RandomState,
+    /// Connections.
+    addresses: Tables<(Scope, Network), u32>,
 }
 
 impl Default for Doors {
@@ -102,8 +97,7 @@ impl Doors {
     pub(crate) fn new(listeners: usize) -> Self {
         Self {
             due: (0..=listeners).map(|_| AtomicU64::new(0)).collect(),
-            tables: Default::default(),
-            hasher: RandomState::new(),
+            addresses: Tables::default(),
         }
     }
 
@@ -141,15 +135,15 @@ impl Doors {
         let scopes = scopes(limits, source.listener);
         for (at, (scope, admission)) in scopes.into_iter().enumerate() {
             let Some(max) = admission.per_address_max else { continue };
-            let mut table = self.table(network);
-            let count = table.entry((scope, network)).or_insert(0);
-            if *count < max.get() {
-                *count += 1;
-                continue;
+            let enters = self.addresses.change((scope, network), |count| {
+                let enters = *count < max.get();
+                *count += u32::from(enters);
+                enters
+            });
+            if !enters {
+                self.take_out(scopes.into_iter().take(at), network);
+                return false;
             }
-            drop(table);
-            self.take_out(scopes.into_iter().take(at), network);
-            return false;
         }
         true
     }
@@ -163,20 +157,9 @@ impl Doors {
 
     fn take_out(&self, scopes: impl Iterator<Item = (Scope, Admission)>, network: Network) {
         for (scope, _) in scopes.filter(|(_, admission)| admission.per_address_max.is_some()) {
-            let mut table = self.table(network);
-            if let Entry::Occupied(mut count) = table.entry((scope, network)) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
-            }
+            self.addresses
+                .change((scope, network), |count| *count = count.saturating_sub(1));
         }
-    }
-
-    fn table(&self, network: Network) -> MutexGuard<'_, HashMap<(Scope, Network), u32>> {
-        let at = usize::try_from(self.hasher.hash_one(network)).unwrap_or(0) % TABLES;
-        #[expect(clippy::indexing_slicing, reason = "a remainder of their number")]
-        self.tables[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,7 +251,7 @@ mod tests {
             assert!(doors.enter(&limits, source) && !doors.enter(&limits, source));
             doors.leave(&limits, source);
         }
-        assert!(doors.tables.iter().all(|table| table.lock().unwrap().is_empty()));
+        assert!(doors.addresses.is_empty());
     }
 
     #[test]

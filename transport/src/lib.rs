@@ -65,6 +65,7 @@ mod proxy;
 mod rates;
 mod shard;
 mod shards;
+mod tables;
 mod tallies;
 mod waiting;
 #[allow(unreachable_pub, reason = "opened to the fuzz target")]

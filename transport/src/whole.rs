@@ -13,7 +13,7 @@ use sol_engine::{Instant, ListenerId, TALLIES_MAX, Tally};
 
 use crate::admission::Doors;
 use crate::mailbox::Padded;
-use crate::tallies::Tallies;
+use crate::tallies::Sums;
 
 /// A place that is held for a connection which may be let in, beside those that are.
 const PLACE: u64 = 1 << 32;
@@ -34,7 +34,7 @@ pub(crate) struct Whole {
     /// Who was accepted.
     pub(crate) doors: Doors,
     /// What is counted by name.
-    pub(crate) tallies: Tallies,
+    pub(crate) tallies: Sums,
     /// When an engine failed last, in nanoseconds; 0: none has.
     failed: AtomicU64,
 }
