@@ -40,18 +40,22 @@ impl Waiting {
     }
 
     /// Takes the one that has waited longest of those that are `meant`, if it was there at `since`.
-    pub(crate) fn first(
-        &mut self,
-        since: Instant,
-        mut meant: impl FnMut(ConnectionId) -> bool,
-    ) -> Option<ConnectionId> {
+    pub(crate) fn first(&mut self, since: Instant, meant: impl FnMut(ConnectionId) -> bool) -> Option<ConnectionId> {
+        let at = self.position(since, meant)?;
+        self.queue.remove(at).map(|(_, connection)| connection)
+    }
+
+    /// Whether there is one to be taken.
+    pub(crate) fn has_first(&self, since: Instant, meant: impl FnMut(ConnectionId) -> bool) -> bool {
+        self.position(since, meant).is_some()
+    }
+
+    fn position(&self, since: Instant, mut meant: impl FnMut(ConnectionId) -> bool) -> Option<usize> {
         let since = since.saturating_add(self.stay);
-        let at = self
-            .queue
+        self.queue
             .iter()
             .take_while(|&&(deadline, _)| deadline <= since)
-            .position(|&(_, connection)| meant(connection))?;
-        self.queue.remove(at).map(|(_, connection)| connection)
+            .position(|&(_, connection)| meant(connection))
     }
 
     /// Forgets those at the front that do not wait any more.
@@ -86,6 +90,8 @@ mod tests {
         let now = Instant::from_nanos(12);
         assert_eq!(waiting.first(now, |id| id == connection(3)), None);
         assert_eq!(waiting.first(Instant::from_nanos(2), |_| true), None);
+        assert!(!waiting.has_first(Instant::from_nanos(2), |_| true));
+        assert!(waiting.has_first(Instant::from_nanos(3), |_| true));
         assert_eq!(waiting.first(Instant::from_nanos(3), |_| true), Some(connection(2)));
         assert_eq!(waiting.next_deadline(), None);
     }

@@ -8,6 +8,7 @@ mod support;
 mod tls;
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ on_each_backend! {
     behind_a_header_there_is_tls
     without_a_header_nobody_comes_in
     who_is_not_believed_is_closed_unread
+    behind_a_proxy_the_number_of_an_address_is_its_clients
     a_header_that_does_not_come_is_waited_for_no_longer_than_connect
 }
 
@@ -218,5 +220,54 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_connect() {
         assert_eq!(heard.take(), ["timeout"]);
     }
     assert_eq!(broker.counters().connect_timeouts, 2);
+    broker.stop();
+}
+
+/// Behind a proxy it is the client's address that has its number of connections: one client does not use up the proxy's, a
+/// connection whose header has not come or is wrong takes no place, and each gives back what it took.
+fn behind_a_proxy_the_number_of_an_address_is_its_clients() {
+    const VERSION: ProtocolVersion = ProtocolVersion::V5;
+    let heard = Heard::default();
+    let broker = Broker::start_observed(
+        2,
+        |_| heard.clone(),
+        |config, _| {
+            config.listeners[0].proxy = Some(rules(ProxyVersion::V1));
+            config.limits.all.per_address_max = NonZeroU32::new(2);
+        },
+    );
+    let open = |address: &str, name: &str| {
+        let mut client = Client::open(broker.address, VERSION);
+        let mut bytes = format!("PROXY TCP4 {address} 192.0.2.1 50123 1883\r\n").into_bytes();
+        bytes.extend(connect(VERSION, name));
+        client.send(&bytes);
+        client
+    };
+    let mut silent: Vec<_> = (0..5).map(|_| Client::open(broker.address, VERSION)).collect();
+    let mut wrong = Client::open(broker.address, VERSION);
+    wrong.send(b"PROXY NOBODY 192.0.2.7\r\n");
+    wrong.expect_cut();
+    for round in 1..=3 {
+        let mut inside = [
+            ("192.0.2.7", "a"),
+            ("192.0.2.7", "b"),
+            ("192.0.2.8", "c"),
+            ("192.0.2.8", "d"),
+        ]
+        .map(|(address, name)| open(address, name));
+        inside.iter_mut().for_each(Client::expect_connack);
+        open("192.0.2.7", "e").expect_cut();
+        assert_eq!(broker.counters().address_refused, round);
+        inside.iter_mut().for_each(Client::ping);
+        drop(inside);
+        broker.wait_until("all but the silent are gone", |counters| {
+            counters.connections == silent.len() as u64
+        });
+    }
+    // Who was silent may still say who it is.
+    let mut bytes = LINE.to_vec();
+    bytes.extend(connect(VERSION, "late"));
+    silent[0].send(&bytes);
+    silent[0].expect_connack();
     broker.stop();
 }

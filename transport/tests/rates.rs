@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use sol_codec::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode};
 use sol_engine::Query;
-use sol_transport::{Admission, Clock, Limits, ListenAddr, ListenerConfig, ListenerLimits, Rates};
+use sol_transport::{Admission, Clock, Limits, ListenAddr, ListenerConfig, ListenerLimits, Rates, TransportConfig};
 
 use self::support::{Broker, Client, PATIENCE, connect, publish};
 
@@ -19,10 +20,12 @@ const V5: ProtocolVersion = ProtocolVersion::V5;
 
 on_each_backend! {
     a_flood_is_slowed_to_its_rate_and_nothing_of_it_is_lost
+    what_comes_behind_connect_in_one_piece_is_slowed_too
     bytes_are_counted_as_they_arrive_and_not_packet_by_packet
     who_is_not_read_for_its_rate_is_not_taken_to_be_silent
     other_rates_hold_for_those_who_are_there_already
     an_address_has_its_number_of_connections_and_the_next_is_closed
+    an_address_that_has_its_number_takes_nobody_elses_place
     connections_above_the_rate_wait_and_nobody_is_refused
     a_user_has_its_number_of_connections_on_all_shards_together
     there_are_so_many_sessions_on_all_shards_together
@@ -57,8 +60,13 @@ fn bytes(max: u32) -> Limits {
 
 /// A broker whose first listener has limits, and its second has none.
 fn start(limits: Limits) -> (Broker, SocketAddr) {
-    let broker = Broker::start(2, |config, _| {
+    start_with(2, limits, |_| ())
+}
+
+fn start_with(shards: u16, limits: Limits, change: impl FnOnce(&mut TransportConfig)) -> (Broker, SocketAddr) {
+    let broker = Broker::start(shards, |config, _| {
         config.limits = limits;
+        change(config);
         let second = ListenerConfig::new(ListenAddr::Tcp("127.0.0.1:0".parse().unwrap()));
         config.listeners.push(second);
     });
@@ -98,6 +106,27 @@ fn a_flood_is_slowed_to_its_rate_and_nothing_of_it_is_lost() {
     assert!(hurried(&broker) > 0);
     // Nobody else waits for it, and it is answered behind its flood.
     flooder.ping();
+    broker.stop();
+}
+
+fn what_comes_behind_connect_in_one_piece_is_slowed_too() {
+    // Who comes again and again would have as much for nothing each time.
+    const RATE: u32 = 100;
+    const SENT: u32 = 50;
+    let (broker, free) = start_with(1, messages(RATE), |_| ());
+    let mut subscriber = Client::connect(free, V5, "subscriber");
+    subscriber.subscribe("flood");
+    let mut flooder = Client::open(broker.address, V5);
+    let mut bytes = connect(V5, "flooder");
+    bytes.extend((0..SENT).flat_map(|n| publish(V5, "flood", &n.to_be_bytes())));
+    let clock = Clock::start();
+    flooder.send(&bytes);
+    for n in 0..SENT {
+        subscriber.expect_publish("flood", &n.to_be_bytes());
+    }
+    let least = Duration::from_secs(1) * (SENT - RATE / 10 - 1) / RATE;
+    let took = Duration::from_nanos(clock.now().mono.as_nanos());
+    assert!(took >= least, "{took:?}");
     broker.stop();
 }
 
@@ -179,10 +208,38 @@ fn an_address_has_its_number_of_connections_and_the_next_is_closed() {
     }
     Client::connect(free, V5, "elsewhere").ping();
     inside.pop();
-    broker.wait_until("one is gone", |counters| counters.connections <= 3);
+    broker.wait_until("two are gone", |counters| counters.connections == 2);
     let mut next = Client::connect(broker.address, V5, "next");
     next.ping();
     inside[0].ping();
+    broker.stop();
+}
+
+fn an_address_that_has_its_number_takes_nobody_elses_place() {
+    // One that comes in a loop would use up the rate of all, and have those thrown out who came before it.
+    let admission = Admission {
+        per_address_max: NonZeroU32::new(2),
+        accepted_per_second: NonZeroU32::new(20),
+    };
+    let (broker, _) = start_with(1, limited(Rates::default(), admission), |config| {
+        config.unauthenticated_max = 3;
+        config.accept_pause = Duration::ZERO;
+        config.connect_time_max = 10 * PATIENCE;
+    });
+    let neighbour = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    neighbour
+        .bind(&"127.0.0.2:0".parse::<SocketAddr>().unwrap().into())
+        .unwrap();
+    neighbour.connect(&broker.address.into()).unwrap();
+    broker.wait_until("the neighbour is there", |counters| counters.accepted == 1);
+    let _silent = [(); 2].map(|()| Client::open(broker.address, V5));
+    broker.wait_until("all places are taken", |counters| counters.accepted == 3);
+    for refused in 1..=10 {
+        Client::open(broker.address, V5).expect_cut();
+        assert_eq!(broker.counters().address_refused, refused);
+    }
+    let counters = broker.counters();
+    assert_eq!((counters.evicted, counters.accept_waits), (0, 0));
     broker.stop();
 }
 

@@ -9,14 +9,16 @@ mod tls;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::HandshakeKind;
+use rustls::{ClientConfig, HandshakeKind};
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
 use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
 use sol_transport::{
-    AuthReply, ListenAddr, Notice, Observer, PeerAddr, Protocol, Source, Tls, TransportConfig, WebSocketRules,
+    AuthReply, ListenAddr, ListenerLimits, Notice, Observer, PeerAddr, Protocol, Rates, Source, Tls, TransportConfig,
+    WebSocketRules,
 };
 
 use support::{Broker, Client, PATIENCE, connect, disconnect, names_at_home, publish, subscribe};
@@ -29,6 +31,7 @@ on_each_backend! {
     an_answer_and_the_end_leave_in_one_turn
     keys_that_change_all_the_time_are_answered_once
     an_end_right_behind_the_last_packet_loses_nothing
+    an_end_behind_what_waits_for_a_rate_comes_after_it
     a_record_that_does_not_arrive_whole_in_time_ends_its_connection
     clients_need_a_certificate_that_is_not_revoked
     a_certificate_may_say_who_a_client_is
@@ -266,30 +269,89 @@ fn an_end_right_behind_the_last_packet_loses_nothing() {
             let mut mqtt = connect_with_will(VERSION, &name);
             mqtt.extend(publish(VERSION, &name, b"last words"));
             mqtt.extend(disconnect(VERSION));
-            let mut bytes = mqtt;
-            if has_websocket {
-                bytes = [UPGRADE, &frame(0x82, &bytes), &frame(0x88, &[3, 0xe8])].concat();
-            }
-            let mut stream = TcpStream::connect(broker.address).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            if has_tls {
-                let config = authority.client(VERSIONS[usize::from(n / 2 % 2)], None);
-                let mut client = TlsClient::open(broker.address, &config);
-                client.shake_hands();
-                client.tls.conn.writer().write_all(&bytes).unwrap();
-                client.tls.conn.send_close_notify();
-                bytes = Vec::new();
-                while client.tls.conn.wants_write() {
-                    client.tls.conn.write_tls(&mut bytes).unwrap();
-                }
-                stream = client.tls.sock;
-            }
-            stream.write_all(&bytes).unwrap();
+            let config = has_tls.then(|| authority.client(VERSIONS[usize::from(n / 2 % 2)], None));
+            let mut stream = say_all_at_once(broker.address, config.as_ref(), has_websocket, mqtt);
             reader.expect_publish(&name, b"last words");
             stream.read_to_end(&mut Vec::new()).unwrap();
         }
         broker.wait_until("the ends", |counters| counters.connections == 1);
         // Behind all that would have been said of them.
+        reader.send(&publish(VERSION, "sentinel", b""));
+        reader.expect_publish("sentinel", b"");
+        drop(reader);
+        broker.stop();
+    }
+}
+
+/// Sends MQTT, and the end of WebSocket and of TLS behind it, in one piece.
+fn say_all_at_once(
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+    has_websocket: bool,
+    mqtt: Vec<u8>,
+) -> TcpStream {
+    let mut bytes = mqtt;
+    if has_websocket {
+        bytes = [UPGRADE, &frame(0x82, &bytes), &frame(0x88, &[3, 0xe8])].concat();
+    }
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    if let Some(config) = tls {
+        let mut client = TlsClient::open(address, config);
+        client.shake_hands();
+        client.tls.conn.writer().write_all(&bytes).unwrap();
+        client.tls.conn.send_close_notify();
+        bytes = Vec::new();
+        while client.tls.conn.wants_write() {
+            client.tls.conn.write_tls(&mut bytes).unwrap();
+        }
+        stream = client.tls.sock;
+    }
+    stream.write_all(&bytes).unwrap();
+    stream
+}
+
+/// Whoever sends faster than it may, says that it leaves, and ends its input behind that is heard to the end, however often
+/// it has to wait before: all that it published arrives, and its Will does not.
+fn an_end_behind_what_waits_for_a_rate_comes_after_it() {
+    const VERSION: ProtocolVersion = ProtocolVersion::V5;
+    let authority = Authority::new("authority");
+    let tls = authority.server(&authority.issue("broker", 1), None);
+    let slow = ListenerLimits {
+        rates: Rates {
+            messages_max: NonZeroU32::new(50),
+            bytes_max: None,
+        },
+        ..ListenerLimits::default()
+    };
+    for (has_tls, has_websocket) in [(false, false), (true, false), (false, true), (true, true)] {
+        let broker = Broker::start(2, |config, _| {
+            config.listeners.push(config.listeners[0].clone());
+            config.listeners[0].tls = has_tls.then(|| tls.clone());
+            if has_websocket {
+                config.listeners[0].protocol = Protocol::WebSocket(Arc::default());
+            }
+            config.limits.listeners = vec![slow, ListenerLimits::default()];
+        });
+        let ListenAddr::Tcp(plain) = broker.shards().addresses()[1] else {
+            panic!("no TCP address")
+        };
+        let mut reader = Client::connect(plain, VERSION, "reader");
+        reader.subscribe("#");
+        let mut mqtt = connect_with_will(VERSION, "hasty");
+        for n in 0..25_u8 {
+            mqtt.extend(publish(VERSION, "word", &[n]));
+        }
+        mqtt.extend(disconnect(VERSION));
+        let config = has_tls.then(|| authority.client(VERSIONS[0], None));
+        let mut stream = say_all_at_once(broker.address, config.as_ref(), has_websocket, mqtt);
+        stream.shutdown(Shutdown::Write).unwrap();
+        for n in 0..25_u8 {
+            reader.expect_publish("word", &[n]);
+        }
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        broker.wait_until("the end", |counters| counters.connections == 1);
+        // Behind all that would have been said of it.
         reader.send(&publish(VERSION, "sentinel", b""));
         reader.expect_publish("sentinel", b"");
         drop(reader);
@@ -642,7 +704,14 @@ const UPGRADE: &[u8] = b"GET /mqtt HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n
 
 /// A client's frame that begins with `first`, masked with zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    let mut frame = match u8::try_from(payload.len()) {
+        Ok(len @ ..=125) => vec![first, 0x80 | len],
+        _ => {
+            let [high, low] = u16::try_from(payload.len()).unwrap().to_be_bytes();
+            vec![first, 0x80 | 126, high, low]
+        }
+    };
+    frame.extend([0; 4]);
     frame.extend_from_slice(payload);
     frame
 }

@@ -10,7 +10,7 @@ use super::Core;
 use super::contain::Step;
 use super::memory::is_progress;
 use crate::backend::{Reading, Sink};
-use crate::conns::{Conn, Phase, append_held};
+use crate::conns::{Conn, Conns, Phase, append_held};
 use crate::filter::{Filter, HANDSHAKE_FIRST_BYTE};
 use crate::observer::{Notice, Observer, Source};
 use crate::peer::PeerAddr;
@@ -35,7 +35,7 @@ impl<O: Observer> Sink for Core<O> {
             self.counters.accept_waits += 1;
             return false;
         }
-        let may = (self.has_time_for_handshakes() || !shakes_hands()) && self.make_room();
+        let may = (self.has_time_for_handshakes() || !shakes_hands()) && self.can_make_room();
         self.lacks_room |= !may;
         may
     }
@@ -46,11 +46,6 @@ impl<O: Observer> Sink for Core<O> {
         }
         self.counters.accepted += 1;
         let source = Source { peer, listener };
-        self.mailbox
-            .exchange()
-            .whole
-            .doors
-            .accepted(&self.config.limits, listener, self.now.mono);
         let config = self.config.listeners.get(usize::from(listener.0));
         let proxy = config.and_then(|config| config.proxy.as_ref());
         if proxy.is_some_and(|proxy| !proxy.trust(peer)) {
@@ -63,6 +58,10 @@ impl<O: Observer> Sink for Core<O> {
         if proxy.is_none() && !self.enter(source) {
             return false;
         }
+        // Who is turned away takes nobody's place, neither in the rate nor among those who have yet to say who they are.
+        let doors = &self.mailbox.exchange().whole.doors;
+        doors.accepted(&self.config.limits, listener, self.now.mono);
+        self.make_room();
         let phase = if filter.is_some() {
             Phase::ExpectHandshake
         } else {
@@ -128,10 +127,24 @@ impl<O: Observer> Sink for Core<O> {
 }
 
 impl<O: Observer> Core<O> {
-    /// Sees to it that one more connection may be unauthenticated. Whoever has waited longest goes, so that a crowd of
+    /// Whether one more connection may be unauthenticated, once somebody has made room for it.
+    fn can_make_room(&self) -> bool {
+        self.has_room() || {
+            let owes = |id| owes_login(&self.conns, id).is_some();
+            self.connecting.has_first(self.before_accept_pause(), owes)
+        }
+    }
+
+    /// Makes room for one more connection that is unauthenticated. Whoever has waited longest goes, so that a crowd of
     /// silent peers does not keep the others out; but nobody who came just now, for what it said may be on its way.
-    fn make_room(&mut self) -> bool {
-        self.has_room() || self.evict_longest_waiting(self.now.mono.saturating_sub(self.config.accept_pause))
+    fn make_room(&mut self) {
+        if !self.has_room() {
+            self.evict_longest_waiting(self.before_accept_pause());
+        }
+    }
+
+    fn before_accept_pause(&self) -> Instant {
+        self.now.mono.saturating_sub(self.config.accept_pause)
     }
 
     fn has_room(&self) -> bool {
@@ -152,8 +165,7 @@ impl<O: Observer> Core<O> {
     /// may be on its way.
     pub(super) fn free_a_descriptor(&mut self) {
         if mem::take(&mut self.lacks_descriptors) {
-            let since = self.now.mono.saturating_sub(self.config.accept_pause);
-            self.evict_longest_waiting(since);
+            self.evict_longest_waiting(self.before_accept_pause());
         }
     }
 
@@ -161,11 +173,10 @@ impl<O: Observer> Core<O> {
     /// none.
     fn evict_longest_waiting(&mut self, since: Instant) -> bool {
         let conns = &self.conns;
-        let owes = |id| conns.get(id).is_some_and(|conn| conn.owes_login() && !conn.ended);
-        let Some(id) = self.connecting.first(since, owes) else {
+        let Some(id) = self.connecting.first(since, |id| owes_login(conns, id).is_some()) else {
             return false;
         };
-        if let Some(source) = self.waiting_for_login(id) {
+        if let Some(source) = owes_login(conns, id) {
             self.evict(id, source);
         }
         true
@@ -173,10 +184,7 @@ impl<O: Observer> Core<O> {
 
     /// Where a connection comes from, if it still has to send CONNECT or AUTH.
     pub(super) fn waiting_for_login(&self, id: ConnectionId) -> Option<Source> {
-        self.conns
-            .get(id)
-            .filter(|conn| conn.owes_login() && !conn.ended)
-            .map(Conn::source)
+        owes_login(&self.conns, id)
     }
 
     fn evict(&mut self, id: ConnectionId, source: Source) {
@@ -284,7 +292,8 @@ impl<O: Observer> Core<O> {
     /// Decodes whole packets in place and gives them to the engine, until it wants no more. Gives how many bytes are
     /// done with.
     fn decode_all(&mut self, id: ConnectionId, bytes: &[u8]) -> usize {
-        if !self.meters.are_off() && self.rates_of(id).is_some() {
+        // Whether its client has a limit may be settled by the first of these packets.
+        if !self.meters.are_off() {
             return self.decode_paced(id, bytes);
         }
         let mut used = 0;
@@ -467,6 +476,12 @@ impl<O: Observer> Core<O> {
             self.tell(Some(id), Input::Closed(id));
         }
     }
+}
+
+/// Where a connection comes from, if it still has to send CONNECT or AUTH.
+fn owes_login(conns: &Conns, id: ConnectionId) -> Option<Source> {
+    let conn = conns.get(id).filter(|conn| conn.owes_login() && !conn.ended)?;
+    Some(conn.source())
 }
 
 /// What became of the bytes at the front.

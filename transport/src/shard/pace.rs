@@ -10,6 +10,8 @@ use crate::conns::Phase;
 use crate::observer::{Notice, Observer, Source};
 use crate::rates::Rates;
 
+/// CONNECT in the Fixed Header.
+const CONNECT: u8 = 1;
 /// PUBACK, PUBREC, PUBREL and PUBCOMP in the Fixed Header.
 const ACKNOWLEDGEMENTS: std::ops::RangeInclusive<u8> = 4..=7;
 
@@ -95,8 +97,8 @@ impl<O: Observer> Core<O> {
     }
 }
 
-/// Whether a packet is sent of its client's own accord, and not to acknowledge something.
+/// Whether a packet is sent of its client's own accord, and not to acknowledge something or to be let in.
 fn is_message(bytes: &[u8]) -> bool {
     let packet_type = bytes.first().map(|first| first >> 4);
-    !packet_type.is_some_and(|packet_type| ACKNOWLEDGEMENTS.contains(&packet_type))
+    !packet_type.is_some_and(|packet_type| packet_type == CONNECT || ACKNOWLEDGEMENTS.contains(&packet_type))
 }

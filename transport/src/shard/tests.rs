@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, Publish, PublishProperties, QoS, TopicName};
@@ -177,6 +178,45 @@ fn panics_while_decoding_cost_their_connections_however_many_there_are() {
     }
     ping(&mut other);
     drop(other);
+    broker.stop();
+}
+
+#[test]
+fn an_address_has_its_places_again_whatever_became_of_its_connections() {
+    // Those that moved home, that were refused there, and that ended by a fault of ours: one that is never given back would
+    // keep the address out until the broker starts again.
+    const PLACES: u32 = 3;
+    let broker = Broker::start_with(|config, engine| {
+        engine.shards = 2;
+        config.limits.all.per_address_max = NonZeroU32::new(PLACES);
+        engine.sessions_max = 2;
+    });
+    let sum = |counter: fn(&Counters) -> u64| {
+        let answers = broker.shards.handle().ask(Query::Stats, PATIENCE);
+        answers.iter().map(|answer| counter(&answer.counters)).sum::<u64>()
+    };
+    let there_are = |count| {
+        let clock = Clock::start();
+        while sum(|counters| counters.connections) != count {
+            assert!(u128::from(clock.now().mono.as_nanos()) < PATIENCE.as_nanos());
+        }
+    };
+    for round in 0..8 {
+        let inside: Vec<_> = (0..2).map(|n| broker.connect(&format!("client {round} {n}"))).collect();
+        let mut refused = broker.open();
+        refused.write_all(&connect("one too many", None)).unwrap();
+        expect(&mut refused, &[0x20, 2, 0, 3]);
+        drop((inside, refused));
+        there_are(0);
+    }
+    let mut guilty = broker.connect("guilty");
+    guilty.write_all(&publish(ENGINE_TRAP)).unwrap();
+    expect_cut(guilty);
+    there_are(0);
+    let _silent: Vec<_> = (0..PLACES).map(|_| broker.open()).collect();
+    there_are(PLACES.into());
+    expect_cut(broker.open());
+    assert_eq!(sum(|counters| counters.address_refused), 1);
     broker.stop();
 }
 
