@@ -13,7 +13,7 @@
 
 mod check;
 mod defaults;
-mod demand;
+pub(crate) mod demand;
 mod diagnostic;
 mod dialect;
 mod directives;

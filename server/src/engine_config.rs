@@ -7,6 +7,7 @@ use sol_codec::{ProtocolVersion, QoS};
 use sol_engine::{EngineConfig, ListenerId, ListenerRules, ListenerTerms, QueueFull, Rules};
 use sol_transport::{Admission, Limits, ListenerLimits, Rates};
 
+use crate::config::demand::some;
 use crate::config::{self, Config, Listener, Versions};
 use crate::scram;
 
@@ -29,7 +30,6 @@ pub(crate) fn engine_config(
     let counted_at = |listener: usize| listening.clone().position(|other| other == listener);
     let terms = |listener: usize| terms(&config.listeners[listener], counted_at(listener));
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     EngineConfig {
         shards: config.shard_count(),
         listeners: listening.clone().map(rules).collect(),
@@ -93,9 +93,8 @@ pub(crate) fn transport_limits(config: &Config, listening: impl Iterator<Item = 
     }
 }
 
-/// A number of which 0 is no limit.
-fn some(max: u32) -> Option<u32> {
-    (max > 0).then_some(max)
+fn count(max: u32) -> usize {
+    usize::try_from(max).unwrap_or(usize::MAX)
 }
 
 /// What the clients of one listener are granted, whose connections are counted at this one of the transport's.
@@ -109,11 +108,8 @@ fn terms(listener: &Listener, counted_at: Option<usize>) -> ListenerTerms {
     ];
     let refused = spoken.into_iter().filter(|(spoken, _)| !spoken);
     ListenerTerms {
-        connections_max: listener
-            .connections_max
-            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
-        connections_per_user_max: some(listener.demand.per_user_max)
-            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX)),
+        connections_max: listener.connections_max.map_or(usize::MAX, count),
+        connections_per_user_max: some(listener.demand.per_user_max).map_or(usize::MAX, count),
         counted_at: counted_at.and_then(|at| u16::try_from(at).ok()).map(ListenerId),
         maximum_qos: match listener.qos_max {
             0 => QoS::AtMostOnce,

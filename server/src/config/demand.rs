@@ -161,8 +161,8 @@ pub(crate) const ROWS: &[Directive] = &[
     .shown_each(|listener| optional(some(listener.demand.per_user_max))),
 ];
 
-/// A limit, if there is one.
-fn some(max: u32) -> Option<u32> {
+/// A number of which 0 is no limit.
+pub(crate) fn some(max: u32) -> Option<u32> {
     (max > 0).then_some(max)
 }
 
