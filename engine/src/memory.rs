@@ -4,8 +4,10 @@
 
 use crate::clients::Clients;
 use crate::effects::Effects;
+use crate::engine::Engine;
 use crate::event::Event;
-use crate::input::Level;
+use crate::ids::SessionKey;
+use crate::input::{Level, OwnedConnect, OwnedWill};
 
 /// Bytes charged for a Session beyond what hangs on it.
 pub(crate) const SESSION_BYTES: usize = 256;
@@ -17,6 +19,10 @@ pub(crate) const RETAINED_BYTES: usize = 64;
 pub(crate) const WILL_BYTES: usize = 96;
 /// Bytes charged for a reference to a message.
 pub(crate) const REFERENCE_BYTES: usize = 64;
+
+/// Bytes of Will and User Name that a client may bring although memory is full, unless it has more already: whoever comes
+/// to take what is queued must get in. More is an attacker's way around the limit.
+const BAGGAGE_BYTES_MAX: usize = 1_024;
 
 /// How far the memory is used up that there may be, and what is not done any more for it. Each is left again when a
 /// twentieth of the memory more is free.
@@ -198,6 +204,22 @@ impl Clients {
             MemoryLevel::Plenty | MemoryLevel::Tight => self.config.unsent_bytes_high,
             MemoryLevel::Scarce | MemoryLevel::Full => 0,
         };
+    }
+}
+
+impl Engine {
+    /// Whether there is no memory for a client. One that has a Session comes to have what is queued for it, and frees more
+    /// than it brings: until all is full it may bring what it likes, and then as much as it had.
+    pub(crate) fn has_no_memory_for(&mut self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
+        let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
+        let baggage = will.saturating_add(connect.username.as_deref().map_or(0, str::len));
+        let Some(session) = known.and_then(|key| self.clients.sessions.get(key)) else {
+            let takes_memory = connect.session_expiry_interval > 0 || baggage > BAGGAGE_BYTES_MAX;
+            return takes_memory && self.clients.memory.is_tight();
+        };
+        let will = session.will.as_deref().map_or(0, OwnedWill::charge);
+        let has = will.saturating_add(session.username().map_or(0, str::len));
+        baggage > has.max(BAGGAGE_BYTES_MAX) && self.clients.memory.is_full()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::enhanced::Enhanced;
 use crate::event::{Cause, Event};
 use crate::handle::agree::{maximum_packet_size, owned_connect};
 use crate::ids::{ConnectionId, ListenerId, SessionKey};
-use crate::input::{Flow, Handover, OwnedConnect, OwnedWill};
+use crate::input::{Flow, Handover, OwnedConnect};
 use crate::journal::Gate;
 use crate::memory::SESSION_BYTES;
 use crate::rare::Rare;
@@ -25,10 +25,6 @@ use crate::session::{Session, User};
 use crate::tallies::Full;
 use crate::time::Now;
 use crate::violation::Violation;
-
-/// Bytes of Will and User Name that a client may bring although memory is full, unless it has more already: whoever comes
-/// to take what is queued must get in. More is an attacker's way around the limit.
-const BAGGAGE_BYTES_MAX: usize = 1_024;
 
 impl Engine {
     pub(crate) fn on_opened(&mut self, now: Now, id: ConnectionId, listener: ListenerId) {
@@ -273,20 +269,6 @@ impl Engine {
         } else {
             self.clients.tallies_full(listener, connect.named_user(), known)
         }
-    }
-
-    /// Whether there is no memory for a client. One that has a Session comes to have what is queued for it, and frees more
-    /// than it brings: until all is full it may bring what it likes, and then as much as it had.
-    fn has_no_memory_for(&mut self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
-        let will = connect.will.as_deref().map_or(0, OwnedWill::charge);
-        let baggage = will + connect.username.as_deref().map_or(0, str::len);
-        let Some(session) = known.and_then(|key| self.clients.sessions.get(key)) else {
-            let takes_memory = connect.session_expiry_interval > 0 || baggage > BAGGAGE_BYTES_MAX;
-            return takes_memory && self.clients.memory.is_tight();
-        };
-        let will = session.will.as_deref().map_or(0, OwnedWill::charge);
-        let has = will + session.username().map_or(0, str::len);
-        baggage > has.max(BAGGAGE_BYTES_MAX) && self.clients.memory.is_full()
     }
 
     /// Whether a listener has as many connections as it may have.
