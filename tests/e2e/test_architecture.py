@@ -155,8 +155,7 @@ def test_the_protocol_version_is_a_value():
 LOCKS = r"\b(Mutex|RwLock|Condvar|Barrier|OnceLock|LazyLock|parking_lot|mpsc|bounded|select!|thread::park|recv(?:_timeout|_deadline)?\()"
 NO_LOCK_OF_THE_DATA_PATH = {
     ("transport/src/mailbox.rs", "OnceLock"): "how a shard is woken: set at its start, and only read afterwards",
-    ("transport/src/admission.rs", "Mutex"): "for a moment when a connection comes or goes, and only where addresses have a limit",
-    ("transport/src/tallies.rs", "Mutex"): "for a moment at a CONNECT, and only where users or Sessions have a limit",
+    ("transport/src/tables.rs", "Mutex"): "for a moment when a connection comes or goes, and only where addresses, users or Sessions have a limit",
     ("transport/src/shards.rs", "bounded"): "the thread that starts and ends the shards waits for them, and no shard for it",
     ("transport/src/shards.rs", "recv("): "the same",
     ("transport/src/handle.rs", "bounded"): "the admin plane waits for answers; a shard never waits to give one",
