@@ -496,6 +496,8 @@ pub struct AuthRequest {
     pub listener: ListenerId,
     /// Client Identifier.
     pub client_id: String,
+    /// The protocol version it speaks.
+    pub version: ProtocolVersion,
     /// What it shows for itself.
     pub credentials: Credentials,
 }

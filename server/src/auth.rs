@@ -26,7 +26,7 @@ use sol_engine::{ChangedUser, Grant};
 pub use self::chain::Chains;
 use self::guard::count;
 pub use self::guard::{Ban, Banned};
-use self::judge::Judge;
+use self::judge::{Judge, Pending, survive};
 pub use self::user_files::UserFiles;
 use crate::config::Logins;
 use crate::stats::LoginStats;
@@ -67,6 +67,8 @@ pub enum Verdict {
     Refused,
     /// Nobody has looked at it: its address or its user has failed too often.
     Banned,
+    /// Who knows does not answer.
+    Unavailable,
 }
 
 /// What somebody shows to be let in.
@@ -93,6 +95,10 @@ pub struct Request {
     pub login: Login,
     /// Where it came in: the place of the listener in the configuration.
     pub listener: usize,
+    /// Client Identifier, as the client gave it.
+    pub client_id: Box<str>,
+    /// The Protocol Level: 3, 4 or 5.
+    pub version: u8,
     /// Where it comes from; `None` on a Unix socket.
     pub peer: Option<IpAddr>,
     /// Called at most once with the verdict, on the caller's thread or a verifier's; should only post it. It is dropped
@@ -286,18 +292,36 @@ impl fmt::Debug for Verifier {
 
 impl Shared {
     /// Answers what is queued, one after the other, until the verifier ends.
-    fn work(&self, queue: &Receiver<Waiting>) {
+    fn work(self: &Arc<Self>, queue: &Receiver<Waiting>) {
         let mut scratch = Scratch::default();
         for Waiting { request, place } in queue {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
-            self.judge.answer(request, &mut scratch, move || drop(place));
+            if let Some(pending) = self.judge.answer(request, 0, &mut scratch, move || drop(place)) {
+                self.ask(pending);
+            }
             // Kept in a storm alone: a broker that nobody logs in to has the memory back.
             if queue.is_empty() {
                 scratch.clear();
             }
         }
+    }
+
+    /// Has a hook's own thread ask it.
+    fn ask<C: FnOnce() + Send + 'static>(self: &Arc<Self>, pending: Pending<C>) {
+        let (shared, hook) = (Arc::clone(self), Arc::clone(&pending.hook));
+        if hook.is_full() {
+            return self.judge.answer_busy(pending);
+        }
+        // Should its last place be taken in between, the login is dropped, and refused.
+        hook.run(Box::new(move || {
+            survive(move || {
+                if let Some(pending) = shared.judge.answer_by_hook(pending) {
+                    shared.ask(pending);
+                }
+            });
+        }));
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {

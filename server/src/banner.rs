@@ -62,6 +62,7 @@ fn authentication(config: &Config, listener: &Listener, users: usize) -> String 
     let means = listener.auth.order.iter().map(|authenticator| match authenticator {
         Authenticator::PasswordFile => format!("user name and password ({users} users)"),
         Authenticator::Jwt => "token (JWT)".to_owned(),
+        Authenticator::Http => "whom http_auth_url lets in".to_owned(),
     });
     let means = means.collect::<Vec<_>>().join(", or ");
     match (listener.auth.allow_anonymous, checks) {

@@ -242,6 +242,8 @@ impl Observer for Watcher {
         let request = Request {
             login,
             listener,
+            client_id: request.client_id.into(),
+            version: request.version.level(),
             peer: peer.socket_addr().map(|address| address.ip()),
             reply: Box::new(move |verdict| answer(&later, outcome(verdict, refused))),
         };
@@ -298,6 +300,7 @@ fn outcome(verdict: Verdict, refused: ReasonCode) -> AuthOutcome {
         Verdict::Continue { message, memo } => AuthOutcome::Continue { data: message, memo },
         Verdict::Refused => AuthOutcome::Refused(refused),
         Verdict::Banned => AuthOutcome::Refused(ReasonCode::Banned),
+        Verdict::Unavailable => AuthOutcome::Refused(ReasonCode::ServerUnavailable),
     }
 }
 

@@ -61,7 +61,7 @@ pub use self::logins::Logins;
 pub use self::overrides::Overrides;
 pub use self::place::{Place, Places};
 pub use self::tls::{Tls, TlsVersion};
-pub use self::tokens::{Authenticator, Jwt};
+pub use self::tokens::{Authenticator, HttpAuth, Jwt};
 pub use crate::sandbox::Sandbox;
 pub use sol_transport::Io;
 

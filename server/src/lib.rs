@@ -15,6 +15,7 @@ pub mod config;
 pub mod daemon;
 mod engine_config;
 mod events;
+mod hook;
 pub mod init;
 pub mod jwt;
 pub mod log;

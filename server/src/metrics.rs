@@ -397,11 +397,17 @@ const LOGINS_REFUSED: [(&str, Value); 5] = [
 const AUTH_NAME: &str = "sol_auth_total";
 
 /// Authenticators, outcomes and values of [`AUTH_NAME`].
-const AUTH: [(&str, &str, Value); 4] = [
+const AUTH: [(&str, &str, Value); 10] = [
     ("jwt", "accepted", |s| s.logins.tokens_accepted),
     ("jwt", "forged", |s| s.logins.tokens_forged),
     ("jwt", "untimely", |s| s.logins.tokens_untimely),
     ("jwt", "unfit", |s| s.logins.tokens_unfit),
+    ("http", "accepted", |s| s.logins.hook_accepted),
+    ("http", "remembered", |s| s.logins.hook_remembered),
+    ("http", "denied", |s| s.logins.hook_denied),
+    ("http", "ignored", |s| s.logins.hook_ignored),
+    ("http", "unfit", |s| s.logins.hook_unfit),
+    ("http", "silent", |s| s.logins.hook_silent),
 ];
 
 const FULL_NAME: &str = "sol_connections_refused_total";

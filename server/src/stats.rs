@@ -155,6 +155,18 @@ pub struct LoginStats {
     pub wrong: u64,
     /// Logins that were genuine and not to be let in: tokens out of their time, for somebody else, or not understood.
     pub unfit: u64,
+    /// Logins that the HTTP hook has let in.
+    pub hook_accepted: u64,
+    /// Logins let in by what it said before.
+    pub hook_remembered: u64,
+    /// Logins that it has refused.
+    pub hook_denied: u64,
+    /// Logins that it knew nothing of.
+    pub hook_ignored: u64,
+    /// Logins that it let in by what is not understood, or too late.
+    pub hook_unfit: u64,
+    /// Logins refused because it did not answer, or too many waited for it.
+    pub hook_silent: u64,
     /// Tokens that let somebody in.
     pub tokens_accepted: u64,
     /// Tokens that nobody who is trusted has signed.

@@ -46,6 +46,8 @@ fn storm(verifier: &Verifier, clients: usize, users: usize) -> usize {
                 password: password(user).into_bytes(),
             },
             listener: 0,
+            client_id: Box::default(),
+            version: 5,
             peer: Some(std::net::Ipv4Addr::from(address).into()),
             reply: Box::new(move |verdict| reply.send(verdict).unwrap()),
         };
@@ -87,6 +89,8 @@ fn clients_that_come_back_cost_no_hash() {
                 password: b"guess".to_vec(),
             },
             listener: 0,
+            client_id: Box::default(),
+            version: 5,
             peer: None,
             reply: Box::new(drop),
         };

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 
 use sol_codec::mutants::mutant;
-use sol_codec::{Auth, Packet, ReasonCode};
+use sol_codec::{Auth, Packet, ProtocolVersion, ReasonCode};
 
 use crate::clients::Clients;
 use crate::connection::State;
@@ -32,6 +32,7 @@ impl Engine {
             connection: id,
             listener,
             client_id: connect.client_id.clone(),
+            version: connect.version,
             credentials,
         });
         if let Some(connection) = self.clients.connections.get_mut(id) {
@@ -83,6 +84,7 @@ impl Engine {
                     connection: id,
                     listener: connection.listener,
                     client_id: connect.client_id.clone(),
+                    version: connect.version,
                     credentials,
                 });
                 None
@@ -119,6 +121,7 @@ impl Engine {
                     connection: id,
                     listener: listener.unwrap_or_default(),
                     client_id: String::from(client_id.unwrap_or_default()),
+                    version: ProtocolVersion::V5,
                     credentials,
                 });
                 Flow::Go

@@ -1,10 +1,12 @@
 //! Whom a listener asks about a login, one after the other: the first that knows the client decides.
 //!
-//! A password file knows the users in it; tokens know passwords that look like one. Whom nobody knows is refused.
+//! A password file knows the users in it; tokens know passwords that look like one; an HTTP hook says itself whom it knows.
+//! Whom nobody knows is refused.
 
 use std::sync::Arc;
 
-use crate::config::{Authenticator, Config, Diagnostic, Jwt};
+use crate::config::{Authenticator, Config, Diagnostic, HttpAuth, Jwt};
+use crate::hook::Hook;
 use crate::jwt::{self, KEYS_MAX, Tokens};
 
 /// One of those who are asked.
@@ -14,6 +16,8 @@ pub(crate) enum Step {
     Passwords,
     /// JSON Web Tokens.
     Tokens(Arc<Tokens>),
+    /// An HTTP hook, and what the listener is called there.
+    Hook(Arc<Hook>, Arc<str>),
 }
 
 /// Whom each listener asks, by its place in the configuration.
@@ -33,6 +37,7 @@ impl Chains {
     pub(crate) fn load(config: &Config) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let (mut warnings, mut errors) = (Vec::new(), Vec::new());
         let mut known: Vec<(&Jwt, Arc<Tokens>)> = Vec::new();
+        let mut hooks: Vec<(&HttpAuth, Arc<Hook>)> = Vec::new();
         let mut chains = Vec::new();
         for listener in &config.listeners {
             let mut chain = Vec::new();
@@ -48,6 +53,13 @@ impl Chains {
                         known.push((jwt, Arc::clone(&tokens)));
                         chain.push(Step::Tokens(tokens));
                     }
+                    (Authenticator::Http, _) => {
+                        let hook = listener.auth.http.as_ref().map(|http| hook(http, &mut hooks));
+                        match hook.transpose() {
+                            Ok(hook) => chain.extend(hook.map(|hook| Step::Hook(hook, listener.to_string().into()))),
+                            Err(error) => errors.push(error),
+                        }
+                    }
                     (Authenticator::Jwt, None) => {}
                 }
             }
@@ -59,6 +71,16 @@ impl Chains {
             Err(errors)
         }
     }
+}
+
+/// One hook for all listeners that ask it in the same way.
+fn hook<'a>(http: &'a HttpAuth, known: &mut Vec<(&'a HttpAuth, Arc<Hook>)>) -> Result<Arc<Hook>, Diagnostic> {
+    if let Some((_, hook)) = known.iter().find(|(other, _)| *other == http) {
+        return Ok(Arc::clone(hook));
+    }
+    let hook = Arc::new(Hook::start(http)?);
+    known.push((http, Arc::clone(&hook)));
+    Ok(hook)
 }
 
 fn tokens(jwt: &Jwt, warnings: &mut Vec<Diagnostic>, errors: &mut Vec<Diagnostic>) -> Tokens {

@@ -21,6 +21,7 @@ use super::chain::Step;
 use super::guard::{Guard, count};
 use super::user_files::{Tag, UserFile, UserFiles};
 use super::{Login, Request, Verdict};
+use crate::hook::{Answer, Hook, Question, Silence};
 use crate::jwt;
 use crate::password_file::{Pick, Users};
 use crate::scram::{Challenge, Closing, Fault, Keys, Opening};
@@ -39,6 +40,38 @@ enum Decision {
     Refused,
     /// Genuine, and not to be let in: nobody's guess, so it bans nobody.
     Unfit,
+    /// Who knows does not answer.
+    Unavailable,
+    /// A hook has to be asked; behind it the chain goes on.
+    Ask {
+        hook: Arc<Hook>,
+        name: Arc<str>,
+        next: usize,
+    },
+}
+
+/// A login that a hook has to be asked about.
+pub(super) struct Pending<C> {
+    pub(super) hook: Arc<Hook>,
+    name: Arc<str>,
+    next: usize,
+    request: Request,
+    checked: C,
+}
+
+/// What a hook is asked about; `None` if the password is no text, which no JSON has room for.
+fn question<'a>(request: &'a Request, listener: &'a str) -> Option<Question<'a>> {
+    let Login::Password { user, password } = &request.login else {
+        return None;
+    };
+    Some(Question {
+        client_id: &request.client_id,
+        username: user.as_deref(),
+        password: std::str::from_utf8(password).ok()?,
+        peer: request.peer,
+        listener,
+        version: request.version,
+    })
 }
 
 /// The users in force, and what is remembered of them.
@@ -69,28 +102,101 @@ impl Judge {
         changed
     }
 
-    /// Checks and answers a password, whatever it costs. `checked` is called between the two.
-    pub(super) fn answer(&self, request: Request, scratch: &mut Scratch, checked: impl FnOnce()) {
-        // Whatever else there is was answered at once.
-        if let Request {
-            login: Login::Password { user, password },
-            listener,
-            peer,
-            reply,
-        } = request
-        {
-            survive(|| {
-                // Banned while it waited.
-                if self.guard.refuses(peer, user.as_deref()) {
-                    checked();
-                    return reply(Verdict::Banned);
-                }
-                let (decision, _in_force) = self.decide_in_force(listener, user.as_deref(), &password, scratch);
-                checked();
-                // Before the answer: who tries again when he has it is counted.
-                reply(self.conclude(decision, peer, user.as_deref()));
+    /// Checks and answers a password, whatever it costs, asking those of the chain from this place on. `checked` is called
+    /// between the two. Gives it back if a hook has to be asked first.
+    pub(super) fn answer<C: FnOnce()>(
+        &self,
+        request: Request,
+        from: usize,
+        scratch: &mut Scratch,
+        checked: C,
+    ) -> Option<Pending<C>> {
+        let mut pending = None;
+        survive(|| pending = self.answer_or_ask(request, from, scratch, checked));
+        pending
+    }
+
+    fn answer_or_ask<C: FnOnce()>(
+        &self,
+        request: Request,
+        from: usize,
+        scratch: &mut Scratch,
+        checked: C,
+    ) -> Option<Pending<C>> {
+        let (peer, user) = (request.peer, request.user());
+        // Banned while it waited.
+        if self.guard.refuses(peer, user) {
+            checked();
+            (request.reply)(Verdict::Banned);
+            return None;
+        }
+        let (decision, _in_force) = self.decide_in_force(&request, from, scratch);
+        if let Decision::Ask { hook, name, next } = decision {
+            return Some(Pending {
+                hook,
+                name,
+                next,
+                request,
+                checked,
             });
         }
+        checked();
+        // Before the answer: who tries again when he has it is counted.
+        let verdict = self.conclude(decision, peer, user);
+        (request.reply)(verdict);
+        None
+    }
+
+    /// Answers a password as its hook says, or goes on with those behind it.
+    pub(super) fn answer_by_hook<C: FnOnce()>(&self, pending: Pending<C>) -> Option<Pending<C>> {
+        let Pending {
+            hook,
+            name,
+            next,
+            request,
+            checked,
+        } = pending;
+        let now = self.guard.now_on_the_wall();
+        // Those who waited behind one without an answer do not wait as long each.
+        let answer = question(&request, &name).map(|question| match hook.rests(now) {
+            true => Err(Silence(String::new())),
+            false => hook.ask(&question, now),
+        });
+        let counts = &self.guard.counts;
+        let decision = match answer {
+            Some(Ok(Answer::Ignore)) => {
+                count(&counts.hook_ignored);
+                return self.answer(request, next, &mut Scratch::default(), checked);
+            }
+            Some(Ok(Answer::Allow(grant))) => {
+                count(&counts.hook_accepted);
+                Decision::Granted(Box::new(grant))
+            }
+            Some(Ok(Answer::Unfit(why))) => {
+                count(&counts.hook_unfit);
+                tracing::warn!(
+                    user = request.user().unwrap_or_default(),
+                    "http_auth_url lets in, and: {why}"
+                );
+                Decision::Unfit
+            }
+            Some(Ok(Answer::Deny)) | None => {
+                count(&counts.hook_denied);
+                Decision::Refused
+            }
+            Some(Err(_)) => Decision::Unavailable,
+        };
+        checked();
+        let verdict = self.conclude(decision, request.peer, request.user());
+        (request.reply)(verdict);
+        None
+    }
+
+    /// Answers a password whose hook has no room for it.
+    pub(super) fn answer_busy<C: FnOnce()>(&self, pending: Pending<C>) {
+        let verdict = self.conclude(Decision::Unavailable, None, None);
+        (pending.checked)();
+        (pending.request.reply)(verdict);
     }
 
     /// Counts what was decided of a login, and says it.
@@ -113,23 +219,28 @@ impl Judge {
                 count(&self.guard.counts.unfit);
                 Verdict::Refused
             }
+            Decision::Unavailable | Decision::Ask { .. } => {
+                count(&self.guard.counts.hook_silent);
+                Verdict::Unavailable
+            }
         }
     }
 
-    /// Asks those whom a listener asks, until one knows the client.
-    fn decide(
-        &self,
-        files: &UserFiles,
-        listener: usize,
-        user: Option<&str>,
-        password: &[u8],
-        scratch: &mut Scratch,
-    ) -> Decision {
-        let file = files.at(listener);
+    /// Asks those whom a listener asks, from this place on, until one knows the client.
+    fn decide(&self, files: &UserFiles, request: &Request, from: usize, scratch: &mut Scratch) -> Decision {
+        let Login::Password { user, password } = &request.login else {
+            // Whatever else there is was answered at once.
+            return Decision::Refused;
+        };
+        let user = user.as_deref();
+        let file = files.at(request.listener);
         let mut passed_passwords = None;
         let mut decision = Decision::Refused;
-        for step in files.chain_at(listener) {
+        for (place, step) in files.chain_at(request.listener).iter().enumerate() {
             match (step, user) {
+                // Who was asked already has not known it.
+                (Step::Passwords, user) if place < from => passed_passwords = user,
+                _ if place < from => {}
                 (Step::Passwords, Some(user)) if file.users.get(user).is_some() => {
                     let accepted = self.verify(file, user, password, scratch);
                     return if accepted {
@@ -146,6 +257,12 @@ impl Judge {
                         break;
                     }
                 }
+                (Step::Hook(hook, name), _) => {
+                    if let Some(said) = self.before_hook(hook, name, place + 1, request) {
+                        decision = said;
+                        break;
+                    }
+                }
             }
         }
         // Who is none of the password file's is refused after as long as who is one.
@@ -153,6 +270,25 @@ impl Judge {
             self.verify(file, user, password, scratch);
         }
         decision
+    }
+
+    /// What can be said without the hook: what it said before, or that it does not answer; else that it has to be asked.
+    /// `None` if there is nothing to ask about.
+    fn before_hook(&self, hook: &Arc<Hook>, name: &Arc<str>, next: usize, request: &Request) -> Option<Decision> {
+        let question = question(request, name)?;
+        let now = self.guard.now_on_the_wall();
+        if let Some(grant) = hook.remembered(&question, now) {
+            count(&self.guard.counts.hook_remembered);
+            return Some(Decision::Granted(Box::new(grant)));
+        }
+        if hook.rests(now) {
+            return Some(Decision::Unavailable);
+        }
+        Some(Decision::Ask {
+            hook: Arc::clone(hook),
+            name: Arc::clone(name),
+            next,
+        })
     }
 
     fn of_token(&self, judged: Result<Grant, jwt::Fault>, user: Option<&str>) -> Decision {
@@ -280,14 +416,13 @@ impl Judge {
     /// is held.
     fn decide_in_force(
         &self,
-        listener: usize,
-        user: Option<&str>,
-        password: &[u8],
+        request: &Request,
+        from: usize,
         scratch: &mut Scratch,
     ) -> (Decision, RwLockReadGuard<'_, Arc<UserFiles>>) {
         loop {
             let files = self.files();
-            let decision = self.decide(&files, listener, user, password, scratch);
+            let decision = self.decide(&files, request, from, scratch);
             let present = self.files.read().unwrap_or_else(PoisonError::into_inner);
             if Arc::ptr_eq(&files, &present) {
                 return (decision, present);
@@ -351,7 +486,7 @@ impl Judge {
 }
 
 /// Runs the check of one login, whose fault must not cost all later ones their thread.
-fn survive(check: impl FnOnce()) {
+pub(super) fn survive(check: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(check)).is_err() {
         tracing::error!("a fault of the broker in checking a login, survived");
     }

@@ -29,6 +29,8 @@ fn ask_at(verifier: &Verifier, listener: usize, user: &str, password: &[u8]) -> 
                 password: password.to_vec(),
             },
             listener,
+            client_id: Box::default(),
+            version: 5,
             peer: None,
             reply,
         })
@@ -187,6 +189,8 @@ fn from(peer: Option<&str>, user: &str, reply: Box<dyn FnOnce(Verdict) + Send>) 
             password: b"secret".to_vec(),
         },
         listener: 0,
+        client_id: Box::default(),
+        version: 5,
         peer: peer.map(|peer| peer.parse().unwrap()),
         reply,
     }
@@ -326,6 +330,8 @@ fn step(memo: Option<Vec<u8>>, message: &str, reply: Box<dyn FnOnce(Verdict) + S
     Request {
         login: Login::Scram { memo, message },
         listener: 0,
+        client_id: Box::default(),
+        version: 5,
         peer: None,
         reply,
     }

@@ -11,7 +11,7 @@ use super::place::{Place, Places};
 use super::reader::{Fault, Reader, fault, shorten};
 use super::sol::SolProtocols;
 use super::tls::TlsDraft;
-use super::tokens::JwtDraft;
+use super::tokens::{HttpDraft, JwtDraft};
 use super::{
     Address, Authenticator, CertificateName, Config, Diagnostic, Dialect, Host, Levels, Listener, LogStream, Network,
     Refused,
@@ -98,6 +98,7 @@ pub(crate) struct Security {
     pub(crate) allow_zero_length_clientid: Option<bool>,
     pub(crate) auto_id_prefix: Option<String>,
     pub(crate) jwt: JwtDraft,
+    pub(crate) http: HttpDraft,
     pub(crate) order: Option<Vec<Authenticator>>,
 }
 

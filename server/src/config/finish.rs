@@ -3,7 +3,7 @@
 use super::draft::{Draft, PORT, Part, Security};
 use super::place::Place;
 use super::tls_rows::old_version;
-use super::tokens::JwtDraft;
+use super::tokens::{HttpDraft, JwtDraft};
 use super::{Address, Auth, Authenticator, Diagnostic, Dialect, Listener, Protocol, Proxy};
 use std::path::Path;
 use std::sync::Arc;
@@ -119,9 +119,9 @@ impl Draft {
         } = part;
         listener.certificate_name = names.settle();
         let said = if self.per_listener { &security } else { &self.everywhere };
-        let (jwt, order) = (said.jwt.clone(), said.order.clone());
+        let (jwt, http, order) = (said.jwt.clone(), said.http.clone(), said.order.clone());
         listener.auth = self.auth(security, &listener.auth, open);
-        if let Err((directive, text)) = settle_authenticators(&mut listener.auth, jwt, order) {
+        if let Err((directive, text)) = settle_authenticators(&mut listener.auth, jwt, http, order) {
             let place = listener
                 .places
                 .of(directive)
@@ -187,6 +187,7 @@ impl Draft {
                 .or(shared.auto_id_prefix)
                 .unwrap_or(default.auto_id_prefix),
             jwt: None,
+            http: None,
             order: Vec::new(),
         }
     }
@@ -233,14 +234,17 @@ impl Draft {
 fn settle_authenticators(
     auth: &mut Auth,
     jwt: JwtDraft,
+    http: HttpDraft,
     order: Option<Vec<Authenticator>>,
 ) -> Result<(), (&'static str, String)> {
     auth.jwt = jwt
         .settle()
         .map_err(|name| (name, "has no effect without jwt_key_file".to_owned()))?;
+    auth.http = http.settle().map_err(|(name, text)| (name, text.to_owned()))?;
     let is_there = |authenticator: &Authenticator| match authenticator {
         Authenticator::PasswordFile => auth.password_file.is_some(),
         Authenticator::Jwt => auth.jwt.is_some(),
+        Authenticator::Http => auth.http.is_some(),
     };
     let there: Vec<_> = Authenticator::ALL.into_iter().filter(is_there).collect();
     let order = order.unwrap_or_else(|| there.clone());

@@ -4,7 +4,7 @@ use super::Dialect;
 use super::demand::ListenerDemand;
 use super::place::{Place, Places};
 use super::tls::Tls;
-use super::tokens::{Authenticator, Jwt};
+use super::tokens::{Authenticator, HttpAuth, Jwt};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -141,6 +141,8 @@ pub struct Auth {
     pub auto_id_prefix: String,
     /// What is taken as a token.
     pub jwt: Option<Jwt>,
+    /// Who is asked over HTTP.
+    pub http: Option<HttpAuth>,
     /// Those who know clients, in the order in which they are asked.
     pub order: Vec<Authenticator>,
 }
@@ -156,6 +158,7 @@ impl Default for Auth {
             allow_zero_length_clientid: true,
             auto_id_prefix: "auto-".to_owned(),
             jwt: None,
+            http: None,
             order: Vec::new(),
         }
     }

@@ -1,12 +1,14 @@
-//! The directives about logins by JSON Web Tokens, and the order in which those are asked who know clients.
+//! The directives about logins by JSON Web Tokens and by an HTTP hook, and the order in which those are asked who know
+//! clients.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::directives::{Directive, Scope};
 use super::draft::Draft;
 use super::reader::{Fault, Reader, fault};
-use super::show::{not_one_of, one, optional};
+use super::show::{not_one_of, one, optional, path};
 use crate::jwt::KeySource;
 
 /// Files of keys of one listener.
@@ -21,11 +23,13 @@ pub enum Authenticator {
     PasswordFile,
     /// JSON Web Tokens.
     Jwt,
+    /// An HTTP hook.
+    Http,
 }
 
 impl Authenticator {
     /// All, in the order in which they are asked by default.
-    pub(crate) const ALL: [Self; 2] = [Self::PasswordFile, Self::Jwt];
+    pub(crate) const ALL: [Self; 3] = [Self::PasswordFile, Self::Jwt, Self::Http];
 }
 
 impl fmt::Display for Authenticator {
@@ -33,6 +37,7 @@ impl fmt::Display for Authenticator {
         f.write_str(match self {
             Self::PasswordFile => "password_file",
             Self::Jwt => "jwt",
+            Self::Http => "http",
         })
     }
 }
@@ -48,6 +53,63 @@ pub struct Jwt {
     pub audience: Option<String>,
     /// What `iss` has to be.
     pub issuer: Option<String>,
+}
+
+/// The longest that an HTTP hook may take, and that its answers may be remembered.
+const HTTP_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+const HTTP_CACHE_MAX: Duration = Duration::from_secs(86_400);
+const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who is asked over HTTP.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HttpAuth {
+    /// Where.
+    pub url: String,
+    /// The authorities that its certificate is checked against.
+    pub cafile: Option<PathBuf>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How long a login that was let in is remembered; zero is not at all.
+    pub cache: Duration,
+}
+
+/// What the lines say of the HTTP hook.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct HttpDraft {
+    pub(crate) url: Option<String>,
+    pub(crate) cafile: Option<PathBuf>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) cache: Option<Duration>,
+}
+
+impl HttpDraft {
+    /// What the lines mean together; or the directive that is at fault, and why.
+    pub(crate) fn settle(self) -> Result<Option<HttpAuth>, (&'static str, &'static str)> {
+        let Some(url) = self.url else {
+            let alone = [
+                ("http_auth_cafile", self.cafile.is_some()),
+                ("http_auth_timeout", self.timeout.is_some()),
+                ("http_auth_cache", self.cache.is_some()),
+            ];
+            let alone = alone.into_iter().find(|(_, given)| *given);
+            return alone.map_or(Ok(None), |(name, _)| Err((name, "has no effect without http_auth_url")));
+        };
+        match (url.starts_with("https://"), self.cafile.is_some()) {
+            (true, false) => {
+                let text =
+                    "needs http_auth_cafile, the authorities that the certificate of an https URL is checked against";
+                return Err(("http_auth_url", text));
+            }
+            (false, true) => return Err(("http_auth_cafile", "has no effect where http_auth_url is not https")),
+            _ => {}
+        }
+        Ok(Some(HttpAuth {
+            url,
+            cafile: self.cafile,
+            timeout: self.timeout.unwrap_or(HTTP_TIMEOUT),
+            cache: self.cache.unwrap_or_default(),
+        }))
+    }
 }
 
 /// What the lines say of tokens.
@@ -136,9 +198,58 @@ pub(crate) const ROWS: &[Directive] = &[
     .of(Scope::Security)
     .shown_each(|listener| optional(listener.auth.jwt.as_ref().and_then(|jwt| jwt.issuer.as_ref()))),
     Directive::new(
+        "http_auth_url",
+        "URL",
+        "none: nobody is asked",
+        "Who is asked over HTTP, once at each CONNECT with a user name or a password, whether its client is to be let in.",
+        url,
+    )
+    .own()
+    .of(Scope::Security)
+    .shown_each(|listener| optional(listener.auth.http.as_ref().map(|http| &http.url))),
+    Directive::new(
+        "http_auth_cafile",
+        "PATH",
+        "none; an https URL needs one",
+        "The authorities that the certificate of http_auth_url is checked against.",
+        |draft, reader| {
+            draft.security().http.cafile = Some(reader.path()?);
+            Ok(())
+        },
+    )
+    .own()
+    .of(Scope::Security)
+    .shown_each(|listener| path(listener.auth.http.as_ref().and_then(|http| http.cafile.as_deref()))),
+    Directive::new(
+        "http_auth_timeout",
+        "SECONDS",
+        "3s",
+        "How long an answer of http_auth_url may take; without one nobody is let in.",
+        |draft, reader| {
+            draft.security().http.timeout = Some(span(reader, Duration::from_secs(1), HTTP_TIMEOUT_MAX)?);
+            Ok(())
+        },
+    )
+    .own()
+    .of(Scope::Security)
+    .shown_each(|listener| optional(listener.auth.http.as_ref().map(|http| format!("{}s", http.timeout.as_secs())))),
+    Directive::new(
+        "http_auth_cache",
+        "SECONDS",
+        "0s, which is not at all",
+        "How long a login that http_auth_url has let in is let in again without asking.",
+        |draft, reader| {
+            draft.security().http.cache = Some(span(reader, Duration::ZERO, HTTP_CACHE_MAX)?);
+            Ok(())
+        },
+    )
+    .own()
+    .of(Scope::Security)
+    .shown_each(|listener| optional(listener.auth.http.as_ref().map(|http| format!("{}s", http.cache.as_secs())))),
+    Directive::new(
         "auth_order",
         "NAME…",
-        "password_file jwt, those that there are",
+        "password_file jwt http, those that there are",
         "In which order those are asked who know clients; the first that knows one decides.",
         order,
     )
@@ -149,6 +260,46 @@ pub(crate) const ROWS: &[Directive] = &[
         if names.len() < 2 { Vec::new() } else { one(names.join(" ")) }
     }),
 ];
+
+fn span(reader: &mut Reader<'_>, min: Duration, max: Duration) -> Result<Duration, Fault> {
+    let column = reader.column();
+    let span = reader.seconds()?;
+    if span < min || span > max {
+        let text = format!("a time from {} to {} seconds", min.as_secs(), max.as_secs());
+        return Err(Fault { column, text });
+    }
+    Ok(span)
+}
+
+fn url(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    let token = reader.word()?;
+    let rest = token
+        .text
+        .strip_prefix("http://")
+        .or_else(|| token.text.strip_prefix("https://"));
+    let host = rest
+        .and_then(|rest| rest.split(['/', '?', '#']).next())
+        .unwrap_or_default();
+    if host.is_empty() || token.text.parse::<ureq::http::Uri>().is_err() {
+        return Err(fault(
+            token,
+            format!("`{}` is no URL that begins with http:// or https://", token.text),
+        ));
+    }
+    if host.contains('@') {
+        return Err(fault(
+            token,
+            "a URL with a password in it would be shown to whoever reads this".to_owned(),
+        ));
+    }
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    if token.text.starts_with("http://") && !["127.0.0.1", "localhost", "[::1]"].contains(&name) {
+        let text = "passwords are sent there as they are: whoever is on the way can read them; use https";
+        reader.warnings.push((token.column, text.to_owned()));
+    }
+    draft.security().http.url = Some(token.text.to_owned());
+    Ok(())
+}
 
 fn key_file(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
     let source = reader.with(|text| {
@@ -233,7 +384,31 @@ mod tests {
                 "f:2:14: `hs256` is none of HS256, RS256, ES256, EdDSA, JWKS",
             ),
             ("jwt_issuer x", "f:2: `jwt_issuer` has no effect without jwt_key_file"),
-            ("auth_order ldap", "f:2:12: `ldap` is none of password_file, jwt"),
+            ("auth_order ldap", "f:2:12: `ldap` is none of password_file, jwt, http"),
+            (
+                "http_auth_cache 1s",
+                "f:2: `http_auth_cache` has no effect without http_auth_url",
+            ),
+            (
+                "http_auth_url ftp://x",
+                "f:2:15: `ftp://x` is no URL that begins with http:// or https://",
+            ),
+            (
+                "http_auth_url http:///x",
+                "f:2:15: `http:///x` is no URL that begins with http:// or https://",
+            ),
+            (
+                "http_auth_url http://u:p@x/",
+                "f:2:15: a URL with a password in it would be shown to whoever reads this",
+            ),
+            (
+                "http_auth_url http://127.0.0.1/\nhttp_auth_timeout 0s",
+                "f:3:19: a time from 1 to 30 seconds",
+            ),
+            (
+                "http_auth_url https://x/",
+                "f:2: `http_auth_url` needs http_auth_cafile, the authorities that the certificate of an https URL is checked against",
+            ),
             ("auth_order jwt jwt", "f:2:16: `jwt` stands in it twice"),
             (
                 "jwt_key_file JWKS /k\nauth_order password_file",

@@ -411,6 +411,7 @@ mod tests {
             connection: id,
             listener: ListenerId(0),
             client_id: "a".to_owned(),
+            version: sol_codec::ProtocolVersion::V5,
             credentials: Credentials::Password {
                 username: Some("a".to_owned()),
                 password: None,
