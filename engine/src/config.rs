@@ -74,6 +74,8 @@ pub struct ListenerTerms {
     pub username_is_client_id: bool,
     /// A CONNECT with a Password and no User Name is asked about, too, where those with one are.
     pub asks_nameless: bool,
+    /// Nobody can prove here who he is by an Authentication Method: there are no users that it could be about.
+    pub refuses_methods: bool,
     /// Protocol versions that are refused.
     pub refused_versions: Vec<ProtocolVersion>,
     /// What stands before every topic of these clients, unseen by them. A reload must not change it.
@@ -96,6 +98,7 @@ impl Default for ListenerTerms {
             client_id_prefix: None,
             username_is_client_id: false,
             asks_nameless: false,
+            refuses_methods: false,
             refused_versions: Vec::new(),
             mount_point: None,
         }

@@ -181,6 +181,7 @@ impl Engine {
                 .push(Answer::Stats(alloc::boxed::Box::new(self.stats()))),
             Input::Reload(config) => self.on_reload(config),
             Input::Users(changed) => self.on_users(now, changed, effects),
+            Input::GrantsEnd(listeners) => self.on_grants_end(now, listeners, effects),
             Input::Shutdown => self.on_shutdown(now, effects),
         }
         Flow::Go

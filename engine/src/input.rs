@@ -81,6 +81,8 @@ pub enum Input<'a> {
     /// These users are others than before: connections end whose login may be wrong now, and nobody keeps a Session from
     /// others whose user is gone, unless he is back.
     Users(&'a [ChangedUser]),
+    /// What an authenticator granted at these listeners may be another now: connections end that came in by a [`Grant`].
+    GrantsEnd(&'a [ListenerId]),
     /// The broker stops: every client is told and closed, Wills of Sessions without a clean DISCONNECT are published.
     Shutdown,
 }
@@ -229,6 +231,8 @@ pub(crate) struct OwnedConnect {
     pub(crate) username: Option<String>,
     /// An authenticator has confirmed the User Name.
     pub(crate) vouched: bool,
+    /// It was a grant that confirmed it.
+    pub(crate) granted: bool,
     /// What it alone may read and write.
     pub(crate) rules: Option<Arc<Rules>>,
     /// When its login is over.

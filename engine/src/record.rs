@@ -73,6 +73,10 @@ pub struct SessionRecord {
     pub username: Option<String>,
     /// An authenticator has confirmed that name: the Session is this user's alone.
     pub vouched: bool,
+    /// It was a grant that confirmed it.
+    pub granted: bool,
+    /// It had rules of its own, which end with the process.
+    pub own_rules: bool,
     /// The listener that its latest connection came in through, for rights.
     pub listener: ListenerId,
     /// Session Expiry Interval in seconds.

@@ -1,6 +1,6 @@
 //! From the journal's records to an engine that goes on where the last one stopped.
 
-use alloc::{collections::BTreeMap, rc::Rc, vec::Vec};
+use alloc::{collections::BTreeMap, rc::Rc, sync::Arc, vec::Vec};
 use core::cell::Cell;
 
 use sol_codec::{QoS, TopicFilter};
@@ -15,6 +15,7 @@ use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, S
 use crate::retaining::Kept;
 use crate::rights::Standing;
 use crate::rights::authors::AuthorId;
+use crate::rights::rules::Rules;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
 use crate::session::{Session, User};
@@ -180,7 +181,16 @@ impl Engine {
             mark: 0,
             mark_target: 0,
         });
-        let user = record.username.map(|name| User::new(name, record.vouched));
+        // What may be queued for it is judged when it is sent, by what its next login allows. Till then it writes nothing.
+        let rules = record.own_rules.then(|| Arc::new(Rules::for_reading()));
+        if rules.is_some() && self.clients.rights.expect_own_rules() {
+            self.start_marking();
+        }
+        let user = record.username.map(|name| User {
+            rules,
+            granted: record.granted,
+            ..User::new(name, record.vouched)
+        });
         self.clients.set_user(key, user);
         self.clients.set_will(key, record.will.map(alloc::boxed::Box::new));
         self.restoring.sessions.insert(id, key);

@@ -307,6 +307,10 @@ impl Rights {
             let is_personal = rules.is_personal(standing.owner, &who(session, standing));
             standing.found = self.number.0 << 1 | u16::from(is_personal);
             session.standing.set(standing);
+        } else {
+            // That it has none is worth remembering, too.
+            standing.found = self.number.0 << 1;
+            session.standing.set(standing);
         }
         standing
     }

@@ -62,6 +62,8 @@ pub(crate) struct User {
     pub(crate) name: Box<str>,
     /// An authenticator has confirmed the name: the Session is this user's alone.
     pub(crate) vouched: bool,
+    /// It was a grant that confirmed it: what becomes of a user of the same name elsewhere is nothing to him.
+    pub(crate) granted: bool,
     /// There is no such user any more: whoever else comes by the Client Identifier begins anew.
     pub(crate) is_gone: bool,
     /// What his login allows this Session alone, in place of its listener's rules.
@@ -74,6 +76,7 @@ impl User {
         Self {
             name: name.into_boxed_str(),
             vouched,
+            granted: false,
             is_gone: false,
             rules: None,
         }

@@ -64,6 +64,8 @@ pub struct Stats {
     pub paused_closed: u64,
     /// Connections closed for one and a half Keep Alives of silence.
     pub keep_alive_closed: u64,
+    /// Connections that ended because their login was good until then.
+    pub login_expired_closed: u64,
     /// Connections closed for a packet above the Maximum Packet Size, or above what a CONNECT may have. They count as
     /// broken rules too.
     pub packets_too_large: u64,
@@ -112,7 +114,7 @@ impl Stats {
              publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
              publish_refused publish_oversized publish_unauthorized subscribe_unauthorized
              deliver_unauthorized retained_unauthorized connects_accepted connects_refused full_connections full_user full_sessions full_memory protocol_errors
-             slow_closed parked_closed paused_closed keep_alive_closed packets_too_large hurried takeovers forwards_sent forwards_received subscriptions shared_subscriptions
+             slow_closed parked_closed paused_closed keep_alive_closed login_expired_closed packets_too_large hurried takeovers forwards_sent forwards_received subscriptions shared_subscriptions
              retained_messages stored_messages memory_bytes memory_bytes_maximum);
         self.memory_level = self.memory_level.max(other.memory_level);
     }

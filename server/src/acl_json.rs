@@ -9,7 +9,7 @@
 //!
 //! `${clientid}` and `%c` are the Client Identifier, `${username}` and `%u` the User Name; with a wildcard or a `/` in such
 //! a name no rule counts that stands in a list with one of them. What denies comes before what allows, wherever it stands,
-//! but for the denials behind all that allows: these say what holds anyway. What nothing allows is denied. What is not
+//! but for a denial of `#` behind all that allows, which says what holds anyway. What nothing allows is denied. What is not
 //! understood (`qos`, `retain`, `eq` before a topic) is a fault: a rule that was half read would allow too much.
 
 use serde_json::{Map, Value};
@@ -31,9 +31,9 @@ pub fn rules(acl: &Value) -> Result<Rules, &'static str> {
         Value::Array(list) => of_list(list)?,
         _ => return Err("its acl is neither an object nor an array"),
     };
-    while rules.last().is_some_and(|rule| denies(rule.access)) {
-        rules.pop();
-    }
+    let last = rules.iter().rposition(|rule| !denies(rule.access));
+    let behind = rules.split_off(last.map_or(0, |last| last + 1));
+    rules.extend(behind.into_iter().filter(|rule| &*rule.filter != "#"));
     let names_client = rules
         .iter()
         .any(|rule| rule.filter.contains("%c") || rule.filter.contains("%u"));
@@ -180,15 +180,20 @@ mod tests {
         }
     }
 
-    /// Denials at the end, which EMQX's users write for all the rest, take nothing away; others do, wherever they stand.
+    /// A denial of everything at the end, which EMQX's users write for all the rest, takes nothing away; others do, wherever
+    /// they stand.
     #[test]
     fn denials() {
         let deny = |topic: &str| format!(r#"{{"permission":"deny","action":"all","topic":"{topic}"}}"#);
         let allow = |topic: &str| format!(r#"{{"permission":"allow","action":"all","topic":"{topic}"}}"#);
         let list = |rules: &[String]| compiled(&format!("[{}]", rules.join(","))).unwrap();
         assert_eq!(
-            list(&[allow("a"), deny("b"), deny("#")]),
-            own(&[(Access::ReadWrite, "a")])
+            list(&[allow("a/#"), deny("a/b"), deny("#"), deny("c")]),
+            own(&[(Access::ReadWrite, "a/#"), (Access::Deny, "a/b"), (Access::Deny, "c")])
+        );
+        assert_eq!(
+            list(&[deny("#"), allow("a")]),
+            own(&[(Access::Deny, "#"), (Access::ReadWrite, "a")])
         );
         assert_eq!(
             list(&[allow("a/#"), deny("a/b"), allow("c")]),

@@ -89,6 +89,16 @@ pub enum Login {
     },
 }
 
+/// What is another when users were replaced.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Changes {
+    /// Users of password files.
+    pub users: Vec<ChangedUser>,
+    /// The listeners, by their place in the configuration, where a token or a hook let somebody in who may not come in by it
+    /// now.
+    pub grants_lost_at: Vec<usize>,
+}
+
 /// One login to check.
 pub struct Request {
     /// What is shown.
@@ -239,9 +249,9 @@ impl Verifier {
         self.queue.as_ref().map_or(0, Sender::len)
     }
 
-    /// Puts other users in force, and says who is another than before. Whoever is let in by an entry of the old ones was
-    /// answered before this returns.
-    pub fn replace(&self, users: impl Into<UserFiles>) -> Vec<ChangedUser> {
+    /// Puts other users in force, and says whose logins are others than before. Whoever is let in by an entry of the old ones
+    /// was answered before this returns.
+    pub fn replace(&self, users: impl Into<UserFiles>) -> Changes {
         self.shared.judge.replace(users.into())
     }
 

@@ -186,6 +186,12 @@ impl Broker for Running {
         self.handle.change_users(changed);
     }
 
+    fn end_grants(&self, listeners: &[usize]) {
+        let bound = (0..).map(ListenerId).zip(&self.facts.listening);
+        let there = bound.filter(|(_, listening)| listeners.contains(&listening.listener));
+        self.handle.end_grants(&there.map(|(id, _)| id).collect::<Vec<_>>());
+    }
+
     fn stop(&self) {
         self.handle.stop();
         let joiner = self.joiner.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -8,7 +8,7 @@ use sol_engine::{EngineConfig, ListenerId, ListenerRules, ListenerTerms, QueueFu
 use sol_transport::{Admission, Limits, ListenerLimits, Rates};
 
 use crate::config::demand::some;
-use crate::config::{self, Config, Listener, Versions};
+use crate::config::{self, Authenticator, Config, Listener, Versions};
 use crate::scram;
 
 /// The engine's limits. The transport's listeners are told by the one of the configuration that each is of: a host name
@@ -123,6 +123,7 @@ fn terms(listener: &Listener, counted_at: Option<usize>) -> ListenerTerms {
         client_id_prefix: auth.clientid_prefixes.clone(),
         username_is_client_id: auth.use_username_as_clientid,
         asks_nameless: auth.asks_nameless(),
+        refuses_methods: !auth.order.contains(&Authenticator::PasswordFile),
         refused_versions: refused.map(|(_, version)| version).collect(),
         mount_point: listener.mount_point.as_deref().map(Arc::from),
     }
@@ -189,6 +190,7 @@ mod tests {
                     client_id_prefix: Some("p-".to_owned()),
                     username_is_client_id: true,
                     asks_nameless: false,
+                    refuses_methods: true,
                     refused_versions: vec![ProtocolVersion::V31, ProtocolVersion::V311],
                     mount_point: Some(Arc::from("m/")),
                 };

@@ -87,7 +87,12 @@ pub(crate) fn is_coming_or_going(event: &Event) -> bool {
         Event::Connected { .. } => true,
         Event::Disconnected { cause, .. } => matches!(
             cause,
-            Cause::Client(_) | Cause::Lost | Cause::KeepAlive | Cause::TakenOver | Cause::Shutdown
+            Cause::Client(_)
+                | Cause::Lost
+                | Cause::KeepAlive
+                | Cause::TakenOver
+                | Cause::LoginExpired
+                | Cause::Shutdown
         ),
         _ => false,
     }
@@ -108,7 +113,7 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Parked => warn!(%peer, %client, "closed: it published more than memory allows"),
         Cause::Paused => warn!(%peer, %client, "closed: it had to be paused for too long"),
         Cause::Revoked => {
-            warn!(%peer, %client, "closed: its user's line in the password file has changed or is gone")
+            warn!(%peer, %client, "closed: what let it in has changed or is gone")
         }
         Cause::LoginExpired => info!(%peer, %client, "closed: its login has expired"),
         Cause::Fault => warn!(%peer, %client, "closed: handling its input failed"),

@@ -120,6 +120,11 @@ impl Hook {
         })
     }
 
+    /// Whom it asks.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Whether as much waits for the threads as may.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.is_full()

@@ -8,7 +8,7 @@
 //! that no token makes a public key a secret, or does without one. A token that names its key (`kid`) is checked by those of
 //! that name and by those without one. Where a header says to find keys elsewhere is not looked at.
 //!
-//! The claims: `exp` must be there, and ends the connection; `nbf`, `iss` and `aud` are checked; one claim names the user;
+//! The claims: `exp` must be there, and ends the connection, after a year at the latest; `nbf`, `iss` and `aud` are checked; one claim names the user;
 //! `acl` says what he may do ([`crate::acl_json`]).
 
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -26,6 +26,8 @@ mod keys;
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
 /// How far the clock of who signs may be ahead of ours, in seconds: by so much a token may be used before its `nbf`.
 const LEEWAY_SECONDS: f64 = 60.0;
+/// How long a login lasts at most that comes by a token, in milliseconds: a year. Who has one for longer shows it again.
+const LOGIN_MILLIS_MAX: u64 = 366 * 24 * 3_600 * 1_000;
 /// Longest User Name, in bytes: what an MQTT string holds.
 const USER_BYTES_MAX: usize = 65_535;
 
@@ -85,7 +87,30 @@ pub struct Tokens {
     pub issuer: Option<String>,
 }
 
+/// Whether a password looks like a token, whoever has signed it.
+pub fn is_token(password: &[u8]) -> bool {
+    Token::parse(password).is_some()
+}
+
 impl Tokens {
+    /// Whether whoever may log in by these may log in by others, too, under the same name.
+    pub(crate) fn are_all_good_by(&self, others: &Self) -> bool {
+        let says = |tokens: &Self| {
+            (
+                tokens.username_claim.clone(),
+                tokens.audience.clone(),
+                tokens.issuer.clone(),
+            )
+        };
+        says(self) == says(others) && self.keys.iter().all(|key| others.keys.contains(key))
+    }
+
+    /// Whom a token names. Says nothing of who has signed it.
+    pub(crate) fn user_of(&self, password: &[u8]) -> Option<String> {
+        let claims = object(Token::parse(password)?.claims)?;
+        Some(claims.get(&self.username_claim)?.as_str()?.to_owned())
+    }
+
     /// What a password grants that is a token; `None` if it is none. `now` is in milliseconds since the Unix epoch.
     pub fn judge(&self, password: &[u8], now: u64) -> Option<Result<Grant, Fault>> {
         let token = Token::parse(password)?;
@@ -149,7 +174,7 @@ impl Tokens {
         Ok(Grant {
             username: Some(user.to_owned()),
             rules: rules.map_err(Fault::Unfit)?.map(Arc::new),
-            expires_at: UnixMillis::from_millis(expires),
+            expires_at: UnixMillis::from_millis(expires.min(now.saturating_add(LOGIN_MILLIS_MAX))),
         })
     }
 

@@ -369,6 +369,11 @@ const COUNTERS: [Row; 45] = [
         |s| s.paused_closed,
     ),
     (
+        "sol_login_expired_closed_total",
+        "Connections that ended because their login was good until then",
+        |s| s.login_expired_closed,
+    ),
+    (
         "sol_keep_alive_closed_total",
         "Connections closed for one and a half Keep Alives of silence",
         |s| s.keep_alive_closed,

@@ -69,12 +69,16 @@ fn change_auth(current: &Config, next: &mut Config, rights: &mut Rights, parts: 
         (Ok((users, of_users)), Ok((mut read, of_rights))) => {
             tell(&of_users);
             tell(&of_rights);
-            if let Some(users) = users {
-                // Before the rules: nobody is asked about before there is somebody to ask.
-                let changed = parts.verifier.replace(users);
-                if !changed.is_empty() {
-                    parts.broker.change_users(changed);
-                }
+            // Before the rules: nobody is asked about before there is somebody to ask.
+            let mut changes = parts.verifier.replace(users.unwrap_or_default());
+            if !changes.users.is_empty() {
+                parts.broker.change_users(changes.users);
+            }
+            // Whoever came in at a listener that is gone stays, as users of its password file do.
+            let is_there = |at: &usize| next.listeners.get(*at).is_some_and(|listener| !listener.is_gone);
+            changes.grants_lost_at.retain(is_there);
+            if !changes.grants_lost_at.is_empty() {
+                parts.broker.end_grants(&changes.grants_lost_at);
             }
             // Whoever is still there, at a listener that is gone, is bound by what was said last.
             let rules = read.iter_mut().zip(rights.iter_mut());
@@ -356,6 +360,7 @@ mod tests {
     struct Told {
         rights: Mutex<Vec<Option<Arc<Rules>>>>,
         changed: Mutex<Vec<String>>,
+        grants_lost_at: Mutex<Vec<usize>>,
     }
 
     impl Broker for Told {
@@ -386,6 +391,10 @@ mod tests {
         fn change_users(&self, changed: Vec<ChangedUser>) {
             let names = changed.iter().map(|user| user.username.to_string());
             self.changed.lock().unwrap().extend(names);
+        }
+
+        fn end_grants(&self, listeners: &[usize]) {
+            self.grants_lost_at.lock().unwrap().extend(listeners);
         }
 
         fn stop(&self) {}

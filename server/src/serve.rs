@@ -55,6 +55,8 @@ pub trait Broker: Send + Sync {
     fn change_tls(&self, listener: usize, tls: sol_transport::Tls);
     /// Ends the connections of those whose login may be wrong now, and gives back to those who are back what is theirs.
     fn change_users(&self, changed: Vec<ChangedUser>);
+    /// Ends the connections of those whom a token or a hook has let in at these listeners of the configuration.
+    fn end_grants(&self, listeners: &[usize]);
     /// Ends every connection gracefully and returns when all is done.
     fn stop(&self);
 }

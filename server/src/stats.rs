@@ -95,6 +95,8 @@ pub struct Stats {
     pub paused_closed: u64,
     /// Connections closed for one and a half Keep Alives of silence.
     pub keep_alive_closed: u64,
+    /// Connections that ended because their login was good until then.
+    pub login_expired_closed: u64,
     /// Connections closed for a packet that is larger than any may be.
     pub packets_too_large: u64,
     /// Sends that the kernel took only in part.
@@ -258,6 +260,7 @@ impl Stats {
         self.shed += transport.shed;
         self.paused_closed += engine.paused_closed;
         self.keep_alive_closed += engine.keep_alive_closed;
+        self.login_expired_closed += engine.login_expired_closed;
         self.packets_too_large += engine.packets_too_large;
         self.short_sends += transport.short_sends;
         self.panics += transport.panics;

@@ -1,15 +1,20 @@
 """Logins by JSON Web Tokens as clients see them: each algorithm, the chain with a password file, rights, expiry, reload."""
 
 import itertools
+import json
+import re
+import shutil
 import subprocess
 import time
 
 import pytest
 
 import wire
-from broker import Broker, free_port, sol_bin
+from authority import Authority
+from broker import ROOT, Broker, free_port, sol_bin
 from clients import MosquittoSub, Paho, mosquitto_pub
 from test_passwords import QUICK
+from test_scram import Scram, begin
 from tokens import Issuer, base64url
 from wire import TIMEOUT, V5, V311, Wire
 
@@ -139,8 +144,8 @@ def test_a_token_ends_its_connection(start, issuer, version):
 
 
 def test_a_chain_with_a_password_file(start, issuer, tmp_path):
-    """A password file alone is what it always was; with tokens beside it, each lets its own in, in either order, and who is in
-    the password file is judged by that where it comes first."""
+    """A password file alone is what it always was; with tokens beside it, each lets its own in, in either order, and a token
+    is good beside any User Name, so that nobody finds out by one who is in the file."""
     users = tmp_path / "users"
     users.write_text(f"ann:{QUICK}\n")
     users.chmod(0o600)
@@ -151,8 +156,7 @@ def test_a_chain_with_a_password_file(start, issuer, tmp_path):
             assert code(broker, "wrong", "ann", version) == REFUSED[version]
             assert code(broker, "secret", "bob", version) == REFUSED[version]
             assert code(broker, issuer.token("bob"), "bob", version) == 0
-        first = REFUSED[V5] if "jwt password" not in order else 0
-        assert code(broker, issuer.token("ann"), "ann") == first
+        assert code(broker, issuer.token("cid"), "ann") == code(broker, issuer.token("cid"), "nobody") == 0
         broker.stop()
 
 
@@ -179,19 +183,124 @@ def test_each_listener_has_its_own(start_broker, issuer, tmp_path):
 
 
 def test_keys_are_read_again(start, issuer, tmp_path):
-    """SIGHUP puts other keys in force for those who come; a file that is broken leaves the old ones."""
+    """SIGHUP puts other keys in force: a file that is broken leaves the old ones, one key more ends nothing, and with the key
+    that is gone the connections of tokens go, in either version, and come back by what holds now."""
     broker = start(f"jwt_key_file HS256 {issuer.key}")
     other = Issuer("HS256", tmp_path, "other")
+    lines = broker.config_file.read_text()
     with broker.client("old", V5, username="", password=issuer.token()) as old:
         issuer.key.write_bytes(b"short")
         broker.reload()
         assert code(broker, issuer.token()) == 0
-        issuer.key.write_bytes(other.secret)
+        assert "a secret of HS256 has 32 bytes at least" in broker.log()
+        issuer.key.write_bytes(issuer.secret)
+        broker.config_file.write_text(f"{lines}jwt_key_file HS256 {other.key}\n")
         broker.reload()
+        assert code(broker, issuer.token()) == code(broker, other.token()) == 0
+        with broker.client("three", V311, username="", password=issuer.token("three")) as three:
+            with broker.client("new", V5, username="", password=other.token("new")) as new:
+                old.ping()
+                three.ping()
+                broker.config_file.write_text(lines.replace(str(issuer.key), str(other.key)))
+                broker.reload()
+                old.expect_disconnect(NOT_AUTHORIZED)
+                three.expect_disconnect(NOT_AUTHORIZED)
+                new.expect_disconnect(NOT_AUTHORIZED)
         assert code(broker, issuer.token()) == REFUSED[V5]
         assert code(broker, other.token()) == 0
-        old.ping()
-    assert "a secret of HS256 has 32 bytes at least" in broker.log()
+    assert "what let it in has changed or is gone" in broker.log()
+
+
+def test_tokens_are_taken_no_more(start, issuer, tmp_path):
+    """With its lines taken out, a listener ends what came in by tokens and takes no more, and what came in by a password
+    stays; with tokens in place of the password file, nobody of that file gets in, by SCRAM neither."""
+    users = tmp_path / "users"
+    users.write_text(f"ann:{QUICK}\n")
+    users.chmod(0o600)
+    broker = start(f"password_file {users}\njwt_key_file HS256 {issuer.key}")
+    lines = broker.config_file.read_text()
+    with broker.client("pw", V5, username="ann", password="secret") as by_password:
+        with broker.client("jwt", V5, username="ann", password=issuer.token("ann")) as by_token:
+            broker.config_file.write_text(re.sub("jwt_key_file.*", "", lines))
+            broker.reload()
+            by_token.expect_disconnect(NOT_AUTHORIZED)
+        assert code(broker, issuer.token("bob")) == REFUSED[V5]
+        by_password.ping()
+    with Wire(broker.address, V5) as w:
+        begin(w, "scram", Scram("ann", "secret").first())
+        assert w.recv().kind == wire.AUTH
+    broker.config_file.write_text(re.sub("password_file.*", "", lines))
+    broker.reload()
+    assert (code(broker, "secret", "ann"), code(broker, issuer.token("ann"))) == (REFUSED[V5], 0)
+    with Wire(broker.address, V5) as w:
+        begin(w, "scram", Scram("ann", "secret").first())
+        assert w.expect(wire.CONNACK).reason == 0x8C
+
+
+def test_forged_tokens_keep_nobody_out(start, issuer, tmp_path):
+    """Whoever forges tokens beside the User Name that all clients give is banned himself, and they are not."""
+    forger = Issuer("HS256", tmp_path, "forger")
+    broker = start(f"jwt_key_file HS256 {issuer.key}\nlogin_ban_exempt 127.0.0.2\nlogin_failures_max 3")
+    assert [code(broker, forger.token(), "jwt") for _ in range(5)] == [0x86, 0x86, 0x86, 0x8A, 0x8A]
+    assert "user banned" not in broker.log() and "address banned" in broker.log()
+
+
+def test_a_set_of_keys(start, issuer, tmp_path):
+    """A JSON Web Key Set is a file of keys: kid chooses among them, and a key of another kind is left out with a warning."""
+    other = Issuer("HS256", tmp_path, "other")
+    keys = [{"kty": "oct", "kid": i.key.stem, "k": base64url(i.secret)} for i in (issuer, other)]
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [*keys, {"kty": "EC", "crv": "P-521"}]}))
+    file.chmod(0o600)
+    broker = start(f"jwt_key_file JWKS {file}")
+    assert "key 3 is of no use here" in broker.log()
+    for token, wanted in (
+        (issuer.token(), 0),
+        (other.token(header={"kid": "other"}), 0),
+        (other.token(header={"kid": "issuer"}), REFUSED[V5]),
+        (issuer.token(header={"kid": "none"}), REFUSED[V5]),
+    ):
+        assert code(broker, token) == wanted
+
+
+def test_names_and_mount_points(start, issuer):
+    """A token's user names its client where users name clients; rules are for topics as the broker knows them, with a mount
+    point in front."""
+    broker = start(f"jwt_key_file HS256 {issuer.key}\nuse_username_as_clientid true\nmount_point m/")
+    acl = {"pub": ["m/out/${clientid}"], "sub": ["m/out/#", "bare"]}
+    with broker.client("whatever", V5, username="x", password=issuer.token("ann", acl=acl)) as w:
+        assert [w.subscribe(topic).reasons[0] for topic in ("out/ann", "bare", "in")] == [2, NOT_AUTHORIZED, NOT_AUTHORIZED]
+        w.publish("out/ann", b"1")
+        assert w.take().topic == "out/ann"
+        assert w.publish("out/whatever", b"1", 1, 2).reason == NOT_AUTHORIZED
+
+
+def test_the_readme_works(start, tmp_path):
+    """Each listener that README shows for logins starts as it stands there, and lets in whom it says."""
+    authority, issuer = Authority(tmp_path), Issuer("ES256", tmp_path)
+    certificate, key = authority.issue("server")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    files = {"server.crt": certificate, "server.key": key, "issuer.pem": issuer.key, "ca.crt": authority.cafile}
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```\n(listener 8883\n.*?)```", text, re.S)
+    blocks = [block for block in blocks if "jwt_key_file" in block or "http_auth_url" in block]
+    assert len(blocks) == 2
+    for block in blocks:
+        for name, path in files.items():
+            shutil.copy(path, folder / name)
+            (folder / name).chmod(0o600)
+            block = re.sub(rf"(?<=\s){re.escape(name)}$", str(folder / name), block, flags=re.M)
+        config = folder / "sol.conf"
+        config.write_text(block.replace("listener 8883", f"listener {free_port()} 127.0.0.1") + "metrics off\n")
+        done = subprocess.run([sol_bin(), "check", "-c", str(config)], capture_output=True, text=True, timeout=TIMEOUT)
+        assert done.returncode == 0, done
+        if "jwt_key_file" in block:
+            lines = re.findall("^jwt_.*", block, re.M)
+            broker = start("\n".join(lines))
+            assert code(broker, issuer.token(aud="sol", iss="https://login.example")) == 0
+            assert code(broker, issuer.token(aud="sol", iss="https://login.example # no")) == REFUSED[V5]
+            assert code(broker, issuer.token(iss="https://login.example")) == REFUSED[V5]
 
 
 def test_key_files_are_judged_at_the_start(tmp_path, issuer):
@@ -215,13 +324,23 @@ def test_key_files_are_judged_at_the_start(tmp_path, issuer):
         assert done.returncode != 0 and part in done.stderr, done
     done = run(f"jwt_key_file HS256 {issuer.key}\njwt_issuer me", "check")
     assert done.returncode == 0 and f"jwt_key_file HS256 {issuer.key}\n" in done.stdout and "jwt_issuer me" in done.stdout
-    issuer.key.chmod(0o644)
+    done = run("auth_order jwt")
+    assert done.returncode != 0 and "has no effect without password_file, jwt_key_file or http_auth_url" in done.stderr
+    done = run(f"jwt_key_file HS256 {issuer.key}\nallow_anonymous true", "check")
+    assert "clients without a user name need no password" in done.stdout + done.stderr
 
 
-def test_a_secret_that_others_may_read(start, issuer):
-    """A secret that every user of the machine may read is warned about, with what to run."""
+def test_keys_that_others_may_read_or_write(start, tmp_path, issuer):
+    """A secret that every user of the machine may read, and a public key that others may write, are warned about, with what
+    to run; a public key that others may read is not."""
     issuer.key.chmod(0o644)
     assert "chmod o-rwx" in start(f"jwt_key_file HS256 {issuer.key}").log()
+    public = Issuer("ES256", tmp_path, "public")
+    for mode, warns in ((0o644, False), (0o664, True), (0o666, True)):
+        public.key.chmod(mode)
+        broker = start(f"jwt_key_file ES256 {public.key}")
+        assert ("chmod go-w" in broker.log()) == warns
+        broker.stop()
 
 
 def test_a_session_is_its_tokens_users(start, issuer):

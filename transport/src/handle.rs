@@ -94,6 +94,12 @@ impl Handle {
         self.exchange.post_all(|| Mail::Users(Arc::clone(&changed)));
     }
 
+    /// Ends the connections that grants have let in at these listeners.
+    pub fn end_grants(&self, listeners: &[ListenerId]) {
+        let listeners: Arc<[ListenerId]> = listeners.into();
+        self.exchange.post_all(|| Mail::GrantsEnd(Arc::clone(&listeners)));
+    }
+
     /// Stops the shards: clients are told, what was sent to them leaves, and [`crate::Shards::join`] returns. Harmless
     /// when repeated.
     pub fn stop(&self) {

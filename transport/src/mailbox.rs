@@ -47,6 +47,8 @@ pub(crate) enum Mail {
     Reload(Arc<EngineConfig>),
     /// Users that are others than before.
     Users(Arc<Vec<ChangedUser>>),
+    /// Listeners whose clients were let in by what may not hold any more.
+    GrantsEnd(Arc<[ListenerId]>),
     /// The broker stops; wakes who sleeps, since [`Exchange::is_stopping`] says it to who does not.
     Stop,
 }

@@ -82,6 +82,8 @@ impl Clients {
             client_id: (&*session.client_id).into(),
             username: session.username().map(Into::into),
             vouched: session.user.as_deref().is_some_and(|user| user.vouched),
+            granted: session.user.as_deref().is_some_and(|user| user.granted),
+            own_rules: session.own_rules().is_some(),
             listener: session.standing.get().listener(),
             expiry_interval: session.expiry_interval,
             disconnected_at: session.connection.is_none().then_some(since),

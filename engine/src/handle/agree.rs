@@ -130,6 +130,7 @@ pub(crate) fn owned_connect(connect: &Connect<'_>) -> OwnedConnect {
         assigned: false,
         username: connect.username.map(String::from),
         vouched: false,
+        granted: false,
         rules: None,
         expires_at: UnixMillis::NEVER,
         revocations: 0,

@@ -196,6 +196,7 @@ impl Engine {
             return;
         };
         connect.username = grant.username.or(connect.username);
+        connect.granted = true;
         connect.expires_at = grant.expires_at;
         connect.rules = grant.rules;
         if connect.rules.is_some() && connect.username.is_none() || connect.expires_at <= now.wall {

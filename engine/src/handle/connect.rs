@@ -138,7 +138,9 @@ impl Engine {
         let rules = self.clients.config.listener(listener);
         let method = connect.properties.authentication_method;
         // The switch has a method that nobody knows be as good as none.
-        if let Some(method) = method.filter(|method| !mutant("5.0/4.12.0-1") || self.may_prove_by(method, rules)) {
+        if let Some(method) =
+            method.filter(|method| !mutant("5.0/4.12.0-1") || self.may_prove_by(method, listener, rules))
+        {
             // The method proves who the client is: a Password beside it is not looked at.
             owned.enhanced = Some(Box::new(Enhanced::begin(method)));
             let credentials = Credentials::Exchange {
@@ -182,9 +184,10 @@ impl Engine {
     }
 
     /// Whether clients of such a listener may prove who they are by an Authentication Method.
-    fn may_prove_by(&self, method: &str, rules: ListenerRules) -> bool {
-        let known = &self.clients.config.authentication_methods;
-        rules.ask && known.iter().any(|known| known == method)
+    fn may_prove_by(&self, method: &str, listener: ListenerId, rules: ListenerRules) -> bool {
+        let config = &self.clients.config;
+        let refused = config.terms(listener).is_some_and(|terms| terms.refuses_methods);
+        rules.ask && !refused && config.authentication_methods.iter().any(|known| known == method)
     }
 
     /// What speaks against a CONNECT before anybody is asked about its user.
@@ -196,7 +199,7 @@ impl Engine {
         }
         if let Some(method) = connect.properties.authentication_method
             && !mutant("5.0/4.12.0-1")
-            && !self.may_prove_by(method, rules)
+            && !self.may_prove_by(method, listener, rules)
         {
             // [MQTT-4.12.0-1]
             return Some(ReasonCode::BadAuthenticationMethod);
@@ -422,6 +425,7 @@ impl Engine {
         self.clients.count_settled(listener);
         let user = connect.username.map(|name| User {
             rules: connect.rules,
+            granted: connect.granted,
             ..User::new(name, connect.vouched)
         });
         self.set_owner(id, key, user);

@@ -87,6 +87,7 @@ impl Engine {
         stats.parked_closed += u64::from(cause == Cause::Parked);
         stats.paused_closed += u64::from(cause == Cause::Paused);
         stats.keep_alive_closed += u64::from(cause == Cause::KeepAlive);
+        stats.login_expired_closed += u64::from(cause == Cause::LoginExpired);
         let clean = matches!(cause, Cause::Client(ReasonCode::Success));
         effects.events.push(Event::Disconnected {
             connection: id,

@@ -19,6 +19,8 @@ const DEADLINES_MAX: usize = 1_024;
 /// How often expired retained messages are looked for, and how soon the next slice follows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_SLICE: Duration = Duration::from_millis(50);
+/// How long a login that has expired by the wall clock may go unnoticed.
+const LOGIN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// A Keep Alive that is judged so much too late finds a shard that stood still: what the client sent meanwhile may lie
 /// unread.
 const STALL_MIN: Duration = Duration::from_millis(500);
@@ -97,7 +99,7 @@ impl Engine {
         }
     }
 
-    /// A login is over, unless the wall clock was set back since it began.
+    /// A login is over, unless the wall clock says that it lasts on.
     fn on_login_expiry(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
         let Some((expires_at, _)) = self.clients.expiring.remove(&id) else {
             return;
@@ -144,13 +146,16 @@ impl Clients {
         }
     }
 
-    /// Starts the time until a connection's login is over, if it ever is.
+    /// Starts the time until a connection's login is over, if it ever is. The wall clock is looked at now and then meanwhile: it
+    /// may be set, and a machine that sleeps has deadlines stand still.
     pub(crate) fn arm_login_expiry(&mut self, now: Now, id: ConnectionId, expires_at: UnixMillis) {
         if expires_at == UnixMillis::NEVER {
             return;
         }
         let left = expires_at.as_millis().saturating_sub(now.wall.as_millis());
-        let deadline = now.mono.saturating_add(Duration::from_millis(left));
+        let deadline = now
+            .mono
+            .saturating_add(Duration::from_millis(left).min(LOGIN_CHECK_INTERVAL));
         let timer = self.timers.insert(deadline, Reason::LoginExpiry(id));
         self.expiring.insert(id, (expires_at, timer));
     }

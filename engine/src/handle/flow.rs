@@ -10,7 +10,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::event::Cause;
 use crate::fanout::Hold;
-use crate::ids::{ConnectionId, ShardId};
+use crate::ids::{ConnectionId, ListenerId, ShardId};
 use crate::input::{ChangedUser, UserChange};
 use crate::time::Now;
 
@@ -93,6 +93,7 @@ impl Engine {
         for session in self.clients.sessions.iter_mut() {
             if let Some(user) = session.user.as_deref_mut()
                 && user.vouched
+                && !user.granted
                 && let Some(&change) = changes.get(&*user.name)
             {
                 user.is_gone = change == UserChange::Gone;
@@ -101,6 +102,19 @@ impl Engine {
                 }
             }
         }
+        for id in ends {
+            self.end_connection(now, id, Cause::Revoked, effects);
+        }
+    }
+
+    /// Ends the connections that grants have let in at these listeners. Those whose logins are on their way are asked about
+    /// again.
+    pub(crate) fn on_grants_end(&mut self, now: Now, listeners: &[ListenerId], effects: &mut Effects) {
+        self.revocations += 1;
+        let sessions = self.clients.sessions.iter_mut();
+        let granted = sessions.filter(|session| session.user.as_deref().is_some_and(|user| user.granted));
+        let there = granted.filter(|session| listeners.contains(&session.standing.get().listener()));
+        let ends: alloc::vec::Vec<_> = there.filter_map(|session| session.connection).collect();
         for id in ends {
             self.end_connection(now, id, Cause::Revoked, effects);
         }

@@ -249,6 +249,13 @@ impl Rules {
         rules
     }
 
+    /// What a client is bound by that may read everything, and write nothing.
+    pub(crate) fn for_reading() -> Self {
+        let mut rules = Self::new(RuleSet::default());
+        rules.patterns.everywhere = READ;
+        rules
+    }
+
     /// Roughly the memory that they take, in bytes.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

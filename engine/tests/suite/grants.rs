@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sol_engine::{
-    Access, AuthOutcome, Cause, Credentials, EngineConfig, Event, Grant, ListenerRules, ListenerTerms, Rule, RuleSet,
-    Rules, UnixMillis,
+    Access, AuthOutcome, Cause, ChangedUser, Credentials, EngineConfig, Event, Grant, Input, ListenerId, ListenerRules,
+    ListenerTerms, Rule, RuleSet, Rules, UnixMillis, UserChange,
 };
 
 use crate::support::*;
@@ -272,6 +272,144 @@ fn what_is_over_lets_nobody_in() {
         for refused in [late, nobody] {
             let client = come(node, "client", refused);
             node.expect(client, &["CONNACK 87", "CLOSE"]);
+        }
+    });
+}
+
+/// A login is over by the wall clock, also where that alone has moved: it was set, or the machine has slept.
+#[test]
+fn the_wall_clock_ends_a_login() {
+    in_each_node(asking(None), |node| {
+        let expires_at = node.now.wall.plus_seconds(3_600);
+        let client = enters(
+            node,
+            "client",
+            Grant {
+                expires_at,
+                ..grant("ann", None)
+            },
+        );
+        node.pass(Duration::from_secs(120));
+        node.expect(client, &[]);
+        node.now.wall = node.now.wall.plus_seconds(7_200);
+        node.pass(Duration::from_secs(60));
+        node.expect(client, &["DISCONNECT 87", "CLOSE"]);
+        assert_eq!(node.stats().login_expired_closed, 1);
+    });
+}
+
+fn tell(node: &mut Node, input: impl Fn() -> Input<'static>) {
+    for shard in 0..node.engines.len() {
+        node.input(shard, input());
+    }
+    node.run();
+}
+
+/// When what was granted at a listener may not hold any more, those who came in by it leave, and those who are on their way
+/// in are asked about again; who came in by a password, or at another listener, stays.
+#[test]
+fn grants_end_at_their_listener() {
+    in_each_node(asking(None), |node| {
+        let client = enters(node, "client", grant("ann", None));
+        let other = node.connect_with(V5, "other", |connect| {
+            connect.username = Some("ann");
+            connect.password = Some(b"secret");
+        });
+        node.answer_login(AuthOutcome::Accepted);
+        node.expect(other, &["CONNACK 00"]);
+        tell(node, || Input::GrantsEnd(&[ListenerId(1)]));
+        node.expect(client, &[]);
+        let late = node.connect_with(V5, "late", |connect| connect.password = Some(b"token"));
+        tell(node, || Input::GrantsEnd(&[ListenerId(1), ListenerId(0)]));
+        node.expect(client, &["DISCONNECT 87", "CLOSE"]);
+        node.expect(other, &[]);
+        node.answer_login(AuthOutcome::Granted(Box::new(grant("bob", None))));
+        node.expect(late, &["CONNACK 89", "CLOSE"]);
+        enters(node, "client", grant("ann", None));
+        node.check();
+    });
+}
+
+/// A user of a password file and whoever was granted the same name are two: what becomes of the one is nothing to the other,
+/// neither to a connection nor to a Session that waits.
+#[test]
+fn a_password_file_is_nothing_to_a_grant() {
+    in_each_node(asking(None), |node| {
+        let client = enters(node, "client", grant("ann", None));
+        for change in [UserChange::Changed, UserChange::Gone] {
+            let changed = [ChangedUser {
+                username: "ann".into(),
+                change,
+            }];
+            for shard in 0..node.engines.len() {
+                node.input(shard, Input::Users(&changed));
+            }
+        }
+        node.run();
+        node.expect(client, &[]);
+        node.lose(client);
+        let other = come(node, "client", grant("bob", None));
+        node.expect(other, &["CONNACK 87", "CLOSE"]);
+        let client = come(node, "client", grant("ann", None));
+        node.expect(client, &["CONNACK 00 present"]);
+    });
+}
+
+/// Where a listener has no users to prove anything about, its Authentication Methods are unknown [MQTT-4.12.0-1].
+#[test]
+fn methods_are_of_listeners_with_users() {
+    for refuses_methods in [true, false] {
+        let mut config = asking(None);
+        config.authentication_methods = vec!["METHOD".to_owned()];
+        config.terms[0].refuses_methods = refuses_methods;
+        in_each_node(config, |node| {
+            let client = node.connect_with(V5, "c", |connect| {
+                connect.properties.authentication_method = Some("METHOD");
+            });
+            if refuses_methods {
+                node.expect(client, &["CONNACK 8c", "CLOSE"]);
+            } else {
+                assert_eq!(node.auth_requests.len(), 1);
+            }
+        });
+    }
+}
+
+/// Rules of one's own do not outlive the broker: what waits for their Session is kept, and judged by its next login; its Will
+/// is not published on trust.
+#[test]
+fn own_rules_end_with_the_broker() {
+    let config = EngineConfig {
+        journal: true,
+        ..asking(None)
+    };
+    in_each_node(config.clone(), |node| {
+        for shards in 1..=2 {
+            let mut before = Node::new(node.engines.len() as u16, config.clone());
+            let watcher = before.connect_durable(V5, "watcher");
+            before.take(watcher);
+            before.subscribed(watcher, &["will/#"], 1);
+            let reads = own(&[(Access::Read, "t/#")]);
+            let client = before.connect_with(V5, "client", |connect| {
+                connect.password = Some(b"token");
+                connect.clean_start = false;
+                connect.properties.session_expiry_interval = Some(3_600);
+                connect.will = Some(will("will/client", b"gone", 1));
+            });
+            before.answer_login(AuthOutcome::Granted(Box::new(grant("ann", reads))));
+            before.expect(client, &["CONNACK 00"]);
+            before.subscribed(client, &["t/#"], 1);
+            let mut after = before.restart(shards, Duration::ZERO);
+            let publisher = after.connect(V5, "publisher");
+            for (n, topic) in [(1, "t/yes"), (2, "t/no"), (3, "will/other")] {
+                after.publish(publisher, topic, 1, n, "x");
+            }
+            let rules = own(&[(Access::Read, "t/yes")]);
+            let client = come(&mut after, "client", grant("ann", rules));
+            after.expect(client, &["CONNACK 00 present", r#"PUBLISH t/yes q1 #1 "x""#]);
+            let watcher = after.resume(V5, "watcher", 3_600);
+            after.expect(watcher, &["CONNACK 00 present", r#"PUBLISH will/other q1 #1 "x""#]);
+            after.check();
         }
     });
 }

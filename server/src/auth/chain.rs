@@ -1,7 +1,8 @@
 //! Whom a listener asks about a login, one after the other: the first that knows the client decides.
 //!
 //! A password file knows the users in it; tokens know passwords that look like one; an HTTP hook says itself whom it knows.
-//! Whom nobody knows is refused.
+//! Whom nobody knows is refused. Where tokens are asked for, what looks like one is no password: a file is not asked about it,
+//! wherever it stands, or whoever has a token could find out by it who is in the file.
 
 use std::sync::Arc;
 
@@ -14,10 +15,26 @@ use crate::jwt::{self, KEYS_MAX, Tokens};
 pub(crate) enum Step {
     /// The users of the listener's password file.
     Passwords,
-    /// JSON Web Tokens.
-    Tokens(Arc<Tokens>),
+    /// JSON Web Tokens, and what the listener is called.
+    Tokens(Arc<Tokens>, Arc<str>),
     /// An HTTP hook, and what the listener is called there.
     Hook(Arc<Hook>, Arc<str>),
+}
+
+impl Step {
+    /// Whether whom this lets in may come in by one of these, too. Of a password file each user is looked at instead.
+    pub(super) fn is_good_by_one_of(&self, chain: &[Self]) -> bool {
+        let mut others = chain.iter();
+        match self {
+            Self::Passwords => true,
+            Self::Tokens(tokens, _) => {
+                others.any(|other| matches!(other, Self::Tokens(other, _) if tokens.are_all_good_by(other)))
+            }
+            Self::Hook(hook, _) => {
+                others.any(|other| matches!(other, Self::Hook(other, _) if hook.url() == other.url()))
+            }
+        }
+    }
 }
 
 /// Whom each listener asks, by its place in the configuration.
@@ -25,6 +42,11 @@ pub(crate) enum Step {
 pub struct Chains(Vec<Vec<Step>>);
 
 impl Chains {
+    /// Listeners of which that is said.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whom a listener asks; its password file alone, if that was never said.
     pub(crate) fn at(&self, listener: usize) -> &[Step] {
         self.0.get(listener).map_or(&[Step::Passwords], Vec::as_slice)
@@ -51,7 +73,7 @@ impl Chains {
                             None => Arc::new(tokens(jwt, &mut warnings, &mut errors)),
                         };
                         known.push((jwt, Arc::clone(&tokens)));
-                        chain.push(Step::Tokens(tokens));
+                        chain.push(Step::Tokens(tokens, listener.to_string().into()));
                     }
                     (Authenticator::Http, _) => {
                         let hook = listener.auth.http.as_ref().map(|http| hook(http, &mut hooks));

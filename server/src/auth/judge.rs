@@ -15,12 +15,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use base64ct::{Base64, Encoding};
 use sha2::{Digest, Sha512_256};
-use sol_engine::{ChangedUser, Grant};
+use sol_engine::Grant;
+use tracing::field::{DisplayValue, display};
 
 use super::chain::Step;
 use super::guard::{Guard, count};
 use super::user_files::{Tag, UserFile, UserFiles};
-use super::{Login, Request, Verdict};
+use super::{Changes, Login, Request, Verdict};
 use crate::hook::{Answer, Hook, Question, Silence};
 use crate::jwt;
 use crate::password_file::{Pick, Users};
@@ -74,6 +75,28 @@ fn question<'a>(request: &'a Request, listener: &'a str) -> Option<Question<'a>>
     })
 }
 
+/// What the log says of a login by a token that is refused.
+struct Refusal<'a> {
+    peer: Option<DisplayValue<IpAddr>>,
+    listener: &'a str,
+    user: &'a str,
+    token_user: String,
+}
+
+/// Whether a login shows a token where tokens are asked for.
+fn shows_token(files: &UserFiles, request: &Request) -> bool {
+    match &request.login {
+        Login::Password { password, .. } => files.asks_tokens_at(request.listener) && jwt::is_token(password),
+        Login::Scram { .. } => false,
+    }
+}
+
+/// The user whom a login counts against if it fails, and whose ban holds for it: nobody for a token, beside which any User
+/// Name may stand. Many clients give the same, and one who forges would have them all banned.
+fn counted_user<'a>(files: &UserFiles, request: &'a Request) -> Option<&'a str> {
+    request.user().filter(|_| !shows_token(files, request))
+}
+
 /// The users in force, and what is remembered of them.
 pub(super) struct Judge {
     pub(super) guard: Guard,
@@ -95,11 +118,14 @@ impl Judge {
     }
 
     /// See [`super::Verifier::replace`].
-    pub(super) fn replace(&self, mut files: UserFiles) -> Vec<ChangedUser> {
+    pub(super) fn replace(&self, mut files: UserFiles) -> Changes {
         let mut present = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        let changed = files.succeed(&present);
+        let changes = Changes {
+            users: files.succeed(&present),
+            grants_lost_at: files.lost_grants(&present),
+        };
         *present = Arc::new(files);
-        changed
+        changes
     }
 
     /// Checks and answers a password, whatever it costs, asking those of the chain from this place on. `checked` is called
@@ -123,14 +149,13 @@ impl Judge {
         scratch: &mut Scratch,
         checked: C,
     ) -> Option<Pending<C>> {
-        let (peer, user) = (request.peer, request.user());
         // Banned while it waited.
-        if self.guard.refuses(peer, user) {
+        if self.guard.refuses(request.peer, counted_user(&self.files(), &request)) {
             checked();
             (request.reply)(Verdict::Banned);
             return None;
         }
-        let (decision, _in_force) = self.decide_in_force(&request, from, scratch);
+        let (decision, in_force) = self.decide_in_force(&request, from, scratch);
         if let Decision::Ask { hook, name, next } = decision {
             return Some(Pending {
                 hook,
@@ -142,7 +167,7 @@ impl Judge {
         }
         checked();
         // Before the answer: who tries again when he has it is counted.
-        let verdict = self.conclude(decision, peer, user);
+        let verdict = self.conclude(decision, &request, counted_user(&in_force, &request));
         (request.reply)(verdict);
         None
     }
@@ -187,27 +212,28 @@ impl Judge {
             Some(Err(_)) => Decision::Unavailable,
         };
         checked();
-        let verdict = self.conclude(decision, request.peer, request.user());
+        let verdict = self.conclude(decision, &request, counted_user(&self.files(), &request));
         (request.reply)(verdict);
         None
     }
 
     /// Answers a password whose hook has no room for it.
     pub(super) fn answer_busy<C: FnOnce()>(&self, pending: Pending<C>) {
-        let verdict = self.conclude(Decision::Unavailable, None, None);
+        count(&self.guard.counts.hook_silent);
         (pending.checked)();
-        (pending.request.reply)(verdict);
+        (pending.request.reply)(Verdict::Unavailable);
     }
 
-    /// Counts what was decided of a login, and says it.
-    fn conclude(&self, decision: Decision, peer: Option<IpAddr>, user: Option<&str>) -> Verdict {
+    /// Counts what was decided of a login, and says it. `user` is whom it counts against if it failed.
+    fn conclude(&self, decision: Decision, request: &Request, user: Option<&str>) -> Verdict {
+        let peer = request.peer;
         match decision {
             Decision::Accepted => {
-                self.guard.succeeded(peer, user.unwrap_or_default());
+                self.guard.succeeded(peer, request.user().unwrap_or_default());
                 Verdict::Accepted
             }
             Decision::Granted(grant) => {
-                let user = grant.username.as_deref().or(user);
+                let user = grant.username.as_deref().or_else(|| request.user());
                 self.guard.succeeded(peer, user.unwrap_or_default());
                 Verdict::Granted(grant)
             }
@@ -233,11 +259,13 @@ impl Judge {
             return Decision::Refused;
         };
         let user = user.as_deref();
-        let file = files.at(request.listener);
+        let file = files.asked_at(request.listener);
+        let shows_token = shows_token(files, request);
         let mut passed_passwords = None;
         let mut decision = Decision::Refused;
         for (place, step) in files.chain_at(request.listener).iter().enumerate() {
             match (step, user) {
+                (Step::Passwords, _) if shows_token => {}
                 // Who was asked already has not known it.
                 (Step::Passwords, user) if place < from => passed_passwords = user,
                 _ if place < from => {}
@@ -250,11 +278,16 @@ impl Judge {
                     };
                 }
                 (Step::Passwords, user) => passed_passwords = user,
-                (Step::Tokens(tokens), _) => {
+                (Step::Tokens(tokens, name), _) => {
                     let now = self.guard.now_on_the_wall();
                     if let Some(judged) = tokens.judge(password, now) {
-                        decision = self.of_token(judged, user);
-                        break;
+                        return self.of_token(judged, || Refusal {
+                            peer: request.peer.map(display),
+                            listener: name,
+                            user: user.unwrap_or_default(),
+                            // Whoever has signed it may be believed who it was for.
+                            token_user: tokens.user_of(password).unwrap_or_default(),
+                        });
                     }
                 }
                 (Step::Hook(hook, name), _) => {
@@ -266,7 +299,7 @@ impl Judge {
             }
         }
         // Who is none of the password file's is refused after as long as who is one.
-        if let (Decision::Refused | Decision::Unfit, Some(user)) = (&decision, passed_passwords) {
+        if let (Decision::Refused, Some(user)) = (&decision, passed_passwords) {
             self.verify(file, user, password, scratch);
         }
         decision
@@ -291,9 +324,8 @@ impl Judge {
         })
     }
 
-    fn of_token(&self, judged: Result<Grant, jwt::Fault>, user: Option<&str>) -> Decision {
+    fn of_token<'a>(&self, judged: Result<Grant, jwt::Fault>, refusal: impl FnOnce() -> Refusal<'a>) -> Decision {
         let counts = &self.guard.counts;
-        let user = user.unwrap_or_default();
         match judged {
             Ok(grant) => {
                 count(&counts.tokens_accepted);
@@ -301,18 +333,33 @@ impl Judge {
             }
             Err(jwt::Fault::Forged(why)) => {
                 count(&counts.tokens_forged);
-                tracing::debug!(user, "token refused: {why}");
+                let Refusal {
+                    peer, listener, user, ..
+                } = refusal();
+                tracing::debug!(peer, listener, user, "token refused: {why}");
                 Decision::Refused
             }
             // Nobody guesses at these: they say no more of an address than that its client is late, or badly set up.
             Err(jwt::Fault::Untimely(why)) => {
                 count(&counts.tokens_untimely);
-                tracing::info!(user, "token refused: {why}");
+                let Refusal {
+                    peer,
+                    listener,
+                    user,
+                    token_user,
+                } = refusal();
+                tracing::info!(peer, listener, user, token_user, "token refused: {why}");
                 Decision::Unfit
             }
             Err(jwt::Fault::Unfit(why)) => {
                 count(&counts.tokens_unfit);
-                tracing::warn!(user, "token refused: {why}");
+                let Refusal {
+                    peer,
+                    listener,
+                    user,
+                    token_user,
+                } = refusal();
+                tracing::warn!(peer, listener, user, token_user, "token refused: {why}");
                 Decision::Unfit
             }
         }
@@ -385,21 +432,21 @@ impl Judge {
     pub(super) fn answer_at_once(&self, request: Request) -> Option<Request> {
         // Held until it is answered: see [`Judge::replace`].
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
-        let file = files.at(request.listener);
+        let file = files.asked_at(request.listener);
         let peer = request.peer;
         match request.login {
             Login::Scram { memo, message } => {
                 survive(|| (request.reply)(self.scram(&file.users, peer, memo.as_deref(), &message)));
                 None
             }
-            Login::Password { ref user, .. } if self.guard.refuses(peer, user.as_deref()) => {
+            Login::Password { .. } if self.guard.refuses(peer, counted_user(&files, &request)) => {
                 (request.reply)(Verdict::Banned);
                 None
             }
             Login::Password {
                 user: Some(ref user),
                 ref password,
-            } if files.asks_passwords_at(request.listener) => match self.known(file, user, password) {
+            } => match self.known(file, user, password) {
                 Some((_, true)) => {
                     self.guard.succeeded(peer, user);
                     count(&self.guard.counts.remembered);

@@ -66,7 +66,7 @@ fn replacing_users() {
     assert_eq!(ask(&verifier, "ann", b"old"), Verdict::Accepted);
     assert_eq!(ask(&verifier, "bob", b"b"), Verdict::Accepted);
     let replace = |with| {
-        let mut changed = verifier.replace(with);
+        let mut changed = verifier.replace(with).users;
         changed.sort();
         changed
             .into_iter()
@@ -118,7 +118,7 @@ fn users_of_each_listener() {
         assert!(!accepted(2, "ann", b"first") && !accepted(3, "ann", b"first"));
         if round == 1 {
             // Salts are others now.
-            assert_eq!(verifier.replace(files()).len(), 2);
+            assert_eq!(verifier.replace(files()).users.len(), 2);
         }
     }
     assert!(verifier.has_users_at(1) && !verifier.has_users_at(2));
@@ -484,4 +484,167 @@ fn scram_and_a_new_file_between_the_steps() {
         .map(|(memo, message)| matches!(take_step(&verifier, Some(memo), &message), Verdict::Proven { .. }))
         .collect();
     assert_eq!(verdicts, [true, false, false]);
+}
+
+const SECRET: &str = "a secret that has 32 bytes, or more";
+
+/// Listeners that ask for tokens by this secret, each by more lines of its own.
+fn chains(secret: &str, listeners: &[&str]) -> Chains {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, users) = (dir.path().join("key"), dir.path().join("users"));
+    std::fs::write(&key, secret).unwrap();
+    std::fs::write(&users, "").unwrap();
+    let lines = listeners.iter().enumerate().map(|(nth, lines)| {
+        let lines = lines.replace("KEY", &format!("jwt_key_file HS256 {}\n", key.display()));
+        let lines = lines.replace("USERS", &format!("password_file {}\n", users.display()));
+        format!("listener {} 127.0.0.1\n{lines}\n", nth + 1)
+    });
+    let text = format!("per_listener_settings true\n{}", lines.collect::<String>());
+    let config = crate::config::Config::parse("c".as_ref(), text.as_bytes(), &crate::config::Host::default()).unwrap();
+    Chains::load(&config).unwrap().0
+}
+
+fn token(secret: &str, user: &str, exp: u64) -> Vec<u8> {
+    let encode = |bytes: &[u8]| base64ct::Base64UrlUnpadded::encode_string(bytes);
+    let claims = format!(r#"{{"sub":"{user}","exp":{exp}}}"#);
+    let signed = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(claims.as_bytes()));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = encode(ring::hmac::sign(&key, signed.as_bytes()).as_ref());
+    format!("{signed}.{signature}").into_bytes()
+}
+
+const LATE: u64 = 99_999_999_999;
+
+fn show(verifier: &Verifier, peer: &str, user: &str, password: &[u8]) -> Verdict {
+    let (sender, receiver) = mpsc::channel();
+    let request = Request {
+        login: Login::Password {
+            user: Some(user.to_owned()),
+            password: password.to_vec(),
+        },
+        ..from(Some(peer), user, Box::new(move |verdict| sender.send(verdict).unwrap()))
+    };
+    verifier.submit(request).unwrap();
+    receiver.recv().unwrap()
+}
+
+fn is_granted(verdict: &Verdict, user: &str) -> bool {
+    matches!(verdict, Verdict::Granted(grant) if grant.username.as_deref() == Some(user))
+}
+
+/// Forged tokens ban the address that they come from and no User Name, which the tokens of others stand beside; and a name
+/// that guesses at passwords have banned keeps no token out.
+#[test]
+fn forged_tokens_ban_addresses_alone() {
+    let files = UserFiles::new(Vec::new(), &[None]).with_chains(chains(SECRET, &["KEY"]));
+    let verifier = Verifier::new(files, 1, 8).unwrap();
+    verifier.limit(Logins {
+        failures_max: Some(3),
+        ..Logins::default()
+    });
+    let (good, forged) = (token(SECRET, "ann", LATE), token(&SECRET.to_uppercase(), "ann", LATE));
+    for n in 1..=9 {
+        assert_eq!(
+            show(&verifier, &format!("192.0.2.{n}"), "jwt", &forged),
+            Verdict::Refused
+        );
+    }
+    assert!(verifier.bans().is_empty());
+    for _ in 0..2 {
+        assert_eq!(show(&verifier, "192.0.2.1", "jwt", &forged), Verdict::Refused);
+    }
+    assert_eq!(
+        show(&verifier, "192.0.2.1", "jwt", &good),
+        Verdict::Banned,
+        "the address"
+    );
+    for n in 1..=3 {
+        assert_eq!(
+            show(&verifier, &format!("198.51.100.{n}"), "jwt", b"guess"),
+            Verdict::Refused
+        );
+    }
+    assert_eq!(
+        show(&verifier, "198.51.100.9", "jwt", b"guess"),
+        Verdict::Banned,
+        "the user"
+    );
+    assert!(is_granted(&show(&verifier, "198.51.100.9", "jwt", &good), "ann"));
+    assert_eq!(show(&verifier, "198.51.100.9", "ann", &forged), Verdict::Refused);
+    assert!(is_granted(&show(&verifier, "203.0.113.1", "ann", &good), "ann"));
+}
+
+/// Beside a password file what looks like a token is judged as one, whatever the order and whoever the User Name is: nobody
+/// with a token finds out by it who is in the file, and no token, forged or late, costs a hash. Passwords are judged as ever.
+#[test]
+fn a_token_is_no_password() {
+    for lines in ["USERS\nKEY", "KEY\nUSERS\nauth_order jwt password_file"] {
+        let files =
+            UserFiles::new(vec![users(&[("ann", b"secret")])], &[Some(0)]).with_chains(chains(SECRET, &[lines]));
+        let verifier = Verifier::new(files, 1, 8).unwrap();
+        for user in ["ann", "nobody"] {
+            assert!(is_granted(&ask(&verifier, user, &token(SECRET, "bob", LATE)), "bob"));
+            assert_eq!(ask(&verifier, user, &token(SECRET, "bob", 1)), Verdict::Refused);
+            assert_eq!(
+                ask(&verifier, user, &token(&SECRET.to_uppercase(), "bob", LATE)),
+                Verdict::Refused
+            );
+        }
+        assert_eq!(verifier.stats().hashed, 0);
+        assert_eq!(ask(&verifier, "ann", b"secret"), Verdict::Accepted);
+        assert_eq!(ask(&verifier, "ann", b"wrong"), Verdict::Refused);
+        assert_eq!(ask(&verifier, "nobody", b"secret"), Verdict::Refused);
+        assert_eq!(verifier.stats().hashed, 3);
+    }
+}
+
+/// A listener whose password file gives way to tokens lets nobody in by the file any more, neither by SCRAM nor by a password
+/// that was right before; back again, the file does.
+#[test]
+fn a_file_that_is_not_asked_lets_nobody_in() {
+    let file = || scram_users(&format!("ann:{PENCIL}\n"));
+    let verifier = Verifier::new(file(), 1, 8).unwrap();
+    let proves = || {
+        let (message, memo) = challenged(&verifier, "ann");
+        let verdict = take_step(&verifier, Some(memo), &answer("ann", &message, b"pencil"));
+        matches!(verdict, Verdict::Proven { .. })
+    };
+    assert!(proves() && ask(&verifier, "ann", b"pencil") == Verdict::Accepted);
+    verifier.replace(UserFiles::new(Vec::new(), &[None]).with_chains(chains(SECRET, &["KEY"])));
+    assert!(!proves());
+    assert_eq!(ask(&verifier, "ann", b"pencil"), Verdict::Refused);
+    assert!(is_granted(&ask(&verifier, "ann", &token(SECRET, "ann", LATE)), "ann"));
+    verifier.replace(file());
+    assert!(proves() && ask(&verifier, "ann", b"pencil") == Verdict::Accepted);
+}
+
+/// Where a key, or what a token has to say, is another, or tokens are not taken any more, whoever came in by a token may not
+/// come in again; with a key more, or on another port, he may.
+#[test]
+fn grants_that_are_lost() {
+    let two = ["KEY", "KEY\njwt_issuer me"];
+    let files = |secret: &str, listeners: &[&str]| UserFiles::default().with_chains(chains(secret, listeners));
+    for (secret, now, lost) in [
+        (SECRET, &two[..], &[][..]),
+        ("another secret of 32 bytes or more", &two, &[0, 1]),
+        (SECRET, &["KEY", "KEY\njwt_issuer you"], &[1]),
+        (SECRET, &["KEY\njwt_audience x", "KEY\njwt_issuer me"], &[0]),
+        (SECRET, &["USERS", "KEY\njwt_issuer me\nUSERS"], &[0]),
+        (SECRET, &["KEY"], &[1]),
+        (SECRET, &[], &[0, 1]),
+    ] {
+        let verifier = Verifier::new(files(SECRET, &two), 1, 8).unwrap();
+        assert_eq!(verifier.replace(files(secret, now)).grants_lost_at, lost, "{now:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let more = dir.path().join("more");
+    std::fs::write(&more, "another secret of 32 bytes or more").unwrap();
+    let with_more = format!("KEY\njwt_key_file HS256 {}", more.display());
+    let verifier = Verifier::new(files(SECRET, &["KEY"]), 1, 8).unwrap();
+    assert!(verifier.replace(files(SECRET, &[&with_more])).grants_lost_at.is_empty());
+    assert_eq!(
+        verifier.replace(files(SECRET, &["KEY"])).grants_lost_at,
+        [0],
+        "one key less"
+    );
 }

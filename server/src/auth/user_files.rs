@@ -104,6 +104,30 @@ impl UserFiles {
             .any(|step| matches!(step, Step::Passwords))
     }
 
+    /// Whether a listener asks for tokens.
+    pub(super) fn asks_tokens_at(&self, listener: usize) -> bool {
+        self.chain_at(listener)
+            .iter()
+            .any(|step| matches!(step, Step::Tokens(..)))
+    }
+
+    /// The users that may log in at a listener: nobody where it does not ask its password file, though it may have had one.
+    pub(super) fn asked_at(&self, listener: usize) -> &UserFile {
+        if self.asks_passwords_at(listener) {
+            self.at(listener)
+        } else {
+            &self.nobody
+        }
+    }
+
+    /// The listeners where a token or a hook let somebody in before who may not come in by it now.
+    pub(super) fn lost_grants(&self, before: &Self) -> Vec<usize> {
+        let listeners = 0..before.chains.len();
+        let is_good = |listener: usize, step: &Step| step.is_good_by_one_of(self.chain_at(listener));
+        let lost = |listener: &usize| !before.chain_at(*listener).iter().all(|step| is_good(*listener, step));
+        listeners.filter(lost).collect()
+    }
+
     /// How many users a listener has to ask.
     pub fn count_at(&self, listener: usize) -> usize {
         self.at(listener).users.len()

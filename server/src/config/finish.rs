@@ -210,17 +210,17 @@ impl Draft {
                 })
             };
             let auth = &listener.auth;
-            let said = match (auth.allow_anonymous, auth.password_file.is_some(), self.config.dialect) {
-                (false, false, _) if listener.certificate_name.is_none() && auth.order.is_empty() => {
-                    place("allow_anonymous")
-                        .say("nobody can connect: anonymous clients are refused and there is no password_file")
-                }
-                (true, true, Dialect::Sol) => {
+            let asked = auth.order.first().map(|authenticator| authenticator.directive());
+            let said = match (auth.allow_anonymous, asked, self.config.dialect) {
+                (false, None, _) if listener.certificate_name.is_none() => place("allow_anonymous")
+                    .say("nobody can connect: anonymous clients are refused and there is no password_file"),
+                (true, Some(_), Dialect::Sol) => {
                     place("password_file").say("password_file has no effect: anonymous clients are allowed")
                 }
-                (true, true, Dialect::Listener) => place("password_file")
-                    .say("clients without a user name need no password: anonymous clients are allowed"),
-                (true, false, _) | (false, true, _) | (false, false, _) => continue,
+                (true, Some(asked), Dialect::Listener) => {
+                    place(asked).say("clients without a user name need no password: anonymous clients are allowed")
+                }
+                (true, None, _) | (false, _, _) => continue,
             };
             if !warnings.contains(&said) {
                 warnings.push(said);
@@ -250,7 +250,11 @@ fn settle_authenticators(
     let order = order.unwrap_or_else(|| there.clone());
     if order.len() != there.len() || !order.iter().all(is_there) {
         let names: Vec<_> = there.iter().map(ToString::to_string).collect();
-        let text = format!("has to name those that there are, and no others: {}", names.join(" "));
+        let text = if names.is_empty() {
+            "has no effect without password_file, jwt_key_file or http_auth_url".to_owned()
+        } else {
+            format!("has to name those that there are, and no others: {}", names.join(" "))
+        };
         return Err(("auth_order", text));
     }
     auth.order = order;

@@ -30,6 +30,15 @@ pub enum Authenticator {
 impl Authenticator {
     /// All, in the order in which they are asked by default.
     pub(crate) const ALL: [Self; 3] = [Self::PasswordFile, Self::Jwt, Self::Http];
+
+    /// The directive that brings it.
+    pub(crate) const fn directive(self) -> &'static str {
+        match self {
+            Self::PasswordFile => "password_file",
+            Self::Jwt => "jwt_key_file",
+            Self::Http => "http_auth_url",
+        }
+    }
 }
 
 impl fmt::Display for Authenticator {

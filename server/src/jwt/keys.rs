@@ -24,7 +24,7 @@ const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 /// What a file of keys is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KeySource {
-    /// The secret of HS256, as it stands; else public keys of an algorithm in PEM.
+    /// The secret of HS256, as it stands but for a line's end behind it; else public keys of an algorithm in PEM.
     Of(Algorithm),
     /// A JSON Web Key Set: each key says what it is.
     Set,
@@ -64,6 +64,23 @@ enum Material {
     /// An uncompressed point.
     P256([u8; 65]),
     Ed25519([u8; 32]),
+}
+
+/// Secrets are compared by what they sign: that is all that is kept of them.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = match (&self.material, &other.material) {
+            (Material::Secret(one), Material::Secret(two)) => {
+                let sign = |key| hmac::sign(key, b"the same key").as_ref().to_vec();
+                sign(one) == sign(two)
+            }
+            (Material::Rsa(one), Material::Rsa(two)) => (&one.n, &one.e) == (&two.n, &two.e),
+            (Material::P256(one), Material::P256(two)) => one == two,
+            (Material::Ed25519(one), Material::Ed25519(two)) => one == two,
+            _ => false,
+        };
+        is_same && self.kid == other.kid
+    }
 }
 
 /// Says which key it is, and nothing of a secret.
@@ -114,7 +131,8 @@ impl Key {
     }
 }
 
-/// Reads the keys of a file. The warnings are about its mode, if others may read a secret, and about keys that are left out.
+/// Reads the keys of a file. The warnings are about its mode, if others may read a secret or write any key, and about keys that
+/// are left out.
 ///
 /// # Errors
 /// Why the file cannot be read, and as whom, or what is wrong with it.
@@ -133,6 +151,13 @@ pub fn load(source: KeySource, path: &Path) -> Result<(Vec<Key>, Vec<Diagnostic>
         .collect();
     if keys.iter().any(|key| key.is_for(Algorithm::Hs256)) {
         warnings.extend(open_to_all(path, mode));
+    }
+    if mode & 0o022 != 0 {
+        let text = format!(
+            "others may write it, and whoever does signs logins: chmod go-w {}",
+            path.display()
+        );
+        warnings.push(Diagnostic::of_file(path, text));
     }
     Ok((keys, warnings))
 }

@@ -72,6 +72,9 @@ impl<O: Observer> Core<O> {
                 Some(Mail::Users(changed)) => {
                     self.tell(None, Input::Users(&changed));
                 }
+                Some(Mail::GrantsEnd(listeners)) => {
+                    self.tell(None, Input::GrantsEnd(&listeners));
+                }
                 Some(Mail::Stop) => self.begin_stop(backend),
                 None => return,
             }
