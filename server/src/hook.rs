@@ -83,6 +83,10 @@ pub(crate) struct Hook {
     /// Until when nobody is asked.
     rests_until: AtomicU64,
     queue: Sender<Job>,
+    jobs: Receiver<Job>,
+    /// How many threads there are. They start with the first question: a file is read before the process has given up what it
+    /// does not need, and a thread of then would have it still.
+    threads: Mutex<usize>,
 }
 
 impl fmt::Debug for Hook {
@@ -92,11 +96,11 @@ impl fmt::Debug for Hook {
 }
 
 impl Hook {
-    /// Starts the threads that ask.
+    /// Gets ready to ask.
     ///
     /// # Errors
-    /// The authorities cannot be read, or the system has no thread or randomness to give.
-    pub(crate) fn start(config: &HttpAuth) -> Result<Self, Diagnostic> {
+    /// The authorities cannot be read, or the system has no randomness to give.
+    pub(crate) fn new(config: &HttpAuth) -> Result<Self, Diagnostic> {
         let lacks = |error: io::Error| {
             let text = format!("http_auth_url cannot be asked: {}", reason(&error));
             Diagnostic::of_file(config.cafile.as_deref().unwrap_or_else(|| Path::new("")), text)
@@ -104,11 +108,6 @@ impl Hook {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| lacks(io::Error::other(error)))?;
         let (queue, jobs): (_, Receiver<Job>) = bounded(WAITING_MAX);
-        for index in 0..THREADS {
-            let jobs = jobs.clone();
-            let thread = std::thread::Builder::new().name(format!("sol-hook-{index}"));
-            thread.spawn(move || jobs.iter().for_each(|job| job())).map_err(lacks)?;
-        }
         Ok(Self {
             url: config.url.clone(),
             agent: agent(config)?,
@@ -117,6 +116,8 @@ impl Hook {
             remembered: Mutex::default(),
             rests_until: AtomicU64::new(0),
             queue,
+            jobs,
+            threads: Mutex::default(),
         })
     }
 
@@ -132,7 +133,24 @@ impl Hook {
 
     /// Has one of the threads do this; what there is no room for is dropped.
     pub(crate) fn run(&self, job: Job) {
-        drop(self.queue.try_send(job));
+        if self.has_threads() {
+            drop(self.queue.try_send(job));
+        }
+    }
+
+    /// Whether anybody does what is to be done; starts those who are missing.
+    fn has_threads(&self) -> bool {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        while *threads < THREADS {
+            let jobs = self.jobs.clone();
+            let thread = std::thread::Builder::new().name(format!("sol-hook-{threads}"));
+            if let Err(error) = thread.spawn(move || jobs.iter().for_each(|job| job())) {
+                tracing::error!("no thread to ask http_auth_url: {}", reason(&error));
+                break;
+            }
+            *threads += 1;
+        }
+        *threads > 0
     }
 
     /// Whether there was no answer a moment ago, so that nobody is asked now. `now` is in milliseconds since the Unix epoch.
@@ -429,7 +447,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             cache: Duration::from_secs(10),
         };
-        let hook = Hook::start(&config).unwrap();
+        let hook = Hook::new(&config).unwrap();
         let question = || Question {
             client_id: "c",
             username: Some("ann"),
@@ -491,7 +509,7 @@ mod tests {
             timeout: Duration::from_secs(5),
             cache: Duration::ZERO,
         };
-        let hook = Hook::start(&config).unwrap();
+        let hook = Hook::new(&config).unwrap();
         let question = Question {
             client_id: "c",
             username: None,

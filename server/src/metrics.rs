@@ -195,7 +195,7 @@ type Row = (&'static str, &'static str, Value);
 type Value = fn(&Stats) -> u64;
 
 /// What only grows.
-const COUNTERS: [Row; 45] = [
+const COUNTERS: [Row; 46] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),

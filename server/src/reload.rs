@@ -223,7 +223,14 @@ fn keep_fixed(current: &Config, next: &mut Config) -> Vec<&'static str> {
 
 /// Names directories that the sandbox has closed, before the files there are said to be unreadable.
 fn tell_closed(next: &Config, paths: Option<&Paths>) {
-    for closed in paths.map(|paths| paths.lacking(&Paths::of(next))).into_iter().flatten() {
+    let Some(paths) = paths else { return };
+    let wanted = Paths::of(next);
+    for port in wanted.ports.difference(&paths.ports) {
+        tracing::warn!(
+            "needs a restart: the sandbox connects to the ports of the start alone, and {port} is none of them"
+        );
+    }
+    for closed in paths.lacking(&wanted) {
         let path = closed.display();
         tracing::warn!(
             "needs a restart: the sandbox is closed around the directories of the start, and {path} is none of them"

@@ -387,7 +387,6 @@ fn own_rules_end_with_the_broker() {
         for shards in 1..=2 {
             let mut before = Node::new(node.engines.len() as u16, config.clone());
             let watcher = before.connect_durable(V5, "watcher");
-            before.take(watcher);
             before.subscribed(watcher, &["will/#"], 1);
             let reads = own(&[(Access::Read, "t/#")]);
             let client = before.connect_with(V5, "client", |connect| {

@@ -100,7 +100,7 @@ fn hook<'a>(http: &'a HttpAuth, known: &mut Vec<(&'a HttpAuth, Arc<Hook>)>) -> R
     if let Some((_, hook)) = known.iter().find(|(other, _)| *other == http) {
         return Ok(Arc::clone(hook));
     }
-    let hook = Arc::new(Hook::start(http)?);
+    let hook = Arc::new(Hook::new(http)?);
     known.push((http, Arc::clone(&hook)));
     Ok(hook)
 }

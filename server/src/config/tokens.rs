@@ -82,6 +82,15 @@ pub struct HttpAuth {
     pub cache: Duration,
 }
 
+impl HttpAuth {
+    /// The port that is connected to.
+    pub(crate) fn port(&self) -> u16 {
+        let uri = self.url.parse::<ureq::http::Uri>().ok();
+        let usual = if self.url.starts_with("https://") { 443 } else { 80 };
+        uri.and_then(|uri| uri.port_u16()).unwrap_or(usual)
+    }
+}
+
 /// What the lines say of the HTTP hook.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct HttpDraft {

@@ -1,15 +1,15 @@
 //! Landlock: which files may be touched, and that nothing new is listened on or connected to.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use std::path::{Path, PathBuf};
 
 use super::Paths;
 
-/// Takes every right to files from this thread and those that it starts, but those to `paths`; and those to bind and to
-/// connect a TCP port, to reach other processes' abstract sockets, and to send them signals. Gives what the kernel does not
+/// Takes every right to files from this thread and those that it starts, but those to `paths`; and those to bind a TCP port,
+/// to connect any but those of `paths`, to reach other processes' abstract sockets, and to send them signals. Gives what the kernel does not
 /// know of this, in words.
 ///
 /// # Errors
@@ -53,6 +53,9 @@ fn grant(mut ruleset: RulesetCreated, paths: &Paths) -> Result<RulesetCreated, R
                 ruleset = ruleset.add_rule(rule)?;
             }
         }
+    }
+    for port in &paths.ports {
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     Ok(ruleset)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Address, Config, DEFAULT_PATH};
+use crate::config::{Address, Config, DEFAULT_PATH, HttpAuth};
 
 /// Directories, each with everything below it. Files are replaced by renaming others over them, by log rotation and by
 /// whoever renews a certificate, so that a right to a file alone would end with the next of its kind.
@@ -15,7 +15,18 @@ pub(crate) struct Paths {
     pub(crate) append: BTreeSet<PathBuf>,
     /// Where files are removed.
     pub(crate) remove: BTreeSet<PathBuf>,
+    /// TCP ports that are connected to.
+    pub(crate) ports: BTreeSet<u16>,
 }
+
+/// By which a name becomes an address, for whoever is asked by one.
+const RESOLVER_FILES: [&str; 5] = [
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+];
 
 impl Paths {
     /// What a broker with this configuration needs.
@@ -29,6 +40,17 @@ impl Paths {
             if let Address::Unix(path) = &listener.address {
                 paths.remove.extend(directory_of(path));
             }
+        }
+        let hooks = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.auth.http.as_ref());
+        paths.ports = hooks.map(HttpAuth::port).collect();
+        if !paths.ports.is_empty() {
+            let resolver = RESOLVER_FILES.map(Path::new);
+            paths.read.extend(resolver.map(Path::to_owned));
+            let links = resolver.into_iter().filter(|file| file.is_symlink());
+            paths.read.extend(links.filter_map(real_directory_of));
         }
         let files = files(config).into_iter().chain(usual);
         for file in files {
@@ -68,6 +90,7 @@ pub(crate) fn files(config: &Config) -> Vec<&Path> {
         files.extend(listener.auth.acl_file.as_deref());
         let keys = listener.auth.jwt.iter().flat_map(|jwt| &jwt.keys);
         files.extend(keys.map(|(_, path)| path.as_path()));
+        files.extend(listener.auth.http.as_ref().and_then(|http| http.cafile.as_deref()));
         if let Some(tls) = &listener.tls {
             files.extend([tls.certfile.as_path(), tls.keyfile.as_path()]);
             files.extend(tls.cafile.as_deref());
