@@ -368,11 +368,9 @@ const COUNTERS: [Row; 46] = [
         "Connections closed because what they published to could not be taken for too long",
         |s| s.paused_closed,
     ),
-    (
-        "sol_login_expired_closed_total",
-        "Connections that ended because their login was good until then",
-        |s| s.login_expired_closed,
-    ),
+    ("sol_logins_expired_total", "Connections whose login expired", |s| {
+        s.login_expired_closed
+    }),
     (
         "sol_keep_alive_closed_total",
         "Connections closed for one and a half Keep Alives of silence",

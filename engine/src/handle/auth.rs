@@ -6,6 +6,7 @@ use sol_codec::mutants::mutant;
 use sol_codec::{Auth, Packet, ProtocolVersion, ReasonCode};
 
 use crate::clients::Clients;
+use crate::config::ListenerRules;
 use crate::connection::State;
 use crate::effects::{AuthData, AuthRequest, Credentials, Effects, Outgoing, Read};
 use crate::engine::Engine;
@@ -39,6 +40,21 @@ impl Engine {
             connection.state = State::ExpectAuthentication(Box::new(connect));
         }
         Flow::Stop
+    }
+
+    /// Whether a Password without a User Name is asked about.
+    pub(crate) fn asks_nameless(&self, listener: ListenerId) -> bool {
+        self.clients
+            .config
+            .terms(listener)
+            .is_some_and(|terms| terms.asks_nameless)
+    }
+
+    /// Whether clients of such a listener may prove who they are by an Authentication Method.
+    pub(crate) fn may_prove_by(&self, method: &str, listener: ListenerId, rules: ListenerRules) -> bool {
+        let config = &self.clients.config;
+        let refused = config.terms(listener).is_some_and(|terms| terms.refuses_methods);
+        rules.ask && !refused && config.authentication_methods.iter().any(|known| known == method)
     }
 
     /// A packet before CONNACK of a client whose AUTH is awaited: nothing but AUTH and DISCONNECT may come

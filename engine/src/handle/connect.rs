@@ -175,21 +175,6 @@ impl Engine {
         }
     }
 
-    /// Whether a Password without a User Name is asked about.
-    fn asks_nameless(&self, listener: ListenerId) -> bool {
-        self.clients
-            .config
-            .terms(listener)
-            .is_some_and(|terms| terms.asks_nameless)
-    }
-
-    /// Whether clients of such a listener may prove who they are by an Authentication Method.
-    fn may_prove_by(&self, method: &str, listener: ListenerId, rules: ListenerRules) -> bool {
-        let config = &self.clients.config;
-        let refused = config.terms(listener).is_some_and(|terms| terms.refuses_methods);
-        rules.ask && !refused && config.authentication_methods.iter().any(|known| known == method)
-    }
-
     /// What speaks against a CONNECT before anybody is asked about its user.
     fn objection(&mut self, connect: &Connect<'_>, listener: ListenerId, rules: ListenerRules) -> Option<ReasonCode> {
         let config = &self.clients.config;
