@@ -172,6 +172,35 @@ mod tests {
         assert_eq!(paths.remove, set(&["run"]));
     }
 
+    /// Hooks are connected to at the ports of their URLs, and at no other; where there is one, names can be looked up. Its
+    /// authorities are read again.
+    #[test]
+    fn hooks_have_their_ports() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().canonicalize().unwrap();
+        let of = |lines: &str| paths(&dir, &format!("listener 1883 127.0.0.1\n{lines}\n"));
+        let resolves = |paths: &Paths| paths.read.contains(Path::new("/etc/resolv.conf"));
+        let none = of("allow_anonymous true");
+        assert!(none.ports.is_empty() && !resolves(&none));
+        for (url, port) in [
+            ("https://auth.example/mqtt", 443),
+            ("https://auth.example:8443/mqtt", 8_443),
+            ("http://127.0.0.1/mqtt", 80),
+            ("http://[::1]:8080", 8_080),
+        ] {
+            let is_https = url.starts_with("https");
+            let cafile = if is_https {
+                "\nhttp_auth_cafile @/cas/ca.crt"
+            } else {
+                ""
+            };
+            let paths = of(&format!("http_auth_url {url}{cafile}"));
+            assert_eq!(paths.ports, [port].into(), "{url}");
+            assert!(resolves(&paths));
+            assert_eq!(paths.read.contains(&dir.join("cas")), is_https);
+        }
+    }
+
     /// A log that is a link to a device gives no right to the other devices.
     #[test]
     fn a_log_that_is_a_device() {
