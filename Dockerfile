@@ -1,11 +1,10 @@
 # docker build -t sol . && docker run -p 1883:1883 sol
 #
 # Inside a container the port is reachable only where it is published, so the broker listens on every interface. It lets
-# anybody in. With users instead (the files stay yours, so the broker runs as you to read them):
+# anybody in. With TLS and users instead (the files stay yours, so the broker runs as you to read them):
 #
-#   docker run --rm -it -u "$(id -u):$(id -g)" -v "$PWD:/etc/sol" sol passwd /etc/sol/passwd alice
-#   printf '%s\n' 'ip_address 0.0.0.0' 'allow_anonymous false' 'password_file /etc/sol/passwd' > sol.conf
-#   docker run -u "$(id -u):$(id -g)" -p 1883:1883 -v "$PWD:/etc/sol:ro" sol -c /etc/sol/sol.conf
+#   docker run --rm -it -u "$(id -u):$(id -g)" -v "$PWD:/etc/sol" sol init /etc/sol --user alice --host "$(hostname)"
+#   docker run -u "$(id -u):$(id -g)" -p 8883:8883 -v "$PWD:/etc/sol:ro" sol -c /etc/sol/sol.conf
 #
 # Metrics are served inside the container only, unless told otherwise:
 #

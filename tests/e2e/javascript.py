@@ -21,16 +21,18 @@ from wire import TIMEOUT, V5
 FOLDER = pathlib.Path(__file__).with_name("mqttjs")
 LIBRARY = FOLDER / "node_modules" / "mqtt"
 # A browser that is only just installed takes a while for its first start.
-START_TIMEOUT = 60
+START_TIMEOUT = 120
 WENT_WELL = {"equal": 100, "sessionPresent": True, "missed": "while you were away"}
 
 
 class Host:
     """Sends back what clients send it, and takes their connection away when they ask for it. It speaks plain MQTT."""
 
-    def __init__(self, broker: Broker):
+    def __init__(self, broker: Broker, login=None):
+        """`login`: the user and password of this host, and of its clients."""
         self.broker = broker
-        self.paho = Paho(broker, "host", V5)
+        self.login = dict(zip(("username", "password"), login)) if login else {}
+        self.paho = Paho(broker, "host", V5, login=login)
         self.paho.client.on_message = self._answer
         self.paho.subscribe("+/out/+", 2)
         self.paho.subscribe("+/lose", 0)
@@ -42,7 +44,7 @@ class Host:
             return
         # Whoever comes with its Client Identifier takes over; as it comes for the Session, that stays.
         with self.broker.wire(4) as other:
-            other.connect(who, clean=False)
+            other.connect(who, clean=False, **self.login)
         client.publish(f"{who}/back/0", WENT_WELL["missed"], 1)
 
     def close(self) -> None:

@@ -9,6 +9,8 @@ from broker import Listening, free_port, wait_until
 from javascript import FOLDER, LIBRARY, WENT_WELL, Browser, Host, Site, in_node
 from wire import V5, V311
 
+pytestmark = pytest.mark.sol
+
 VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["v311", "v5"])
 
 
@@ -62,7 +64,6 @@ def test_mqttjs_in_a_browser(doors, authority, site, browser, scheme, version):
     assert browser.open(site, trusted, talk=doors[scheme], version=version, id=f"page-{scheme}") == WENT_WELL
 
 
-@pytest.mark.sol
 def test_a_page_of_another_origin_is_refused(start_broker, site, browser):
     """Where websockets_origin is set, a page of that origin comes in, and one of another does not: nobody's pages act for
     him at a broker that his browser can reach."""
