@@ -45,7 +45,14 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         let who = authentication(config, listener, users);
         lines.push(format!("listening on {address} ({transport}{encryption}): {who}"));
     }
-    lines.push("data directory: none, everything is in memory and ends with the process".to_owned());
+    let asked = if config.wants_persistence {
+        "; `persistence true` is not there yet"
+    } else {
+        ""
+    };
+    lines.push(format!(
+        "data directory: none, everything is in memory and ends with the process{asked}"
+    ));
     lines.push(match config.limits.memory_bytes_max {
         Some(bytes) => format!("memory limit: {}", units::show_size(bytes)),
         None => "memory limit: none".to_owned(),
@@ -154,6 +161,14 @@ mod tests {
                 "  sol init broker && sol -c broker/sol.conf",
             ]
         );
+    }
+
+    /// Whoever asks for state to be kept is told in the banner, too, that it is not.
+    #[test]
+    fn persistence_is_not_promised() {
+        let said = show("persistence true\nlistener 1883 localhost");
+        let line = "data directory: none, everything is in memory and ends with the process; `persistence true` is not there yet";
+        assert_eq!(said[3], line);
     }
 
     /// An open broker without passwords is warned about; one with passwords is not; the old dialect's rule is said.

@@ -109,6 +109,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Directories whose files belong to the configuration.
     pub include_dirs: Vec<PathBuf>,
+    /// Whether the file asks for state to be kept on disk. It is not.
+    pub wants_persistence: bool,
     /// Where the directives stand that were given for the whole broker.
     pub places: Places,
     /// What the operator should know; never empty by oversight, see the compatibility list.

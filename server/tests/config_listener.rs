@@ -143,7 +143,7 @@ ip_port 1883
 keepalive 60
 psk_hint x
 connection cloud
-persistence true
+persistence fsync
 log_dest nowhere
 log_type everything
 persistent_client_expiration 5
@@ -175,7 +175,7 @@ io poll
             "12:1: `psk_hint`: pre-shared keys are not supported: clients are told apart by certificates or passwords"
                 .to_owned(),
             "13:1: `connection`: bridges are not supported yet".to_owned(),
-            "14:13: persistence is not supported yet; everything is in memory".to_owned(),
+            "14:13: a journal on disk is not there yet; everything is in memory".to_owned(),
             "15:10: `nowhere` is none of stderr, stdout, syslog, topic, none, file".to_owned(),
             "16:10: `everything` is none of error, warning, notice, information, debug, all, none".to_owned(),
             "17:30: `5` is not a span: a number with h, d, w, m (months) or y".to_owned(),
@@ -736,6 +736,36 @@ fn nothing_is_ignored_in_silence() {
         missing("listener 1\nprotocol mqtt\nmax_inflight_bytes 0\nconnection_messages true"),
         [0; 0]
     );
+}
+
+/// Mosquitto's `persistence true` stands in nearly every file: it is taken, and said to keep nothing, wherever it can be seen.
+#[test]
+fn persistence_is_taken_and_warned_about() {
+    let said = "2:13: nothing is kept on disk in this version: Sessions, queued and retained messages are in memory, and a restart \
+                loses them";
+    for (line, warned) in [
+        ("true", true),
+        ("TRUE", true),
+        ("1", true),
+        ("false", false),
+        ("0", false),
+    ] {
+        let text = format!("listener 1883\npersistence {line}\nallow_anonymous true\n");
+        let config = Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap();
+        let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+        let wanted = if warned { vec![format!("f:{said}")] } else { vec![] };
+        assert_eq!(warnings, wanted, "{line}");
+        let printed = config.to_directives();
+        assert!(printed.contains("\npersistence false\n"), "{printed}");
+        assert_eq!(printed.contains("# persistence true is not there yet"), warned);
+    }
+    for line in ["fsync", "os", "maybe"] {
+        let text = format!("listener 1883\npersistence {line}\nallow_anonymous true\n");
+        assert!(
+            Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).is_err(),
+            "{line}"
+        );
+    }
 }
 
 /// What changes nothing is taken, and said to change nothing.

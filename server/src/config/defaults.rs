@@ -45,6 +45,7 @@ pub(crate) fn defaults(dialect: Dialect, host: &Host) -> Config {
         user: None,
         sandbox: Sandbox::On,
         include_dirs: Vec::new(),
+        wants_persistence: false,
         places: Places::default(),
         warnings: Vec::new(),
     }

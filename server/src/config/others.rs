@@ -35,16 +35,16 @@ pub(crate) const ROWS: &[Directive] = &[
     .shown(|config| one(config.tcp_nodelay)),
     Directive::new(
         "persistence",
+        "true|false",
         "false",
-        "false",
-        "Everything is in memory until there is a journal.",
+        "Everything is in memory until there is a journal, which is warned about where it is true.",
         persistence,
     )
     .own()
     .shown(|_| one(false)),
     Directive::new(
         "retained_persistence",
-        "false",
+        "true|false",
         "false",
         "An old name of persistence.",
         persistence,
@@ -199,15 +199,27 @@ pub(crate) const ROWS: &[Directive] = &[
     .own(),
 ];
 
-fn persistence(_: &mut super::draft::Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
+/// Mosquitto's switch is read and warned about: nearly every file has it, and its clients can be served without. Words that ask
+/// for more than Mosquitto has are refused.
+fn persistence(draft: &mut super::draft::Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
     let token = reader.word()?;
-    match token.text {
-        "false" => Ok(()),
-        _ => Err(fault(
-            token,
-            "persistence is not supported yet; everything is in memory",
-        )),
+    draft.config.wants_persistence = match token.text.to_ascii_lowercase().as_str() {
+        "true" | "1" => true,
+        "false" | "0" => false,
+        "fsync" | "os" => {
+            return Err(fault(
+                token,
+                "a journal on disk is not there yet; everything is in memory",
+            ));
+        }
+        _ => return Err(fault(token, format!("`{}` is neither true nor false", token.text))),
+    };
+    if draft.config.wants_persistence {
+        let text = "nothing is kept on disk in this version: Sessions, queued and retained messages are in memory, and a restart \
+                    loses them";
+        reader.warnings.push((token.column, text.to_owned()));
     }
+    Ok(())
 }
 
 /// Reads where metrics are served.
