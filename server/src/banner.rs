@@ -57,7 +57,7 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         Some(bytes) => format!("memory limit: {}", units::show_size(bytes)),
         None => "memory limit: none".to_owned(),
     });
-    lines.extend(advice(facts));
+    lines.extend(advice(config, facts));
     lines
 }
 
@@ -85,8 +85,8 @@ fn authentication(config: &Config, listener: &Listener, users: usize) -> String 
 }
 
 /// The exact commands that open a local broker to the network.
-fn advice(facts: &Facts) -> Vec<String> {
-    if !is_local(facts) {
+fn advice(config: &Config, facts: &Facts) -> Vec<String> {
+    if !facts.listening.iter().all(|listening| is_local(config, listening)) {
         return Vec::new();
     }
     vec![
@@ -100,7 +100,7 @@ pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
     let is_open = |listening: &Listening| {
         let listener = &config.listeners[listening.listener];
         let has_proof = listener.certificate_name.is_some() || listener.requires_certificate();
-        listener.auth.allow_anonymous && !has_proof && !listening.address.is_local()
+        listener.auth.allow_anonymous && !has_proof && !is_local(config, listening)
     };
     facts.listening.iter().any(is_open).then(|| {
         "everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
@@ -109,8 +109,9 @@ pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
     })
 }
 
-fn is_local(facts: &Facts) -> bool {
-    facts.listening.iter().all(|listening| listening.address.is_local())
+/// Whether only this machine can be at the other end. A proxy on it speaks for others.
+fn is_local(config: &Config, listening: &Listening) -> bool {
+    listening.address.is_local() && config.listeners[listening.listener].proxy.is_none()
 }
 
 #[cfg(test)]

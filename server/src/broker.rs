@@ -20,7 +20,7 @@ use sol_transport::{
 
 use crate::auth::{Full, Login, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
-use crate::config::{self, Address, Config, Listener, SocketDomain, reason};
+use crate::config::{self, Address, CertificateName, Config, Listener, SocketDomain, reason};
 use crate::engine_config::{engine_config, transport_limits};
 use crate::events;
 use crate::log::Publish;
@@ -359,7 +359,7 @@ fn proxy_rules(proxy: &config::Proxy, listener: &Listener) -> ProxyRules {
         trusts: Arc::new(move |address| trusted.is_empty() || trusted.iter().any(|network| network.contains(address))),
         requires_tls: proxy.requires_tls,
         // A certificate that is shown here says more than what another tells of one.
-        names_clients: listener.tls.is_none() && listener.certificate_name.is_some(),
+        names_clients: listener.tls.is_none() && listener.certificate_name == Some(CertificateName::CommonName),
     }
 }
 

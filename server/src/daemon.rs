@@ -12,8 +12,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use rustix::fs::OFlags;
 
 use crate::config::reason;
 
@@ -118,7 +121,14 @@ impl PidFile {
     /// A sentence that names the file.
     pub fn write(path: &Path) -> Result<Self, String> {
         let text = format!("{}\n", std::process::id());
-        std::fs::write(path, text)
+        // Its directory may be of somebody with less rights than this process has now.
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(|error| format!("pid file {} cannot be written: {}", path.display(), reason(&error)))?;
         Ok(Self(path.to_owned()))
     }

@@ -66,7 +66,7 @@ pub(crate) fn rights(config: &Config) -> Result<(Rights, Vec<Diagnostic>), Vec<D
 
 /// Whoever can connect to an open listener without a login reads neither what the broker says of itself, nor all at once.
 fn without_file(listener: &Listener) -> Option<Arc<Rules>> {
-    let is_open = listener.auth.allow_anonymous && !listener.address.is_local();
+    let is_open = listener.auth.allow_anonymous && !listener.is_local();
     is_open.then(|| Arc::new(Rules::for_open_listener()))
 }
 

@@ -19,6 +19,7 @@ use std::fmt;
 
 use crate::config::{Config, Dialect};
 use crate::owner::{self, Account, Ids};
+use sol_transport::Io;
 
 pub(crate) use self::paths::Paths;
 
@@ -93,6 +94,8 @@ impl Successor {
 pub struct Entered {
     /// In a sentence, for the log.
     pub told: String,
+    /// The kernel could not give what the configuration asks for.
+    pub is_lacking: bool,
     /// Where alone files may be touched; `None`: wherever the user may.
     pub(crate) paths: Option<Paths>,
 }
@@ -105,18 +108,20 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
     // Looked at with the rights of before, for there may be links that only these can follow.
     let paths = Paths::of(config);
     let user = match &successor.0 {
-        Some(account) => become_user(account).map_err(|why| format!("cannot become user {}: {why}", account.name))?,
+        Some(account) => become_user(account)
+            .map_err(|why| format!("cannot become user {}: {why}; `user root` stays root", account.name))?,
         None if rustix::process::geteuid().is_root() => "runs as root".to_owned(),
         None => "runs as the user who started it".to_owned(),
     };
     if config.sandbox == Sandbox::Off {
         return Ok(Entered {
             told: format!("{user}; sandbox: off"),
+            is_lacking: false,
             paths: None,
         });
     }
     let files = confine_files(&paths);
-    let calls = confine_calls();
+    let calls = confine_calls(config);
     if config.sandbox == Sandbox::Required
         && let Some(why) = [("files", files.as_ref().err()), ("system calls", calls.as_ref().err())]
             .into_iter()
@@ -124,6 +129,7 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
     {
         return Err(format!("{why}; `sandbox on` starts without"));
     }
+    let is_lacking = files.is_err() || calls.is_err();
     let paths = files.is_ok().then_some(paths);
     let files = match files {
         Ok(lacking) if lacking.is_empty() => "Landlock".to_owned(),
@@ -136,6 +142,7 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
     };
     Ok(Entered {
         told: format!("{user}; sandbox: {files}, {calls}"),
+        is_lacking,
         paths,
     })
 }
@@ -144,7 +151,10 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
 /// Told by the process as it is now.
 pub fn unreadable(config: &Config) -> Vec<String> {
     let fault = |error: std::io::Error| crate::config::reason(&error);
-    let unreadable = paths::files(config).into_iter().filter_map(|file| {
+    // What is no file, as a pipe that hands over a key once, is not looked at a second time.
+    let files = paths::files(config).into_iter();
+    let files = files.filter(|file| file.metadata().map_or(true, |metadata| metadata.is_file()));
+    let unreadable = files.filter_map(|file| {
         let why = fault(std::fs::File::open(file).err()?);
         Some(format!("SIGHUP will not be able to read {}: {why}", file.display()))
     });
@@ -194,11 +204,14 @@ fn confine_files(_: &Paths) -> Result<Vec<&'static str>, String> {
 }
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn confine_calls() -> Result<(), String> {
-    calls::confine()
+fn confine_calls(config: &Config) -> Result<(), String> {
+    calls::confine(&calls::Needs {
+        rings: config.io != Io::Epoll,
+        system_log: config.log.syslog,
+    })
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-fn confine_calls() -> Result<(), String> {
+fn confine_calls(_: &Config) -> Result<(), String> {
     Err("there is no list of calls for this system".to_owned())
 }

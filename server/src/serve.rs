@@ -244,7 +244,11 @@ fn run_broker(
         users: user_counts,
         ..broker.facts()
     };
-    tracing::info!("{}", around.entered.told);
+    if around.entered.is_lacking {
+        tracing::warn!("{}", around.entered.told);
+    } else {
+        tracing::info!("{}", around.entered.told);
+    }
     greet(config, &facts, around.ready.is_some());
     if let Some(ready) = around.ready {
         around.logger.flush(FLUSH_TIMEOUT);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -293,7 +293,7 @@ fn bind_unix(config: &ListenerConfig, path: &Path, shards: usize) -> io::Result<
     }
     let (user, group) = config.unix_owner;
     if user.is_some() || group.is_some() {
-        chown(path, user, group)?;
+        lchown(path, user, group)?;
     }
     socket.listen(backlog(config))?;
     Ok(Bound {

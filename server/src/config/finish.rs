@@ -4,7 +4,7 @@ use super::draft::{Draft, PORT, Part, Security};
 use super::place::Place;
 use super::tls_rows::old_version;
 use super::tokens::{HttpDraft, JwtDraft};
-use super::{Address, Auth, Authenticator, Diagnostic, Dialect, Listener, Protocol, Proxy};
+use super::{Address, Auth, Authenticator, CertificateName, Diagnostic, Dialect, Listener, Protocol, Proxy};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -270,7 +270,10 @@ fn contradictions(listener: &Listener, proxy_requires_tls: bool) -> Vec<Diagnost
             .as_ref()
             .is_some_and(|tls| tls.cafile.is_some() || tls.capath.is_some())
     };
-    let nobody_proves = listener.certificate_name.is_some() && !has_authorities(listener) && version != Some(2);
+    // A header of version 2 has a Common Name in it, and no whole subject.
+    let proxy_proves =
+        version == Some(2) && listener.tls.is_none() && listener.certificate_name == Some(CertificateName::CommonName);
+    let nobody_proves = listener.certificate_name.is_some() && !has_authorities(listener) && !proxy_proves;
     let socket = &listener.socket;
     let rules = [
         (

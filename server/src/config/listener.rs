@@ -58,6 +58,11 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whether only this machine can be at the other end. A proxy on it speaks for others.
+    pub fn is_local(&self) -> bool {
+        self.address.is_local() && self.proxy.is_none()
+    }
+
     /// A listener of which nothing more is said.
     pub(crate) fn new(address: Address, place: Place, topic_aliases: u16) -> Self {
         Self {

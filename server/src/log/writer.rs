@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
+
 use super::limit::Limiter;
 use super::line::{Form, Record};
 use super::syslog::{self, Syslog};
@@ -322,11 +324,18 @@ fn since_epoch() -> Duration {
 /// Opens the file; one that is made for it is given to `owner`. One that was there is not: whoever may put files and links
 /// in its directory could have root give him any file of the system.
 fn open_for(path: &Path, owner: Option<Ids>) -> Result<File, String> {
-    let made = owner.and_then(|owner| Some((owner, options().create_new(true).open(path).ok()?)));
-    let Some((owner, file)) = made else { return open(path) };
+    let Some(owner) = owner else { return open(path) };
+    let Ok(file) = options().create_new(true).open(path) else {
+        // Root follows no link that the other user may have put into a directory of its own.
+        let file = options().custom_flags(NO_LINK).open(path);
+        return file.map_err(|error| cannot_open(path, &error));
+    };
     fchown(&file, Some(owner.user), Some(owner.group)).map_err(|error| cannot_open(path, &error))?;
     Ok(file)
 }
+
+/// Refuses a path whose last part is a link.
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 fn open(path: &Path) -> Result<File, String> {
     let file = options().create(true).open(path);

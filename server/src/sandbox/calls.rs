@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 const FREE: &[i64] = &[
     // Sockets that are there.
     libc::SYS_accept4,
-    libc::SYS_connect,
     libc::SYS_getpeername,
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
@@ -37,9 +36,6 @@ const FREE: &[i64] = &[
     libc::SYS_epoll_pwait2,
     libc::SYS_eventfd2,
     libc::SYS_futex,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
     libc::SYS_nanosleep,
     libc::SYS_ppoll,
     libc::SYS_restart_syscall,
@@ -83,7 +79,6 @@ const FREE: &[i64] = &[
     libc::SYS_sched_setaffinity,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     libc::SYS_tkill,
     // What it is, and when.
     libc::SYS_clock_getres,
@@ -119,6 +114,15 @@ const FREE: &[i64] = &[
     libc::SYS_unlink,
 ];
 
+/// What some configurations need beside that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Needs {
+    /// Rings of io_uring.
+    pub(super) rings: bool,
+    /// Connections to the log of the system, which may be started anew.
+    pub(super) system_log: bool,
+}
+
 /// What makes a thread, and none of what makes a process or a place apart from the system.
 const THREAD: i32 = libc::CLONE_THREAD;
 const APART: i32 = libc::CLONE_NEWCGROUP
@@ -134,9 +138,9 @@ const APART: i32 = libc::CLONE_NEWCGROUP
 ///
 /// # Errors
 /// Why this is not to be had, in words.
-pub(super) fn confine() -> Result<(), String> {
+pub(super) fn confine(needs: &Needs) -> Result<(), String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
-    let rules = rules().map_err(|error| error.to_string())?;
+    let rules = rules(needs).map_err(|error| error.to_string())?;
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
     let filter = SeccompFilter::new(rules, unknown, SeccompAction::Allow, arch);
     let program = filter
@@ -145,7 +149,7 @@ pub(super) fn confine() -> Result<(), String> {
     seccompiler::apply_filter_all_threads(&program).map_err(|error| error.to_string())
 }
 
-fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+fn rules(needs: &Needs) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut rules: BTreeMap<_, _> = FREE.iter().map(|call| (*call, Vec::new())).collect();
     // `clone3` names its flags where no filter can read them. Without it the C library takes this.
     rules.insert(libc::SYS_clone, vec![masked(0, THREAD | APART, THREAD)?]);
@@ -153,9 +157,20 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![masked(2, libc::PROT_EXEC, 0)?]);
     }
-    // The log of the system, and whoever judges a login.
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    rules.insert(libc::SYS_socket, any(0, &families.map(i64::from))?);
+    if needs.rings {
+        let calls = [
+            libc::SYS_io_uring_enter,
+            libc::SYS_io_uring_register,
+            libc::SYS_io_uring_setup,
+        ];
+        rules.extend(calls.map(|call| (call, Vec::new())));
+    }
+    if needs.system_log {
+        rules.insert(libc::SYS_connect, Vec::new());
+        rules.insert(libc::SYS_socket, any(0, &[i64::from(libc::AF_UNIX)])?);
+    }
+    // A signal to itself, by which a thread ends the process.
+    rules.insert(libc::SYS_tgkill, any(0, &[i64::from(std::process::id())])?);
     // By which io_uring is tried out.
     rules.insert(libc::SYS_socketpair, any(0, &[i64::from(libc::AF_UNIX)])?);
     // Whether a file waits or is a terminal: nothing that commands a device.

@@ -65,8 +65,7 @@ impl Paths {
                 .extend(entries.filter_map(|entry| real_directory_of(&entry.path())));
         }
         if let Some(log) = &config.log.file {
-            paths.append.extend(directory_of(log));
-            paths.append.extend(target_of(log));
+            paths.append.extend(places_of_log(log));
         }
         if let Some(pid_file) = &config.pid_file {
             paths.read.extend(directory_of(pid_file));
@@ -115,13 +114,16 @@ fn real_directory_of(file: &Path) -> Option<PathBuf> {
     file.canonicalize().ok()?.parent().map(Path::to_owned)
 }
 
-/// What a log's path leads to, if it is a link: the directory of a file, or a device itself and not all of `/dev`.
-fn target_of(log: &Path) -> Option<PathBuf> {
-    let target = log.canonicalize().ok()?;
-    if target.is_file() {
-        target.parent().map(Path::to_owned)
-    } else {
-        Some(target)
+/// Where a log is written and made anew: its directory and, where it is a link, that of its target; of a device itself
+/// alone, and not all of `/dev`.
+fn places_of_log(log: &Path) -> Vec<PathBuf> {
+    match log.canonicalize() {
+        Ok(target) if !target.is_file() => vec![target],
+        Ok(target) => directory_of(log)
+            .into_iter()
+            .chain(target.parent().map(Path::to_owned))
+            .collect(),
+        Err(_) => directory_of(log).into_iter().collect(),
     }
 }
 
