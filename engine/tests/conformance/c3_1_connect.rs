@@ -743,6 +743,8 @@ fn a_refused_login_takes_nothing_over() {
 
 /// `connections_max` holds for all shards together, wherever clients come in and are at home; a takeover needs no room, and
 /// who leaves makes room for a client of any shard.
+///
+/// Proves 5.0: MQTT-3.1.4-3.
 #[test]
 fn connections_max_is_kept() {
     let config = EngineConfig {
