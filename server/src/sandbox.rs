@@ -121,7 +121,7 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
         });
     }
     let files = confine_files(&paths);
-    let calls = confine_calls(config);
+    let calls = confine_calls(config, !paths.ports.is_empty());
     if config.sandbox == Sandbox::Required
         && let Some(why) = [("files", files.as_ref().err()), ("system calls", calls.as_ref().err())]
             .into_iter()
@@ -204,14 +204,15 @@ fn confine_files(_: &Paths) -> Result<Vec<&'static str>, String> {
 }
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn confine_calls(config: &Config) -> Result<(), String> {
+fn confine_calls(config: &Config, hooks: bool) -> Result<(), String> {
     calls::confine(&calls::Needs {
         rings: config.io != Io::Epoll,
         system_log: config.log.syslog,
+        hooks,
     })
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-fn confine_calls(_: &Config) -> Result<(), String> {
+fn confine_calls(_: &Config, _: bool) -> Result<(), String> {
     Err("there is no list of calls for this system".to_owned())
 }

@@ -121,6 +121,8 @@ pub(super) struct Needs {
     pub(super) rings: bool,
     /// Connections to the log of the system, which may be started anew.
     pub(super) system_log: bool,
+    /// Connections to whoever judges a login, at ports that Landlock knows.
+    pub(super) hooks: bool,
 }
 
 /// What makes a thread, and none of what makes a process or a place apart from the system.
@@ -165,9 +167,16 @@ fn rules(needs: &Needs) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError>
         ];
         rules.extend(calls.map(|call| (call, Vec::new())));
     }
-    if needs.system_log {
+    let mut families = Vec::new();
+    if needs.system_log || needs.hooks {
+        families.push(i64::from(libc::AF_UNIX));
+    }
+    if needs.hooks {
+        families.extend([libc::AF_INET, libc::AF_INET6].map(i64::from));
+    }
+    if !families.is_empty() {
         rules.insert(libc::SYS_connect, Vec::new());
-        rules.insert(libc::SYS_socket, any(0, &[i64::from(libc::AF_UNIX)])?);
+        rules.insert(libc::SYS_socket, any(0, &families)?);
     }
     // A signal to itself, by which a thread ends the process.
     rules.insert(libc::SYS_tgkill, any(0, &[i64::from(std::process::id())])?);

@@ -203,14 +203,16 @@ mod tests {
         }
     }
 
-    /// A log that is a link to a device gives no right to the other devices.
+    /// A log that is a device, or a link to one, gives no right to the other devices.
     #[test]
     fn a_log_that_is_a_device() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().canonicalize().unwrap();
         std::os::unix::fs::symlink("/dev/null", dir.join("sol.log")).unwrap();
-        let paths = paths(&dir, "listener 1883\nallow_anonymous true\nlog_dest file @/sol.log\n");
-        assert_eq!(paths.append, [PathBuf::from("/dev/null"), dir].into());
+        for log in ["@/sol.log", "/dev/null"] {
+            let paths = paths(&dir, &format!("listener 1883\nallow_anonymous true\nlog_dest file {log}\n"));
+            assert_eq!(paths.append, [PathBuf::from("/dev/null")].into(), "{log}");
+        }
     }
 
     /// What a later configuration needs and was not given is named, once; below a directory that was given there is nothing.
