@@ -210,7 +210,10 @@ mod tests {
         let dir = temporary.path().canonicalize().unwrap();
         std::os::unix::fs::symlink("/dev/null", dir.join("sol.log")).unwrap();
         for log in ["@/sol.log", "/dev/null"] {
-            let paths = paths(&dir, &format!("listener 1883\nallow_anonymous true\nlog_dest file {log}\n"));
+            let paths = paths(
+                &dir,
+                &format!("listener 1883\nallow_anonymous true\nlog_dest file {log}\n"),
+            );
             assert_eq!(paths.append, [PathBuf::from("/dev/null")].into(), "{log}");
         }
     }
