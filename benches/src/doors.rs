@@ -185,15 +185,16 @@ impl Visitor {
         self.write(wrapped)
     }
 
-    /// Reads until so many bytes of MQTT have come.
+    /// Reads until so many bytes of MQTT have come, and gives the last one: of CONNACK of 3.1.1, its return code.
     ///
     /// # Errors
     /// When the connection fails or they do not come.
-    pub fn receive(&mut self, bytes: usize) -> io::Result<()> {
+    pub fn receive(&mut self, bytes: usize) -> io::Result<u8> {
         let mut buffer = [0; 16 << 10];
-        let mut left = bytes;
+        let (mut left, mut last) = (bytes, 0);
         while left > 0 {
             let n = self.read(&mut buffer)?;
+            last = buffer[n - 1];
             let payload = match &mut self.frames {
                 None => n,
                 Some(frames) => frames.payload_in(&buffer[..n]),
@@ -202,7 +203,7 @@ impl Visitor {
                 .checked_sub(payload)
                 .ok_or_else(|| io::Error::other("more came than was due"))?;
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Whether the TLS session of this visit was a resumed one.

@@ -262,12 +262,15 @@ impl Arguments {
                 visitor.send(&connect)?;
                 visitors.push(visitor);
             }
-            let mut failed = 0;
+            let (mut refused, mut lost) = (0, 0);
             for visitor in &mut visitors {
-                failed += u32::from(visitor.receive(4).is_err());
+                match visitor.receive(4) {
+                    Ok(return_code) => refused += u32::from(return_code != 0),
+                    Err(_) => lost += 1,
+                }
             }
             lines.push(format!(
-                r#""{pass}_s": {:.2}, "{pass}_cpu_s": {:.2}, "{pass}_failed": {failed}"#,
+                r#""{pass}_s": {:.2}, "{pass}_cpu_s": {:.2}, "{pass}_refused": {refused}, "{pass}_lost": {lost}"#,
                 start.elapsed().as_secs_f64(),
                 self.spent()? - before,
             ));
@@ -296,8 +299,10 @@ fn let_in(door: &Door, id: &str) -> Outcome<Visitor> {
     let mut visitor = door.enter()?;
     let connect = visitor.wrapped(&[&encoded(&Packet::Connect(Connect::new(VERSION, id)), VERSION)]);
     visitor.send(&connect)?;
-    visitor.receive(4)?;
-    Ok(visitor)
+    match visitor.receive(4)? {
+        0 => Ok(visitor),
+        refused => Err(format!("{id} is refused with return code {refused}").into()),
+    }
 }
 
 /// One that subscribed at QoS 0.
