@@ -86,7 +86,11 @@ fn authentication(config: &Config, listener: &Listener, users: usize) -> String 
 
 /// The exact commands that open a local broker to the network.
 fn advice(config: &Config, facts: &Facts) -> Vec<String> {
-    if !facts.listening.iter().all(|listening| is_local(config, listening)) {
+    if !facts
+        .listening
+        .iter()
+        .all(|listening| config.listeners[listening.listener].is_local())
+    {
         return Vec::new();
     }
     vec![
@@ -100,18 +104,13 @@ pub fn open_warning(config: &Config, facts: &Facts) -> Option<String> {
     let is_open = |listening: &Listening| {
         let listener = &config.listeners[listening.listener];
         let has_proof = listener.certificate_name.is_some() || listener.requires_certificate();
-        listener.auth.allow_anonymous && !has_proof && !is_local(config, listening)
+        listener.auth.allow_anonymous && !has_proof && !listener.is_local()
     };
     facts.listening.iter().any(is_open).then(|| {
         "everybody who reaches this machine can connect without a password; set allow_anonymous false and a \
          password_file (`sol passwd FILE USER`)"
             .to_owned()
     })
-}
-
-/// Whether only this machine can be at the other end. A proxy on it speaks for others.
-fn is_local(config: &Config, listening: &Listening) -> bool {
-    listening.address.is_local() && config.listeners[listening.listener].proxy.is_none()
 }
 
 #[cfg(test)]
