@@ -1,0 +1,601 @@
+//! Where each live record lies, and how many children each body has.
+//!
+//! An entry is 32 bytes in a chunk, and 4 bytes and a control byte in a hash table of which at least seven sixteenths are
+//! used: at most 44 bytes for a record, and no step in which a large table of entries is copied.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+
+use crate::ops::{Family, Kind, Op, Put};
+
+/// What a record costs in the log beside its own bytes, about.
+const OVERHEAD: u64 = 16;
+const CHUNK: usize = 4096;
+const NONE: u32 = u32::MAX;
+
+/// Where a record's bytes lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+}
+
+/// A live record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) kind: Kind,
+    pub(crate) id: u64,
+    pub(crate) family: Family,
+    pub(crate) place: Place,
+}
+
+/// A record names a parent that is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    pub(crate) parent: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Named as a parent, and not there yet.
+    Absent,
+    Single,
+    Body,
+}
+
+/// `parent` is a slot, or the next free entry while the entry is free.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: u64,
+    place: Place,
+    parent: u32,
+    children: u32,
+    kind: Kind,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    entries: Vec<Entry>,
+    live: usize,
+    free: u32,
+}
+
+/// Live bytes of each segment.
+#[derive(Debug, Default)]
+struct Usage {
+    first: u32,
+    live: VecDeque<u64>,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    table: HashTable<u32>,
+    chunks: Vec<Chunk>,
+    /// Chunks with a free entry.
+    roomy: Vec<u32>,
+    usage: Usage,
+    live_bytes: u64,
+    records: u64,
+    /// Entries to be looked at when the frame ends; unused while a log is read, when only its end counts: a body may have
+    /// been moved to behind or before its children.
+    touched: Vec<u32>,
+    is_reading: bool,
+}
+
+impl Index {
+    /// An index of a log that is about to be read.
+    pub(crate) fn reading() -> Self {
+        Self {
+            is_reading: true,
+            ..Self::default()
+        }
+    }
+
+    /// Applies an operation of a frame whose operations begin at an offset of a segment.
+    #[inline]
+    pub(crate) fn apply(&mut self, op: &Op, segment: u32, operations: u32) {
+        match op {
+            Op::Delete { id } => self.delete(*id),
+            Op::Put(put) => self.put(put, segment, operations),
+            Op::Low { .. } => {}
+        }
+    }
+
+    fn put(&mut self, put: &Put, segment: u32, operations: u32) {
+        let slot = self.slot_or_new(put.id);
+        let parent = match put.family {
+            Family::Child(parent) => self.slot_or_new(parent),
+            _ => NONE,
+        };
+        if parent != NONE {
+            let entry = self.entry_mut(parent);
+            entry.children += 1;
+            if entry.state != State::Body {
+                self.touch(parent);
+            }
+        }
+        let new = Entry {
+            id: put.id,
+            place: Place {
+                segment,
+                // A segment is shorter than 4 GiB: FRAME_MAX and the size of one.
+                offset: operations + put.bytes.start as u32,
+                length: put.bytes.len() as u32,
+            },
+            parent,
+            children: self.entry(slot).children,
+            kind: put.kind,
+            state: if put.family == Family::Body {
+                State::Body
+            } else {
+                State::Single
+            },
+        };
+        let old = std::mem::replace(self.entry_mut(slot), new);
+        self.forget(&old);
+        self.usage.add(segment, new.cost());
+        self.live_bytes += new.cost();
+        self.records += 1;
+        if (new.state == State::Body) == (new.children == 0) {
+            self.touch(slot);
+        }
+    }
+
+    fn delete(&mut self, id: u64) {
+        let Some(slot) = self.slot(id) else { return };
+        let old = *self.entry(slot);
+        if old.state != State::Single {
+            return;
+        }
+        self.forget(&old);
+        if old.children == 0 {
+            self.free(slot);
+        } else {
+            self.entry_mut(slot).state = State::Absent;
+            self.touch(slot);
+        }
+    }
+
+    /// What an entry stood for is no more: its bytes are garbage, and its parent has a child less.
+    fn forget(&mut self, old: &Entry) {
+        if old.state == State::Absent {
+            return;
+        }
+        self.usage.sub(old.place.segment, old.cost());
+        self.live_bytes -= old.cost();
+        self.records -= 1;
+        if old.parent != NONE {
+            let entry = self.entry_mut(old.parent);
+            entry.children -= 1;
+            if entry.children == 0 {
+                self.touch(old.parent);
+            }
+        }
+    }
+
+    /// A frame has been applied: bodies without children are gone.
+    ///
+    /// # Errors
+    /// A record names a parent that is no body.
+    pub(crate) fn end_of_frame(&mut self) -> Result<(), Orphan> {
+        while let Some(slot) = self.touched.pop() {
+            self.settle(slot)?;
+        }
+        Ok(())
+    }
+
+    /// The log has been read.
+    ///
+    /// # Errors
+    /// A record names a parent that is no body.
+    pub(crate) fn end_of_log(&mut self) -> Result<(), Orphan> {
+        self.is_reading = false;
+        for slot in 0..(self.chunks.len() * CHUNK) as u32 {
+            if self.is_used(slot) {
+                self.settle(slot)?;
+            }
+        }
+        self.touched.clear();
+        Ok(())
+    }
+
+    /// The log has been read, as far as it could be: what names a parent that is not there is dropped. Says how many.
+    pub(crate) fn end_of_damaged_log(&mut self) -> u64 {
+        let used = |index: &Self| {
+            (0..(index.chunks.len() * CHUNK) as u32)
+                .filter(|&slot| index.is_used(slot))
+                .collect()
+        };
+        let slots: Vec<u32> = used(self);
+        let orphaned = |&&slot: &&u32| {
+            let parent = self.entry(slot).parent;
+            parent != NONE && self.entry(parent).state != State::Body
+        };
+        let orphans: Vec<u64> = slots.iter().filter(orphaned).map(|&slot| self.entry(slot).id).collect();
+        for &id in &orphans {
+            self.delete(id);
+        }
+        for slot in slots {
+            if self.is_used(slot) && self.entry(slot).state == State::Absent {
+                self.free(slot);
+            }
+        }
+        // Nothing is left that could be an orphan.
+        let _ = self.end_of_log();
+        orphans.len() as u64
+    }
+
+    fn settle(&mut self, slot: u32) -> Result<(), Orphan> {
+        if !self.is_used(slot) {
+            return Ok(());
+        }
+        let entry = *self.entry(slot);
+        match (entry.state, entry.children) {
+            (State::Body, 0) => {
+                self.forget(&entry);
+                self.free(slot);
+            }
+            (State::Absent, 0) => self.free(slot),
+            (State::Absent | State::Single, 1..) => return Err(Orphan { parent: entry.id }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where a live record lies.
+    pub(crate) fn place(&self, id: u64) -> Option<Place> {
+        let entry = self.entry(self.slot(id)?);
+        (entry.state != State::Absent).then_some(entry.place)
+    }
+
+    /// All live records, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Live> {
+        let entries = self.chunks.iter().flat_map(|chunk| &chunk.entries);
+        let live = entries.filter(|entry| entry.id != 0 && entry.state != State::Absent);
+        live.map(|entry| Live {
+            kind: entry.kind,
+            id: entry.id,
+            place: entry.place,
+            family: match entry.state {
+                State::Body => Family::Body,
+                _ if entry.parent == NONE => Family::Single,
+                _ => Family::Child(self.entry(entry.parent).id),
+            },
+        })
+    }
+
+    pub(crate) const fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// What all live records would take in a log of nothing else, about.
+    pub(crate) const fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// What a segment's live records take.
+    pub(crate) fn live_in(&self, segment: u32) -> u64 {
+        self.usage.of(segment)
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.entries.capacity()).sum();
+        self.table.allocation_size() + chunks * size_of::<Entry>() + self.touched.capacity() * 4
+    }
+
+    fn touch(&mut self, slot: u32) {
+        if !self.is_reading {
+            self.touched.push(slot);
+        }
+    }
+
+    fn slot(&self, id: u64) -> Option<u32> {
+        self.table.find(hash(id), |&slot| self.entry(slot).id == id).copied()
+    }
+
+    fn slot_or_new(&mut self, id: u64) -> u32 {
+        match self.slot(id) {
+            Some(slot) => slot,
+            None => self.allocate(id),
+        }
+    }
+
+    fn allocate(&mut self, id: u64) -> u32 {
+        let number = self.roomy.last().copied().unwrap_or_else(|| {
+            self.chunks.push(Chunk {
+                free: NONE,
+                ..Chunk::default()
+            });
+            let number = self.chunks.len() as u32 - 1;
+            self.roomy.push(number);
+            number
+        });
+        let entry = Entry {
+            id,
+            place: Place {
+                segment: 0,
+                offset: 0,
+                length: 0,
+            },
+            parent: NONE,
+            children: 0,
+            kind: Kind::new(0),
+            state: State::Absent,
+        };
+        let chunk = self.chunk(number);
+        chunk.live += 1;
+        let place = if chunk.free == NONE {
+            chunk.entries.reserve_exact(CHUNK - chunk.entries.len());
+            chunk.entries.push(entry);
+            chunk.entries.len() - 1
+        } else {
+            let place = chunk.free as usize;
+            if let Some(free) = chunk.entries.get_mut(place) {
+                chunk.free = free.parent;
+                *free = entry;
+            }
+            place
+        };
+        if chunk.live == CHUNK {
+            self.roomy.pop();
+        }
+        let slot = number * CHUNK as u32 + place as u32;
+        let chunks = &self.chunks;
+        self.table
+            .insert_unique(hash(id), slot, |&slot| hash(entry_of(chunks, slot).id));
+        slot
+    }
+
+    fn free(&mut self, slot: u32) {
+        let id = self.entry(slot).id;
+        if let Ok(found) = self.table.find_entry(hash(id), |&other| other == slot) {
+            found.remove();
+        }
+        let number = slot / CHUNK as u32;
+        let chunk = self.chunk(number);
+        let was_full = chunk.live == CHUNK;
+        chunk.live -= 1;
+        if chunk.live == 0 {
+            *chunk = Chunk {
+                free: NONE,
+                ..Chunk::default()
+            };
+        } else if let Some(entry) = chunk.entries.get_mut(slot as usize % CHUNK) {
+            entry.id = 0;
+            entry.state = State::Absent;
+            entry.parent = chunk.free;
+            chunk.free = slot % CHUNK as u32;
+        }
+        if was_full {
+            self.roomy.push(number);
+        }
+        if self.table.capacity() > 4096 && self.table.len() * 8 < self.table.capacity() {
+            let chunks = &self.chunks;
+            self.table
+                .shrink_to(self.table.len() * 2, |&slot| hash(entry_of(chunks, slot).id));
+        }
+    }
+
+    fn is_used(&self, slot: u32) -> bool {
+        let chunk = self.chunks.get(slot as usize / CHUNK);
+        chunk
+            .and_then(|chunk| chunk.entries.get(slot as usize % CHUNK))
+            .is_some_and(|entry| entry.id != 0)
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "a chunk's number comes from a slot, or from the list of chunks"
+    )]
+    fn chunk(&mut self, number: u32) -> &mut Chunk {
+        &mut self.chunks[number as usize]
+    }
+
+    fn entry(&self, slot: u32) -> &Entry {
+        entry_of(&self.chunks, slot)
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "slots come from the table and from parents, which are never freed before"
+    )]
+    fn entry_mut(&mut self, slot: u32) -> &mut Entry {
+        &mut self.chunks[slot as usize / CHUNK].entries[slot as usize % CHUNK]
+    }
+}
+
+#[allow(
+    clippy::indexing_slicing,
+    reason = "slots come from the table and from parents, which are never freed before"
+)]
+fn entry_of(chunks: &[Chunk], slot: u32) -> &Entry {
+    &chunks[slot as usize / CHUNK].entries[slot as usize % CHUNK]
+}
+
+impl Entry {
+    fn cost(&self) -> u64 {
+        u64::from(self.place.length) + OVERHEAD
+    }
+}
+
+impl Usage {
+    fn add(&mut self, segment: u32, bytes: u64) {
+        if self.live.is_empty() {
+            self.first = segment;
+        }
+        // Segments are only ever read and written in order, but one may be relocated from before the first with live bytes.
+        while segment < self.first {
+            self.live.push_front(0);
+            self.first -= 1;
+        }
+        let at = (segment - self.first) as usize;
+        if at >= self.live.len() {
+            self.live.resize(at + 1, 0);
+        }
+        if let Some(live) = self.live.get_mut(at) {
+            *live += bytes;
+        }
+    }
+
+    fn sub(&mut self, segment: u32, bytes: u64) {
+        if let Some(live) = segment
+            .checked_sub(self.first)
+            .and_then(|at| self.live.get_mut(at as usize))
+        {
+            *live -= bytes;
+        }
+        while self.live.len() > 1 && self.live.front() == Some(&0) {
+            self.live.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn of(&self, segment: u32) -> u64 {
+        let at = segment.checked_sub(self.first);
+        at.and_then(|at| self.live.get(at as usize)).copied().unwrap_or(0)
+    }
+}
+
+/// The owner assigns identifiers, so nobody else can make them collide.
+fn hash(id: u64) -> u64 {
+    let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::Random;
+    use crate::ops::{Batch, Ops};
+
+    const KIND: Kind = Kind::new(3);
+
+    fn frame(index: &mut Index, segment: u32, build: impl FnOnce(&mut Batch)) -> Result<(), Orphan> {
+        let mut batch = Batch::default();
+        build(&mut batch);
+        for op in Ops::new(batch.bytes()) {
+            index.apply(&op.unwrap(), segment, 100);
+        }
+        index.end_of_frame()
+    }
+
+    fn ids(index: &Index) -> Vec<u64> {
+        let mut ids: Vec<_> = index.iter().map(|live| live.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// A body lives while a child of it does, whatever becomes of the child.
+    #[test]
+    fn a_body_lives_while_a_child_does() {
+        let mut index = Index::default();
+        frame(&mut index, 1, |b| {
+            b.child(KIND, 11, 10, b"");
+            b.child(KIND, 12, 10, b"");
+            b.body(KIND, 10, b"body");
+            b.body(KIND, 20, b"of nobody");
+        })
+        .unwrap();
+        assert_eq!(ids(&index), [10, 11, 12]);
+        frame(&mut index, 1, |b| b.delete(10)).unwrap();
+        frame(&mut index, 1, |b| b.delete(11)).unwrap();
+        assert_eq!(ids(&index), [10, 12]);
+        // The same record without a parent.
+        frame(&mut index, 2, |b| b.put(KIND, 12, b"")).unwrap();
+        assert_eq!(ids(&index), [12]);
+        assert_eq!((index.records(), index.live_bytes()), (1, OVERHEAD));
+        assert_eq!((index.live_in(1), index.live_in(2)), (0, OVERHEAD));
+    }
+
+    /// A record whose parent is not there is its owner's mistake, and told.
+    #[test]
+    fn an_orphan_is_an_error() {
+        for wrong in 0..3 {
+            let mut index = Index::default();
+            let result = frame(&mut index, 1, |b| match wrong {
+                0 => b.child(KIND, 2, 1, b""),
+                1 => {
+                    b.put(KIND, 1, b"");
+                    b.child(KIND, 2, 1, b"");
+                }
+                _ => b.child(KIND, 1, 1, b""),
+            });
+            assert_eq!(result, Err(Orphan { parent: 1 }));
+        }
+    }
+
+    /// The index says what a plain map with recounted children says, over any operations; its sums are those of a recount.
+    #[test]
+    fn the_index_is_a_map_with_counts() {
+        let mut random = Random::new(5);
+        let mut index = Index::default();
+        let mut map: BTreeMap<u64, Family> = BTreeMap::new();
+        for round in 0..30_000_u64 {
+            let parent = 1 + random.below(50);
+            let child = 1000 + random.below(400);
+            let family = match random.below(6) {
+                0 | 1 => None,
+                2 => Some(Family::Single),
+                _ => Some(Family::Child(parent)),
+            };
+            frame(&mut index, (round / 1000) as u32, |b| match family {
+                None => b.delete(child),
+                Some(Family::Child(_)) => {
+                    b.body(KIND, parent, b"1234");
+                    b.child(KIND, child, parent, b"12");
+                }
+                _ => b.put(KIND, child, b""),
+            })
+            .unwrap();
+            match family {
+                None => drop(map.remove(&child)),
+                Some(family) => {
+                    if family != Family::Single {
+                        map.insert(parent, Family::Body);
+                    }
+                    map.insert(child, family);
+                }
+            }
+            let parents: Vec<_> = map.values().copied().collect();
+            map.retain(|&id, family| *family != Family::Body || parents.contains(&Family::Child(id)));
+            if round % 500 == 0 {
+                let live: BTreeMap<_, _> = index.iter().map(|live| (live.id, live.family)).collect();
+                assert_eq!(live, map);
+                assert_eq!(index.records(), map.len() as u64);
+                let cost: u64 = index.iter().map(|live| u64::from(live.place.length) + OVERHEAD).sum();
+                assert_eq!(index.live_bytes(), cost);
+                assert_eq!((0..31).map(|segment| index.live_in(segment)).sum::<u64>(), cost);
+            }
+        }
+    }
+
+    /// A reference costs at most 64 bytes of memory, at every number of them; and what is gone costs nothing.
+    #[test]
+    fn a_reference_costs_at_most_64_bytes() {
+        let mut index = Index::default();
+        let mut worst = 0;
+        for n in 0..300_000_u64 {
+            frame(&mut index, 1, |b| {
+                if n == 0 {
+                    b.body(KIND, 1, b"");
+                }
+                b.child(KIND, n + 2, 1, b"");
+            })
+            .unwrap();
+            if n >= 10_000 {
+                worst = worst.max(index.memory() as u64 / (n + 1));
+            }
+        }
+        assert!(worst <= 64, "{worst}");
+        frame(&mut index, 1, |b| (0..300_000).for_each(|n| b.delete(n + 2))).unwrap();
+        assert_eq!(index.records(), 0);
+        assert!(index.memory() < 200_000, "{}", index.memory());
+    }
+}

@@ -1,0 +1,500 @@
+//! From the files of a directory to the records that live, or a refusal.
+//!
+//! One pass in the order of writing. Where the next frame is not, one question decides: does any frame behind it say that
+//! it was durable? If so, this is damage, and the journal refuses. If not, it is a tail that was never promised to anybody.
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Damage, OpenError};
+use crate::format::{
+    BadHeader, CLEAN_CLOSE, FRAME_MAX, HEAD, HEADER, Head, Header, find_head, frame, salt, segment_name, segment_of,
+};
+use crate::index::Index;
+use crate::ops::{Op, Ops};
+
+/// What to do with a journal that is damaged at or before its durable mark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Do not open it.
+    #[default]
+    Refuse,
+    /// Open it with what can still be read before and after the damage. What was deleted within a hole may be there
+    /// again, and what was put there is not.
+    Salvage,
+}
+
+/// What was found at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments that were read.
+    pub segments: u64,
+    /// Frames that were read.
+    pub frames: u64,
+    /// Bytes of these segments.
+    pub bytes: u64,
+    /// The last frame's sequence number.
+    pub sequence: u64,
+    /// When the last frame was written, in milliseconds since 1970; 0 if there is none.
+    pub written_at: u64,
+    /// It was closed in order.
+    pub was_closed: bool,
+    /// A tail that was never promised, and is dropped.
+    pub tail: Option<Tail>,
+    /// Frames that are lost: only in a journal that is salvaged.
+    pub holes: Vec<Hole>,
+    /// Records that were dropped because their parent is lost: only in a journal that is salvaged.
+    pub orphans: u64,
+}
+
+/// A tail that was not durable and is not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The segment in which it begins.
+    pub file: String,
+    /// Where.
+    pub offset: u64,
+    /// Its bytes, and those of segments behind it.
+    pub bytes: u64,
+    /// The frames in it that can be made out.
+    pub frames: u64,
+}
+
+/// Frames that are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The segment in which it begins.
+    pub file: String,
+    /// Where.
+    pub offset: u64,
+    /// The first frame that is lost; 0 if it is a segment's header, which holds no frame.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+}
+
+/// All that a journal goes on with.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) index: Index,
+    pub(crate) store: Option<[u8; 16]>,
+    /// Segments that count, with the length that does.
+    pub(crate) segments: Vec<(u64, u64)>,
+    /// Empty segments behind them, that were made ahead.
+    pub(crate) spares: Vec<u64>,
+    /// Segments that do not count.
+    pub(crate) leftovers: Vec<u64>,
+    pub(crate) low: u64,
+    pub(crate) previous: u32,
+    /// The highest durable mark in a frame.
+    pub(crate) marked: u64,
+    pub(crate) report: Report,
+}
+
+pub(crate) fn io_error(doing: &'static str, file: &str, error: std::io::Error) -> OpenError {
+    OpenError::Io {
+        doing,
+        file: file.to_owned(),
+        error,
+    }
+}
+
+/// Reads a directory. Changes nothing in it.
+pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found, OpenError> {
+    let names = disk.list().map_err(|error| io_error("read the directory", "", error))?;
+    let mut ids: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
+    ids.sort_unstable();
+    let mut reader = Reader {
+        disk,
+        on_damage,
+        files: Vec::new(),
+        store: None,
+        index: Index::reading(),
+        expected: None,
+        hole: None,
+        low: 1,
+        previous: 0,
+        marked: 0,
+        report: Report::default(),
+    };
+    let mut leftovers = reader.headers(&ids)?;
+    let segments = reader.segments(&mut leftovers)?;
+    reader.finish(segments, leftovers)
+}
+
+struct File<F> {
+    id: u64,
+    name: String,
+    file: F,
+    size: u64,
+    header: Option<Header>,
+}
+
+struct Reader<'a, D: Disk> {
+    disk: &'a D,
+    on_damage: OnDamage,
+    files: Vec<File<D::File>>,
+    store: Option<[u8; 16]>,
+    index: Index,
+    /// The next frame's number and the checksum before it, once that can be told.
+    expected: Option<(u64, u32)>,
+    /// Where frames are lost, until the next one that is not.
+    hole: Option<(String, u64)>,
+    low: u64,
+    previous: u32,
+    marked: u64,
+    report: Report,
+}
+
+impl<D: Disk> Reader<'_, D> {
+    /// Opens all segments that may count. The others' identifiers are returned.
+    fn headers(&mut self, ids: &[u64]) -> Result<Vec<u64>, OpenError> {
+        for &id in ids {
+            let name = segment_name(id);
+            let file = self.disk.open(&name).map_err(|error| io_error("open", &name, error))?;
+            let size = file.size().map_err(|error| io_error("read", &name, error))?;
+            let mut bytes = [0; HEADER];
+            let length = file
+                .read_at(&mut bytes, 0)
+                .map_err(|error| io_error("read", &name, error))?;
+            let header = match Header::decode(bytes.get(..length).unwrap_or_default()) {
+                Err(BadHeader::Newer(_)) => return Err(OpenError::Newer { file: name, offset: 8 }),
+                Ok(header) if header.segment != id => None,
+                header => header.ok(),
+            };
+            if let Some(header) = header {
+                if *self.store.get_or_insert(header.store) != header.store {
+                    return Err(OpenError::Foreign { file: name });
+                }
+                self.low = self.low.max(header.low);
+            }
+            self.files.push(File {
+                id,
+                name,
+                file,
+                size,
+                header,
+            });
+        }
+        let mut leftovers = Vec::new();
+        let low = self.low;
+        self.files.retain(|file| {
+            if file.id < low {
+                leftovers.push(file.id);
+            }
+            file.id >= low
+        });
+        self.without_unfinished(&mut leftovers)?;
+        Ok(leftovers)
+    }
+
+    /// The last segment may have been in the making when the power went: nothing is written to it before its header is
+    /// durable.
+    fn without_unfinished(&mut self, leftovers: &mut Vec<u64>) -> Result<(), OpenError> {
+        let before = self
+            .files
+            .len()
+            .checked_sub(2)
+            .and_then(|at| self.files.get(at))
+            .map(|file| file.id);
+        if let Some(last) = self.files.last()
+            && last.header.is_none()
+            && last.size <= HEADER as u64
+            && (last.id == 1 || before == Some(last.id - 1))
+        {
+            leftovers.push(last.id);
+            self.files.pop();
+        }
+        let unreadable = self.files.iter().find(|file| file.header.is_none());
+        match unreadable {
+            Some(file) if self.on_damage == OnDamage::Refuse => Err(OpenError::Damaged(Damage {
+                file: file.name.clone(),
+                offset: 0,
+                sequence: 0,
+                durable: 0,
+            })),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads all segments; what comes after a tail is added to the leftovers.
+    fn segments(&mut self, leftovers: &mut Vec<u64>) -> Result<Vec<(u64, u64)>, OpenError> {
+        if self.files.first().is_some_and(|file| file.id == 1) {
+            self.expected = Some((1, 0));
+        }
+        let mut segments = Vec::new();
+        let mut bytes = Vec::new();
+        let mut next = None;
+        for at in 0..self.files.len() {
+            let Some(id) = self.files.get(at).map(|file| file.id) else {
+                break;
+            };
+            if next.is_some_and(|next| next != id) {
+                self.missing(next.unwrap_or(id))?;
+            }
+            next = Some(id + 1);
+            if let Some(file) = self.files.get(at) {
+                load(file, &mut bytes)?;
+            }
+            let end = self.segment(at, &bytes)?;
+            self.report.segments += 1;
+            self.report.bytes += end;
+            segments.push((id, end));
+            if self.report.tail.is_some() {
+                leftovers.extend(self.files.iter().skip(at + 1).map(|file| file.id));
+                break;
+            }
+        }
+        if let Some(&(first, _)) = segments.first()
+            && first > self.low
+        {
+            self.missing(self.low)?;
+        }
+        Ok(segments)
+    }
+
+    fn missing(&mut self, segment: u64) -> Result<(), OpenError> {
+        let file = segment_name(segment);
+        if self.on_damage == OnDamage::Refuse {
+            return Err(OpenError::Missing { file });
+        }
+        self.hole.get_or_insert((file, 0));
+        Ok(())
+    }
+
+    /// Reads one segment and says how much of it counts.
+    fn segment(&mut self, at: usize, bytes: &[u8]) -> Result<u64, OpenError> {
+        let Some((id, name, salt)) = self.names(at) else {
+            return Ok(0);
+        };
+        let mut offset = HEADER;
+        while offset < bytes.len() {
+            let rest = bytes.get(offset..).unwrap_or_default();
+            match frame(salt, rest) {
+                Some((head, body)) if self.follows(&head) => {
+                    self.frame(id, &name, offset, &head, body)?;
+                    offset += HEAD + body.len();
+                }
+                _ => match self.break_at(at, bytes, offset)? {
+                    Some(next) => offset = next,
+                    None => return Ok(offset as u64),
+                },
+            }
+        }
+        Ok(bytes.len() as u64)
+    }
+
+    fn names(&self, at: usize) -> Option<(u64, String, u32)> {
+        let file = self.files.get(at)?;
+        Some((file.id, file.name.clone(), salt(&self.store?, file.id)))
+    }
+
+    /// Whether this frame is the next one.
+    fn follows(&self, head: &Head) -> bool {
+        match self.expected {
+            None => true,
+            Some((sequence, _)) if self.hole.is_some() => head.sequence >= sequence,
+            Some((sequence, previous)) => head.sequence == sequence && head.previous == previous,
+        }
+    }
+
+    fn frame(&mut self, id: u64, name: &str, offset: usize, head: &Head, body: &[u8]) -> Result<(), OpenError> {
+        let newer = |at: usize| OpenError::Newer {
+            file: name.to_owned(),
+            offset: at as u64,
+        };
+        if head.is_newer() {
+            return Err(newer(offset + 40));
+        }
+        if let Some((file, at)) = self.hole.take() {
+            let first = self.expected.map_or(0, |(sequence, _)| sequence);
+            let hole = Hole {
+                file,
+                offset: at,
+                first,
+                last: head.sequence - 1,
+            };
+            self.report.holes.push(hole);
+        }
+        // Segments are counted up by one from 1: it takes decades of writing at full speed to come to 2^32.
+        let (segment, operations) = (id as u32, (offset + HEAD) as u32);
+        for op in Ops::new(body) {
+            let op = op.map_err(|unknown| newer(offset + HEAD + unknown.at))?;
+            if let Op::Low { segment } = op {
+                self.low = self.low.max(segment);
+            }
+            self.index.apply(&op, segment, operations);
+        }
+        self.expected = Some((head.sequence + 1, head.crc));
+        self.previous = head.crc;
+        self.marked = self.marked.max(head.durable);
+        self.report.frames += 1;
+        self.report.sequence = head.sequence;
+        self.report.written_at = head.unix_millis;
+        self.report.was_closed = head.flags & CLEAN_CLOSE != 0;
+        Ok(())
+    }
+
+    /// The next frame is not at this offset. Says where to go on, if anywhere in this segment.
+    fn break_at(&mut self, at: usize, bytes: &[u8], offset: usize) -> Result<Option<usize>, OpenError> {
+        let Some(file) = self.files.get(at) else {
+            return Ok(None);
+        };
+        let (id, name) = (file.id, file.name.clone());
+        let evidence = self.evidence(at, bytes, offset)?;
+        if evidence.durable == 0 && self.hole.is_none() {
+            self.report.tail = Some(Tail {
+                file: name,
+                offset: offset as u64,
+                bytes: evidence.bytes,
+                frames: evidence.frames,
+            });
+            return Ok(None);
+        }
+        if self.on_damage == OnDamage::Refuse {
+            return Err(OpenError::Damaged(self.damage(at, offset, evidence.durable)));
+        }
+        self.hole.get_or_insert((name, offset as u64));
+        let salt = self.store.map_or(0, |store| salt(&store, id));
+        let first = self.expected.map_or(1, |(sequence, _)| sequence);
+        let mut from = offset;
+        while let Some((found, _)) = find_head(salt, bytes, from, &(first..=u64::MAX)) {
+            if frame(salt, bytes.get(found..).unwrap_or_default()).is_some() {
+                return Ok(Some(found));
+            }
+            from = found + 1;
+        }
+        Ok(None)
+    }
+
+    /// A frame that is whole but not the next one says that the segment before it was cut.
+    fn damage(&self, at: usize, offset: usize, durable: u64) -> Damage {
+        let sequence = self.expected.map_or(0, |(sequence, _)| sequence);
+        let before = at.checked_sub(1).and_then(|at| self.files.get(at));
+        let here = self.files.get(at).map(|file| file.name.clone()).unwrap_or_default();
+        let (file, offset) = match before {
+            Some(before) if offset == HEADER && self.is_whole_at(at, offset) => (before.name.clone(), before.size),
+            _ => (here, offset as u64),
+        };
+        Damage {
+            file,
+            offset,
+            sequence,
+            durable,
+        }
+    }
+
+    fn is_whole_at(&self, at: usize, offset: usize) -> bool {
+        let (Some(file), Some(store)) = (self.files.get(at), self.store) else {
+            return false;
+        };
+        let mut bytes = [0; HEAD];
+        file.file
+            .read_at(&mut bytes, offset as u64)
+            .is_ok_and(|length| length == HEAD)
+            && Head::decode(salt(&store, file.id), &bytes).is_some()
+    }
+
+    /// What can be told of everything at and behind an offset.
+    fn evidence(&self, at: usize, bytes: &[u8], offset: usize) -> Result<Evidence, OpenError> {
+        let mut evidence = Evidence::default();
+        let (mut later, mut from) = (Vec::new(), offset);
+        let first = self.expected.map(|(sequence, _)| sequence);
+        for (number, file) in self.files.iter().enumerate().skip(at) {
+            if number > at {
+                load(file, &mut later)?;
+                from = HEADER;
+            }
+            let bytes = if number > at { &later } else { bytes };
+            let Some(store) = self.store else { break };
+            evidence.bytes += bytes.len().saturating_sub(from) as u64;
+            evidence.look(salt(&store, file.id), bytes, from, first);
+        }
+        Ok(evidence)
+    }
+
+    fn finish(mut self, mut segments: Vec<(u64, u64)>, leftovers: Vec<u64>) -> Result<Found, OpenError> {
+        let mut spares = Vec::new();
+        while segments.len() > 1
+            && let Some(&(id, length)) = segments.last()
+            && length == HEADER as u64
+        {
+            spares.insert(0, id);
+            segments.pop();
+        }
+        if let Some((file, offset)) = self.hole.take() {
+            // What is lost at the end has no end that could be told.
+            let first = self.expected.map_or(0, |(sequence, _)| sequence);
+            self.report.holes.push(Hole {
+                file,
+                offset,
+                first,
+                last: first,
+            });
+        }
+        for file in self.files.iter().filter(|file| file.header.is_none()) {
+            let hole = Hole {
+                file: file.name.clone(),
+                offset: 0,
+                first: 0,
+                last: 0,
+            };
+            self.report.holes.push(hole);
+        }
+        if !self.report.holes.is_empty() {
+            self.report.orphans = self.index.end_of_damaged_log();
+        } else {
+            self.index
+                .end_of_log()
+                .map_err(|orphan| OpenError::Orphan { parent: orphan.parent })?;
+        }
+        Ok(Found {
+            index: self.index,
+            store: self.store,
+            segments,
+            spares,
+            leftovers,
+            low: self.low,
+            previous: self.previous,
+            marked: self.marked,
+            report: self.report,
+        })
+    }
+}
+
+/// What is said by frames that lie behind one that is not there.
+#[derive(Default)]
+struct Evidence {
+    /// The highest durable mark, if it says that the missing frame was durable; otherwise 0.
+    durable: u64,
+    frames: u64,
+    bytes: u64,
+}
+
+impl Evidence {
+    /// Looks for heads from an offset on. `first` is the missing frame's number; where that cannot be told, no segment
+    /// before it is left, which was only removed once this one was durable.
+    fn look(&mut self, salt: u32, bytes: &[u8], mut from: usize, first: Option<u64>) {
+        let sequences = match first {
+            // No more frames than fit, and those that fit in later segments of any number.
+            Some(first) => first..=first.saturating_add(FRAME_MAX as u64),
+            None => 1..=u64::MAX,
+        };
+        while let Some((at, head)) = find_head(salt, bytes, from, &sequences) {
+            self.frames += 1;
+            if head.durable >= first.unwrap_or(0) {
+                self.durable = self.durable.max(head.durable.max(1));
+            }
+            from = at + 1;
+        }
+    }
+}
+
+fn load<F: DiskFile>(file: &File<F>, into: &mut Vec<u8>) -> Result<(), OpenError> {
+    into.clear();
+    into.resize(usize::try_from(file.size).unwrap_or(usize::MAX), 0);
+    let length = file
+        .file
+        .read_at(into, 0)
+        .map_err(|error| io_error("read", &file.name, error))?;
+    into.truncate(length);
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! From what was found in the files to a store that goes on behind it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{CommitError, OpenError};
+use crate::format::{HEAD, HEADER, Head, Header, segment_name};
+use crate::index::Index;
+use crate::ops::Batch;
+use crate::read::{Found, OnDamage, Report, io_error, read};
+
+use super::records::visit;
+use super::{Counts, Options, Pressure, Sealed, Segment, Store, create_segment};
+
+/// What a segment is called that was damaged and salvaged.
+const DAMAGED: &str = ".damaged";
+
+/// A journal that has been opened.
+#[derive(Debug)]
+pub struct Opened<D: Disk> {
+    /// It.
+    pub store: Store<D>,
+    /// What was found.
+    pub report: Report,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens the journal of a directory, or makes one if there is none. All that it holds is durable then.
+    ///
+    /// # Errors
+    /// It is in use, damaged, of a later version or another store, or the disk failed. Then nothing was changed, except
+    /// that a tail may have been cut that was never promised.
+    pub fn open(disk: D, options: &Options, now_unix_millis: u64) -> Result<Opened<D>, OpenError> {
+        disk.lock().map_err(OpenError::Locked)?;
+        let found = read(&disk, options.on_damage)?;
+        let report = found.report.clone();
+        let is_salvaged = options.on_damage == OnDamage::Salvage && !report.holes.is_empty();
+        clear(&disk, &found)?;
+        let mut store = Self::behind(disk, options, found, is_salvaged)?;
+        if is_salvaged {
+            store.rewrite(now_unix_millis)?;
+        }
+        match store.first_mark(now_unix_millis) {
+            Ok(()) | Err(CommitError::Full) => {}
+            Err(CommitError::Failed(failure)) => {
+                return Err(io_error("start", "", std::io::Error::other(failure)));
+            }
+        }
+        Ok(Opened { store, report })
+    }
+
+    /// What was read is durable: says so in the log.
+    fn first_mark(&mut self, now_unix_millis: u64) -> Result<(), CommitError> {
+        self.is_unmarked = true;
+        self.mark(now_unix_millis)?;
+        self.sync()
+    }
+
+    fn behind(disk: D, options: &Options, found: Found, is_salvaged: bool) -> Result<Self, OpenError> {
+        let identity = found.store.unwrap_or(options.identity);
+        let mut spares = VecDeque::new();
+        for &id in &found.spares {
+            let length = HEADER as u64;
+            spares.push_back(continue_segment(&disk, Sealed { id, length }, options.segment_bytes)?);
+        }
+        let mut sealed: VecDeque<_> = found
+            .segments
+            .iter()
+            .map(|&(id, length)| Sealed { id, length })
+            .collect();
+        if is_salvaged {
+            sealed.extend(spares.drain(..).map(|Segment { id, length, .. }| Sealed { id, length }));
+        }
+        let last = if is_salvaged { None } else { sealed.pop_back() };
+        let current = match last {
+            Some(last) => continue_segment(&disk, last, options.segment_bytes)?,
+            None => {
+                let before = found.spares.last().copied().or(sealed.back().map(|last| last.id));
+                let id = before.map_or(1, |before| before + 1);
+                let header = Header {
+                    segment: id,
+                    low: found.low.min(id),
+                    store: identity,
+                };
+                let name = segment_name(id);
+                let file = create_segment(&disk, header, options.segment_bytes)
+                    .map_err(|error| io_error("make", &name, error))?;
+                Segment {
+                    id,
+                    file,
+                    length: HEADER as u64,
+                }
+            }
+        };
+        // The process may have been killed before it could do this for a segment that it had just made.
+        disk.sync_dir()
+            .map_err(|error| io_error("sync the directory", "", error))?;
+        let sequence = found.report.sequence;
+        let old_bytes = sealed.iter().map(|segment| segment.length).sum();
+        Ok(Self {
+            disk: Arc::new(disk),
+            options: options.clone(),
+            identity,
+            index: found.index,
+            sealed,
+            current,
+            spares,
+            filling: vec![0; HEAD],
+            filling_records: 0,
+            outgoing: Vec::new(),
+            next: Head {
+                previous: found.previous,
+                ..Head::default()
+            },
+            written: sequence,
+            durable: sequence,
+            marked: found.marked,
+            is_unsynced: false,
+            is_unmarked: false,
+            low: found.low,
+            pressure: Pressure::Normal,
+            relocation: None,
+            moved: Batch::default(),
+            leaving: VecDeque::new(),
+            old_bytes,
+            failure: None,
+            counts: Counts::default(),
+            written_bytes: 0,
+        })
+    }
+
+    /// Writes all live records anew, and puts what was damaged aside.
+    fn rewrite(&mut self, now_unix_millis: u64) -> Result<(), OpenError> {
+        let failed = |error: CommitError| io_error("write what was salvaged", "", std::io::Error::other(error));
+        let first = self.current.id;
+        self.move_all(first, now_unix_millis)?;
+        self.sync().map_err(failed)?;
+        // The header of the next segment says that nothing before the first new one counts.
+        self.low = first;
+        let next = self.new_segment().map_err(failed)?;
+        let Segment { id, length, .. } = std::mem::replace(&mut self.current, next);
+        let old = std::mem::take(&mut self.sealed);
+        self.old_bytes = length;
+        for segment in old {
+            if segment.id >= first {
+                self.old_bytes += segment.length;
+                self.sealed.push_back(segment);
+                continue;
+            }
+            let name = segment_name(segment.id);
+            self.disk
+                .rename(&name, &format!("{name}{DAMAGED}"))
+                .map_err(|error| io_error("put aside", &name, error))?;
+        }
+        self.sealed.push_back(Sealed { id, length });
+        self.disk
+            .sync_dir()
+            .map_err(|error| io_error("sync the directory", "", error))
+    }
+
+    /// Puts all live records again, wherever they lie.
+    fn move_all(&mut self, first: u64, now_unix_millis: u64) -> Result<(), OpenError> {
+        let failed = |error: CommitError| io_error("write what was salvaged", "", std::io::Error::other(error));
+        let index = std::mem::replace(&mut self.index, Index::reading());
+        let mut batch = Batch::default();
+        let mut result = Ok(());
+        // Counting is put off to the end, so a body may be written apart from its children.
+        let disk = Arc::clone(&self.disk);
+        visit(
+            &*disk,
+            &index,
+            |key| key.id,
+            |record| {
+                if result.is_err() {
+                    return;
+                }
+                batch.put_again(&record);
+                if batch.len() > 1 << 20 {
+                    self.add(&batch);
+                    batch.clear();
+                    result = self.commit(now_unix_millis).map(drop);
+                }
+            },
+        )?;
+        result.map_err(failed)?;
+        batch.low(first);
+        self.add(&batch);
+        self.commit(now_unix_millis).map_err(failed)?;
+        self.index
+            .end_of_log()
+            .map_err(|orphan| OpenError::Orphan { parent: orphan.parent })
+    }
+}
+
+/// Removes what does not count, durably, before anything is written that could be taken for its neighbour.
+fn clear<D: Disk>(disk: &D, found: &Found) -> Result<(), OpenError> {
+    for &segment in &found.leftovers {
+        let name = segment_name(segment);
+        disk.unlink(&name).map_err(|error| io_error("remove", &name, error))?;
+    }
+    if !found.leftovers.is_empty() {
+        disk.sync_dir()
+            .map_err(|error| io_error("sync the directory", "", error))?;
+    }
+    Ok(())
+}
+
+/// Cuts the tail of the last segment, makes the rest durable, and goes on behind it.
+fn continue_segment<D: Disk>(disk: &D, last: Sealed, reserve: u32) -> Result<Segment<D::File>, OpenError> {
+    let name = segment_name(last.id);
+    let open = || {
+        let file = disk.open(&name)?;
+        if file.size()? != last.length {
+            file.truncate(last.length)?;
+        }
+        file.sync_data()?;
+        Ok(file)
+    };
+    let file: D::File = open().map_err(|error| io_error("continue", &name, error))?;
+    // Where there is no room it is told at the first write.
+    let _ = file.reserve(u64::from(reserve));
+    Ok(Segment {
+        id: last.id,
+        file,
+        length: last.length,
+    })
+}

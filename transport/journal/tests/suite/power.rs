@@ -1,0 +1,55 @@
+//! The power goes out, or the process is killed, at any call.
+
+use sol_journal::model::Fault;
+
+use crate::support::World;
+
+/// A life until a fault ends it, a restart, and another one, from one seed.
+fn lives(seed: u64, lives: u32, cuts_of_ten: u64) -> u32 {
+    let mut world = World::new(seed);
+    let mut cuts = 0;
+    for life in 0..lives {
+        let call = world.disk.calls() + 1 + world.random.below(150);
+        world.disk.plant(call, Fault::PowerOff);
+        if world.open().is_ok() {
+            while world.step().is_ok() {}
+        }
+        assert!(world.disk.calls() >= call);
+        cuts += 1;
+        world.store = None;
+        if world.random.below(10) < cuts_of_ten {
+            world.disk = world.disk.cut(seed << 8 | u64::from(life));
+        } else {
+            // A write that has been answered survives the process.
+            world.acknowledged = world.acknowledged.max(world.committed);
+            world.disk = world.disk.restart();
+        }
+        let report = world
+            .open()
+            .unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
+        assert!(report.holes.is_empty());
+        world.store = None;
+    }
+    cuts
+}
+
+/// After a power cut at any call, the store opens, and says what it said after some commit, none before the last sync.
+#[test]
+fn a_power_cut_loses_nothing_that_was_synced() {
+    let cuts: u32 = (0..400).map(|seed| lives(seed, 12, 10)).sum();
+    assert_eq!(cuts, 4_800);
+}
+
+/// After a kill at any call, nothing is lost that was committed.
+#[test]
+fn a_kill_loses_nothing_that_was_committed() {
+    let kills: u32 = (0..200).map(|seed| lives(seed, 12, 0)).sum();
+    assert_eq!(kills, 2_400);
+}
+
+/// The same where a kill is followed by a power cut: a start makes durable what it goes on with.
+#[test]
+fn a_kill_and_then_a_power_cut_lose_nothing_that_was_promised() {
+    let faults: u32 = (1_000..1_300).map(|seed| lives(seed, 12, 5)).sum();
+    assert_eq!(faults, 3_600);
+}
