@@ -54,7 +54,9 @@ pub mod model;
 mod ops;
 mod os;
 mod read;
+mod snapshot;
 mod store;
+mod writer;
 
 pub use disk::{Disk, DiskFile, LockError};
 pub use error::{CommitError, Damage, Failure, OpenError};
@@ -62,4 +64,8 @@ pub use format::FORMAT;
 pub use ops::{Batch, Kind};
 pub use os::{OsDisk, OsFile};
 pub use read::{Hole, OnDamage, Report, Tail};
+pub use snapshot::{KindStats, Snapshot, Stats, backup};
 pub use store::{Counts, Opened, Options, Pressure, RecordKey, RecordRef, Sizes, Store, SyncJob};
+pub use writer::{
+    BATCH_SIZES, Clock, Event, Handle, Load, Mode, Numbers, Part, Refused, Sink, Submission, Writer, WriterOptions,
+};

@@ -49,6 +49,7 @@ struct State {
     calls: u64,
     syncs: u64,
     fault: Option<(u64, Fault)>,
+    next_sync_fails: bool,
     capacity: u64,
     is_off: bool,
 }
@@ -124,6 +125,7 @@ impl ModelDisk {
             calls: 0,
             syncs: 0,
             fault: None,
+            next_sync_fails: false,
             capacity: u64::MAX,
             is_off: false,
         })))
@@ -146,6 +148,11 @@ impl ModelDisk {
         self.state().fault = Some((call, fault));
     }
 
+    /// The next sync of a file fails.
+    pub fn fail_next_sync(&self) {
+        self.state().next_sync_fails = true;
+    }
+
     /// How many bytes all files together may have.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
@@ -162,6 +169,7 @@ impl ModelDisk {
             durable_names: state.durable_names.clone(),
             unsynced_names: state.unsynced_names.clone(),
             fault: None,
+            next_sync_fails: false,
             is_off: false,
             ..*state
         })))
@@ -190,6 +198,7 @@ impl ModelDisk {
             calls: 0,
             syncs: 0,
             fault: None,
+            next_sync_fails: false,
             capacity: state.capacity,
             is_off: false,
         })))
@@ -475,6 +484,9 @@ impl DiskFile for ModelFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.call()?;
         state.syncs += 1;
+        if std::mem::take(&mut state.next_sync_fails) {
+            return Err(Errno::IO.into());
+        }
         let inode = state.inode(self.inode)?;
         inode.durable.clone_from(&inode.bytes);
         inode.unsynced.clear();

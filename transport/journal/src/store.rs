@@ -14,6 +14,7 @@ use crate::ops::{Batch, Ops};
 use crate::read::OnDamage;
 
 pub use open::Opened;
+pub(crate) use records::visit;
 pub use records::{RecordKey, RecordRef};
 use space::Relocation;
 
@@ -100,6 +101,7 @@ pub struct Store<D: Disk> {
     filling_records: u32,
     /// A frame that the index knows already and the disk does not.
     outgoing: Vec<u8>,
+    outgoing_records: u32,
     next: Head,
     written: u64,
     durable: u64,
@@ -142,6 +144,12 @@ pub struct SyncJob<F> {
 }
 
 impl<F: DiskFile> SyncJob<F> {
+    /// The last frame that it makes durable.
+    #[must_use]
+    pub const fn frame(&self) -> u64 {
+        self.frame
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -201,13 +209,20 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// A [`SyncJob`] has been done.
+    /// The [`SyncJob`] of this frame has been done.
     ///
     /// # Errors
     /// It failed, and so has the journal.
-    pub fn finished(&mut self, job: &SyncJob<D::File>, result: std::io::Result<()>) -> Result<(), CommitError> {
+    pub fn finished(&mut self, frame: u64, result: std::io::Result<()>) -> Result<(), CommitError> {
         self.counts.syncs += 1;
-        self.synced(job.frame, result)
+        self.synced(frame, result)
+    }
+
+    /// Whether it wants to be [tended](Self::tend) soon, though nothing is committed.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.failure.is_none()
+            && (self.pressure != Pressure::Normal || self.relocation.is_some() || !self.leaving.is_empty())
     }
 
     fn synced(&mut self, frame: u64, result: std::io::Result<()>) -> Result<(), CommitError> {
@@ -319,7 +334,7 @@ impl<D: Disk> Store<D> {
         self.next.previous = head.crc;
         self.apply()?;
         self.marked = head.durable;
-        self.counts.records += if flags & RELOCATION == 0 { u64::from(records) } else { 0 };
+        self.outgoing_records = if flags & RELOCATION == 0 { records } else { 0 };
         self.is_unmarked |= records > 0;
         self.is_unsynced |= records > 0;
         self.flush()
@@ -363,6 +378,7 @@ impl<D: Disk> Store<D> {
         }
         let length = self.outgoing.len() as u64;
         self.outgoing.clear();
+        self.counts.records += u64::from(std::mem::take(&mut self.outgoing_records));
         self.current.length += length;
         self.written += 1;
         self.written_bytes += length;

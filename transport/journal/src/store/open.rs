@@ -74,23 +74,7 @@ impl<D: Disk> Store<D> {
         let last = if is_salvaged { None } else { sealed.pop_back() };
         let current = match last {
             Some(last) => continue_segment(&disk, last, options.segment_bytes)?,
-            None => {
-                let before = found.spares.last().copied().or(sealed.back().map(|last| last.id));
-                let id = before.map_or(1, |before| before + 1);
-                let header = Header {
-                    segment: id,
-                    low: found.low.min(id),
-                    store: identity,
-                };
-                let name = segment_name(id);
-                let file = create_segment(&disk, header, options.segment_bytes)
-                    .map_err(|error| io_error("make", &name, error))?;
-                Segment {
-                    id,
-                    file,
-                    length: HEADER as u64,
-                }
-            }
+            None => first_segment(&disk, &sealed, found.low, identity, options.segment_bytes)?,
         };
         // The process may have been killed before it could do this for a segment that it had just made.
         disk.sync_dir()
@@ -108,6 +92,7 @@ impl<D: Disk> Store<D> {
             filling: vec![0; HEAD],
             filling_records: 0,
             outgoing: Vec::new(),
+            outgoing_records: 0,
             next: Head {
                 previous: found.previous,
                 ..Head::default()
@@ -190,6 +175,28 @@ impl<D: Disk> Store<D> {
             .end_of_log()
             .map_err(|orphan| OpenError::Orphan { parent: orphan.parent })
     }
+}
+
+/// A new segment behind those that there are, if any.
+fn first_segment<D: Disk>(
+    disk: &D,
+    before: &VecDeque<Sealed>,
+    low: u64,
+    store: [u8; 16],
+    reserve: u32,
+) -> Result<Segment<D::File>, OpenError> {
+    let id = before.back().map_or(1, |last| last.id + 1);
+    let header = Header {
+        segment: id,
+        low,
+        store,
+    };
+    let file = create_segment(disk, header, reserve).map_err(|error| io_error("make", &segment_name(id), error))?;
+    Ok(Segment {
+        id,
+        file,
+        length: HEADER as u64,
+    })
 }
 
 /// Removes what does not count, durably, before anything is written that could be taken for its neighbour.

@@ -1,0 +1,228 @@
+//! Bits flip and files are cut: what is left is a state that was once there, or a refusal that says where.
+
+use sol_journal::{OnDamage, OpenError, Opened, Options, Store, model::ModelDisk};
+
+use crate::support::{State, World, options, state_of};
+
+/// A small store of several segments, with all its states; the files of its disk are durable.
+fn small_store(seed: u64, steps: u32) -> World {
+    let mut world = World::new(seed);
+    world.options.segment_bytes = 1024;
+    world.open().unwrap();
+    for _ in 0..steps {
+        world.step().unwrap();
+    }
+    let store = world.store.as_mut().unwrap();
+    store.commit(0).unwrap();
+    store.sync().unwrap();
+    store.mark(0).unwrap();
+    store.sync().unwrap();
+    world
+}
+
+fn files(disk: &ModelDisk) -> Vec<(String, Vec<u8>)> {
+    use sol_journal::Disk;
+    let names = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".seg"));
+    names.map(|name| (name.clone(), disk.read(&name).unwrap())).collect()
+}
+
+/// What a damaged store says.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// A state that was once there, and a tail was told.
+    Prefix,
+    /// All of it.
+    Whole,
+    Refused,
+}
+
+fn judge(world: &World, name: &str, bytes: Vec<u8>, what: &str) -> Verdict {
+    let disk = world.disk.restart();
+    disk.replace(name, bytes);
+    match Store::open(disk, &world.options, 0) {
+        Ok(Opened { store, report }) => {
+            let state = state_of(&store).unwrap();
+            let found = world.states.iter().rposition(|candidate| *candidate == state);
+            assert!(found.is_some(), "{name}, {what}: invented {state:?}, {report:?}");
+            if found == Some(world.states.len() - 1) {
+                Verdict::Whole
+            } else {
+                Verdict::Prefix
+            }
+        }
+        Err(OpenError::Damaged(damage)) => {
+            let is_named = damage.file == name || what.starts_with("cut");
+            assert!(is_named, "{name}, {what}: {damage}");
+            Verdict::Refused
+        }
+        Err(OpenError::Missing { .. }) if what.starts_with("cut") => Verdict::Refused,
+        Err(other) => panic!("{name}, {what}: {other}"),
+    }
+}
+
+/// Any byte of any file is another: the store refuses and names the file, or says what it said at some commit. Where the
+/// byte belongs to what was known to be durable, it refuses.
+#[test]
+fn any_flipped_byte_is_found() {
+    let (mut flips, mut refused, mut prefixes) = (0, 0, 0);
+    for seed in 0..3 {
+        let world = small_store(seed, 120);
+        let files = files(&world.disk);
+        for (name, bytes) in &files {
+            for at in 0..bytes.len() {
+                let mut other = bytes.clone();
+                other[at] ^= 1 << (at % 8);
+                flips += 1;
+                match judge(&world, name, other, &format!("flip at {at}")) {
+                    Verdict::Refused => refused += 1,
+                    Verdict::Prefix => prefixes += 1,
+                    // The last frame is the mark, of which nothing is missed; nor are the last bytes of a header.
+                    Verdict::Whole => assert!(at >= bytes.len() - 48 || (60..64).contains(&at) || bytes.len() == 64),
+                }
+            }
+        }
+    }
+    println!("{flips} flips: {refused} refused, {prefixes} earlier states");
+    assert_eq!(prefixes, 0, "all but the last frame was known to be durable");
+    assert!(refused > 8_000, "{refused}");
+}
+
+/// Any file ends anywhere: a state that was once there, or a refusal.
+#[test]
+fn any_cut_is_a_prefix_or_refused() {
+    let (mut cuts, mut refused) = (0, 0);
+    for seed in 10..13 {
+        let world = small_store(seed, 120);
+        let files = files(&world.disk);
+        for (name, bytes) in &files {
+            for length in 0..bytes.len() {
+                cuts += 1;
+                let verdict = judge(&world, name, bytes[..length].to_vec(), &format!("cut to {length}"));
+                refused += u32::from(verdict == Verdict::Refused);
+            }
+        }
+        // All but the segment that was written last are known to be whole.
+        assert!(files.len() >= 5);
+    }
+    println!("{cuts} cuts: {refused} refused");
+    assert!(refused * 2 > cuts, "{refused} of {cuts}");
+}
+
+/// A file that is gone from the middle or the front is missed.
+#[test]
+fn a_missing_segment_is_missed() {
+    use sol_journal::Disk;
+    let world = small_store(20, 150);
+    let files = files(&world.disk);
+    let with_frames = files.iter().filter(|(_, bytes)| bytes.len() > 64).count();
+    for (name, _) in &files[..with_frames - 1] {
+        let disk = world.disk.restart();
+        disk.unlink(name).unwrap();
+        let error = Store::open(disk, &world.options, 0).unwrap_err();
+        assert!(
+            matches!(&error, OpenError::Missing { file } if file == name),
+            "{name}: {error}"
+        );
+    }
+}
+
+/// Zeros, a repeated piece of the log, or noise behind its end are a tail: told, dropped, and gone for good.
+#[test]
+fn what_hangs_behind_the_end_is_dropped() {
+    let world = small_store(30, 60);
+    let (name, bytes) = files(&world.disk)
+        .into_iter()
+        .rfind(|(_, bytes)| bytes.len() > 64)
+        .unwrap();
+    let last = world.states.last().unwrap();
+    let half = bytes.len() / 2;
+    for tail in [
+        vec![0; 700],
+        vec![0; 3],
+        bytes[half..].to_vec(),
+        bytes[64..].to_vec(),
+        vec![0xa5; 1000],
+    ] {
+        let disk = world.disk.restart();
+        disk.replace(&name, [&bytes[..], &tail].concat());
+        let Opened { store, report } = Store::open(disk.clone(), &world.options, 0).unwrap();
+        let told = report.tail.unwrap();
+        assert_eq!(
+            (told.file, told.offset, told.bytes),
+            (name.clone(), bytes.len() as u64, tail.len() as u64)
+        );
+        assert_eq!(state_of(&store).unwrap(), *last);
+        drop(store);
+        let report = Store::open(disk, &world.options, 0).unwrap().report;
+        assert_eq!(report.tail, None);
+    }
+}
+
+/// A header of a later format, and an operation that is not known, are not damage: the journal says what to do.
+#[test]
+fn what_a_later_version_wrote_is_refused_as_such() {
+    let disk = ModelDisk::new(1);
+    drop(Store::open(disk.clone(), &options(), 0).unwrap());
+    let name = "0000000000000001.seg";
+    let mut bytes = disk.read(name).unwrap();
+    bytes[8] = 2;
+    let crc = crc32c::crc32c(&bytes[..56]).to_le_bytes();
+    bytes[56..60].copy_from_slice(&crc);
+    disk.replace(name, bytes);
+    for on_damage in [OnDamage::Refuse, OnDamage::Salvage] {
+        let options = Options { on_damage, ..options() };
+        let error = Store::open(disk.clone(), &options, 0).unwrap_err();
+        assert!(error.to_string().contains("written by a newer version"), "{error}");
+    }
+}
+
+/// A salvaged store has only records that were once there, as they were; it is whole afterwards, and what was damaged is
+/// still there beside it.
+#[test]
+fn salvage_starts_with_what_is_proven() {
+    use sol_journal::Disk;
+    let (mut salvaged, mut lost) = (0, 0);
+    for seed in 40..44 {
+        let world = small_store(seed, 120);
+        let last = world.states.last().unwrap();
+        for (name, bytes) in files(&world.disk) {
+            for at in (0..bytes.len()).step_by(17) {
+                let disk = world.disk.restart();
+                let mut other = bytes.clone();
+                other[at] ^= 0x10;
+                disk.replace(&name, other);
+                if Store::open(disk.restart(), &world.options, 0).is_ok() {
+                    continue;
+                }
+                let options = Options {
+                    on_damage: OnDamage::Salvage,
+                    ..world.options.clone()
+                };
+                let Opened { store, report } = Store::open(disk.clone(), &options, 0).unwrap();
+                assert!(!report.holes.is_empty());
+                let state = state_of(&store).unwrap();
+                check_salvaged(&world.states, &state);
+                lost += last.keys().filter(|id| !state.contains_key(id)).count();
+                salvaged += 1;
+                drop(store);
+                assert!(disk.list().unwrap().contains(&format!("{name}.damaged")));
+                let Opened { store, report } = Store::open(disk, &world.options, 0).unwrap();
+                assert_eq!((state_of(&store).unwrap(), report.holes), (state, vec![]));
+            }
+        }
+    }
+    println!("{salvaged} stores salvaged, {lost} records lost");
+    assert!(salvaged > 300, "{salvaged}");
+}
+
+fn check_salvaged(states: &[State], state: &State) {
+    for (id, record) in state {
+        assert!(
+            states.iter().any(|old| old.get(id) == Some(record)),
+            "invented {id}: {record:?}"
+        );
+        if let Some(parent) = record.1 {
+            assert!(state.contains_key(&parent));
+        }
+    }
+}
