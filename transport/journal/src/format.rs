@@ -30,6 +30,8 @@ pub(crate) struct Header {
     /// Segments before this one were not needed when this one was made.
     pub(crate) low: u64,
     pub(crate) store: [u8; 16],
+    /// Frames up to this one were durable when this one was made.
+    pub(crate) durable: u64,
 }
 
 /// Why the first bytes of a file are no header.
@@ -52,14 +54,17 @@ impl Header {
         put.bytes(&self.segment.to_le_bytes());
         put.bytes(&self.low.to_le_bytes());
         put.bytes(&self.store);
-        put.bytes(&0_u64.to_le_bytes());
+        put.bytes(&self.durable.to_le_bytes());
         let crc = crc32c::crc32c(bytes.get(..56).unwrap_or_default());
         Cursor(&mut bytes, 56).bytes(&crc.to_le_bytes());
         bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadHeader> {
-        let whole = bytes.get(..56).ok_or(BadHeader::Damaged)?;
+        let whole = bytes
+            .get(..HEADER)
+            .and_then(|bytes| bytes.get(..56))
+            .ok_or(BadHeader::Damaged)?;
         if u32_at(bytes, 56) != Some(crc32c::crc32c(whole)) || !whole.starts_with(&MAGIC) {
             return Err(BadHeader::Damaged);
         }
@@ -73,6 +78,7 @@ impl Header {
             segment: u64_at(whole, 16).unwrap_or_default(),
             low: u64_at(whole, 24).unwrap_or_default(),
             store: whole.get(32..48).and_then(|id| id.try_into().ok()).unwrap_or_default(),
+            durable: u64_at(whole, 48).unwrap_or_default(),
         })
     }
 }
@@ -209,6 +215,7 @@ mod tests {
             segment: 7,
             low: 3,
             store: [9; 16],
+            durable: 2,
         };
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Ok(header));
@@ -217,7 +224,7 @@ mod tests {
             other[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&other), Err(BadHeader::Damaged), "bit {bit}");
         }
-        for length in 0..60 {
+        for length in 0..64 {
             assert_eq!(Header::decode(&bytes[..length]), Err(BadHeader::Damaged));
         }
     }
@@ -229,6 +236,7 @@ mod tests {
             segment: 1,
             low: 1,
             store: [0; 16],
+            durable: 0,
         }
         .encode();
         bytes[8] = 2;

@@ -109,6 +109,7 @@ pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found, Open
         store: None,
         index: Index::reading(),
         expected: None,
+        promised: 0,
         hole: None,
         low: 1,
         previous: 0,
@@ -136,6 +137,8 @@ struct Reader<'a, D: Disk> {
     index: Index,
     /// The next frame's number and the checksum before it, once that can be told.
     expected: Option<(u64, u32)>,
+    /// Frames up to this one were durable, says a header.
+    promised: u64,
     /// Where frames are lost, until the next one that is not.
     hole: Option<(String, u64)>,
     low: u64,
@@ -165,6 +168,7 @@ impl<D: Disk> Reader<'_, D> {
                     return Err(OpenError::Foreign { file: name });
                 }
                 self.low = self.low.max(header.low);
+                self.promised = self.promised.max(header.durable);
             }
             self.files.push(File {
                 id,
@@ -243,12 +247,36 @@ impl<D: Disk> Reader<'_, D> {
                 break;
             }
         }
+        self.check_promise(&segments)?;
         if let Some(&(first, _)) = segments.first()
             && first > self.low
         {
             self.missing(self.low)?;
         }
         Ok(segments)
+    }
+
+    /// A log that ends before what a header says was durable was cut.
+    fn check_promise(&mut self, segments: &[(u64, u64)]) -> Result<(), OpenError> {
+        let with_frames = segments.iter().rfind(|(_, length)| *length > HEADER as u64);
+        let Some(&(id, end)) = with_frames.or_else(|| segments.first()) else {
+            return Ok(());
+        };
+        let sequence = self.report.sequence + 1;
+        if self.promised < sequence || self.report.tail.is_some() {
+            return Ok(());
+        }
+        let file = segment_name(id);
+        if self.on_damage == OnDamage::Refuse {
+            return Err(OpenError::Damaged(Damage {
+                file,
+                offset: end,
+                sequence,
+                durable: self.promised,
+            }));
+        }
+        self.hole.get_or_insert((file, end));
+        Ok(())
     }
 
     fn missing(&mut self, segment: u64) -> Result<(), OpenError> {
@@ -269,7 +297,7 @@ impl<D: Disk> Reader<'_, D> {
         while offset < bytes.len() {
             let rest = bytes.get(offset..).unwrap_or_default();
             match frame(salt, rest) {
-                Some((head, body)) if self.follows(&head) => {
+                Some((head, body)) if self.follows(&head, at) => {
                     self.frame(id, &name, offset, &head, body)?;
                     offset += HEAD + body.len();
                 }
@@ -287,10 +315,10 @@ impl<D: Disk> Reader<'_, D> {
         Some((file.id, file.name.clone(), salt(&self.store?, file.id)))
     }
 
-    /// Whether this frame is the next one.
-    fn follows(&self, head: &Head) -> bool {
+    /// Whether this frame is the next one. A segment without a frame is never followed by one with frames.
+    fn follows(&self, head: &Head, at: usize) -> bool {
         match self.expected {
-            None => true,
+            None => at == 0 || self.hole.is_some(),
             Some((sequence, _)) if self.hole.is_some() => head.sequence >= sequence,
             Some((sequence, previous)) => head.sequence == sequence && head.previous == previous,
         }
@@ -371,7 +399,9 @@ impl<D: Disk> Reader<'_, D> {
         let before = at.checked_sub(1).and_then(|at| self.files.get(at));
         let here = self.files.get(at).map(|file| file.name.clone()).unwrap_or_default();
         let (file, offset) = match before {
-            Some(before) if offset == HEADER && self.is_whole_at(at, offset) => (before.name.clone(), before.size),
+            Some(before) if offset == HEADER && self.is_later(at, offset, sequence) => {
+                (before.name.clone(), before.size)
+            }
             _ => (here, offset as u64),
         };
         Damage {
@@ -382,7 +412,7 @@ impl<D: Disk> Reader<'_, D> {
         }
     }
 
-    fn is_whole_at(&self, at: usize, offset: usize) -> bool {
+    fn is_later(&self, at: usize, offset: usize, sequence: u64) -> bool {
         let (Some(file), Some(store)) = (self.files.get(at), self.store) else {
             return false;
         };
@@ -390,7 +420,7 @@ impl<D: Disk> Reader<'_, D> {
         file.file
             .read_at(&mut bytes, offset as u64)
             .is_ok_and(|length| length == HEAD)
-            && Head::decode(salt(&store, file.id), &bytes).is_some()
+            && Head::decode(salt(&store, file.id), &bytes).is_some_and(|head| head.sequence > sequence)
     }
 
     /// What can be told of everything at and behind an offset.
@@ -398,6 +428,9 @@ impl<D: Disk> Reader<'_, D> {
         let mut evidence = Evidence::default();
         let (mut later, mut from) = (Vec::new(), offset);
         let first = self.expected.map(|(sequence, _)| sequence);
+        if self.promised > 0 && self.promised >= first.unwrap_or(0) {
+            evidence.durable = self.promised;
+        }
         for (number, file) in self.files.iter().enumerate().skip(at) {
             if number > at {
                 load(file, &mut later)?;

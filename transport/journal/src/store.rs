@@ -416,6 +416,7 @@ impl<D: Disk> Store<D> {
             segment: id,
             low: self.low,
             store: self.identity,
+            durable: self.durable,
         };
         match create_segment(&*self.disk, header, self.options.segment_bytes) {
             Ok(file) => Ok(Segment {

@@ -74,7 +74,13 @@ impl<D: Disk> Store<D> {
         let last = if is_salvaged { None } else { sealed.pop_back() };
         let current = match last {
             Some(last) => continue_segment(&disk, last, options.segment_bytes)?,
-            None => first_segment(&disk, &sealed, found.low, identity, options.segment_bytes)?,
+            None => first_segment(
+                &disk,
+                &sealed,
+                (found.low, found.report.sequence),
+                identity,
+                options.segment_bytes,
+            )?,
         };
         // The process may have been killed before it could do this for a segment that it had just made.
         disk.sync_dir()
@@ -181,7 +187,7 @@ impl<D: Disk> Store<D> {
 fn first_segment<D: Disk>(
     disk: &D,
     before: &VecDeque<Sealed>,
-    low: u64,
+    (low, durable): (u64, u64),
     store: [u8; 16],
     reserve: u32,
 ) -> Result<Segment<D::File>, OpenError> {
@@ -190,6 +196,7 @@ fn first_segment<D: Disk>(
         segment: id,
         low,
         store,
+        durable,
     };
     let file = create_segment(disk, header, reserve).map_err(|error| io_error("make", &segment_name(id), error))?;
     Ok(Segment {

@@ -54,13 +54,13 @@ mod tests {
     #[test]
     fn a_hole_is_never_told_as_kept() {
         let mut tickets = Tickets::default();
-        [1, 2, 4, 6].map(|ticket| tickets.done(ticket));
+        [1, 2, 4, 6].into_iter().for_each(|ticket| tickets.done(ticket));
         assert_eq!(
             told(&mut tickets),
             [Event::Kept(2), Event::KeptAlone(4), Event::KeptAlone(6)]
         );
         assert_eq!(told(&mut tickets), []);
-        [5, 3].map(|ticket| tickets.done(ticket));
+        [5, 3].into_iter().for_each(|ticket| tickets.done(ticket));
         assert_eq!(told(&mut tickets), [Event::Kept(6)]);
         assert!(tickets.ahead.is_empty());
     }

@@ -25,7 +25,7 @@ fn a_failure_at_any_call_loses_nothing() {
             assert!(report.holes.is_empty());
         }
     }
-    assert!(failed > 200, "{failed}");
+    assert!(failed > 150, "{failed}");
 }
 
 /// The disk is full for one call, whichever: nothing fails, and everything is kept as if it had not been.
@@ -115,7 +115,7 @@ fn no_room_at_the_start_is_told() {
         "{error}"
     );
     world.disk.set_capacity(5_000);
-    let mut store = Store::open(world.disk.clone(), &options(), 0).unwrap().store;
+    let mut store = Store::open(world.disk, &options(), 0).unwrap().store;
     store.tend(0, true).unwrap();
     assert_eq!(store.pressure(), Pressure::DiskFull);
 }

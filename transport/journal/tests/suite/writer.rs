@@ -188,7 +188,7 @@ fn nobody_waits_for_a_sync() {
         disk: ModelDisk::new(1),
         gate: Arc::clone(&gate),
     };
-    let (writer, events) = start(disk.clone(), &Options::default(), Mode::Fsync);
+    let (writer, events) = start(disk, &Options::default(), Mode::Fsync);
     let handle = writer.handle();
     gate.close();
     handle.submit(put(0, 1)).unwrap();

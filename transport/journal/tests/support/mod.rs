@@ -174,8 +174,9 @@ impl World {
         // A frame longer than a segment is a segment of its own.
         let bound = (8 * segment).max(2 * sizes.live_bytes + 4 * segment) + 2 * 6000;
         assert!(sizes.disk_bytes <= bound, "{sizes:?}");
+        // A write that failed may have left a part of a frame behind the end.
         assert!(
-            self.disk.used() <= sizes.disk_bytes + 64,
+            self.disk.used() <= sizes.disk_bytes + 6000,
             "{} {sizes:?}",
             self.disk.used()
         );
