@@ -65,7 +65,7 @@ fn judge(world: &World, name: &str, bytes: Vec<u8>, what: &str) -> Verdict {
 #[test]
 fn any_flipped_byte_is_found() {
     let (mut flips, mut refused, mut prefixes) = (0, 0, 0);
-    for seed in 0..3 {
+    for seed in 0..2 {
         let world = small_store(seed, 120);
         let files = files(&world.disk);
         for (name, bytes) in &files {
@@ -91,7 +91,7 @@ fn any_flipped_byte_is_found() {
 #[test]
 fn any_cut_is_a_prefix_or_refused() {
     let (mut cuts, mut refused) = (0, 0);
-    for seed in 10..13 {
+    for seed in 10..12 {
         let world = small_store(seed, 120);
         let files = files(&world.disk);
         for (name, bytes) in &files {
@@ -182,7 +182,7 @@ fn what_a_later_version_wrote_is_refused_as_such() {
 fn salvage_starts_with_what_is_proven() {
     use sol_journal::Disk;
     let (mut salvaged, mut lost) = (0, 0);
-    for seed in 40..44 {
+    for seed in 40..42 {
         let world = small_store(seed, 120);
         let last = world.states.last().unwrap();
         for (name, bytes) in files(&world.disk) {
@@ -212,7 +212,7 @@ fn salvage_starts_with_what_is_proven() {
         }
     }
     println!("{salvaged} stores salvaged, {lost} records lost");
-    assert!(salvaged > 300, "{salvaged}");
+    assert!(salvaged > 1_000, "{salvaged}");
 }
 
 fn check_salvaged(states: &[State], state: &State) {
@@ -224,5 +224,17 @@ fn check_salvaged(states: &[State], state: &State) {
         if let Some(parent) = record.1 {
             assert!(state.contains_key(&parent));
         }
+    }
+}
+
+/// Whatever lies in place of a log is refused with a sentence, or opened, and then opened again as the same.
+#[test]
+fn any_bytes_are_refused_or_opened() {
+    let mut random = sol_journal::model::Random::new(9);
+    for _ in 0..30_000 {
+        let length = random.below(60);
+        // Small numbers are operations, near identifiers and short lengths.
+        let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8 >> random.below(8)).collect();
+        sol_journal::model::check_bytes(&bytes);
     }
 }

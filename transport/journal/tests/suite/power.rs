@@ -4,6 +4,14 @@ use sol_journal::model::Fault;
 
 use crate::support::World;
 
+/// Seeds of a test: `SOL_JOURNAL_SEEDS` times as many as usual.
+fn seeds(from: u64, usual: u64) -> std::ops::Range<u64> {
+    let times = std::env::var("SOL_JOURNAL_SEEDS")
+        .ok()
+        .and_then(|times| times.parse().ok());
+    from..from + usual * times.unwrap_or(1)
+}
+
 /// A life until a fault ends it, a restart, and another one, from one seed.
 fn lives(seed: u64, lives: u32, cuts_of_ten: u64) -> u32 {
     let mut world = World::new(seed);
@@ -36,20 +44,20 @@ fn lives(seed: u64, lives: u32, cuts_of_ten: u64) -> u32 {
 /// After a power cut at any call, the store opens, and says what it said after some commit, none before the last sync.
 #[test]
 fn a_power_cut_loses_nothing_that_was_synced() {
-    let cuts: u32 = (0..400).map(|seed| lives(seed, 12, 10)).sum();
-    assert_eq!(cuts, 4_800);
+    let cuts: u32 = seeds(0, 120).map(|seed| lives(seed, 12, 10)).sum();
+    assert!(cuts >= 1_440);
 }
 
 /// After a kill at any call, nothing is lost that was committed.
 #[test]
 fn a_kill_loses_nothing_that_was_committed() {
-    let kills: u32 = (0..200).map(|seed| lives(seed, 12, 0)).sum();
-    assert_eq!(kills, 2_400);
+    let kills: u32 = seeds(0, 60).map(|seed| lives(seed, 12, 0)).sum();
+    assert!(kills >= 720);
 }
 
 /// The same where a kill is followed by a power cut: a start makes durable what it goes on with.
 #[test]
 fn a_kill_and_then_a_power_cut_lose_nothing_that_was_promised() {
-    let faults: u32 = (1_000..1_300).map(|seed| lives(seed, 12, 5)).sum();
-    assert_eq!(faults, 3_600);
+    let faults: u32 = seeds(1_000_000, 80).map(|seed| lives(seed, 12, 5)).sum();
+    assert!(faults >= 960);
 }
