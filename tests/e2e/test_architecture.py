@@ -88,7 +88,7 @@ def test_unsafe_stands_in_the_transport_only():
     allowed = {"transport/src/listener.rs", f"{uring}/buffers.rs", f"{uring}/ring.rs", f"{uring}/send.rs"}
     assert places - {"transport/tests/ladder.rs"} == allowed
     assert "#![deny(unsafe_code)]" in lib("transport"), "transport/src/lib.rs: use #![deny(unsafe_code)]"
-    for crate, root in (("server", "lib.rs"), ("server", "main.rs"), ("engine/sim", "lib.rs"), ("benches", "lib.rs")):
+    for crate, root in (("server", "lib.rs"), ("server", "main.rs"), ("engine/sim", "lib.rs"), ("benches", "lib.rs"), ("transport/journal", "lib.rs")):
         path = ROOT / crate / "src" / root
         assert not path.exists() or "#![forbid(unsafe_code)]" in path.read_text(), f"{path}: use #![forbid(unsafe_code)]"
 
@@ -106,6 +106,7 @@ def test_dependencies_point_down():
     assert dependencies("codec") & own == set()
     assert dependencies("engine") & own <= {"sol-codec"}
     assert dependencies("transport") & own <= {"sol-codec", "sol-engine"}
+    assert dependencies("transport/journal") & own == set()
 
 
 def test_the_codec_knows_no_sessions():

@@ -136,7 +136,7 @@ struct Segment<F> {
     length: u64,
 }
 
-/// A sync for another thread to do; [`Store::synced`] takes its result.
+/// A sync for another thread to do; [`Store::finished`] takes its result.
 #[derive(Clone, Debug)]
 pub struct SyncJob<F> {
     file: F,
@@ -277,11 +277,7 @@ impl<D: Disk> Store<D> {
         let _ = self.current.file.truncate(length);
         self.is_unsynced = true;
         self.sync()?;
-        for spare in std::mem::take(&mut self.spares) {
-            // What is left is found to be empty at the next start.
-            let _ = self.disk.unlink(&segment_name(spare.id));
-        }
-        let _ = self.disk.sync_dir();
+        while self.give_back_spare()? {}
         Ok(())
     }
 
@@ -365,16 +361,20 @@ impl<D: Disk> Store<D> {
         if self.outgoing.is_empty() {
             return Ok(());
         }
-        match self.current.file.write_at(&self.outgoing, self.current.length) {
-            Ok(()) => {}
-            Err(error) if is_full(&error) => {
-                self.pressure = Pressure::DiskFull;
+        let mut written = self.current.file.write_at(&self.outgoing, self.current.length);
+        while let Err(error) = &written
+            && is_full(error)
+        {
+            self.pressure = Pressure::DiskFull;
+            // Room that is kept ahead is of no use while this segment has none.
+            if !self.give_back_spare()? {
                 return Err(CommitError::Full);
             }
-            Err(error) => {
-                let name = segment_name(self.current.id);
-                return self.fail(format!("cannot write {name}: {error}"));
-            }
+            written = self.current.file.write_at(&self.outgoing, self.current.length);
+        }
+        if let Err(error) = written {
+            let name = segment_name(self.current.id);
+            return self.fail(format!("cannot write {name}: {error}"));
         }
         let length = self.outgoing.len() as u64;
         self.outgoing.clear();
@@ -429,6 +429,18 @@ impl<D: Disk> Store<D> {
                 Err(CommitError::Full)
             }
             Err(error) => self.fail(format!("cannot make {}: {error}", segment_name(id))),
+        }
+    }
+
+    /// Removes the last segment that was made ahead, if there is one: durably, so that no gap can be left before it.
+    fn give_back_spare(&mut self) -> Result<bool, CommitError> {
+        let Some(spare) = self.spares.pop_back() else {
+            return Ok(false);
+        };
+        let name = segment_name(spare.id);
+        match self.disk.unlink(&name).and_then(|()| self.disk.sync_dir()) {
+            Ok(()) => Ok(true),
+            Err(error) => self.fail(format!("cannot remove {name}: {error}")),
         }
     }
 

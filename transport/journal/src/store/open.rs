@@ -208,13 +208,11 @@ fn first_segment<D: Disk>(
 
 /// Removes what does not count, durably, before anything is written that could be taken for its neighbour.
 fn clear<D: Disk>(disk: &D, found: &Found) -> Result<(), OpenError> {
-    for &segment in &found.leftovers {
+    // The last one first, so that no gap is left if this is cut short.
+    for &segment in found.leftovers.iter().rev() {
         let name = segment_name(segment);
-        disk.unlink(&name).map_err(|error| io_error("remove", &name, error))?;
-    }
-    if !found.leftovers.is_empty() {
-        disk.sync_dir()
-            .map_err(|error| io_error("sync the directory", "", error))?;
+        let removed = disk.unlink(&name).and_then(|()| disk.sync_dir());
+        removed.map_err(|error| io_error("remove", &name, error))?;
     }
     Ok(())
 }
