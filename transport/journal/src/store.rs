@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{CommitError, Failure, is_full};
-use crate::format::{CLEAN_CLOSE, HEAD, HEADER, Head, Header, RELOCATION, salt, segment_name};
+use crate::format::{CLEAN_CLOSE, FRAME_MAX, HEAD, HEADER, Head, Header, RELOCATION, salt, segment_name};
 use crate::index::Index;
 use crate::ops::{Batch, Ops};
 use crate::read::OnDamage;
@@ -313,6 +313,10 @@ impl<D: Disk> Store<D> {
 
     /// Makes what was filled into a frame, and writes it.
     fn frame(&mut self, flags: u32, now_unix_millis: u64) -> Result<(), CommitError> {
+        if self.filling.len() > FRAME_MAX {
+            // It could not be read again.
+            return self.fail("a commit is longer than a frame may be: a fault of this program".to_owned());
+        }
         self.make_room(self.filling.len() as u64)?;
         std::mem::swap(&mut self.filling, &mut self.outgoing);
         self.filling.clear();
