@@ -160,7 +160,7 @@ impl<D: Disk> Reader<'_, D> {
                 .map_err(|error| io_error("read", &name, error))?;
             let header = match Header::decode(bytes.get(..length).unwrap_or_default()) {
                 Err(BadHeader::Newer(_)) => return Err(OpenError::Newer { file: name, offset: 8 }),
-                Ok(header) if header.segment != id => None,
+                Ok(header) if header.segment != id || header.low > id => None,
                 header => header.ok(),
             };
             if let Some(header) = header {
@@ -347,6 +347,10 @@ impl<D: Disk> Reader<'_, D> {
         for op in Ops::new(body) {
             let op = op.map_err(|unknown| newer(offset + HEAD + unknown.at))?;
             if let Op::Low { segment } = op {
+                // It never speaks of what comes after it.
+                if segment > id {
+                    return Err(newer(offset + HEAD));
+                }
                 self.low = self.low.max(segment);
             }
             self.index.apply(&op, segment, operations);

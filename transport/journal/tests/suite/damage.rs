@@ -238,3 +238,13 @@ fn any_bytes_are_refused_or_opened() {
         sol_journal::model::check_bytes(&bytes);
     }
 }
+
+/// A frame that says that segments are not needed which come after it makes no sense, and is refused: it would have
+/// everything that follows forgotten.
+#[test]
+fn what_is_needed_is_never_said_to_come_later() {
+    let disk = ModelDisk::new(1);
+    let segment = sol_journal::model::segment(&[b"\x05\x19\x50\x05hello", b"\x05\x04\x2a"]);
+    disk.replace("0000000000000001.seg", segment);
+    assert!(matches!(Store::open(disk, &options(), 0), Err(OpenError::Newer { .. })));
+}
