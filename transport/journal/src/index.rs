@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
+use crate::hash::hash;
 use crate::ops::{Family, Kind, Op, Put};
 
 /// What a record costs in the log beside its own bytes, about.
@@ -459,12 +460,6 @@ impl Usage {
         let at = segment.checked_sub(self.first);
         at.and_then(|at| self.live.get(at as usize)).copied().unwrap_or(0)
     }
-}
-
-/// The owner assigns identifiers, so nobody else can make them collide.
-fn hash(id: u64) -> u64 {
-    let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ mixed >> 32
 }
 
 #[cfg(test)]

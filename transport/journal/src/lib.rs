@@ -48,6 +48,7 @@
 mod disk;
 mod error;
 mod format;
+mod hash;
 mod index;
 #[cfg(feature = "model")]
 pub mod model;
@@ -67,5 +68,5 @@ pub use read::{Hole, OnDamage, Report, Tail};
 pub use snapshot::{KindStats, Snapshot, Stats, backup};
 pub use store::{Counts, Opened, Options, Pressure, RecordKey, RecordRef, Sizes, Store, SyncJob};
 pub use writer::{
-    BATCH_SIZES, Clock, Event, Handle, Load, Mode, Numbers, Part, Refused, Sink, Submission, Writer, WriterOptions,
+    BATCH_SIZES, Clock, Event, Handle, Load, Mode, Numbers, Part, Sink, Submission, Writer, WriterOptions,
 };

@@ -74,8 +74,9 @@ impl Batch {
         self.bytes_of_record(bytes);
     }
 
-    /// Puts a record that lives while a child of it does. A batch that refers to a body puts it too, unless its source
-    /// has another child of it that lives. Putting it twice is harmless.
+    /// Puts a record that lives while a child of it does. A batch that refers to a body puts it too, unless it only replaces
+    /// a record that has the same parent: a deletion of another child may overtake it, and take the body away. Putting it
+    /// twice is harmless.
     pub fn body(&mut self, kind: Kind, id: u64, bytes: &[u8]) {
         self.start(BODY, kind, id);
         self.near.parent = id;

@@ -222,7 +222,9 @@ impl<D: Disk> Store<D> {
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.failure.is_none()
-            && (self.pressure != Pressure::Normal || self.relocation.is_some() || !self.leaving.is_empty())
+            && (self.relocation.is_some()
+                || !self.leaving.is_empty()
+                || (self.pressure != Pressure::DiskFull && self.has_garbage()))
     }
 
     fn synced(&mut self, frame: u64, result: std::io::Result<()>) -> Result<(), CommitError> {

@@ -4,6 +4,8 @@
 //! timer: while one sync runs the next frame fills. Nobody who submits ever waits for the disk.
 
 mod counters;
+mod syncer;
+mod thread;
 mod tickets;
 mod transactions;
 
@@ -11,34 +13,24 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
 use crate::disk::Disk;
 use crate::error::{CommitError, Failure};
 use crate::ops::Batch;
-use crate::store::{Pressure, Store, SyncJob};
+use crate::store::{Pressure, Store};
 
 use counters::Counters;
 pub use counters::{BATCH_SIZES, Numbers};
-use tickets::Tickets;
-use transactions::Transactions;
+use thread::Thread;
 
-/// A frame is closed at this length; one batch may be longer.
-const FRAME_BYTES: usize = 1 << 20;
 /// What a batch costs in the queue beside its bytes.
 const BATCH_OVERHEAD: usize = 128;
-/// How long the thread sleeps where nothing is to be done, and where it looks for room or moves records.
-const TICK: Duration = Duration::from_secs(1);
-const BUSY_TICK: Duration = Duration::from_millis(20);
-/// How often what was written is synced in [`Mode::Os`], and how often sizes are counted.
-const SYNC_NANOS: u64 = 1_000_000_000;
-const COUNT_NANOS: u64 = 100_000_000;
 
 /// What an answered ticket promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +64,8 @@ pub enum Event {
     KeptAlone(u64),
     /// Whether there is room has changed.
     Pressure(Pressure),
+    /// Little waits in the queue, after so much did that [`Load::High`] was answered to somebody: bring more.
+    Load(Load),
     /// The journal has failed: no ticket will be answered any more.
     Failed(Failure),
     /// A batch has been used up: it is empty, and can be filled again.
@@ -83,23 +77,27 @@ pub enum Event {
 pub struct Submission {
     /// Whose.
     pub source: u16,
-    /// Its number: tickets of a source count up by one, from 1.
+    /// Its number: a source's submissions count up by one, from 1; those with an empty batch too.
     pub ticket: u64,
-    /// The transaction that it is a part of.
+    /// What it is a part of, if it is kept with others' submissions or not at all.
     pub part: Option<Part>,
     /// Its records.
     pub batch: Batch,
 }
 
 /// A part of a transaction: it is kept together with all other parts, or not at all.
+///
+/// How many parts there are turns out as they come: a transaction is complete when as many last parts have come as all its
+/// parts together forwarded, and one more, of whoever began it. A part has to be submitted before whatever comes of its
+/// forwards is, and every forward has to be answered by a last part, if only an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The transaction's number, which no other one has.
     pub transaction: u64,
-    /// How many parts it has. One that has nothing to keep is an empty batch.
-    pub of: u16,
-    /// It is the first, of whoever began it: the others are accepted whatever waits.
-    pub is_first: bool,
+    /// How many sources will send parts of their own because of this one.
+    pub forwards: u16,
+    /// Its source sends no more parts of what it was asked for once.
+    pub is_last: bool,
 }
 
 /// How much waits in the queue.
@@ -107,13 +105,9 @@ pub struct Part {
 pub enum Load {
     /// Little.
     Normal,
-    /// More than half of what may: bring less.
+    /// More than half of what may: bring nothing new until [`Event::Load`] says that little waits.
     High,
 }
-
-/// A submission that was not taken: too much waits.
-#[derive(Debug)]
-pub struct Refused(pub Submission);
 
 /// How a writer works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +116,8 @@ pub struct WriterOptions {
     pub mode: Mode,
     /// Sources are numbered from 0 to below this.
     pub sources: u16,
-    /// How many bytes may wait.
+    /// How many bytes are to wait at most. Nothing is refused: above half of it [`Load::High`] is answered, and a quarter
+    /// is little again. What waits for parts of its transaction counts.
     pub queue_bytes_max: usize,
 }
 
@@ -136,8 +131,22 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     queued: AtomicUsize,
+    /// [`Load::High`] was answered, and nothing has taken it back.
+    is_high: AtomicBool,
     queue_bytes_max: usize,
+    sources: u16,
     counters: Counters,
+}
+
+impl Shared {
+    /// What waits is this much less. Says whether those who were told to bring less are to bring more.
+    fn shrink(&self, bytes: usize) -> bool {
+        let queued = self.queued.fetch_sub(bytes, Ordering::AcqRel).saturating_sub(bytes);
+        // Whoever raises the flag does so before the submission is in the queue, so before the last call of this.
+        queued <= self.queue_bytes_max / 4
+            && self.is_high.load(Ordering::Acquire)
+            && self.is_high.swap(false, Ordering::AcqRel)
+    }
 }
 
 #[derive(Debug)]
@@ -152,25 +161,20 @@ enum Message {
 }
 
 impl Handle {
-    /// Queues a batch. Never waits.
-    ///
-    /// # Errors
-    /// So much waits already that it is not taken. The part that completes another's transaction always is.
-    pub fn submit(&self, submission: Submission) -> Result<Load, Refused> {
+    /// Queues a batch: always, and without waiting. After the journal's end it is dropped.
+    #[allow(clippy::must_use_candidate, reason = "who reads from nobody has nothing to stop")]
+    pub fn submit(&self, submission: Submission) -> Load {
+        debug_assert!(submission.source < self.shared.sources, "nobody would be answered");
         let bytes = cost(&submission.batch);
-        let must = submission.part.is_some_and(|part| !part.is_first);
-        let queued = self.shared.queued.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if queued > self.shared.queue_bytes_max && !must {
-            self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Refused(submission));
+        let queued = self.shared.queued.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        let is_high = queued > self.shared.queue_bytes_max / 2;
+        if is_high {
+            self.shared.is_high.store(true, Ordering::Release);
         }
-        // The writer's thread outlives its queue's last sender; after a stop nobody asks for answers.
-        let _ = self.sender.send(Message::Submit(submission));
-        Ok(if queued > self.shared.queue_bytes_max / 2 {
-            Load::High
-        } else {
-            Load::Normal
-        })
+        if self.sender.send(Message::Submit(submission)).is_err() {
+            self.shared.queued.fetch_sub(bytes, Ordering::AcqRel);
+        }
+        if is_high { Load::High } else { Load::Normal }
     }
 
     /// What has been done, as numbers.
@@ -186,11 +190,11 @@ fn cost(batch: &Batch) -> usize {
     batch.len() + BATCH_OVERHEAD
 }
 
-/// The thread.
+/// The thread. Where it is dropped without having been stopped, it is stopped then.
 #[derive(Debug)]
 pub struct Writer {
     handle: Handle,
-    thread: JoinHandle<Result<(), CommitError>>,
+    thread: Option<JoinHandle<Result<(), CommitError>>>,
 }
 
 impl Writer {
@@ -207,41 +211,23 @@ impl Writer {
         let (sender, receiver) = unbounded();
         let shared = Arc::new(Shared {
             queued: AtomicUsize::new(0),
+            is_high: AtomicBool::new(false),
             queue_bytes_max: options.queue_bytes_max,
+            sources: options.sources,
             counters: Counters::default(),
         });
         let handle = Handle {
-            sender: sender.clone(),
+            sender,
             shared: Arc::clone(&shared),
         };
-        let syncer = match options.mode {
-            Mode::Fsync => None,
-            Mode::Os => Some(Syncer::start(sender, Arc::clone(&clock))?),
-        };
-        let now = clock.nanos();
-        let thread = Thread {
-            store,
-            options,
-            sink: Box::new(sink),
-            clock,
-            receiver,
-            shared,
-            syncer,
-            transactions: Transactions::default(),
-            tickets: (0..options.sources).map(|_| Tickets::default()).collect(),
-            ready: Vec::new(),
-            ready_bytes: 0,
-            unanswered: Vec::new(),
-            pressure: Pressure::Normal,
-            has_told_failure: false,
-            synced_at: now,
-            counted_at: now,
-            tended_at: now,
-        };
+        let thread = Thread::new(store, options, Box::new(sink), clock, (receiver, &handle))?;
         let thread = std::thread::Builder::new()
             .name("sol-journal".to_owned())
             .spawn(move || thread.run())?;
-        Ok(Self { handle, thread })
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
     }
 
     /// What to submit through.
@@ -255,270 +241,30 @@ impl Writer {
     ///
     /// # Errors
     /// Not all of it could be kept.
-    pub fn stop(self) -> Result<(), CommitError> {
-        let _ = self.handle.sender.send(Message::Stop);
-        let fault = || {
-            CommitError::Failed(Failure(
-                "the journal's thread has died: a fault of this program".to_owned(),
-            ))
-        };
-        self.thread.join().unwrap_or_else(|_| Err(fault()))
-    }
-}
-
-/// Syncs beside the writer, which goes on answering meanwhile.
-#[derive(Debug)]
-struct Syncer<F> {
-    jobs: Sender<SyncJob<F>>,
-    thread: JoinHandle<()>,
-    is_at_work: bool,
-}
-
-impl<F: crate::disk::DiskFile> Syncer<F> {
-    fn start(results: Sender<Message>, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        let (jobs, receiver) = bounded::<SyncJob<F>>(1);
-        let thread = std::thread::Builder::new()
-            .name("sol-journal-sync".to_owned())
-            .spawn(move || {
-                for job in receiver {
-                    let before = clock.nanos();
-                    let result = job.run();
-                    let nanos = clock.nanos().saturating_sub(before);
-                    let _ = results.send(Message::Synced {
-                        frame: job.frame(),
-                        result,
-                        nanos,
-                    });
-                }
-            })?;
-        Ok(Self {
-            jobs,
-            thread,
-            is_at_work: false,
-        })
-    }
-}
-
-struct Thread<D: Disk> {
-    store: Store<D>,
-    options: WriterOptions,
-    sink: Box<dyn Sink>,
-    clock: Arc<dyn Clock>,
-    receiver: Receiver<Message>,
-    shared: Arc<Shared>,
-    syncer: Option<Syncer<D::File>>,
-    transactions: Transactions,
-    tickets: Vec<Tickets>,
-    /// Batches for the next frame.
-    ready: Vec<Submission>,
-    ready_bytes: usize,
-    /// What was given to the store and waits for its promise.
-    unanswered: Vec<(u16, u64)>,
-    pressure: Pressure,
-    has_told_failure: bool,
-    synced_at: u64,
-    counted_at: u64,
-    tended_at: u64,
-}
-
-impl<D: Disk> Thread<D> {
-    fn run(mut self) -> Result<(), CommitError> {
-        loop {
-            let tick = if self.store.has_work() { BUSY_TICK } else { TICK };
-            let mut is_idle = false;
-            let mut stops = false;
-            match self.receiver.recv_timeout(tick) {
-                Ok(message) => stops |= self.take(message),
-                Err(RecvTimeoutError::Timeout) => is_idle = true,
-                Err(RecvTimeoutError::Disconnected) => stops = true,
-            }
-            while self.ready_bytes < FRAME_BYTES
-                && let Ok(message) = self.receiver.try_recv()
-            {
-                stops |= self.take(message);
-            }
-            if stops {
-                return self.stop();
-            }
-            // What fails is told to everybody, once; then there is nothing left to do but to say no more.
-            if self.turn(is_idle).is_err() {
-                self.tell_failure();
-            }
-        }
+    pub fn stop(mut self) -> Result<(), CommitError> {
+        self.end()
     }
 
-    /// Whether it is the last one.
-    fn take(&mut self, message: Message) -> bool {
-        match message {
-            Message::Submit(submission) => {
-                let before = self.ready.len();
-                self.transactions.take(submission, &mut self.ready);
-                let new = self.ready.get(before..).unwrap_or_default();
-                self.ready_bytes += new.iter().map(|submission| submission.batch.len()).sum::<usize>();
-                false
-            }
-            Message::Synced { frame, result, nanos } => {
-                self.shared.counters.sync(nanos);
-                if let Some(syncer) = &mut self.syncer {
-                    syncer.is_at_work = false;
-                }
-                // A failure is kept by the store.
-                let _ = self.store.finished(frame, result);
-                false
-            }
-            Message::Stop => true,
-        }
-    }
-
-    fn turn(&mut self, is_idle: bool) -> Result<(), CommitError> {
-        let now = self.clock.unix_millis();
-        match self.write(now) {
-            Ok(()) | Err(CommitError::Full) => {}
-            failed => return failed,
-        }
-        // Room is looked for once a second even where deletions keep the thread busy.
-        let nanos = self.clock.nanos();
-        let is_due = is_idle || nanos.saturating_sub(self.tended_at) >= SYNC_NANOS;
-        if is_due {
-            self.tended_at = nanos;
-        }
-        self.store.tend(now, is_due)?;
-        if is_idle {
-            match self.store.mark(now) {
-                Ok(()) | Err(CommitError::Full) => {}
-                failed => return failed,
-            }
-        }
-        self.sync_beside(is_idle)?;
-        self.tell_pressure();
-        self.count();
-        Ok(())
-    }
-
-    /// One frame of all that is ready, and its answers.
-    fn write(&mut self, now: u64) -> Result<(), CommitError> {
-        if !self.unanswered.is_empty() {
-            // There was no room for these.
-            self.store.commit(now)?;
-            self.answer()?;
-        }
-        if self.ready.is_empty() {
-            return self
-                .store
-                .failure()
-                .map_or(Ok(()), |failure| Err(failure.clone().into()));
-        }
-        self.shared.counters.batch(self.ready.len());
-        let mut bytes = 0;
-        for submission in self.ready.drain(..) {
-            bytes += cost(&submission.batch);
-            self.store.add(&submission.batch);
-            self.unanswered.push((submission.source, submission.ticket));
-            let mut batch = submission.batch;
-            batch.clear();
-            self.sink.tell(submission.source, Event::Spent(batch));
-        }
-        self.ready_bytes = 0;
-        self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
-        self.store.commit(now)?;
-        self.answer()
-    }
-
-    /// The promise holds for all that was committed.
-    fn answer(&mut self) -> Result<(), CommitError> {
-        if self.options.mode == Mode::Fsync {
-            self.sync()?;
-        }
-        for (source, ticket) in self.unanswered.drain(..) {
-            if let Some(tickets) = self.tickets.get_mut(usize::from(source)) {
-                tickets.done(ticket);
-            }
-        }
-        for (source, tickets) in self.tickets.iter_mut().enumerate() {
-            tickets.tell(|event| self.sink.tell(source as u16, event));
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), CommitError> {
-        let before = self.clock.nanos();
-        self.store.sync()?;
-        self.shared.counters.sync(self.clock.nanos().saturating_sub(before));
-        Ok(())
-    }
-
-    /// Syncs what no answer waits for.
-    fn sync_beside(&mut self, is_idle: bool) -> Result<(), CommitError> {
-        let now = self.clock.nanos();
-        let Some(syncer) = &mut self.syncer else {
-            if is_idle && self.store.sync_job().is_some() {
-                self.sync()?;
-            }
+    fn end(&mut self) -> Result<(), CommitError> {
+        let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        if !syncer.is_at_work
-            && (is_idle || now.saturating_sub(self.synced_at) >= SYNC_NANOS)
-            && let Some(job) = self.store.sync_job()
-        {
-            self.synced_at = now;
-            syncer.is_at_work = syncer.jobs.try_send(job).is_ok();
+        let _ = self.handle.sender.send(Message::Stop);
+        if std::thread::panicking() {
+            // Its owner has other worries than to wait for a disk.
+            return Ok(());
         }
-        Ok(())
+        thread.join().unwrap_or_else(|_| Err(death().into()))
     }
+}
 
-    fn tell_pressure(&mut self) {
-        let pressure = self.store.pressure();
-        if pressure != self.pressure {
-            self.pressure = pressure;
-            for source in 0..self.options.sources {
-                self.sink.tell(source, Event::Pressure(pressure));
-            }
-        }
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.end();
     }
+}
 
-    fn tell_failure(&mut self) {
-        let mut bytes = 0;
-        for submission in self.ready.drain(..) {
-            bytes += cost(&submission.batch);
-        }
-        self.ready_bytes = 0;
-        self.shared.queued.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(failure) = self.store.failure()
-            && !self.has_told_failure
-        {
-            self.has_told_failure = true;
-            for source in 0..self.options.sources {
-                self.sink.tell(source, Event::Failed(failure.clone()));
-            }
-        }
-    }
-
-    fn count(&mut self) {
-        self.shared.counters.set(self.store.counts(), self.store.pressure());
-        let now = self.clock.nanos();
-        if now.saturating_sub(self.counted_at) >= COUNT_NANOS {
-            self.counted_at = now;
-            self.shared.counters.set_sizes(self.store.sizes());
-        }
-    }
-
-    fn stop(mut self) -> Result<(), CommitError> {
-        if let Some(Syncer { jobs, thread, .. }) = self.syncer.take() {
-            drop(jobs);
-            let _ = thread.join();
-        }
-        while let Ok(message) = self.receiver.try_recv() {
-            self.take(message);
-        }
-        let now = self.clock.unix_millis();
-        let result = self.write(now);
-        self.count();
-        match result {
-            Ok(()) => self.store.close(now),
-            failed => {
-                self.tell_failure();
-                failed
-            }
-        }
-    }
+/// What is said of a thread that ended without being told to.
+fn death() -> Failure {
+    Failure("a thread of the journal has died: a fault of this program".to_owned())
 }

@@ -77,7 +77,7 @@ impl<D: Disk> Store<D> {
 
     /// Whether so much of the disk is garbage that the oldest segment has to go. The bound that is promised is
     /// max(8 segments, 2 × live + 4 segments): what is written while the live bytes are moved has to fit below it.
-    fn has_garbage(&self) -> bool {
+    pub(super) fn has_garbage(&self) -> bool {
         let segment = u64::from(self.options.segment_bytes);
         let (bytes, live) = (self.disk_bytes(), self.index.live_bytes());
         let bound = match self.pressure {

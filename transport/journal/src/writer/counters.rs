@@ -14,8 +14,12 @@ pub struct Numbers {
     pub counts: Counts,
     /// How large the journal is.
     pub sizes: Sizes,
-    /// Bytes that wait in the queue.
+    /// Bytes that wait in the queue, or for parts of their transaction.
     pub queued_bytes: u64,
+    /// Transactions of which parts are missing.
+    pub waiting_transactions: u64,
+    /// For how long the oldest of them has waited, in milliseconds.
+    pub oldest_wait_millis: u64,
     /// Syncs that were timed.
     pub timed_syncs: u64,
     /// How long they took together.
@@ -34,6 +38,7 @@ pub(super) struct Counters {
     sizes: [AtomicU64; 5],
     syncs: [AtomicU64; 3],
     batches: [AtomicU64; BATCH_SIZES],
+    waiting: [AtomicU64; 2],
     pressure: AtomicU64,
 }
 
@@ -73,6 +78,10 @@ impl Counters {
         self.pressure.store(pressure, Ordering::Relaxed);
     }
 
+    pub(super) fn set_waiting(&self, transactions: usize, oldest_nanos: u64) {
+        set(&self.waiting, [transactions as u64, oldest_nanos / 1_000_000]);
+    }
+
     pub(super) fn set_sizes(&self, sizes: Sizes) {
         let Sizes {
             disk_bytes,
@@ -90,6 +99,7 @@ impl Counters {
     pub(super) fn numbers(&self, queued_bytes: u64) -> Numbers {
         let [records, frames, bytes, moved_bytes, syncs, removed_segments] = get(&self.counts);
         let [disk_bytes, live_bytes, live_records, segments, index_bytes] = get(&self.sizes);
+        let [waiting_transactions, oldest_wait_millis] = get(&self.waiting);
         let [timed_syncs, sync_nanos, sync_nanos_max] = get(&self.syncs);
         Numbers {
             counts: Counts {
@@ -108,6 +118,8 @@ impl Counters {
                 index_bytes,
             },
             queued_bytes,
+            waiting_transactions,
+            oldest_wait_millis,
             timed_syncs,
             sync_nanos,
             sync_nanos_max,

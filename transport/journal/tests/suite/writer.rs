@@ -1,112 +1,19 @@
 //! The store on a thread: promises, order, full disks and failures as sources hear of them.
 
 use std::{
-    io,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use sol_journal::{
-    Batch, Clock, Disk, DiskFile, Event, Handle, Load, LockError, Mode, Opened, Options, OsDisk, Part, Pressure, Sink,
-    Store, Submission, Writer, WriterOptions,
-    model::{Fault, ModelDisk, ModelFile},
+    Batch, Event, Load, Mode, Opened, Options, OsDisk, Pressure, Sink, Store, Writer,
+    model::{Fault, ModelDisk},
 };
 
+use crate::support::writer::{
+    Channel, Gate, SlowDisk, Ticks, delete, kept, kept_one, next, part, put, start, writer_options,
+};
 use crate::support::{SINGLE, options, state_of};
-
-/// Time goes on by a millisecond whenever it is asked for.
-#[derive(Default)]
-struct Ticks(AtomicU64);
-
-impl Clock for Ticks {
-    fn unix_millis(&self) -> u64 {
-        self.nanos() / 1_000_000
-    }
-
-    fn nanos(&self) -> u64 {
-        self.0.fetch_add(1_000_000, Ordering::Relaxed)
-    }
-}
-
-struct Channel(mpsc::Sender<(u16, Event)>);
-
-impl Sink for Channel {
-    fn tell(&mut self, source: u16, event: Event) {
-        let _ = self.0.send((source, event));
-    }
-}
-
-fn start<D: Disk>(disk: D, options: &Options, mode: Mode) -> (Writer, mpsc::Receiver<(u16, Event)>) {
-    let Opened { store, .. } = Store::open(disk, options, 0).unwrap();
-    let (sender, receiver) = mpsc::channel();
-    let options = WriterOptions {
-        mode,
-        sources: 4,
-        queue_bytes_max: 1 << 20,
-    };
-    let writer = Writer::start(store, options, Channel(sender), Arc::new(Ticks::default())).unwrap();
-    (writer, receiver)
-}
-
-fn put(source: u16, ticket: u64) -> Submission {
-    let mut batch = Batch::default();
-    batch.put(SINGLE, u64::from(source) << 48 | ticket, &[source as u8; 40]);
-    Submission {
-        source,
-        ticket,
-        part: None,
-        batch,
-    }
-}
-
-fn part(source: u16, ticket: u64, transaction: u64, of: u16) -> Submission {
-    let part = Part {
-        transaction,
-        of,
-        is_first: source == 0,
-    };
-    Submission {
-        part: Some(part),
-        ..put(source, ticket)
-    }
-}
-
-/// The next event that is not about a buffer.
-fn next(events: &mpsc::Receiver<(u16, Event)>) -> (u16, Event) {
-    loop {
-        match events.recv_timeout(Duration::from_secs(30)).unwrap() {
-            (_, Event::Spent(batch)) => assert!(batch.is_empty()),
-            event => return event,
-        }
-    }
-}
-
-/// Waits until all tickets up to these are kept, one for each source.
-fn kept(events: &mpsc::Receiver<(u16, Event)>, wanted: [u64; 4]) {
-    let mut kept = [0; 4];
-    while kept != wanted {
-        match next(events) {
-            (source, Event::Kept(ticket)) => {
-                assert!(ticket > kept[usize::from(source)], "tickets are answered in order");
-                kept[usize::from(source)] = ticket;
-            }
-            (_, Event::Pressure(_)) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-/// Submits again where too much waits.
-fn submit(handle: &Handle, mut submission: Submission) {
-    while let Err(refused) = handle.submit(submission) {
-        submission = refused.0;
-        std::thread::yield_now();
-    }
-}
 
 /// All that four threads submit is kept, each source's in order, in both modes, and read back from the file system.
 #[test]
@@ -118,12 +25,16 @@ fn four_sources_are_answered_and_read_back() {
         std::thread::scope(|scope| {
             for source in 0..4 {
                 let handle = writer.handle();
-                scope.spawn(move || (1..=2_000).for_each(|ticket| submit(&handle, put(source, ticket))));
+                scope.spawn(move || {
+                    for ticket in 1..=2_000 {
+                        handle.submit(put(source, ticket));
+                    }
+                });
             }
         });
         kept(&events, [2_000; 4]);
         let numbers = writer.handle().numbers();
-        assert!(numbers.queued_bytes == 0 && numbers.timed_syncs + 1 >= u64::from(mode == Mode::Fsync));
+        assert!(numbers.queued_bytes == 0 && (mode == Mode::Os || numbers.timed_syncs > 0));
         writer.stop().unwrap();
         let Opened { store, report } = Store::open(OsDisk::create(&path).unwrap(), &Options::default(), 0).unwrap();
         assert!(report.was_closed && store.sizes().live_records == 8_000, "{report:?}");
@@ -164,14 +75,14 @@ fn a_transaction_waits_for_its_parts_alone() {
     let disk = ModelDisk::new(1);
     let (writer, events) = start(disk.clone(), &options(), Mode::Fsync);
     let handle = writer.handle();
-    handle.submit(part(0, 1, 7, 2)).unwrap();
-    handle.submit(put(0, 2)).unwrap();
+    handle.submit(part(0, 1, 7, 1));
+    handle.submit(put(0, 2));
     assert_eq!(next(&events), (0, Event::KeptAlone(2)));
-    handle.submit(put(1, 1)).unwrap();
+    handle.submit(put(1, 1));
     assert_eq!(next(&events), (1, Event::Kept(1)));
     let restarted = Store::open(disk.cut(1), &options(), 0).unwrap().store;
     assert!(!state_of(&restarted).unwrap().contains_key(&1));
-    handle.submit(part(1, 2, 7, 2)).unwrap();
+    handle.submit(part(1, 2, 7, 0));
     assert_eq!(next(&events), (0, Event::Kept(2)));
     assert_eq!(next(&events), (1, Event::Kept(2)));
     let restarted = Store::open(disk.cut(1), &options(), 0).unwrap().store;
@@ -179,8 +90,9 @@ fn a_transaction_waits_for_its_parts_alone() {
     writer.stop().unwrap();
 }
 
-/// While a sync is under way submitting goes on, up to what may wait; beyond that only a part that others wait for is taken.
-/// What came meanwhile is one frame and one sync.
+/// While a sync is under way submitting goes on: it is answered that much waits, but nothing is refused, not even a batch
+/// that is larger than all that may wait. What came meanwhile is one frame and one sync, and then everybody hears, once, that
+/// little waits.
 #[test]
 fn nobody_waits_for_a_sync() {
     let gate = Arc::new(Gate::default());
@@ -191,21 +103,160 @@ fn nobody_waits_for_a_sync() {
     let (writer, events) = start(disk, &Options::default(), Mode::Fsync);
     let handle = writer.handle();
     gate.close();
-    handle.submit(put(0, 1)).unwrap();
+    handle.submit(put(0, 1));
     gate.wait_until_stuck();
-    let (mut ticket, mut high) = (2, 0);
-    while let Ok(load) = handle.submit(put(0, ticket)) {
-        high += u64::from(load == Load::High);
-        ticket += 1;
-    }
-    assert!(ticket > 2_000 && high > 1_000, "{ticket} {high}");
-    handle.submit(part(1, 1, 1, 1)).unwrap();
+    let loads: Vec<Load> = (2..=6_000).map(|ticket| handle.submit(put(0, ticket))).collect();
+    let normal = loads.iter().take_while(|load| **load == Load::Normal).count();
+    let bytes = handle.numbers().queued_bytes as usize / 5_999;
+    assert!(
+        (normal * bytes).abs_diff(1 << 19) < 2 * bytes,
+        "{normal} of {bytes} bytes"
+    );
+    assert!(loads[normal..].iter().all(|load| *load == Load::High));
+    let mut large = put(1, 1);
+    large.batch.put(SINGLE, 1 << 40, &vec![0; 2 << 20]);
+    assert_eq!(handle.submit(large), Load::High);
     gate.open();
-    kept(&events, [ticket - 1, 1, 0, 0]);
+    let (mut kept, mut told) = ([0; 2], [0; 4]);
+    while kept != [6_000, 1] || told != [1; 4] {
+        match next(&events) {
+            (source, Event::Kept(ticket)) => kept[usize::from(source)] = ticket,
+            (source, Event::Load(load)) => {
+                assert_eq!(load, Load::Normal);
+                told[usize::from(source)] += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     let numbers = handle.numbers();
-    assert!(numbers.counts.frames <= 5, "one frame for all that waited: {numbers:?}");
-    assert_eq!(handle.numbers().queued_bytes, 0);
+    assert!(numbers.counts.frames <= 6, "one frame for all that waited: {numbers:?}");
+    assert_eq!(numbers.queued_bytes, 0);
+    assert_eq!(handle.submit(put(1, 2)), Load::Normal);
+    assert_eq!(next(&events), (1, Event::Kept(2)));
     writer.stop().unwrap();
+}
+
+/// Batches that wait for parts of their transaction count as queued, are counted with their age, and let everybody hear
+/// when they are gone.
+#[test]
+fn what_waits_for_its_transaction_is_load() {
+    let (writer, events) = start(ModelDisk::new(1), &Options::default(), Mode::Fsync);
+    let handle = writer.handle();
+    let mut first = part(0, 1, 7, 1);
+    first.batch.put(SINGLE, 1 << 40, &vec![0; 900 << 10]);
+    assert_eq!(handle.submit(first), Load::High);
+    handle.submit(part(0, 2, 8, 1));
+    let mut ticket = 0;
+    while handle.numbers().oldest_wait_millis < 20 {
+        ticket += 1;
+        assert_eq!(handle.submit(put(1, ticket)), Load::High);
+        assert_eq!(next(&events), (1, Event::Kept(ticket)));
+    }
+    let numbers = handle.numbers();
+    assert_eq!(numbers.waiting_transactions, 2);
+    assert!(numbers.queued_bytes > 900 << 10);
+    handle.submit(part(2, 1, 7, 0));
+    let mut heard = Vec::new();
+    while heard.len() < 6 {
+        heard.push(next(&events));
+    }
+    let load = |source| (source, Event::Load(Load::Normal));
+    assert_eq!(
+        heard,
+        [
+            load(0),
+            load(1),
+            load(2),
+            load(3),
+            (0, Event::Kept(1)),
+            (2, Event::Kept(1))
+        ]
+    );
+    handle.submit(part(2, 2, 8, 0));
+    assert_eq!(
+        [next(&events), next(&events)],
+        [(0, Event::Kept(2)), (2, Event::Kept(2))]
+    );
+    handle.submit(put(0, 3));
+    kept_one(&events, 3);
+    let numbers = handle.numbers();
+    assert_eq!((numbers.waiting_transactions, numbers.oldest_wait_millis), (0, 0));
+    writer.stop().unwrap();
+}
+
+/// A sink that panics at the first ticket that is kept.
+struct Broken(Channel);
+
+impl Sink for Broken {
+    fn tell(&mut self, source: u16, event: Event) {
+        assert!(!matches!(event, Event::Kept(_)), "a fault of the program");
+        self.0.tell(source, event);
+    }
+}
+
+/// Whichever thread of the journal dies of a fault of the program, everybody hears that no ticket will be answered any more,
+/// and submitting goes on without a panic.
+#[test]
+fn the_death_of_a_thread_is_told() {
+    for mode in [Mode::Fsync, Mode::Os] {
+        let gate = Arc::new(Gate::default());
+        let disk = SlowDisk {
+            disk: ModelDisk::new(1),
+            gate: Arc::clone(&gate),
+        };
+        let Opened { store, .. } = Store::open(disk, &Options::default(), 0).unwrap();
+        let (sender, events) = mpsc::channel();
+        let clock = Arc::new(Ticks::default());
+        let writer = match mode {
+            Mode::Fsync => Writer::start(store, writer_options(mode), Broken(Channel(sender)), clock),
+            Mode::Os => Writer::start(store, writer_options(mode), Channel(sender), clock),
+        };
+        let (writer, mut ticket) = (writer.unwrap(), 0);
+        let handle = writer.handle();
+        let mut ends = Vec::new();
+        while ends.len() < 4 {
+            ticket += 1;
+            handle.submit(put(0, ticket));
+            if mode == Mode::Os && handle.numbers().sizes.segments == 3 {
+                gate.break_at_the_next();
+            }
+            loop {
+                match next(&events) {
+                    (0, Event::Kept(_)) => break,
+                    (source, Event::Failed(failure)) => {
+                        assert!(
+                            failure.to_string().contains("a thread of the journal has died"),
+                            "{failure}"
+                        );
+                        ends.push(source);
+                        if ends.len() == 4 {
+                            break;
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(ends, [0, 1, 2, 3]);
+        handle.submit(put(0, ticket + 1));
+        assert!(writer.stop().is_err());
+        handle.submit(put(0, ticket + 2));
+    }
+}
+
+/// A writer that is dropped keeps what was submitted before, and gives the directory back.
+#[test]
+fn a_writer_that_is_dropped_stops() {
+    for mode in [Mode::Os, Mode::Fsync] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let (writer, _events) = start(OsDisk::create(&path).unwrap(), &Options::default(), mode);
+        let handle = writer.handle();
+        handle.submit(put(0, 1));
+        drop(writer);
+        let Opened { store, report } = Store::open(OsDisk::create(&path).unwrap(), &Options::default(), 0).unwrap();
+        assert!(report.was_closed && store.sizes().live_records == 1);
+    }
 }
 
 /// In mode `os` answers come while a sync is under way.
@@ -222,26 +273,22 @@ fn mode_os_answers_beside_the_sync() {
     // Segments ahead are made, and synced, by the writer itself: a few at the start, one for every 16 MiB later.
     while handle.numbers().sizes.segments < 3 {
         ticket += 1;
-        handle.submit(put(0, ticket)).unwrap();
+        handle.submit(put(0, ticket));
         kept_one(&events, ticket);
     }
     gate.close();
     // The clock goes on by at least a millisecond a turn, so a sync becomes due within a second of these.
     while !gate.is_stuck() {
         ticket += 1;
-        handle.submit(put(0, ticket)).unwrap();
+        handle.submit(put(0, ticket));
         kept_one(&events, ticket);
     }
     for ticket in ticket + 1..ticket + 50 {
-        handle.submit(put(0, ticket)).unwrap();
+        handle.submit(put(0, ticket));
         kept_one(&events, ticket);
     }
     gate.open();
     writer.stop().unwrap();
-}
-
-fn kept_one(events: &mpsc::Receiver<(u16, Event)>, ticket: u64) {
-    assert_eq!(next(events), (0, Event::Kept(ticket)));
 }
 
 /// A full disk is told; deletions go on; nothing is lost that was answered, and when there is room again that is told too,
@@ -256,7 +303,7 @@ fn a_full_disk_is_told_and_recovers_by_itself() {
     // Fill it, with nothing that could be thrown away, until it says so.
     loop {
         ticket += 1;
-        handle.submit(put(0, ticket)).unwrap();
+        handle.submit(put(0, ticket));
         match next(&events) {
             (0, Event::Kept(kept)) => assert_eq!(kept, ticket),
             (_, Event::Pressure(Pressure::DiskFull)) => break,
@@ -267,16 +314,7 @@ fn a_full_disk_is_told_and_recovers_by_itself() {
     // The reserve takes what is on the way, and deletions free space.
     for id in 1..=full_at - 5 {
         ticket += 1;
-        let mut batch = Batch::default();
-        batch.delete(id);
-        handle
-            .submit(Submission {
-                source: 0,
-                ticket,
-                part: None,
-                batch,
-            })
-            .unwrap();
+        handle.submit(delete(0, ticket, [id]));
     }
     let deadline = Instant::now() + Duration::from_secs(30);
     let (mut is_full, mut kept) = (true, 0);
@@ -305,7 +343,7 @@ fn what_does_not_fit_waits_until_there_is_room() {
     let (writer, events) = start(disk.clone(), &options(), Mode::Fsync);
     let handle = writer.handle();
     for ticket in 1..=3_000 {
-        submit(&handle, put(0, ticket));
+        handle.submit(put(0, ticket));
     }
     while next(&events) != (3, Event::Pressure(Pressure::DiskFull)) {}
     assert!(handle.numbers().counts.records < 3_000);
@@ -358,15 +396,15 @@ fn a_failed_sync_ends_all_answers() {
     let (writer, events) = start(disk.clone(), &options(), Mode::Fsync);
     let handle = writer.handle();
     let mut ticket = 1;
-    handle.submit(put(0, ticket)).unwrap();
+    handle.submit(put(0, ticket));
     kept_one(&events, ticket);
     while handle.numbers().sizes.segments < 3 {
         ticket += 1;
-        handle.submit(put(0, ticket)).unwrap();
+        handle.submit(put(0, ticket));
         kept_one(&events, ticket);
     }
     disk.fail_next_sync();
-    handle.submit(put(0, ticket + 1)).unwrap();
+    handle.submit(put(0, ticket + 1));
     let mut failed = Vec::new();
     while failed.len() < 4 {
         match next(&events) {
@@ -379,7 +417,7 @@ fn a_failed_sync_ends_all_answers() {
         failed[0].1.starts_with("cannot sync 0000000000000001.seg: "),
         "{failed:?}"
     );
-    handle.submit(put(0, ticket + 2)).unwrap();
+    handle.submit(put(0, ticket + 2));
     assert!(writer.stop().is_err());
     let rest: Vec<_> = events.iter().collect();
     assert!(
@@ -398,16 +436,12 @@ fn a_disk_that_fails_at_any_call_loses_nothing_that_was_answered() {
         };
         disk.plant(disk.calls() + call, Fault::PowerOff);
         let (sender, events) = mpsc::channel();
-        let writer_options = WriterOptions {
-            mode: Mode::Fsync,
-            sources: 4,
-            queue_bytes_max: 1 << 20,
-        };
-        let writer = Writer::start(store, writer_options, Channel(sender), Arc::new(Ticks::default())).unwrap();
+        let clock = Arc::new(Ticks::default());
+        let writer = Writer::start(store, writer_options(Mode::Fsync), Channel(sender), clock).unwrap();
         let handle = writer.handle();
         let mut kept = 0;
         'life: for ticket in 1..1_000 {
-            handle.submit(put(0, ticket)).unwrap();
+            handle.submit(put(0, ticket));
             loop {
                 match next(&events) {
                     (0, Event::Kept(ticket)) => {
@@ -428,112 +462,5 @@ fn a_disk_that_fails_at_any_call_loses_nothing_that_was_answered() {
             "call {call}: {kept} {}",
             state.len()
         );
-    }
-}
-
-/// Holds up every sync while it is closed.
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<(bool, bool)>,
-    changed: Condvar,
-}
-
-impl Gate {
-    fn close(&self) {
-        self.state.lock().unwrap().0 = true;
-    }
-
-    fn open(&self) {
-        self.state.lock().unwrap().0 = false;
-        self.changed.notify_all();
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.state.lock().unwrap().1
-    }
-
-    fn wait_until_stuck(&self) {
-        drop(
-            self.changed
-                .wait_while(self.state.lock().unwrap(), |state| !state.1)
-                .unwrap(),
-        );
-    }
-
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.1 = state.0;
-        self.changed.notify_all();
-        drop(self.changed.wait_while(state, |state| state.0).unwrap());
-        self.state.lock().unwrap().1 = false;
-    }
-}
-
-#[derive(Clone, Debug)]
-struct SlowDisk {
-    disk: ModelDisk,
-    gate: Arc<Gate>,
-}
-
-#[derive(Clone, Debug)]
-struct SlowFile {
-    file: ModelFile,
-    gate: Arc<Gate>,
-}
-
-impl Disk for SlowDisk {
-    type File = SlowFile;
-
-    fn lock(&self) -> Result<(), LockError> {
-        self.disk.lock()
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn create(&self, name: &str) -> io::Result<SlowFile> {
-        Ok(SlowFile {
-            file: self.disk.create(name)?,
-            gate: Arc::clone(&self.gate),
-        })
-    }
-    fn open(&self, name: &str) -> io::Result<SlowFile> {
-        Ok(SlowFile {
-            file: self.disk.open(name)?,
-            gate: Arc::clone(&self.gate),
-        })
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn unlink(&self, name: &str) -> io::Result<()> {
-        self.disk.unlink(name)
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.disk.sync_dir()
-    }
-    fn free_space(&self) -> io::Result<u64> {
-        self.disk.free_space()
-    }
-}
-
-impl DiskFile for SlowFile {
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(into, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-    fn reserve(&self, length: u64) -> io::Result<()> {
-        self.file.reserve(length)
-    }
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.file.sync_data()
     }
 }

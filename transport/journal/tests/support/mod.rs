@@ -1,5 +1,7 @@
 //! An owner of records with a plain memory: what the journal must say after whatever happened.
 
+pub(crate) mod writer;
+
 use std::collections::BTreeMap;
 
 use sol_journal::{

@@ -1,0 +1,327 @@
+//! The writer's thread.
+
+use std::{io, sync::Arc, time::Duration};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::disk::Disk;
+use crate::error::{CommitError, Failure};
+use crate::ops::Batch;
+use crate::store::{Pressure, Store};
+
+use super::syncer::Syncer;
+use super::tickets::Tickets;
+use super::transactions::Transactions;
+use super::{Clock, Event, Handle, Load, Message, Mode, Shared, Sink, Submission, WriterOptions, cost, death};
+
+/// A frame is closed at this length, a cost for each batch included; one batch may be longer.
+const FRAME_BYTES: usize = 1 << 20;
+/// The largest batch that is handed back to be filled again: a larger one would keep its room for good.
+const SPENT_BYTES_MAX: usize = 256 << 10;
+/// How long the thread sleeps where nothing is to be done, and where it moves records.
+const TICK: Duration = Duration::from_secs(1);
+const BUSY_TICK: Duration = Duration::from_millis(20);
+/// How often what was written is synced in [`Mode::Os`], and how often sizes are counted.
+const SYNC_NANOS: u64 = 1_000_000_000;
+const COUNT_NANOS: u64 = 100_000_000;
+
+/// All sources, who are told of the end even if it is the thread's death.
+struct Sources {
+    sink: Box<dyn Sink>,
+    count: u16,
+    have_heard_the_end: bool,
+}
+
+impl Sources {
+    fn tell(&mut self, source: u16, event: Event) {
+        self.sink.tell(source, event);
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        for source in 0..self.count {
+            self.sink.tell(source, event.clone());
+        }
+    }
+
+    fn tell_end(&mut self, failure: &Failure) {
+        if !std::mem::replace(&mut self.have_heard_the_end, true) {
+            self.tell_all(&Event::Failed(failure.clone()));
+        }
+    }
+}
+
+impl Drop for Sources {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // It may be the sink that has panicked, and will again.
+            let tell = std::panic::AssertUnwindSafe(|| self.tell_end(&death()));
+            let _ = std::panic::catch_unwind(tell);
+        }
+    }
+}
+
+pub(super) struct Thread<D: Disk> {
+    store: Store<D>,
+    mode: Mode,
+    sources: Sources,
+    clock: Arc<dyn Clock>,
+    receiver: Receiver<Message>,
+    shared: Arc<Shared>,
+    syncer: Option<Syncer<D::File>>,
+    transactions: Transactions,
+    tickets: Vec<Tickets>,
+    /// Batches for the next frame.
+    ready: Vec<Submission>,
+    /// What has been taken since the last frame, ready or not.
+    taken_bytes: usize,
+    /// What was given to the store and waits for its promise.
+    unanswered: Vec<(u16, u64)>,
+    pressure: Pressure,
+    now_nanos: u64,
+    synced_at: u64,
+    counted_at: u64,
+    tended_at: u64,
+}
+
+impl<D: Disk> Thread<D> {
+    pub(super) fn new(
+        store: Store<D>,
+        options: WriterOptions,
+        sink: Box<dyn Sink>,
+        clock: Arc<dyn Clock>,
+        (receiver, handle): (Receiver<Message>, &Handle),
+    ) -> io::Result<Self> {
+        let syncer = match options.mode {
+            Mode::Fsync => None,
+            Mode::Os => Some(Syncer::start(handle.sender.clone(), Arc::clone(&clock))?),
+        };
+        let now = clock.nanos();
+        Ok(Self {
+            store,
+            mode: options.mode,
+            sources: Sources {
+                sink,
+                count: options.sources,
+                have_heard_the_end: false,
+            },
+            clock,
+            receiver,
+            shared: Arc::clone(&handle.shared),
+            syncer,
+            transactions: Transactions::default(),
+            tickets: (0..options.sources).map(|_| Tickets::default()).collect(),
+            ready: Vec::new(),
+            taken_bytes: 0,
+            unanswered: Vec::new(),
+            pressure: Pressure::Normal,
+            now_nanos: now,
+            synced_at: now,
+            counted_at: now,
+            tended_at: now,
+        })
+    }
+
+    pub(super) fn run(mut self) -> Result<(), CommitError> {
+        loop {
+            let tick = if self.store.has_work() { BUSY_TICK } else { TICK };
+            let mut is_idle = false;
+            let mut stops = false;
+            match self.receiver.recv_timeout(tick) {
+                Ok(message) => stops |= self.take(message),
+                Err(RecvTimeoutError::Timeout) => is_idle = true,
+                Err(RecvTimeoutError::Disconnected) => stops = true,
+            }
+            self.now_nanos = self.clock.nanos();
+            while self.taken_bytes < FRAME_BYTES
+                && let Ok(message) = self.receiver.try_recv()
+            {
+                stops |= self.take(message);
+            }
+            if stops {
+                return self.stop();
+            }
+            // What fails is told to everybody, once; then there is nothing left to do but to say no more.
+            if self.turn(is_idle).is_err() {
+                self.tell_failure();
+            }
+        }
+    }
+
+    /// Whether it is the last one.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Submit(submission) => {
+                self.taken_bytes += cost(&submission.batch);
+                self.transactions.take(submission, self.now_nanos, &mut self.ready);
+                false
+            }
+            Message::Synced { frame, result, nanos } => {
+                self.shared.counters.sync(nanos);
+                if let Some(syncer) = &mut self.syncer {
+                    syncer.finished();
+                }
+                // A failure is kept by the store.
+                let _ = self.store.finished(frame, result);
+                false
+            }
+            Message::Stop => true,
+        }
+    }
+
+    fn turn(&mut self, is_idle: bool) -> Result<(), CommitError> {
+        let now = self.clock.unix_millis();
+        match self.write(now) {
+            Ok(()) | Err(CommitError::Full) => {}
+            failed => return failed,
+        }
+        self.tend(now, is_idle)?;
+        if is_idle {
+            match self.store.mark(now) {
+                Ok(()) | Err(CommitError::Full) => {}
+                failed => return failed,
+            }
+        }
+        self.sync_beside(is_idle)?;
+        self.tell_pressure();
+        self.count();
+        Ok(())
+    }
+
+    fn tend(&mut self, now: u64, is_idle: bool) -> Result<(), CommitError> {
+        // Once a second even where deletions keep the thread busy, and on a full disk no more often.
+        let is_due = self.now_nanos.saturating_sub(self.tended_at) >= SYNC_NANOS;
+        if is_due {
+            self.tended_at = self.now_nanos;
+        }
+        let may_take_long = is_idle && (self.pressure != Pressure::DiskFull || !self.store.has_work());
+        self.store.tend(now, is_due || may_take_long)
+    }
+
+    /// One frame of all that is ready, and its answers.
+    fn write(&mut self, now: u64) -> Result<(), CommitError> {
+        self.taken_bytes = 0;
+        if !self.unanswered.is_empty() {
+            // There was no room for these.
+            self.store.commit(now)?;
+            self.answer()?;
+        }
+        if self.ready.is_empty() {
+            return self
+                .store
+                .failure()
+                .map_or(Ok(()), |failure| Err(failure.clone().into()));
+        }
+        self.shared.counters.batch(self.ready.len());
+        let mut bytes = 0;
+        for submission in self.ready.drain(..) {
+            bytes += cost(&submission.batch);
+            self.store.add(&submission.batch);
+            self.unanswered.push((submission.source, submission.ticket));
+            let mut batch = submission.batch;
+            if batch.len() > SPENT_BYTES_MAX {
+                batch = Batch::default();
+            }
+            batch.clear();
+            self.sources.tell(submission.source, Event::Spent(batch));
+        }
+        self.shrink(bytes);
+        self.store.commit(now)?;
+        self.answer()
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        if self.shared.shrink(bytes) {
+            self.sources.tell_all(&Event::Load(Load::Normal));
+        }
+    }
+
+    /// The promise holds for all that was committed.
+    fn answer(&mut self) -> Result<(), CommitError> {
+        if self.mode == Mode::Fsync {
+            self.sync()?;
+        }
+        for (source, ticket) in self.unanswered.drain(..) {
+            if let Some(tickets) = self.tickets.get_mut(usize::from(source)) {
+                tickets.done(ticket);
+            }
+        }
+        for (source, tickets) in self.tickets.iter_mut().enumerate() {
+            tickets.tell(|event| self.sources.tell(source as u16, event));
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), CommitError> {
+        let before = self.clock.nanos();
+        self.store.sync()?;
+        self.shared.counters.sync(self.clock.nanos().saturating_sub(before));
+        Ok(())
+    }
+
+    /// Syncs what no answer waits for.
+    fn sync_beside(&mut self, is_idle: bool) -> Result<(), CommitError> {
+        let now = self.clock.nanos();
+        let Some(syncer) = &mut self.syncer else {
+            if is_idle && self.store.sync_job().is_some() {
+                self.sync()?;
+            }
+            return Ok(());
+        };
+        if !syncer.is_at_work()
+            && (is_idle || now.saturating_sub(self.synced_at) >= SYNC_NANOS)
+            && let Some(job) = self.store.sync_job()
+        {
+            self.synced_at = now;
+            syncer.begin(job);
+        }
+        Ok(())
+    }
+
+    fn tell_pressure(&mut self) {
+        let pressure = self.store.pressure();
+        if pressure != self.pressure {
+            self.pressure = pressure;
+            self.sources.tell_all(&Event::Pressure(pressure));
+        }
+    }
+
+    fn tell_failure(&mut self) {
+        let bytes = self.ready.drain(..).map(|submission| cost(&submission.batch)).sum();
+        self.taken_bytes = 0;
+        self.shrink(bytes);
+        if let Some(failure) = self.store.failure() {
+            self.sources.tell_end(failure);
+        }
+    }
+
+    fn count(&mut self) {
+        let counters = &self.shared.counters;
+        counters.set(self.store.counts(), self.store.pressure());
+        let now = self.clock.nanos();
+        let (waiting, since) = self.transactions.waiting();
+        counters.set_waiting(waiting, since.map_or(0, |since| now.saturating_sub(since)));
+        if now.saturating_sub(self.counted_at) >= COUNT_NANOS {
+            self.counted_at = now;
+            counters.set_sizes(self.store.sizes());
+        }
+    }
+
+    fn stop(mut self) -> Result<(), CommitError> {
+        if let Some(syncer) = self.syncer.take() {
+            syncer.stop();
+        }
+        while let Ok(message) = self.receiver.try_recv() {
+            self.take(message);
+        }
+        let now = self.clock.unix_millis();
+        let result = self.write(now);
+        self.count();
+        match result {
+            Ok(()) => self.store.close(now),
+            failed => {
+                self.tell_failure();
+                failed
+            }
+        }
+    }
+}
