@@ -14,6 +14,7 @@ use sol_codec::{
 use crate::event::Event;
 use crate::ids::{ConnectionId, ListenerId, ShardId};
 use crate::input::Handover;
+use crate::journal::Commit;
 use crate::message::Message;
 use crate::record::Record;
 use crate::shard_message::{Forward, ShardMessage};
@@ -25,6 +26,8 @@ use crate::stats::Stats;
 pub struct Effects {
     /// Durable changes, for the journal. What must wait for them does so inside the engine.
     pub records: Vec<Record>,
+    /// Which of them are written together, and what answers that they are durable.
+    pub commits: Vec<Commit>,
     /// Messages to other shards.
     pub forwards: Vec<(ShardId, ShardMessage)>,
     /// Packets to send.
@@ -73,6 +76,7 @@ impl Effects {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+            && self.commits.is_empty()
             && self.forwards.is_empty()
             && self.transmits.is_empty()
             && self.moves.is_empty()
@@ -88,6 +92,7 @@ impl Effects {
     pub fn mark(&self) -> Mark {
         Mark {
             records: self.records.len(),
+            commits: self.commits.len(),
             forwards: self.forwards.len(),
             transmits: self.transmits.len(),
             moves: self.moves.len(),
@@ -113,6 +118,7 @@ impl Effects {
                 self.refunds = self.recycle(delivery.message).saturating_add(self.refunds);
             }
         }
+        self.commits.truncate(mark.commits);
         self.forwards.truncate(mark.forwards);
         self.moves.truncate(mark.moves);
         self.auth_requests.truncate(mark.auth_requests);
@@ -129,6 +135,7 @@ impl Effects {
         }
         Self {
             records: since(&mut self.records, mark.records),
+            commits: since(&mut self.commits, mark.commits),
             forwards: since(&mut self.forwards, mark.forwards),
             transmits: since(&mut self.transmits, mark.transmits),
             moves: since(&mut self.moves, mark.moves),
@@ -193,6 +200,7 @@ impl Effects {
 #[derive(Clone, Debug, Default)]
 pub struct Mark {
     records: usize,
+    commits: usize,
     forwards: usize,
     transmits: usize,
     moves: usize,

@@ -172,7 +172,16 @@ impl Engine {
             Input::Authenticated(connection, outcome) => self.on_authenticated(now, connection, outcome, effects),
             Input::Shard { from, message } => self.on_shard(now, from, message, effects),
             Input::Peer { shard, full } => self.on_peer(now, shard, full, effects),
-            Input::Durable(ticket) => self.on_durable(now, ticket, effects),
+            Input::Durable(ticket) => {
+                while let Some(gate) = self.clients.journal.open(ticket) {
+                    self.on_durable(now, gate, effects);
+                }
+            }
+            Input::DurableAlone(ticket) => {
+                while let Some(gate) = self.clients.journal.open_alone(ticket) {
+                    self.on_durable(now, gate, effects);
+                }
+            }
             Input::Pressure(level) => self.on_pressure(now, level, effects),
             Input::Elsewhere(held) => self.on_elsewhere(now, held, effects),
             Input::Publish(message) => self.on_own_publish(now, *message, effects),

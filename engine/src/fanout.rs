@@ -22,7 +22,7 @@ use crate::effects::{Effects, Read};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::input::Flow;
-use crate::journal::Gate;
+use crate::journal::{Gate, Transaction};
 use crate::message::Message;
 use crate::rare::{DropCause, Rare};
 use crate::retaining::Question;
@@ -184,6 +184,8 @@ impl Engine {
             self.clients.note_rare(Rare::LineDropped);
             self.clients.count_dropped(DropCause::LineLong);
             self.clients.let_go(publish.message, effects);
+            self.clients.journal.enter(publish.transaction, true, effects);
+            self.clients.journal.leave(true, effects);
             if let Source::Shard { from, n, .. } = publish.source {
                 self.links.settle(from, n, false, effects);
             }
@@ -407,7 +409,10 @@ impl Engine {
                     fanout.targets.truncate(fanout.next);
                     fanout.groups.clear();
                 }
+                let transaction = fanout.publish.transaction;
+                self.clients.journal.enter(transaction, true, effects);
                 if !self.continue_fanout(now, &mut fanout, effects) {
+                    self.clients.journal.leave(false, effects);
                     self.line.open = Some(fanout);
                     break;
                 }
@@ -418,7 +423,8 @@ impl Engine {
                     ..
                 } = fanout;
                 self.clients.let_go(publish.message, effects);
-                self.settle(now, publish.source, refused, wrote, effects);
+                self.settle(now, publish.source, transaction, refused, wrote, effects);
+                self.clients.journal.leave(true, effects);
             }
             if self.has_done_enough(effects) {
                 break;
@@ -444,14 +450,17 @@ impl Engine {
     /// Routes a publish whose acknowledgement, if there is one, waits already; and settles it unless its fan-out is cut.
     pub(crate) fn route_and_settle(&mut self, now: Now, publish: Publish, effects: &mut Effects) {
         let source = publish.source.without_groups();
+        let transaction = publish.transaction;
+        self.clients.journal.enter(transaction, true, effects);
         let outcome = self.route(now, publish, effects);
         if let Source::Client { ack: Some(who), .. } = source {
             self.wait_for_posted(who);
         }
         if !outcome.cut {
             let wrote = self.clients.journal.is_dirty();
-            self.settle(now, source, outcome.refused, wrote, effects);
+            self.settle(now, source, transaction, outcome.refused, wrote, effects);
         }
+        self.clients.journal.leave(!outcome.cut, effects);
     }
 
     /// Lets a waiting acknowledgement wait for the forwards of the latest publish too.
@@ -471,8 +480,17 @@ impl Engine {
         self.scratch.posted = posted;
     }
 
-    /// A message has been routed: whoever waits for that is told, or waits on for the journal.
-    pub(crate) fn settle(&mut self, now: Now, source: Source, refused: bool, wrote: bool, effects: &mut Effects) {
+    /// A message has been routed: whoever waits for that is told, or waits on for the journal. The shard that began a
+    /// transaction waits for all of it, and so need not wait for the parts of others.
+    fn settle(
+        &mut self,
+        now: Now,
+        source: Source,
+        transaction: Option<Transaction>,
+        refused: bool,
+        wrote: bool,
+        effects: &mut Effects,
+    ) {
         match source {
             Source::Client { ack: Some(who), .. } => {
                 if wrote
@@ -485,7 +503,8 @@ impl Engine {
                 self.complete(now, who, refused, effects);
             }
             Source::Shard { from, n, .. } if n > 0 => {
-                let held = wrote && !refused && self.clients.journal.hold(Gate::Forward(from, n));
+                let waits = wrote && !refused && transaction.is_none();
+                let held = waits && self.clients.journal.hold(Gate::Forward(from, n));
                 if !held {
                     self.links.settle(from, n, refused, effects);
                 }

@@ -67,6 +67,8 @@ pub enum Input<'a> {
     },
     /// All records up to and with this ticket are on stable storage.
     Durable(Ticket),
+    /// The records of this ticket are, though those of an earlier one still wait for another shard.
+    DurableAlone(Ticket),
     /// How scarce memory or disk are outside of what the engine charges itself.
     Pressure(Level),
     /// What counts against a limit of the whole broker beside what this engine has: other shards hold it, or the transport
@@ -97,7 +99,7 @@ pub enum Flow {
     Stop,
 }
 
-/// A batch of records, in the order they were emitted; every call that emits records has the next one.
+/// The number of a [`crate::Commit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 

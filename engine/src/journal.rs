@@ -1,6 +1,10 @@
 //! Tickets and gates: what waits until its records are on stable storage (design: nothing acknowledged is lost).
+//!
+//! Records leave in [`Commit`]s, each under a ticket: a call adds to the last one for as long as that is in the tray. What
+//! belongs together though several calls or shards write it is a [`Transaction`]: its parts are commits of their own.
 
 use alloc::{collections::VecDeque, rc::Rc};
+use core::num::NonZeroU64;
 
 use sol_codec::PacketId;
 
@@ -11,6 +15,9 @@ use crate::message::Message;
 use crate::record::{Record, RecordId};
 use crate::session::acks::Place;
 use crate::session::sessions::SessionRef;
+
+/// The part of an identifier that counts up.
+const COUNT: u64 = (1 << 48) - 1;
 
 /// What a ticket holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,32 +32,86 @@ pub(crate) enum Gate {
     Forward(ShardId, u64),
 }
 
+/// Records that are kept together or not at all, though several calls, or shards, write them. No other one in the node has
+/// the same number while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Transaction(pub NonZeroU64);
+
+/// Records of the tray that are written together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Its number: they count up by one, from 1. [`crate::Input::Durable`] answers it.
+    pub ticket: Ticket,
+    /// Where its records end in [`Effects::records`]; they begin where those of the commit before end.
+    pub end: usize,
+    /// What else it has to be kept together with.
+    pub part: Option<Part>,
+}
+
+/// A part of a transaction. It is complete when it has as many last parts as it has forwards and one: that of whoever began
+/// it. A part comes before those of the forwards that it tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub transaction: Transaction,
+    /// Forwards that carry it to other shards, sent since the part before.
+    pub forwards: u32,
+    /// Nothing more comes of what began it here: the publish, or one forward.
+    pub is_last: bool,
+}
+
 /// The engine's side of the journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     on: bool,
     next_id: u64,
-    /// The ticket of the records emitted in the present call.
-    current: u64,
+    next_transaction: u64,
+    /// The latest commit.
+    ticket: u64,
     emitted: bool,
     /// All tickets up to this one are durable.
     durable: u64,
     /// The body emitted last in this call: a fan-out writes its body once.
     last_body: u64,
-    gates: VecDeque<(u64, Gate)>,
+    gates: VecDeque<Held>,
+    entered: Option<Entered>,
+}
+
+/// Something that waits.
+#[derive(Debug)]
+struct Held {
+    ticket: u64,
+    /// It waits for that ticket alone, and not for those before it too.
+    is_own: bool,
+    gate: Gate,
+}
+
+/// The transaction that what is emitted belongs to.
+#[derive(Debug)]
+struct Entered {
+    transaction: Transaction,
+    /// Other parts of it have been written, or will be.
+    is_shared: bool,
+    forwards: u32,
+    /// What stood in the tray and before the gates when it was entered.
+    records: usize,
+    gates: usize,
 }
 
 impl Journal {
     /// Identifiers of different shards differ in their upper bits.
     pub(crate) fn new(on: bool, shard: ShardId) -> Self {
+        let upper = u64::from(shard.0) << 48;
         Self {
             on,
-            next_id: u64::from(shard.0) << 48,
-            current: 1,
+            next_id: upper,
+            next_transaction: upper,
+            ticket: 0,
             emitted: false,
             durable: 0,
             last_body: 0,
             gates: VecDeque::new(),
+            entered: None,
         }
     }
 
@@ -64,16 +125,18 @@ impl Journal {
         RecordId(self.next_id)
     }
 
-    /// Identifiers below this were used by records that are being restored.
+    /// A record has this identifier: none of this engine's will be the same, nor be taken for an older one.
     pub(crate) fn seen(&mut self, id: RecordId) {
-        if id.0 >> 48 == self.next_id >> 48 {
-            self.next_id = self.next_id.max(id.0);
-        }
+        let (upper, lower) = (self.next_id & !COUNT, self.next_id & COUNT);
+        self.next_id = upper | lower.max(id.0 & COUNT);
     }
 
     pub(crate) fn emit(&mut self, record: Record, effects: &mut Effects) {
         self.emitted = true;
         effects.records.push(record);
+        if self.entered.is_none() {
+            self.commit(effects);
+        }
     }
 
     pub(crate) fn delete(&mut self, id: RecordId, effects: &mut Effects) {
@@ -82,9 +145,9 @@ impl Journal {
         }
     }
 
-    /// Whether the present call has emitted records, so that something may have to wait for them.
-    pub(crate) const fn is_dirty(&self) -> bool {
-        self.emitted
+    /// Whether the present call has written anything, so that something may have to wait for it.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.emitted || self.entered.as_ref().is_some_and(|entered| entered.is_shared)
     }
 
     /// Emits a message's body, unless it was the one emitted last. Putting a body twice is harmless.
@@ -97,30 +160,129 @@ impl Journal {
 
     /// Holds something back until all records emitted so far are durable. `false`: they are.
     pub(crate) fn hold(&mut self, gate: Gate) -> bool {
-        let ticket = if self.emitted { self.current } else { self.current - 1 };
-        if ticket <= self.durable {
+        // Of a transaction the ticket is known when it is left.
+        let is_open = self.entered.is_some() && self.is_dirty();
+        if self.ticket <= self.durable && !is_open {
             return false;
         }
-        self.gates.push_back((ticket, gate));
+        // What a Session is sent keeps its order, on its next connection too: it waits for what was written before as well.
+        let keeps_order = matches!(gate, Gate::Send(..) | Gate::Connect(..));
+        let is_own = self.is_dirty() && !keeps_order;
+        self.gates.push_back(Held {
+            ticket: self.ticket,
+            is_own,
+            gate,
+        });
         true
     }
 
-    /// The present call ends; its ticket is used up if it emitted records.
-    pub(crate) const fn end_of_call(&mut self) {
-        if self.emitted {
-            self.emitted = false;
-            self.current += 1;
-            // By the next call everything that pointed at it may be gone, and the body with it.
-            self.last_body = 0;
+    /// Begins a transaction, if there is a journal.
+    pub(crate) fn begin(&mut self) -> Option<Transaction> {
+        if !self.on {
+            return None;
+        }
+        self.next_transaction += 1;
+        NonZeroU64::new(self.next_transaction).map(Transaction)
+    }
+
+    /// What is emitted and forwarded from now on belongs to a transaction; `is_shared`: others write parts of it, or this
+    /// engine did in an earlier call. To be [left](Self::leave) in the same call.
+    pub(crate) fn enter(&mut self, transaction: Option<Transaction>, is_shared: bool, effects: &Effects) {
+        debug_assert!(self.entered.is_none(), "one transaction at a time");
+        self.entered = transaction.map(|transaction| Entered {
+            transaction,
+            is_shared,
+            forwards: 0,
+            records: effects.records.len(),
+            gates: self.gates.len(),
+        });
+    }
+
+    /// Another shard gets a forward, which belongs to the transaction that was entered.
+    pub(crate) fn forward(&mut self) -> Option<Transaction> {
+        let entered = self.entered.as_mut()?;
+        entered.forwards = entered.forwards.saturating_add(1);
+        entered.is_shared = true;
+        Some(entered.transaction)
+    }
+
+    /// The end of what belongs to the transaction that was entered; `is_last`: for ever.
+    pub(crate) fn leave(&mut self, is_last: bool, effects: &mut Effects) {
+        let Some(entered) = self.entered.take() else {
+            return;
+        };
+        let Entered {
+            transaction,
+            is_shared,
+            forwards,
+            records,
+            gates,
+        } = entered;
+        if is_shared || !is_last {
+            self.ticket += 1;
+            let part = Part {
+                transaction,
+                forwards,
+                is_last,
+            };
+            effects.commits.push(Commit {
+                ticket: Ticket(self.ticket),
+                end: effects.records.len(),
+                part: Some(part),
+            });
+        } else if effects.records.len() > records {
+            // All of it is here, and what is written together is kept together.
+            self.commit(effects);
+        }
+        for held in self.gates.range_mut(gates..) {
+            held.ticket = self.ticket;
         }
     }
 
-    /// The next gate that opens with this ticket.
+    /// A call has not come to its end, and has emitted nothing.
+    pub(crate) fn abandon(&mut self) {
+        self.entered = None;
+        self.end_of_call();
+    }
+
+    /// All that is in the tray belongs to a commit: the last one, unless that is a part of something.
+    fn commit(&mut self, effects: &mut Effects) {
+        let end = effects.records.len();
+        match effects.commits.last_mut() {
+            Some(last) if last.part.is_none() => last.end = end,
+            _ => {
+                self.ticket += 1;
+                effects.commits.push(Commit {
+                    ticket: Ticket(self.ticket),
+                    end,
+                    part: None,
+                });
+            }
+        }
+    }
+
+    /// The present call ends.
+    pub(crate) const fn end_of_call(&mut self) {
+        self.emitted = false;
+        // By the next call everything that pointed at it may be gone, and the body with it.
+        self.last_body = 0;
+    }
+
+    /// The next gate that opens now that all tickets up to this one are durable.
     pub(crate) fn open(&mut self, ticket: Ticket) -> Option<Gate> {
         self.durable = self.durable.max(ticket.0);
-        if self.gates.front()?.0 > ticket.0 {
-            return None;
-        }
-        self.gates.pop_front().map(|(_, gate)| gate)
+        let opened = self.gates.pop_front_if(|held| held.ticket <= ticket.0)?;
+        Some(opened.gate)
+    }
+
+    /// The next gate that opens now that this ticket is durable, though one before it is not.
+    pub(crate) fn open_alone(&mut self, ticket: Ticket) -> Option<Gate> {
+        let first = self.gates.partition_point(|held| held.ticket < ticket.0);
+        let own = self
+            .gates
+            .range(first..)
+            .take_while(|held| held.ticket == ticket.0)
+            .position(|held| held.is_own)?;
+        self.gates.remove(first.saturating_add(own)).map(|held| held.gate)
     }
 }

@@ -114,6 +114,7 @@ pub use engine::Engine;
 pub use event::{Attempt, Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Grant, Handover, Input, Level, Query, Ticket, UserChange};
+pub use journal::{Commit, Part, Transaction};
 pub use memory::MemoryLevel;
 pub use message::{Message, Origin};
 pub use packed::Packed;

@@ -9,6 +9,7 @@ use alloc::{string::String, vec::Vec};
 
 use sol_codec::QoS;
 
+use crate::journal::Transaction;
 use crate::message::Origin;
 use crate::shard_message::Forward;
 use crate::time::UnixMillis;
@@ -48,6 +49,7 @@ struct Head {
     route: bool,
     keep: bool,
     may_refuse: bool,
+    transaction: Option<Transaction>,
 }
 
 impl Packed {
@@ -73,6 +75,7 @@ impl Packed {
             route: forward.route,
             keep: forward.retain,
             may_refuse: forward.may_refuse,
+            transaction: forward.transaction,
         });
         self.topics.push_str(topic);
         self.bytes.extend_from_slice(bytes);
@@ -99,6 +102,7 @@ impl Packed {
         forward.route = head.route;
         forward.retain = head.keep;
         forward.may_refuse = head.may_refuse;
+        forward.transaction = head.transaction;
         forward.groups.clear();
         forward.author = None;
         self.next = Place {
@@ -165,6 +169,7 @@ mod tests {
             groups: Vec::new(),
             author: None,
             may_refuse: n.is_multiple_of(7),
+            transaction: core::num::NonZeroU64::new(n % 3).map(Transaction),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::fanout::{FanOut, Target};
 use crate::ids::{ConnectionId, ShardId};
+use crate::journal::Transaction;
 use crate::last_route;
 use crate::message::Message;
 use crate::rights::authors::Author;
@@ -30,6 +31,8 @@ use crate::topic_tree::{FilterKey, GroupKey, Matches, Subscription};
 pub(crate) struct Publish {
     pub(crate) message: Rc<Message>,
     pub(crate) source: Source,
+    /// What is written down because of it is a part of this.
+    pub(crate) transaction: Option<Transaction>,
 }
 
 impl Publish {
@@ -293,6 +296,7 @@ impl Engine {
             forward.author = if post.retain { self.scratch.author.take() } else { None };
             // What is passed on for another shard would be refused unheard: it is dropped there, and counted.
             forward.may_refuse = publish.source.hears_of_refusals();
+            forward.transaction = if n > 0 { self.clients.journal.forward() } else { None };
             self.clients.stats.forwards_sent += 1;
             effects.forwards.push((post.to, ShardMessage::Forward(forward)));
         }

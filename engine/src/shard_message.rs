@@ -2,6 +2,7 @@
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 
+use crate::journal::Transaction;
 use crate::message::Message;
 use crate::rights::authors::Author;
 
@@ -88,6 +89,8 @@ pub struct Forward {
     pub author: Option<Box<Author>>,
     /// A 5.0 publisher waits for the outcome, so that a full queue refuses.
     pub may_refuse: bool,
+    /// What the receiver writes down because of it is a part of this.
+    pub transaction: Option<Transaction>,
 }
 
 /// A Shared Subscription that a shard was picked for.

@@ -291,6 +291,7 @@ impl Engine {
                 let publish = Publish {
                     message: Rc::clone(message),
                     source: Source::Broker,
+                    transaction: None,
                 };
                 self.send_posts(&publish, effects);
                 true
@@ -334,6 +335,7 @@ impl Engine {
         let publish = Publish {
             message,
             source: Source::Broker,
+            transaction: None,
         };
         self.send_posts(&publish, effects);
         self.clients.let_go(publish.message, effects);

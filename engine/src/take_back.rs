@@ -36,6 +36,7 @@ impl Engine {
         }
         // Else they would carry the next message, to members that did not subscribe to it.
         self.drop_posts();
+        self.clients.journal.abandon();
         let unrouted = self.unrouted.take();
         if let Some((key, Some(packet_id))) = unrouted {
             self.forget_inbound(key, packet_id, effects);

@@ -12,7 +12,6 @@ use crate::connection::State;
 use crate::effects::{AckKind, Effects, Outgoing};
 use crate::engine::Engine;
 use crate::ids::SessionKey;
-use crate::input::Ticket;
 use crate::journal::Gate;
 use crate::rare::Rare;
 use crate::session::acks::{Lane, Place, Waiting};
@@ -238,26 +237,24 @@ impl Engine {
     }
 
     /// Records are on stable storage: what they held goes on.
-    pub(crate) fn on_durable(&mut self, now: Now, ticket: Ticket, effects: &mut Effects) {
-        while let Some(gate) = self.clients.journal.open(ticket) {
-            match gate {
-                Gate::Ack(session, place) => self.complete(now, (session, place), false, effects),
-                Gate::Send(session, packet_id) => {
-                    if let Some(key) = self.clients.send_held(now, session, packet_id, effects) {
-                        self.go_on(now, key, effects);
-                    }
+    pub(crate) fn on_durable(&mut self, now: Now, gate: Gate, effects: &mut Effects) {
+        match gate {
+            Gate::Ack(session, place) => self.complete(now, (session, place), false, effects),
+            Gate::Send(session, packet_id) => {
+                if let Some(key) = self.clients.send_held(now, session, packet_id, effects) {
+                    self.go_on(now, key, effects);
                 }
-                Gate::Forward(from, n) => self.links.settle(from, n, false, effects),
-                Gate::Connect(id) => {
-                    let waits = self
-                        .clients
-                        .connections
-                        .get(id)
-                        .is_some_and(|c| matches!(c.state, State::ExpectDurable(..)));
-                    if waits {
-                        self.activate(now, id, effects);
-                        effects.reads.push(crate::effects::Read::Resume(id));
-                    }
+            }
+            Gate::Forward(from, n) => self.links.settle(from, n, false, effects),
+            Gate::Connect(id) => {
+                let waits = self
+                    .clients
+                    .connections
+                    .get(id)
+                    .is_some_and(|c| matches!(c.state, State::ExpectDurable(..)));
+                if waits {
+                    self.activate(now, id, effects);
+                    effects.reads.push(crate::effects::Read::Resume(id));
                 }
             }
         }

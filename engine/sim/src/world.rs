@@ -31,7 +31,7 @@ use sol_engine::{
 };
 
 use self::credits::Credits;
-use self::journal::Journal;
+use self::journal::{Journal, Writer};
 use self::links::Links;
 use self::observe::Seen;
 use self::ready::Act;
@@ -115,6 +115,7 @@ pub struct World {
     now: Now,
     config: Rc<EngineConfig>,
     shards: Vec<Shard>,
+    writer: Writer,
     credits: Credits,
     links: Links,
     parties: Vec<Party>,
@@ -314,6 +315,7 @@ impl World {
                 mono: Instant::from_nanos(0),
                 wall: UnixMillis::from_millis(1_000_000_000_000),
             },
+            writer: Writer::new(shards.len()),
             credits: Credits::new(shards.len(), setup.mail_bytes_high),
             shards,
             links: Links::default(),

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::event::{Cause, Event};
 use crate::ids::{ConnectionId, SessionKey};
 use crate::input::{Flow, OwnedWill};
+use crate::journal::Transaction;
 use crate::memory::{REFERENCE_BYTES, SESSION_BYTES};
 use crate::message::{Message, Origin};
 use crate::rare::Rare;
@@ -210,7 +211,11 @@ impl Engine {
         let message = self.will_message(now, &will, origin, effects);
         let author = if will.retain { self.author(key) } else { None };
         let before = self.line.len();
-        self.publish_own(now, message, author, effects);
+        let transaction = self.clients.journal.begin();
+        self.clients.journal.enter(transaction, false, effects);
+        // Without the Will, or it would be published again after a crash.
+        self.clients.write_session(now, key, effects);
+        self.publish_own(now, message, author, transaction, effects);
         if self.line.len() > before {
             self.clients.note_rare(Rare::WillInLine);
         }
@@ -238,22 +243,26 @@ impl Engine {
         message
     }
 
-    /// Publishes a message that no client waits for.
+    /// Publishes a message that no client waits for, and leaves the transaction that was entered for it.
     pub(crate) fn publish_own(
         &mut self,
         now: Now,
         message: Rc<Message>,
         author: Option<Box<Author>>,
+        transaction: Option<Transaction>,
         effects: &mut Effects,
     ) {
         let publish = Publish {
             message,
             source: Source::Broker,
+            transaction,
         };
         if self.line.is_busy() {
+            self.clients.journal.leave(false, effects);
             self.wait_in_line_or_drop(publish, author, effects);
         } else {
-            self.route_of(author, |engine| engine.route(now, publish, effects));
+            let outcome = self.route_of(author, |engine| engine.route(now, publish, effects));
+            self.clients.journal.leave(!outcome.cut, effects);
         }
     }
 
@@ -301,6 +310,19 @@ impl Engine {
         if !session.sender.as_ref().is_some_and(|sender| sender.has_shared()) {
             return;
         }
+        // None of them is ever owed to nobody, nor to two.
+        let transaction = self.clients.journal.begin();
+        self.clients.journal.enter(transaction, false, effects);
+        // So that the end of the Session, which comes next, is not kept before.
+        self.clients.write_session(now, key, effects);
+        self.hand_on_shared(now, key, ends, effects);
+        self.clients.journal.leave(true, effects);
+    }
+
+    fn hand_on_shared(&mut self, now: Now, key: SessionKey, ends: bool, effects: &mut Effects) {
+        let Some(session) = self.clients.sessions.get(key) else {
+            return;
+        };
         let groups = session
             .subscriptions
             .as_ref()

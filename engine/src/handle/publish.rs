@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::fanout::Hold;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::input::Flow;
-use crate::journal::Gate;
+use crate::journal::{Gate, Transaction};
 use crate::memory::{Memory, REFERENCE_BYTES};
 use crate::message::Message;
 use crate::mount::whole_topic;
@@ -20,6 +20,7 @@ use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, Rights, may};
 use crate::route::{Outcome, Publish, Source};
+use crate::session::Session;
 use crate::session::acks::{Acks, Lane, Waiting};
 use crate::time::{Now, UnixMillis};
 use crate::violation::Violation;
@@ -249,8 +250,13 @@ impl Engine {
         effects: &mut Effects,
     ) -> Flow {
         let Publisher { id, key, v5, .. } = from;
+        let mut transaction = None;
         if let Some((Lane::PubRec, packet_id)) = ack {
+            // Were its identifier kept without the message, its repeat would be taken for one that was routed.
+            transaction = self.begin_inbound(key);
+            self.clients.journal.enter(transaction, false, effects);
             if !self.note_inbound(key, packet_id, effects) && !mutant("5.0/4.3.3-10") {
+                self.clients.journal.leave(true, effects);
                 self.clients.let_go(message, effects);
                 return self.answer_again(now, from, packet_id, effects);
             }
@@ -266,6 +272,7 @@ impl Engine {
                 may_refuse,
                 ack: None,
             },
+            transaction,
         };
         let overtakes = ack.is_none() && mutant("shards/fanout-overtaken");
         if self.line.is_busy() && !overtakes {
@@ -280,6 +287,7 @@ impl Engine {
                 };
             }
             self.unrouted = None;
+            self.clients.journal.leave(false, effects);
             let behind = if publish.is_retained_unacknowledged() {
                 self.links.one_behind()
             } else {
@@ -302,8 +310,16 @@ impl Engine {
         if let Some((lane, packet_id)) = ack {
             self.acknowledge_routed(now, from, (lane, packet_id), outcome, effects);
             self.unrouted = None;
+            self.clients.journal.leave(!outcome.cut, effects);
         }
         self.pause_for_full_shard(now, id)
+    }
+
+    /// The transaction of a QoS 2 publish whose identifier is kept.
+    fn begin_inbound(&mut self, key: SessionKey) -> Option<Transaction> {
+        let Clients { sessions, journal, .. } = &mut self.clients;
+        let is_kept = journal.is_on() && sessions.get(key).is_some_and(Session::is_durable);
+        if is_kept { journal.begin() } else { None }
     }
 
     /// Acknowledges what was routed just now: at once, or when all that it waits for has come.
@@ -450,7 +466,7 @@ impl Engine {
         if self.clients.is_kept(&message) {
             self.clients.charge_message(&mut message);
         }
-        self.publish_own(now, Rc::new(message), None, effects);
+        self.publish_own(now, Rc::new(message), None, None, effects);
     }
 
     /// A publisher whose messages go to a shard that cannot keep up is not read until it can.

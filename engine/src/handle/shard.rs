@@ -92,8 +92,13 @@ impl Engine {
             may_refuse: forward.may_refuse,
         };
         let author = forward.author.take();
+        let transaction = forward.transaction;
         let message = effects.unpack(forward);
-        let publish = Publish { message, source };
+        let publish = Publish {
+            message,
+            source,
+            transaction,
+        };
         if self.line.is_busy() {
             self.wait_in_line_or_drop(publish, author, effects);
         } else {

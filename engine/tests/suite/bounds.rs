@@ -471,6 +471,7 @@ fn what_is_to_be_retained_is_answered_in_its_turn() {
             groups: Vec::new(),
             author: None,
             may_refuse: false,
+            transaction: None,
         };
         bare.hear(ShardMessage::Forward(Box::new(forward)));
         bare.input(Input::Pressure(Level::Full));
@@ -640,6 +641,7 @@ fn a_long_line_keeps_what_is_to_be_retained() {
             groups: Vec::new(),
             author: None,
             may_refuse: false,
+            transaction: None,
         })),
     };
     bare.input(Input::Publish(Box::new(Message::new("t", b"x", false))));
@@ -691,6 +693,7 @@ fn with_fresh_in_line() -> (Bare, String, u32) {
         groups: Vec::new(),
         author: None,
         may_refuse: false,
+        transaction: None,
     };
     bare.hear(ShardMessage::Forward(Box::new(forward)));
     bare.effects.clear();
@@ -799,6 +802,7 @@ fn an_update_before_suback_does_not_replace_a_replayed_one() {
         groups: Vec::new(),
         author: None,
         may_refuse: false,
+        transaction: None,
     })));
     assert_eq!(payloads(&mut bare), [b"older"]);
     bare.hear(ShardMessage::Confirmed(u64::MAX));

@@ -37,9 +37,10 @@ impl Bare {
     }
 
     fn input(&mut self, input: Input<'_>) {
-        let before = self.effects.records.len();
         let _ = self.engine.handle(Now::default(), input, &mut self.effects);
-        self.ticket += u64::from(self.effects.records.len() > before);
+        if let Some(last) = self.effects.commits.last() {
+            self.ticket = last.ticket.0;
+        }
     }
 
     fn open(&mut self, slot: u32, connect: &Connect<'_>) {

@@ -19,3 +19,4 @@ mod sharing;
 mod slow;
 mod support;
 mod terms;
+mod transactions;

@@ -145,6 +145,7 @@ fn copy_of<'a>(input: &Input<'a>) -> Input<'a> {
         },
         &Input::Peer { shard, full } => Input::Peer { shard, full },
         &Input::Durable(ticket) => Input::Durable(ticket),
+        &Input::DurableAlone(ticket) => Input::DurableAlone(ticket),
         &Input::Pressure(level) => Input::Pressure(level),
         Input::Publish(message) => Input::Publish(message.clone()),
         Input::Reload(config) => Input::Reload(std::rc::Rc::clone(config)),

@@ -294,9 +294,12 @@ impl World {
             stats.clients_connected,
             stats.clients_disconnected,
             self.shards.iter().map(|shard| shard.journal.len() as u64).sum(),
+            self.writer.waiting() as u64,
         ];
-        ensure(left == [0; 8], "I8", || {
-            format!("bytes, Subscriptions, shared, retained, stored, online, away, records: {left:?} are left")
+        ensure(left == [0; 9], "I8", || {
+            format!(
+                "bytes, Subscriptions, shared, retained, stored, online, away, records, transactions: {left:?} are left"
+            )
         })
     }
 

@@ -136,7 +136,7 @@ impl World {
             add(Act::Mail(n), !shard.mailbox.is_empty());
             add(Act::Tick(n), shard.deadline.is_some_and(|due| due <= self.now.mono));
             add(Act::Flush(n), !shard.tray.is_empty());
-            add(Act::Durable(n), shard.journal.durable < shard.journal.written);
+            add(Act::Durable(n), self.writer.has_news(n));
             add(Act::Peer(n), self.credits.has_news(n));
             add(Act::Login(n), !shard.logins.is_empty());
         }

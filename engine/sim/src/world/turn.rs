@@ -3,9 +3,7 @@
 use std::num::NonZeroU32;
 
 use sol_codec::{QoS, ReasonCode};
-use sol_engine::{
-    AckKind, AuthOutcome, Close, ConnectionId, Flow, Handover, Input, Outgoing, ShardId, ShardMessage, Ticket,
-};
+use sol_engine::{AckKind, AuthOutcome, Close, ConnectionId, Flow, Handover, Input, Outgoing, ShardId, ShardMessage};
 
 use super::ready::Act;
 use super::{Link, Shard, World};
@@ -425,6 +423,8 @@ impl World {
     fn flush(&mut self, shard: usize) -> Verdict {
         if !self.shards[shard].is_posting() {
             self.note_down(|| format!("shard {shard} flushes"));
+            let Shard { tray, journal, .. } = &mut self.shards[shard];
+            self.writer.submit(shard, &tray.commits, journal.take_calls());
             self.shards[shard].put_out(ShardId(shard as u16));
             if let Some(twin) = &mut self.twin {
                 twin.flushed(shard);
@@ -461,13 +461,9 @@ impl World {
     }
 
     fn make_durable(&mut self, shard: usize) -> Verdict {
-        let journal = &mut self.shards[shard].journal;
-        let pending = (journal.written - journal.durable) as usize;
-        let written = 1 + self.pauses.below(pending);
-        journal.durable += written as u64;
-        let ticket = Ticket(journal.durable);
-        self.completes = written;
-        let told = self.tell(shard, Input::Durable(ticket));
+        let (news, calls) = self.writer.news(shard, &mut self.pauses);
+        self.completes = calls;
+        let told = self.tell(shard, news);
         self.completes = 1;
         told.map(drop)
     }

@@ -18,6 +18,7 @@ pub mod client;
 pub mod raw;
 pub mod store;
 pub mod wire;
+pub mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -28,7 +29,7 @@ use sol_codec::{Packet, ProtocolVersion, ReasonCode};
 use sol_engine::{
     AckKind, AuthOutcome, AuthRequest, Close, ConnAckData, ConnectionId, Delivery, Effects, Elsewhere, Engine,
     EngineConfig, Event, Flow, Handover, Input, Instant, ListenerId, Move, Now, Outgoing, Read, ShardId, ShardMessage,
-    Stats, Ticket, UnixMillis,
+    Stats, UnixMillis,
 };
 
 pub use client::*;
@@ -97,7 +98,7 @@ pub struct Node {
     config: EngineConfig,
     mailboxes: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
     effects: Vec<Effects>,
-    tickets: Vec<u64>,
+    pub writer: writer::Writer,
     next_shard: usize,
     slots: u32,
 }
@@ -130,7 +131,7 @@ impl Node {
             config,
             mailboxes: BTreeMap::new(),
             effects: (0..shards).map(|_| Effects::default()).collect(),
-            tickets: vec![0; usize::from(shards)],
+            writer: writer::Writer::new(usize::from(shards)),
             next_shard: 0,
             slots: 0,
         }
@@ -220,14 +221,8 @@ impl Node {
         self.call(shard, |engine, effects| engine.handle(now, input, effects))
     }
 
-    /// Calls an engine and counts the ticket of the records that it emits.
     fn call<R>(&mut self, shard: usize, call: impl FnOnce(&mut Engine, &mut Effects) -> R) -> R {
-        let before = self.effects[shard].records.len();
-        let result = call(&mut self.engines[shard], &mut self.effects[shard]);
-        if self.effects[shard].records.len() > before {
-            self.tickets[shard] += 1;
-        }
-        result
+        call(&mut self.engines[shard], &mut self.effects[shard])
     }
 
     /// The peer vanishes.
@@ -359,7 +354,7 @@ impl Node {
     /// Applies an engine's tray as the transport would.
     fn apply(&mut self, shard: usize) {
         let mut effects = std::mem::take(&mut self.effects[shard]);
-        self.store.apply(&effects.records);
+        self.writer.submit(shard, &effects, &mut self.store);
         for (to, message) in effects.forwards.drain(..) {
             self.mailboxes
                 .entry((shard, usize::from(to.0)))
@@ -390,7 +385,6 @@ impl Node {
                 client.inbox.push_back("CLOSE".into());
             }
         }
-        let wrote = !effects.records.is_empty();
         effects.clear();
         self.effects[shard] = effects;
         if self.holds_moves {
@@ -401,8 +395,8 @@ impl Node {
         for read in reads {
             self.change_reading(shard, read);
         }
-        if wrote && self.durable_at_once {
-            self.make_durable(shard);
+        if self.durable_at_once {
+            self.tell_durable();
         }
     }
 
@@ -424,9 +418,13 @@ impl Node {
         count
     }
 
-    /// Everything an engine has emitted is on stable storage.
-    pub fn make_durable(&mut self, shard: usize) {
-        self.input(shard, Input::Durable(Ticket(self.tickets[shard])));
+    /// Everything that was written is on stable storage.
+    fn tell_durable(&mut self) {
+        for shard in 0..self.engines.len() {
+            for input in self.writer.news(shard) {
+                self.input(shard, input);
+            }
+        }
     }
 
     fn adopt(&mut self, from: usize, connection: ConnectionId, to: usize, handover: Handover) {
@@ -525,9 +523,7 @@ impl Node {
 
     /// Everything that any engine has emitted is on stable storage.
     pub fn make_all_durable(&mut self) {
-        for shard in 0..self.engines.len() {
-            self.make_durable(shard);
-        }
+        self.tell_durable();
         self.run();
     }
 

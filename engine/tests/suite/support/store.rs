@@ -12,6 +12,8 @@ pub struct Store {
     puts: u64,
     /// Identifiers that were deleted: none of them may ever be put again.
     dead: BTreeSet<RecordId>,
+    /// What it said after each commit, since it was watched.
+    history: Option<Vec<Vec<String>>>,
 }
 
 impl Store {
@@ -43,7 +45,21 @@ impl Store {
             let referenced = self.referenced();
             self.live
                 .retain(|id, (_, record)| !matches!(record, Record::Body(..)) || referenced.contains(id));
+            if let Some(mut history) = self.history.take() {
+                history.push(self.facts());
+                self.history = Some(history);
+            }
         }
+    }
+
+    /// Remembers from now on what it says after each commit.
+    pub fn watch(&mut self) {
+        self.history = Some(Vec::new());
+    }
+
+    /// What it said after each commit.
+    pub fn take_history(&mut self) -> Vec<Vec<String>> {
+        self.history.take().unwrap_or_default()
     }
 
     /// The live records with identifiers replaced by what they stand for, sorted: two stores that say the same are equal.
@@ -70,8 +86,16 @@ impl Store {
             .iter()
             .filter_map(|record| match record {
                 Record::Session(_, session) => Some(format!(
-                    "session {} {:?} {}",
-                    session.client_id, session.username, session.expiry_interval
+                    "session {} {:?} {}{}",
+                    session.client_id,
+                    session.username,
+                    session.expiry_interval,
+                    // What the Will says is the engine's own.
+                    if format!("{session:?}").contains("will: Some") {
+                        " will"
+                    } else {
+                        ""
+                    },
                 )),
                 Record::Subscription(_, subscription) => Some(format!(
                     "subscription {} {} {:x} {:?}",
