@@ -282,14 +282,21 @@ impl OwnedConnect {
 
 /// A Will Message as it waits in its Session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct OwnedWill {
-    pub(crate) topic: String,
-    pub(crate) properties: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) qos: QoS,
-    pub(crate) retain: bool,
-    pub(crate) delay: u32,
-    pub(crate) message_expiry_interval: Option<u32>,
+pub struct OwnedWill {
+    /// Will Topic.
+    pub topic: String,
+    /// Properties of the message, as [`sol_codec::ApplicationProperties`] writes them.
+    pub properties: Vec<u8>,
+    /// Will Payload.
+    pub payload: Vec<u8>,
+    /// Will QoS.
+    pub qos: QoS,
+    /// Will Retain.
+    pub retain: bool,
+    /// Will Delay Interval in seconds.
+    pub delay: u32,
+    /// Message Expiry Interval in seconds.
+    pub message_expiry_interval: Option<u32>,
 }
 
 impl OwnedWill {

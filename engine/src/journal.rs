@@ -16,9 +16,6 @@ use crate::record::{Record, RecordId};
 use crate::session::acks::Place;
 use crate::session::sessions::SessionRef;
 
-/// The part of an identifier that counts up.
-const COUNT: u64 = (1 << 48) - 1;
-
 /// What a ticket holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
@@ -101,7 +98,7 @@ struct Entered {
 impl Journal {
     /// Identifiers of different shards differ in their upper bits.
     pub(crate) fn new(on: bool, shard: ShardId) -> Self {
-        let upper = u64::from(shard.0) << 48;
+        let upper = u64::from(shard.0) << RecordId::COUNT_BITS;
         Self {
             on,
             next_id: upper,
@@ -127,8 +124,8 @@ impl Journal {
 
     /// A record has this identifier: none of this engine's will be the same, nor be taken for an older one.
     pub(crate) fn seen(&mut self, id: RecordId) {
-        let (upper, lower) = (self.next_id & !COUNT, self.next_id & COUNT);
-        self.next_id = upper | lower.max(id.0 & COUNT);
+        let (upper, lower) = (self.next_id & !RecordId::COUNT, self.next_id & RecordId::COUNT);
+        self.next_id = upper | lower.max(id.0 & RecordId::COUNT);
     }
 
     pub(crate) fn emit(&mut self, record: Record, effects: &mut Effects) {

@@ -113,14 +113,18 @@ pub use effects::{
 pub use engine::Engine;
 pub use event::{Attempt, Cause, Event};
 pub use ids::{ConnectionId, ListenerId, SessionKey, ShardId};
-pub use input::{AuthOutcome, ChangedUser, Elsewhere, Flow, Grant, Handover, Input, Level, Query, Ticket, UserChange};
+pub use input::{
+    AuthOutcome, ChangedUser, Elsewhere, Flow, Grant, Handover, Input, Level, OwnedWill, Query, Ticket, UserChange,
+};
 pub use journal::{Commit, Part, Transaction};
 pub use memory::MemoryLevel;
 pub use message::{Message, Origin};
 pub use packed::Packed;
 #[doc(hidden)]
 pub use rare::{DropCause, Rare, Unrest};
-pub use record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
+pub use record::{
+    Family, PayloadError, Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord,
+};
 pub use rights::authors::Author;
 pub use rights::rules::{Access, Rule, RuleSet, Rules};
 pub use shard_message::{Forward, GroupPick, Interest, ShardMessage};

@@ -4,6 +4,8 @@
 //! identifier that exists replaces its item. A body lives while a reference or a retained entry points at it, so nobody
 //! deletes it. [`crate::Engine::restore`] takes what is left, in the order of the variants.
 
+mod payload;
+
 use alloc::{boxed::Box, rc::Rc, string::String};
 
 use sol_codec::{PacketId, QoS, SubscriptionId};
@@ -11,11 +13,21 @@ use sol_codec::{PacketId, QoS, SubscriptionId};
 use crate::ids::ListenerId;
 use crate::input::OwnedWill;
 use crate::message::Message;
+use crate::rights::authors::Author;
 use crate::time::UnixMillis;
+
+pub use payload::{Family, PayloadError};
 
 /// An item's identifier: unique in the node, counting up within a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub u64);
+
+impl RecordId {
+    /// How many of its lower bits count up; those above are the shard's that gave it out.
+    pub const COUNT_BITS: u32 = 48;
+    /// These bits.
+    pub const COUNT: u64 = (1 << Self::COUNT_BITS) - 1;
+}
 
 /// One durable change.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +44,8 @@ pub enum Record {
         id: RecordId,
         /// The message.
         body: RecordId,
+        /// By whose rights it was published, where that is asked for.
+        author: Option<Box<Author>>,
     },
     /// A QoS 1 or 2 message owed to a Session.
     Reference(RecordId, Reference),
@@ -84,7 +98,7 @@ pub struct SessionRecord {
     /// When its connection ended; `None` while it is connected.
     pub disconnected_at: Option<UnixMillis>,
     /// Its Will, if it is armed.
-    pub(crate) will: Option<OwnedWill>,
+    pub will: Option<OwnedWill>,
 }
 
 /// A Subscription of a durable Session.

@@ -1,6 +1,6 @@
 //! From the journal's records to an engine that goes on where the last one stopped.
 
-use alloc::{collections::BTreeMap, rc::Rc, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, rc::Rc, sync::Arc, vec::Vec};
 use core::cell::Cell;
 
 use sol_codec::{QoS, TopicFilter};
@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::record::{Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord};
 use crate::retaining::Kept;
 use crate::rights::Standing;
-use crate::rights::authors::AuthorId;
+use crate::rights::authors::{Author, AuthorId};
 use crate::rights::rules::Rules;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
@@ -62,7 +62,7 @@ impl Engine {
             Record::Body(id, message) => {
                 self.restoring.bodies.insert(id, message);
             }
-            Record::Retained { id, body } => self.restore_retained(id, body)?,
+            Record::Retained { id, body, author } => self.restore_retained(id, body, author)?,
             Record::Reference(id, reference) => self.restore_reference(id, &reference)?,
             Record::Inbound { id, session, packet_id } => {
                 let key = self.restored_session(session)?;
@@ -192,7 +192,7 @@ impl Engine {
             ..User::new(name, record.vouched)
         });
         self.clients.set_user(key, user);
-        self.clients.set_will(key, record.will.map(alloc::boxed::Box::new));
+        self.clients.set_will(key, record.will.map(Box::new));
         self.restoring.sessions.insert(id, key);
         self.restoring.away_since.push((key, record.disconnected_at));
     }
@@ -221,8 +221,17 @@ impl Engine {
         Ok(())
     }
 
-    fn restore_retained(&mut self, id: RecordId, body: RecordId) -> Result<(), RestoreError> {
+    fn restore_retained(
+        &mut self,
+        id: RecordId,
+        body: RecordId,
+        author: Option<Box<Author>>,
+    ) -> Result<(), RestoreError> {
         let message = self.restored_body(body)?;
+        if let Some(author) = author {
+            let author = self.keep_author(*author);
+            message.author.set(author);
+        }
         let kept = Kept {
             message: Rc::clone(&message),
             record: id,

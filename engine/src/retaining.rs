@@ -86,6 +86,7 @@ impl Engine {
         if self.has_no_room_for(publish) && self.retained.get(message.topic()).is_none() {
             return false;
         }
+        let written = author.clone().filter(|_| self.clients.journal.is_on());
         let author = author.map_or(AuthorId::NONE, |author| self.keep_author(*author));
         let expiry = self.clients.config.retained_expiry;
         let expiry = expiry.filter(|_| message.expires_at == UnixMillis::NEVER);
@@ -113,6 +114,7 @@ impl Engine {
             let retained = Record::Retained {
                 id: record,
                 body: RecordId(message.body),
+                author: written,
             };
             self.clients.journal.emit(retained, effects);
         }
@@ -156,7 +158,7 @@ impl Engine {
         self.clients.rights.author(self.clients.sessions.get(key)?)
     }
 
-    fn keep_author(&mut self, author: Author) -> AuthorId {
+    pub(crate) fn keep_author(&mut self, author: Author) -> AuthorId {
         let (id, bytes) = self.authors.keep(author);
         self.clients.memory.charge(bytes);
         id

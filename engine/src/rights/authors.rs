@@ -20,11 +20,11 @@ const AUTHOR_BYTES: usize = 128;
 /// Whose rights a retained message was published by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Author {
-    username: Option<Box<str>>,
-    vouched: bool,
+    pub(crate) username: Option<Box<str>>,
+    pub(crate) vouched: bool,
     /// Where the rules spoke of this client alone.
-    client_id: Option<Box<str>>,
-    listener: ListenerId,
+    pub(crate) client_id: Option<Box<str>>,
+    pub(crate) listener: ListenerId,
 }
 
 /// The number of an entry, 0 for none.
