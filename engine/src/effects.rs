@@ -119,6 +119,9 @@ impl Effects {
             }
         }
         self.commits.truncate(mark.commits);
+        if let Some(last) = self.commits.last_mut() {
+            last.end = last.end.min(mark.records);
+        }
         self.forwards.truncate(mark.forwards);
         self.moves.truncate(mark.moves);
         self.auth_requests.truncate(mark.auth_requests);

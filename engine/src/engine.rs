@@ -16,7 +16,7 @@ use crate::config::EngineConfig;
 use crate::connection::{Marks, State};
 use crate::effects::{Answer, Effects};
 use crate::event::Cause;
-use crate::fanout::Line;
+use crate::fanout::{Hold, Line};
 use crate::handle::publish::Publisher;
 use crate::ids::{ConnectionId, ListenerId, SessionKey, ShardId};
 use crate::input::{AuthOutcome, Elsewhere, Flow, Input, Level, Query};
@@ -182,6 +182,12 @@ impl Engine {
                     self.on_durable(now, gate, effects);
                 }
             }
+            Input::JournalBusy(is_busy) => {
+                self.clients.journal.is_busy = is_busy;
+                if !is_busy {
+                    self.resume(now, Hold::Journal, effects);
+                }
+            }
             Input::Pressure(level) => self.on_pressure(now, level, effects),
             Input::Elsewhere(held) => self.on_elsewhere(now, held, effects),
             Input::Publish(message) => self.on_own_publish(now, *message, effects),
@@ -295,6 +301,12 @@ impl Engine {
     pub(crate) fn has_done_enough(&self, effects: &Effects) -> bool {
         let overtakes = mutant("shards/fanout-overtaken") && self.line.has_open();
         effects.transmits.len().max(self.work) >= self.clients.config.tray_max && !overtakes
+    }
+
+    /// Whether all other shards know what this one is interested in: what they route from now on reaches it.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.untold.is_empty() && self.links.confirmed() >= self.links.announced()
     }
 
     /// Whether retained messages of this Topic Name live here: which engine a retained record is restored into.

@@ -91,6 +91,8 @@ pub(crate) enum Hold {
     Retaining(ShardId),
     /// Too many of its own acknowledgements wait.
     Acks,
+    /// Too much waits for the journal.
+    Journal,
 }
 
 impl Line {

@@ -69,6 +69,8 @@ pub enum Input<'a> {
     Durable(Ticket),
     /// The records of this ticket are, though those of an earlier one still wait for another shard.
     DurableAlone(Ticket),
+    /// Whether so much waits for the journal that those who add to it have to wait too.
+    JournalBusy(bool),
     /// How scarce memory or disk are outside of what the engine charges itself.
     Pressure(Level),
     /// What counts against a limit of the whole broker beside what this engine has: other shards hold it, or the transport

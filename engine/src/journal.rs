@@ -72,6 +72,8 @@ pub(crate) struct Journal {
     last_body: u64,
     gates: VecDeque<Held>,
     entered: Option<Entered>,
+    /// Much waits for it, so that who adds to it is not read.
+    pub(crate) is_busy: bool,
 }
 
 /// Something that waits.
@@ -109,6 +111,7 @@ impl Journal {
             last_body: 0,
             gates: VecDeque::new(),
             entered: None,
+            is_busy: false,
         }
     }
 

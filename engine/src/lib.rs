@@ -120,6 +120,7 @@ pub use journal::{Commit, Part, Transaction};
 pub use memory::MemoryLevel;
 pub use message::{Message, Origin};
 pub use packed::Packed;
+pub use placement::Homes;
 #[doc(hidden)]
 pub use rare::{DropCause, Rare, Unrest};
 pub use record::{

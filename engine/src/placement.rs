@@ -4,6 +4,7 @@ use ahash::RandomState;
 
 use crate::ids::ShardId;
 use crate::message::Origin;
+use crate::topic_tree::hash_text;
 
 /// The hash that places Client Identifiers and Topic Names on their home shards. Its key is the process's own, so that
 /// nobody outside can aim at one shard.
@@ -36,9 +37,55 @@ impl Placement {
     }
 }
 
+/// Where a node's Sessions and retained messages live, for whoever hands records out to its engines: those have to be made
+/// with the same seeds.
+#[derive(Clone, Debug)]
+pub struct Homes(Placement);
+
+impl Homes {
+    /// Those of a node with so many shards.
+    #[must_use]
+    pub fn new(seeds: [u64; 4], shards: u16) -> Self {
+        let [a, b, c, d] = seeds;
+        Self(Placement::new(RandomState::with_seeds(a, b, c, d), shards))
+    }
+
+    /// The shard of a Client Identifier's Session.
+    #[must_use]
+    pub fn of_client(&self, client_id: &str) -> ShardId {
+        self.0.home_of(self.0.origin(client_id))
+    }
+
+    /// The shard of a Topic Name's retained message.
+    #[must_use]
+    pub fn of_topic(&self, topic: &str) -> ShardId {
+        self.0.home_of_hash(hash_text(&self.0.hasher, topic.as_bytes()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Records are handed to the engines that look for them.
+    #[test]
+    fn homes_are_where_engines_are_at_home() {
+        let seeds = [1, 2, 3, 4];
+        let config = crate::EngineConfig {
+            shards: 5,
+            ..crate::EngineConfig::default()
+        };
+        let config = alloc::rc::Rc::new(config);
+        let homes = Homes::new(seeds, 5);
+        for shard in (0..5).map(ShardId) {
+            let engine = crate::Engine::new(shard, alloc::rc::Rc::clone(&config), seeds);
+            for n in 0..100 {
+                let name = alloc::format!("name/{n}");
+                assert_eq!(engine.is_home_of_client(&name), homes.of_client(&name) == shard);
+                assert_eq!(engine.is_home_of_topic(&name), homes.of_topic(&name) == shard);
+            }
+        }
+    }
 
     /// Client Identifiers that an attacker has chosen for one shard of a process whose key is known are spread by any
     /// other key.

@@ -339,7 +339,7 @@ pub fn is_wildcard(filter: &str) -> bool {
     filter.bytes().any(|byte| matches!(byte, b'+' | b'#'))
 }
 
-fn hash_text(hasher: &RandomState, text: &[u8]) -> u64 {
+pub(crate) fn hash_text(hasher: &RandomState, text: &[u8]) -> u64 {
     let mut hasher = hasher.build_hasher();
     hasher.write(text);
     hasher.finish()

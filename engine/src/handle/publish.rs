@@ -469,8 +469,14 @@ impl Engine {
         self.publish_own(now, Rc::new(message), None, None, effects);
     }
 
-    /// A publisher whose messages go to a shard that cannot keep up is not read until it can.
+    /// A publisher whose messages go to a shard that cannot keep up is not read until it can; nor is one for whom something
+    /// is written while the journal cannot, or may be on another shard.
     fn pause_for_full_shard(&mut self, now: Now, id: ConnectionId) -> Flow {
+        let is_busy = self.clients.journal.is_busy;
+        if is_busy && (self.clients.journal.is_dirty() || !self.scratch.posted.is_empty()) {
+            self.pause(now, id, Hold::Journal);
+            return Flow::Stop;
+        }
         if self.links.is_alone() {
             return Flow::Go;
         }

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use sol_engine::EngineConfig;
+use sol_engine::{EngineConfig, Input};
 
 use crate::support::*;
 
@@ -247,4 +247,26 @@ fn a_refusal_that_waits_counts_once() {
     node.expect(publisher, &[]);
     node.make_all_durable();
     node.expect(publisher, &["PUBREC #1", "PUBREC #2", "PUBREC #3 97", "PUBREC #4 97"]);
+}
+
+/// While the journal has too much to do, whoever adds to it is not read; whoever does not is.
+#[test]
+fn who_writes_waits_for_a_busy_journal() {
+    with_journal(pair, |node, (publisher, durable)| {
+        node.lose(durable);
+        node.durable_at_once = true;
+        node.input_all(|| Input::JournalBusy(true));
+        node.publish(publisher, "nobody", 1, 1, "x");
+        node.expect(publisher, &["PUBACK #1 10"]);
+        node.publish(publisher, "t", 0, 0, "not kept");
+        node.ping(publisher);
+        node.expect(publisher, &["PINGRESP"]);
+        node.retain(publisher, "r", 1, 2, "kept");
+        node.make_all_durable();
+        node.ping(publisher);
+        node.expect(publisher, &["PUBACK #2 10"]);
+        node.input_all(|| Input::JournalBusy(false));
+        node.run();
+        node.expect(publisher, &["PINGRESP"]);
+    });
 }
