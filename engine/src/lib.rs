@@ -124,7 +124,8 @@ pub use placement::Homes;
 #[doc(hidden)]
 pub use rare::{DropCause, Rare, Unrest};
 pub use record::{
-    Family, PayloadError, Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord, SubscriptionRecord,
+    Belongs, Family, PayloadError, Record, RecordId, Reference, ReferenceState, RestoreError, SessionRecord,
+    SubscriptionRecord,
 };
 pub use rights::authors::Author;
 pub use rights::rules::{Access, Rule, RuleSet, Rules};

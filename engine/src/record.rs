@@ -16,7 +16,7 @@ use crate::message::Message;
 use crate::rights::authors::Author;
 use crate::time::UnixMillis;
 
-pub use payload::{Family, PayloadError};
+pub use payload::{Belongs, Family, PayloadError};
 
 /// An item's identifier: unique in the node, counting up within a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -34,6 +34,10 @@ impl Handle {
         Self { exchange }
     }
 
+    pub(crate) const fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
     /// Asks every shard, and gives the answers that came within `timeout`, in order of shards.
     #[must_use]
     pub fn ask(&self, query: Query, timeout: Duration) -> Vec<ShardAnswer> {

@@ -9,7 +9,7 @@ mod sleeping;
 
 use core::mem;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -49,6 +49,10 @@ pub(crate) enum Mail {
     Users(Arc<Vec<ChangedUser>>),
     /// Listeners whose clients were let in by what may not hold any more.
     GrantsEnd(Arc<[ListenerId]>),
+    /// Every shard has begun: see [`Exchange::begin_one`].
+    Begun,
+    /// What has become of what the shard wrote.
+    Journal(sol_journal::Event),
     /// The broker stops; wakes who sleeps, since [`Exchange::is_stopping`] says it to who does not.
     Stop,
 }
@@ -170,6 +174,8 @@ pub(crate) struct Exchange {
     high: usize,
     /// The shards are to stop, whatever lies in their mailboxes before they are told.
     stopping: AtomicBool,
+    /// How many shards have not begun.
+    beginning: AtomicUsize,
     /// What counts against limits of the whole broker.
     pub(crate) whole: Whole,
 }
@@ -207,6 +213,7 @@ impl Exchange {
             credits: (0..pairs).map(|_| Padded(Credit::new())).collect(),
             high,
             stopping: AtomicBool::new(false),
+            beginning: AtomicUsize::new(usize::from(shards)),
             whole: Whole::new(listeners),
         });
         let mailbox = |(shard, receiver)| Mailbox::new(ShardId(shard), Arc::clone(&exchange), receiver);
@@ -236,6 +243,13 @@ impl Exchange {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.post_all(|| Mail::Stop);
+    }
+
+    /// One more shard has what it begins with, and is known to all others. The last one has all of them go on.
+    pub(crate) fn begin_one(&self) {
+        if self.beginning.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.post_all(|| Mail::Begun);
+        }
     }
 
     /// Whether the shards are to stop.

@@ -27,6 +27,8 @@ pub enum Notice<'a> {
     NotMqtt(Source),
     /// A connection speaks TLS where none is spoken, and was closed.
     TlsOnPlain(Source),
+    /// Whether the journal has room for more has changed. Told by one shard.
+    Journal(sol_journal::Pressure),
     /// A connection does not speak TLS where nothing else is spoken, and was closed.
     PlainOnTls(Source),
     /// A connection was closed because TLS or WebSocket could not be agreed on.

@@ -10,15 +10,18 @@ mod introduction;
 mod mail;
 mod memory;
 mod pace;
+mod records;
 
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
+use socket2::Socket;
 use sol_codec::{DecodeLimits, Decoder, Direction};
-use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Level, Move, Now, Read};
+use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Level, ListenerId, Move, Now, Read};
 
 use self::contain::Watch;
 pub(crate) use self::contain::panic_text;
@@ -29,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::TransportConfig;
 use crate::conns::Conns;
 use crate::counters::Counters;
+use crate::durable::{Ledger, Numbers, Restored};
 use crate::encode::Encoder;
 use crate::filter::Said;
 use crate::handle::ShardAnswer;
@@ -110,6 +114,16 @@ struct Core<O> {
     drained: Vec<ConnectionId>,
     /// When the shard ends, whoever is left.
     stops_at: Option<Instant>,
+    /// Every shard has what it begins with, and knows what every other is interested in.
+    has_begun: bool,
+    /// What is to be kept is written here.
+    ledger: Option<Ledger>,
+    /// More waits to be written than should.
+    journal_busy: bool,
+    /// There is no room for more.
+    journal_full: bool,
+    /// Why nothing is kept any more.
+    unkept: Option<String>,
 }
 
 /// What packets may be, before and after a connection was let in, and how much may be held of them.
@@ -192,9 +206,62 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             congested: Vec::new(),
             drained: Vec::new(),
             stops_at: None,
+            has_begun: false,
+            ledger: None,
+            journal_busy: false,
+            journal_full: false,
+            unkept: None,
             config,
         };
         Self { backend, core }
+    }
+
+    /// Begins with what a store holds: takes turns until every shard knows what every other is interested in, or a message
+    /// of the first client would pass a Subscription by.
+    ///
+    /// # Errors
+    /// What comes is no record of this program's, or does not belong together; or the system failed.
+    pub(crate) fn restore(&mut self, restored: &Receiver<Restored>, numbers: &Arc<Numbers>) -> io::Result<()> {
+        loop {
+            match restored.recv() {
+                Ok(Restored::Heap(heap)) => {
+                    let engine = &mut self.core.engine;
+                    heap.restore(engine, numbers).map_err(io::Error::other)?;
+                }
+                Ok(Restored::Done { floor, handle }) => {
+                    self.core.engine.note_record_id(floor);
+                    let source = self.core.mailbox.shard().0;
+                    self.core.ledger = Some(Ledger::new(handle, source, Arc::clone(numbers)));
+                    break;
+                }
+                // Whoever hands them out says why.
+                Err(_) => return Err(io::Error::other("the records of the journal did not come")),
+            }
+        }
+        self.core.now = self.core.clock.now();
+        self.core.engine.restored(self.core.now, &mut self.core.effects);
+        let mut is_told = false;
+        while !self.core.has_begun {
+            if !is_told && self.core.engine.is_announced() {
+                is_told = true;
+                self.core.mailbox.exchange().begin_one();
+            }
+            if self.turn()?.is_some() {
+                return Err(io::Error::other("ended before it had begun"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts connections from now on.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub(crate) fn listen(&mut self, sockets: Vec<Socket>) -> io::Result<()> {
+        for (listener, socket) in (0..).map(ListenerId).zip(sockets) {
+            self.backend.listen(listener, socket)?;
+        }
+        Ok(())
     }
 
     /// Takes turns until the shard ends.
@@ -212,6 +279,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         self.wait()?;
         self.core.counters.turns += 1;
         self.core.look_at_others();
+        self.core.look_at_journal();
         self.core.take_mail(&mut self.backend);
         self.core.shake_hands(&mut self.backend);
         // A poisoned shard is never relieved, so its output may stay full.
@@ -319,6 +387,9 @@ impl<O: Observer> Core<O> {
     fn exit(&mut self) -> Option<Exit> {
         if let Some(text) = self.watch.poisoned() {
             return Some(Exit::Poisoned(text));
+        }
+        if let Some(why) = self.unkept.take() {
+            return Some(Exit::Unkept(why));
         }
         let stops_at = self.stops_at?;
         (self.conns.len() == 0 || stops_at <= self.now.mono).then_some(Exit::Stopped)

@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::Socket;
-use sol_engine::{EngineConfig, ListenerId, ShardId};
+use sol_engine::{EngineConfig, ShardId};
+use sol_journal::{Disk, OsDisk, Writer};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::uring::{Uring, try_out};
@@ -17,6 +18,7 @@ use crate::backend::{Backend, BackendLimits};
 use crate::choice::{BackendName, Choice, choose};
 use crate::clock::Clock;
 use crate::config::TransportConfig;
+use crate::durable::{Durable, DurableError, Numbers, Restored, Restorer};
 use crate::handle::Handle;
 use crate::listener::{ListenAddr, ListenError, SocketFile, bind};
 use crate::mailbox::{Exchange, Mailbox};
@@ -34,6 +36,9 @@ pub enum Exit {
     Poisoned(String),
     /// The system failed a shard in a way that it cannot go on from.
     Failed(io::Error),
+    /// The journal cannot keep anything any more; the sentence says why. Nothing was acknowledged after it. The process must
+    /// end (with exit code 74): what is really kept can only be read anew.
+    Unkept(String),
 }
 
 /// Why the shards could not be started.
@@ -45,6 +50,8 @@ pub enum StartError {
     NoIoUring(String),
     /// The system refused a thread, a descriptor or memory.
     System(io::Error),
+    /// What the journal holds cannot be taken up.
+    Durable(DurableError),
 }
 
 impl fmt::Display for StartError {
@@ -53,6 +60,7 @@ impl fmt::Display for StartError {
             Self::Listen(error) => error.fmt(f),
             Self::NoIoUring(why) => write!(f, "cannot start with io_uring: {why}"),
             Self::System(error) => write!(f, "cannot start: {error}"),
+            Self::Durable(error) => error.fmt(f),
         }
     }
 }
@@ -63,6 +71,7 @@ impl std::error::Error for StartError {
             Self::Listen(error) => Some(error),
             Self::NoIoUring(_) => None,
             Self::System(error) => Some(error),
+            Self::Durable(error) => Some(error),
         }
     }
 }
@@ -92,6 +101,7 @@ pub struct Shards {
     files: Vec<SocketFile>,
     threads: Vec<JoinHandle<()>>,
     exits: Receiver<Exit>,
+    journal: Option<Writer>,
 }
 
 /// What one shard's thread is given.
@@ -104,7 +114,19 @@ struct Start<O> {
     sockets: Vec<Socket>,
     /// Where the thread is to stay, if it is to.
     core: Option<io::Result<Core>>,
+    /// What it begins with, and how listeners are numbered in it.
+    restored: Option<(Receiver<Restored>, Arc<Numbers>)>,
     observer: O,
+}
+
+/// What shards are started with.
+struct Begin<D: Disk> {
+    choice: Choice,
+    seeds: [u64; 4],
+    clock: Clock,
+    durable: Option<Restorer<D>>,
+    /// What each shard hears of it, the last shard's first.
+    restored: Vec<(Receiver<Restored>, Arc<Numbers>)>,
 }
 
 /// Everything that needs a privilege, done; no thread runs yet, and nobody is accepted. Dropped, it lets go of it all.
@@ -131,19 +153,64 @@ impl BoundShards {
         observer: impl FnMut(ShardId) -> O,
     ) -> Result<Shards, StartError> {
         let choice = choose(self.config.io, try_out)?;
-        match choice.backend {
-            BackendName::IoUring => self.start_on::<Uring, O>(choice, seeds, clock, observer),
-            BackendName::Epoll | BackendName::Kqueue => self.start_on::<Epoll, O>(choice, seeds, clock, observer),
+        let begin = Begin {
+            choice,
+            seeds,
+            clock,
+            durable: None::<Restorer<OsDisk>>,
+            restored: Vec::new(),
+        };
+        self.start_with(begin, observer)
+    }
+
+    /// As [`start`](Self::start), with all that a store holds, and what is durable written there from now on.
+    ///
+    /// # Errors
+    /// As there, or what the store holds cannot be taken up.
+    pub fn start_durable<D: Disk, O: Observer>(
+        mut self,
+        durable: Durable<D>,
+        clock: Clock,
+        observer: impl FnMut(ShardId) -> O,
+    ) -> Result<Shards, StartError> {
+        let choice = choose(self.config.io, try_out)?;
+        self.engine.journal = true;
+        let (seeds, numbers) = (durable.seeds(), Arc::clone(durable.numbers()));
+        let (restorer, receivers) = Restorer::new(durable, self.engine.shards);
+        let restored = receivers.into_iter().map(|receiver| (receiver, Arc::clone(&numbers)));
+        let begin = Begin {
+            choice,
+            seeds,
+            clock,
+            restored: restored.rev().collect(),
+            durable: Some(restorer),
+        };
+        self.start_with(begin, observer)
+    }
+
+    fn start_with<D: Disk, O: Observer>(
+        self,
+        begin: Begin<D>,
+        observer: impl FnMut(ShardId) -> O,
+    ) -> Result<Shards, StartError> {
+        match begin.choice.backend {
+            BackendName::IoUring => self.start_on::<Uring, D, O>(begin, observer),
+            BackendName::Epoll | BackendName::Kqueue => self.start_on::<Epoll, D, O>(begin, observer),
         }
     }
 
-    fn start_on<B: Backend, O: Observer>(
+    fn start_on<B: Backend, D: Disk, O: Observer>(
         mut self,
-        choice: Choice,
-        seeds: [u64; 4],
-        clock: Clock,
+        begin: Begin<D>,
         mut observer: impl FnMut(ShardId) -> O,
     ) -> Result<Shards, StartError> {
+        let Begin {
+            choice,
+            seeds,
+            clock,
+            durable,
+            mut restored,
+        } = begin;
         let (config, engine) = (&self.config, &self.engine);
         let (exchange, mailboxes) = Exchange::new(engine.shards, config.mailbox_bytes_high, config.listeners.len());
         let (exit, exits) = bounded(mailboxes.len());
@@ -155,6 +222,7 @@ impl BoundShards {
             files: self.files,
             threads: Vec::new(),
             exits,
+            journal: None,
         };
         let mut cores = cores(config.pin_shards);
         for mailbox in mailboxes {
@@ -166,6 +234,7 @@ impl BoundShards {
                 observer: observer(mailbox.shard()),
                 sockets: self.sockets.pop().unwrap_or_default(),
                 core: cores.next(),
+                restored: restored.pop(),
                 mailbox,
             };
             let (ready, exit) = (ready.clone(), exit.clone());
@@ -179,6 +248,10 @@ impl BoundShards {
         }
         // Only the threads can answer now.
         drop(ready);
+        if let Some(durable) = durable {
+            let exchange = Arc::clone(shards.handle.exchange());
+            shards.journal = Some(durable.run(exchange, clock).map_err(StartError::Durable)?);
+        }
         await_all(shards.threads.len(), &readies)?;
         Ok(shards)
     }
@@ -267,7 +340,11 @@ impl Shards {
                 Err(_) => break,
             }
         }
-        Exit::Stopped
+        // Nobody writes any more, and what was written is kept.
+        match self.journal.take().map(Writer::stop) {
+            Some(Err(error)) => Exit::Unkept(error.to_string()),
+            _ => Exit::Stopped,
+        }
     }
 }
 
@@ -300,10 +377,7 @@ impl<O: Observer> Start<O> {
             completions_max: self.config.completions_max,
         })?;
         self.mailbox.set_wake(backend.wake()?);
-        for (listener, socket) in (0..).map(ListenerId).zip(self.sockets) {
-            backend.listen(listener, socket)?;
-        }
-        Ok(Shard::new(
+        let mut shard = Shard::new(
             backend,
             self.config,
             self.engine,
@@ -311,7 +385,12 @@ impl<O: Observer> Start<O> {
             self.clock,
             self.mailbox,
             self.observer,
-        ))
+        );
+        if let Some((restored, numbers)) = self.restored {
+            shard.restore(&restored, &numbers)?;
+        }
+        shard.listen(self.sockets)?;
+        Ok(shard)
     }
 }
 

@@ -26,8 +26,9 @@ use crate::message::{Message, Origin};
 use crate::rights::authors::Author;
 use crate::time::UnixMillis;
 
-/// The only version there is.
+/// The only version there is, and the last kind.
 const VERSION: u8 = 1;
+const KIND_MAX: u8 = 6;
 
 /// What a record is to the journal, beside its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,30 @@ pub enum Family {
     Child(RecordId),
     /// Its item is gone.
     Gone,
+}
+
+/// What decides where a record is at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belongs<'a> {
+    /// It is the Session of this Client Identifier.
+    ToClient(&'a str),
+    /// It goes where this Session is.
+    ToSession(RecordId),
+    /// It is a message with this topic: it goes to whoever refers to it.
+    ToTopic(&'a str),
+    /// It goes where the topic of its body is at home.
+    ToBody,
+}
+
+impl<'a> Belongs<'a> {
+    /// Looks at a record's payload for that alone.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    pub fn of(kind: u8, payload: &'a [u8]) -> Result<Self, PayloadError> {
+        let mut fields = Fields::behind_version(kind, payload)?;
+        fields.belongs(kind).ok_or(PayloadError::Malformed)
+    }
 }
 
 /// Why bytes are no record.
@@ -74,6 +99,17 @@ impl Record {
             Self::Retained { .. } => 4,
             Self::Reference(..) => 5,
             Self::Inbound { .. } => 6,
+        }
+    }
+
+    /// Has it speak of listeners by the numbers that they have now.
+    pub fn renumber_listener(&mut self, number: impl Fn(ListenerId) -> ListenerId) {
+        match self {
+            Self::Session(_, session) => session.listener = number(session.listener),
+            Self::Retained {
+                author: Some(author), ..
+            } => author.listener = number(author.listener),
+            _ => {}
         }
     }
 
@@ -118,11 +154,7 @@ impl Record {
     /// # Errors
     /// It is none, or none that this version knows.
     pub fn decode(id: RecordId, kind: u8, parent: Option<RecordId>, payload: &[u8]) -> Result<Self, PayloadError> {
-        let (&version, fields) = payload.split_first().ok_or(PayloadError::Malformed)?;
-        if version > VERSION || kind > 6 {
-            return Err(PayloadError::Newer);
-        }
-        let mut fields = Fields(fields);
+        let mut fields = Fields::behind_version(kind, payload)?;
         let record = fields.record(id, kind, parent).ok_or(PayloadError::Malformed)?;
         if fields.0.is_empty() {
             Ok(record)
@@ -257,6 +289,38 @@ fn put_reference(to: &mut Vec<u8>, reference: &Reference) {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
+    fn behind_version(kind: u8, payload: &'a [u8]) -> Result<Self, PayloadError> {
+        let (&version, fields) = payload.split_first().ok_or(PayloadError::Malformed)?;
+        if version > VERSION || kind > KIND_MAX {
+            return Err(PayloadError::Newer);
+        }
+        Ok(Self(fields))
+    }
+
+    fn belongs(&mut self, kind: u8) -> Option<Belongs<'a>> {
+        Some(match kind {
+            1 => {
+                self.byte()?;
+                Belongs::ToClient(self.utf8()?)
+            }
+            3 => {
+                let (_, [_, expires]) = self.qos_and_flags()?;
+                self.0 = self.0.get(size_of::<Origin>()..)?;
+                if expires {
+                    self.moment()?;
+                }
+                Belongs::ToTopic(self.utf8()?)
+            }
+            4 => Belongs::ToBody,
+            5 => {
+                self.byte()?;
+                Belongs::ToSession(self.id()?)
+            }
+            2 | 6 => Belongs::ToSession(self.id()?),
+            _ => return None,
+        })
+    }
+
     fn record(&mut self, id: RecordId, kind: u8, parent: Option<RecordId>) -> Option<Record> {
         Some(match (kind, parent) {
             (1, None) => Record::Session(id, Box::new(self.session()?)),

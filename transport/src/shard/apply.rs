@@ -34,8 +34,12 @@ impl<O: Observer> Core<O> {
         true
     }
 
-    /// Puts what other shards are to hear into the batches for them, where its bytes are counted.
+    /// Has written what is to be kept, and puts what other shards are to hear into the batches for them, where its bytes are
+    /// counted.
     pub(super) fn post_forwards(&mut self) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.write(&mut self.effects);
+        }
         let mut forwards = mem::take(&mut self.effects.forwards);
         for (to, message) in forwards.drain(..) {
             if let Some(spent) = self.mailbox.post(to, message) {

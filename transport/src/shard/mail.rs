@@ -75,6 +75,8 @@ impl<O: Observer> Core<O> {
                 Some(Mail::GrantsEnd(listeners)) => {
                     self.tell(None, Input::GrantsEnd(&listeners));
                 }
+                Some(Mail::Begun) => self.has_begun = true,
+                Some(Mail::Journal(event)) => self.hear_of_records(backend, event),
                 Some(Mail::Stop) => self.begin_stop(backend),
                 None => return,
             }
@@ -122,7 +124,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Empties the tray: what does not fit it waits inside the engine, and QoS 0 does not wait for long.
-    fn empty_tray<B: Backend>(&mut self, backend: &mut B) {
+    pub(super) fn empty_tray<B: Backend>(&mut self, backend: &mut B) {
         if !self.apply() || self.is_full() {
             self.relieve(backend);
         }

@@ -161,6 +161,16 @@ proptest! {
     #[test]
     fn what_is_written_is_read(record in record()) {
         let bytes = encoded(&record);
+        let home = Belongs::of(record.kind(), &bytes).unwrap();
+        prop_assert_eq!(home, match &record {
+            Record::Session(_, session) => Belongs::ToClient(&session.client_id),
+            Record::Subscription(_, subscription) => Belongs::ToSession(subscription.session),
+            Record::Body(_, message) => Belongs::ToTopic(message.topic()),
+            Record::Retained { .. } => Belongs::ToBody,
+            Record::Reference(_, reference) => Belongs::ToSession(reference.session),
+            Record::Inbound { session, .. } => Belongs::ToSession(*session),
+            Record::Delete(_) => unreachable!(),
+        });
         prop_assert_eq!(Record::decode(record.id(), record.kind(), parent(&record), &bytes), Ok(record));
     }
 

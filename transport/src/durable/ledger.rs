@@ -1,0 +1,91 @@
+//! One shard's side of the journal: the tray's records become batches, one for all that a turn has written.
+
+use std::sync::Arc;
+
+use sol_engine::{Commit, Effects, Family, Part, Record};
+use sol_journal::{Batch, Handle, Kind, Load, Submission};
+
+use super::Numbers;
+
+/// Empty batches that are kept to be filled again.
+const SPARE_MAX: usize = 64;
+
+/// What a shard writes through.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    handle: Handle,
+    source: u16,
+    numbers: Arc<Numbers>,
+    spare: Vec<Batch>,
+    payload: Vec<u8>,
+}
+
+impl Ledger {
+    pub(crate) const fn new(handle: Handle, source: u16, numbers: Arc<Numbers>) -> Self {
+        Self {
+            handle,
+            source,
+            numbers,
+            spare: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Has written what is in the tray. What the tray has for other shards must not leave before.
+    pub(crate) fn write(&mut self, effects: &mut Effects) {
+        let mut commits = std::mem::take(&mut effects.commits);
+        let mut records = std::mem::take(&mut effects.records);
+        let mut left = records.drain(..);
+        let mut begin = 0;
+        for Commit { ticket, end, part } in commits.drain(..) {
+            let mut batch = self.spare.pop().unwrap_or_default();
+            for mut record in left.by_ref().take(end - begin) {
+                record.renumber_listener(|listener| self.numbers.in_store(listener));
+                self.put(&mut batch, &record);
+                effects.spend(record);
+            }
+            begin = end;
+            self.handle.submit(Submission {
+                source: self.source,
+                ticket: ticket.0,
+                part: part.map(part_of),
+                batch,
+            });
+        }
+        drop(left);
+        effects.records = records;
+        effects.commits = commits;
+    }
+
+    fn put(&mut self, batch: &mut Batch, record: &Record) {
+        self.payload.clear();
+        record.encode(&mut self.payload);
+        let (kind, id) = (Kind::new(record.kind()), record.id().0);
+        match record.family() {
+            Family::Gone => batch.delete(id),
+            Family::Single => batch.put(kind, id, &self.payload),
+            Family::Body => batch.body(kind, id, &self.payload),
+            Family::Child(parent) => batch.child(kind, id, parent.0, &self.payload),
+        }
+    }
+
+    /// A batch has been used up.
+    pub(crate) fn take_back(&mut self, batch: Batch) {
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(batch);
+        }
+    }
+
+    /// Whether so much waits that who adds to it has to wait too.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.handle.load() == Load::High
+    }
+}
+
+const fn part_of(part: Part) -> sol_journal::Part {
+    sol_journal::Part {
+        transaction: part.transaction.0.get(),
+        forwards: part.forwards,
+        is_last: part.is_last,
+    }
+}
