@@ -92,7 +92,11 @@ impl fmt::Display for DurableError {
             Self::Open(error) => error.fmt(f),
             Self::Write(error) => error.fmt(f),
             Self::Record(id, PayloadError::Newer) => {
-                write!(f, "record {:#x} was written by a later version: use that version, or a later one", id.0)
+                write!(
+                    f,
+                    "record {:#x} was written by a later version: use that version, or a later one",
+                    id.0
+                )
             }
             Self::Record(id, error) => write!(f, "record {:#x} cannot be read: {error}", id.0),
             Self::Restore(error) => write!(f, "the records do not belong together ({error:?})"),
@@ -244,7 +248,11 @@ mod tests {
     /// What a store says of itself is read as it was written, and whatever else is there is refused.
     #[test]
     fn a_store_knows_its_seeds_and_listeners() {
-        for listeners in [vec![], vec!["0.0.0.0:1883".to_owned()], vec!["a".to_owned(), "/run/b".to_owned()]] {
+        for listeners in [
+            vec![],
+            vec!["0.0.0.0:1883".to_owned()],
+            vec!["a".to_owned(), "/run/b".to_owned()],
+        ] {
             let about = About {
                 seeds: [1, 2, u64::MAX, 4],
                 listeners,

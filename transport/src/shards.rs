@@ -367,7 +367,7 @@ impl<O: Observer> Start<O> {
         {
             self.observer.notice(Notice::NotPinned(&error));
         }
-        let mut backend = B::new(BackendLimits {
+        let backend = B::new(BackendLimits {
             read_bytes: self.config.read_bytes,
             little_bytes: usize::try_from(self.config.connect_bytes_max).unwrap_or(usize::MAX),
             reads_max: self.config.reads_max,

@@ -92,7 +92,7 @@ impl<D: Disk> Snapshot<D> {
     /// # Errors
     /// They cannot be read; in a journal that is in use, also if they have been moved meanwhile.
     pub fn for_each(&self, order: impl Fn(RecordKey) -> u64, each: impl FnMut(RecordRef<'_>)) -> Result<(), OpenError> {
-        visit(&self.disk, &self.found.index, order, each)
+        visit(&self.disk, &self.found.index, u32::MAX, order, each)
     }
 }
 

@@ -95,7 +95,7 @@ pub struct Part {
     /// The transaction's number, which no other one has.
     pub transaction: u64,
     /// How many sources will send parts of their own because of this one.
-    pub forwards: u16,
+    pub forwards: u32,
     /// Its source sends no more parts of what it was asked for once.
     pub is_last: bool,
 }
@@ -175,6 +175,16 @@ impl Handle {
             self.shared.queued.fetch_sub(bytes, Ordering::AcqRel);
         }
         if is_high { Load::High } else { Load::Normal }
+    }
+
+    /// How much waits: [`Load::High`] from when more than half of what may does until it is less than a quarter.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        if self.shared.is_high.load(Ordering::Acquire) {
+            Load::High
+        } else {
+            Load::Normal
+        }
     }
 
     /// What has been done, as numbers.

@@ -17,7 +17,6 @@ const HEAPS_MAX: usize = 4;
 
 /// Kinds of the engine's records.
 const SESSION: u8 = 1;
-const BODY: u8 = 3;
 const RETAINED: u8 = 4;
 const REFERENCE: u8 = 5;
 const ALL: u32 = 0b111_1110;
@@ -131,25 +130,21 @@ impl<D: Disk> Restorer<D> {
         };
         let mut fault = None;
         let mask = |kinds: &[u8]| kinds.iter().fold(0, |mask, kind| mask | 1_u32 << kind);
-        store
-            .for_each_of(mask(&[SESSION, RETAINED, REFERENCE]), order, |record| {
-                if let Err(error) = plan.look_at(&record) {
-                    fault.get_or_insert(error);
-                }
-            })
-            ?;
+        store.for_each_of(mask(&[SESSION, RETAINED, REFERENCE]), order, |record| {
+            if let Err(error) = plan.look_at(&record) {
+                fault.get_or_insert(error);
+            }
+        })?;
         if let Some(fault) = fault.take() {
             return Err(fault);
         }
         let mut heaps: Vec<Heap> = shards.iter().map(|_| Heap::default()).collect();
-        store
-            .for_each_of(ALL, order, |record| match plan.homes_of(&record) {
-                Ok(homes) => hand_out(&mut heaps, &shards, homes, &record),
-                Err(error) => {
-                    fault.get_or_insert(error);
-                }
-            })
-            ?;
+        store.for_each_of(ALL, order, |record| match plan.homes_of(&record) {
+            Ok(homes) => hand_out(&mut heaps, &shards, homes, &record),
+            Err(error) => {
+                fault.get_or_insert(error);
+            }
+        })?;
         if let Some(fault) = fault {
             return Err(fault);
         }

@@ -160,6 +160,7 @@ impl<D: Disk> Store<D> {
         visit(
             &*disk,
             &index,
+            u32::MAX,
             |key| key.id,
             |record| {
                 if result.is_err() {

@@ -46,7 +46,20 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// They cannot be read.
     pub fn for_each(&self, order: impl Fn(RecordKey) -> u64, each: impl FnMut(RecordRef<'_>)) -> Result<(), OpenError> {
-        visit(&*self.disk, &self.index, order, each)
+        self.for_each_of(u32::MAX, order, each)
+    }
+
+    /// The same for some kinds only: a bit for each, by its number.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn for_each_of(
+        &self,
+        kinds: u32,
+        order: impl Fn(RecordKey) -> u64,
+        each: impl FnMut(RecordRef<'_>),
+    ) -> Result<(), OpenError> {
+        visit(&*self.disk, &self.index, kinds, order, each)
     }
 }
 
@@ -54,6 +67,7 @@ impl<D: Disk> Store<D> {
 pub(crate) fn visit<D: Disk>(
     disk: &D,
     index: &Index,
+    wanted: u32,
     order: impl Fn(RecordKey) -> u64,
     mut each: impl FnMut(RecordRef<'_>),
 ) -> Result<(), OpenError> {
@@ -63,7 +77,7 @@ pub(crate) fn visit<D: Disk>(
         at: (0, 0),
         window: Vec::new(),
     };
-    let kinds = index.iter().fold(0_u32, |kinds, live| kinds | 1 << live.kind.number());
+    let kinds = wanted & index.iter().fold(0_u32, |kinds, live| kinds | 1 << live.kind.number());
     let mut lives: Vec<(u64, Live)> = Vec::new();
     for kind in (0..Kind::COUNT).filter(|kind| kinds & 1 << kind != 0) {
         lives.clear();
