@@ -45,14 +45,7 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         let who = authentication(config, listener, users);
         lines.push(format!("listening on {address} ({transport}{encryption}): {who}"));
     }
-    let asked = if config.wants_persistence {
-        "; `persistence true` is not there yet"
-    } else {
-        ""
-    };
-    lines.push(format!(
-        "data directory: none, everything is in memory and ends with the process{asked}"
-    ));
+    lines.push(format!("data directory: {}", config.data_directory()));
     lines.push(match config.limits.memory_bytes_max {
         Some(bytes) => format!("memory limit: {}", units::show_size(bytes)),
         None => "memory limit: none".to_owned(),
@@ -163,12 +156,32 @@ mod tests {
         );
     }
 
-    /// Whoever asks for state to be kept is told in the banner, too, that it is not.
+    /// What is kept, and what an acknowledgement promises, is said at every start.
     #[test]
-    fn persistence_is_not_promised() {
-        let said = show("persistence true\nlistener 1883 localhost");
-        let line = "data directory: none, everything is in memory and ends with the process; `persistence true` is not there yet";
-        assert_eq!(said[3], line);
+    fn the_promise_is_said() {
+        for (lines, said) in [
+            ("", "none, everything is in memory and ends with the process"),
+            (
+                "persistence_location /d\n",
+                "/d/sol-journal (persistence os: what is acknowledged survives the process, and a power cut but for the last \
+                 second)",
+            ),
+            (
+                "persistence true\npersistence_location /d\n",
+                "/d/sol-journal (persistence fsync: what is acknowledged survives a power cut)",
+            ),
+            (
+                "persistence false\npersistence_location /d\n",
+                "none, everything is in memory and ends with the process",
+            ),
+            (
+                "retained_persistence true\n",
+                "sol-journal (persistence fsync: what is acknowledged survives a power cut)",
+            ),
+        ] {
+            let shown = show(&format!("{lines}listener 1883 localhost"));
+            assert_eq!(shown[3], format!("data directory: {said}"));
+        }
     }
 
     /// An open broker without passwords is warned about; one with passwords is not; the old dialect's rule is said.

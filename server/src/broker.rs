@@ -26,8 +26,9 @@ use crate::events;
 use crate::log::Publish;
 use crate::owner;
 use crate::rights::Rights;
-use crate::serve::{Bound, Broker, End, OnEnd, Startup};
+use crate::serve::{Bound, Broker, End, Failure, OnEnd, Startup};
 use crate::stats::Stats;
+use crate::store;
 use crate::tls;
 
 /// How long the shards may take to tell their counters.
@@ -60,7 +61,7 @@ struct Listeners {
 }
 
 impl Bound for Listeners {
-    fn start(self: Box<Self>, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
+    fn start(self: Box<Self>, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Failure> {
         start(*self, startup, on_end)
     }
 }
@@ -69,7 +70,7 @@ fn sentence(error: StartError) -> String {
     reason(&io::Error::other(error.to_string()))
 }
 
-fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
+fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Failure> {
     let Listeners { shards, owners, count } = bound;
     let config = &startup.config;
     let mut seeds = [0; 4];
@@ -87,7 +88,16 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
         verifier: Arc::clone(&startup.verifier),
         listeners: Arc::clone(&listeners),
     };
-    let shards = shards.start(seeds, clock, observer).map_err(sentence)?;
+    let name = |&owner: &usize| config.listeners.get(owner).map(|listener| listener.address.to_string());
+    let names: Vec<_> = owners.iter().filter_map(name).collect();
+    let shards = match store::open(config, seeds, &names, clock)? {
+        Some(durable) => shards.start_durable(durable, clock, observer),
+        None => shards.start(seeds, clock, observer),
+    };
+    let shards = shards.map_err(|error| match (&error, config.persistence.directory()) {
+        (StartError::Durable(error), Some(directory)) => store::failure(&directory, error),
+        _ => sentence(error).into(),
+    })?;
     let bound = shards.addresses().iter().map(address).zip(owners);
     let listening = bound
         .map(|(address, listener)| Listening { address, listener })
@@ -465,6 +475,10 @@ fn end(exit: Exit) -> End {
         Exit::Poisoned(text) => End {
             code: EXIT_POISONED,
             text: format!("a fault of the broker itself: {text}"),
+        },
+        Exit::Unkept(why) => End {
+            code: store::IO,
+            text: format!("the journal has failed, and nothing is acknowledged any more: {why}"),
         },
         Exit::Failed(error) => End {
             code: 1,

@@ -31,6 +31,7 @@ mod logins;
 mod not_yet;
 pub(crate) mod others;
 mod overrides;
+mod persistence;
 mod place;
 mod reader;
 mod security;
@@ -59,6 +60,7 @@ pub use self::listener::{
 };
 pub use self::logins::Logins;
 pub use self::overrides::Overrides;
+pub use self::persistence::{Durability, Persistence};
 pub use self::place::{Place, Places};
 pub use self::tls::{Tls, TlsVersion};
 pub use self::tokens::{Authenticator, HttpAuth, Jwt};
@@ -109,8 +111,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Directories whose files belong to the configuration.
     pub include_dirs: Vec<PathBuf>,
-    /// Whether the file asks for state to be kept on disk. It is not.
-    pub wants_persistence: bool,
+    /// What is kept on disk, and where.
+    pub persistence: Persistence,
     /// Where the directives stand that were given for the whole broker.
     pub places: Places,
     /// What the operator should know; never empty by oversight, see the compatibility list.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use sol_codec::ReasonCode;
 use sol_engine::{Attempt, Cause, Event, MemoryLevel};
+use sol_journal::Pressure;
 use sol_transport::{Notice, Source};
 use tracing::{debug, error, info, warn};
 
@@ -127,6 +128,17 @@ pub(crate) fn notice(notice: &Notice<'_>) {
         Notice::ConnectTimeout(source) => {
             info!(peer = %source.peer, "closed: no CONNECT in time, or no AUTH that was due")
         }
+        Notice::Journal(Pressure::Normal) => {
+            info!("journal: there is room again; what had to wait or was refused may be published")
+        }
+        Notice::Journal(Pressure::DiskFull) => error!(
+            "journal: the disk is full. New messages that would be kept are refused (0x97), or wait; what is acknowledged is \
+             safe. Make room: it goes on by itself"
+        ),
+        Notice::Journal(Pressure::MaxBytes) => error!(
+            "journal: persistence_max_size is met. New messages that would be kept are refused (0x97), or wait, until queues \
+             have shrunk"
+        ),
         Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
         Notice::TlsOnPlain(source) => warn!(peer = %source.peer, "closed: it speaks TLS, and this listener does not"),
         Notice::PlainOnTls(source) => {

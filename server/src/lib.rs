@@ -30,6 +30,7 @@ pub mod scram;
 pub mod serve;
 pub mod signals;
 pub mod stats;
+mod store;
 pub mod stored;
 mod supervisor;
 pub mod sys_topics;

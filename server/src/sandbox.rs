@@ -209,6 +209,7 @@ fn confine_calls(config: &Config, hooks: bool) -> Result<(), String> {
         rings: config.io != Io::Epoll,
         system_log: config.log.syslog,
         hooks,
+        journal: config.persistence.directory().is_some(),
     })
 }
 

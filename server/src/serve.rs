@@ -24,6 +24,7 @@ use crate::rights::{self, Rights};
 use crate::sandbox::{self, Entered, Successor};
 use crate::signals::{self, Signal};
 use crate::stats::Stats;
+use crate::store;
 use crate::supervisor::Supervisor;
 use crate::sys_topics::{Loads, sys_topics};
 use crate::tls;
@@ -111,7 +112,7 @@ pub trait Bound {
     ///
     /// # Errors
     /// A sentence that says why it cannot.
-    fn start(self: Box<Self>, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String>;
+    fn start(self: Box<Self>, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Failure>;
 }
 
 /// Binds every listener; or gives a sentence that says why not. Nobody is let in yet.
@@ -187,8 +188,9 @@ fn read_files(config: &Config, warnings: &mut Vec<String>) -> Result<Files, Stri
 }
 
 /// Binds everything, and opens what else needs a privilege.
-fn prepare(config: Config, files: Files, successor: Successor, bind: Bind) -> Result<Prepared, String> {
+fn prepare(config: Config, files: Files, successor: Successor, bind: Bind) -> Result<Prepared, Failure> {
     forbid_cores();
+    store::prepare(&config, successor.ids())?;
     Ok(Prepared {
         bound: bind(&config, &files.rights, &files.tls)?,
         metrics: bind_metrics(&config)?,

@@ -55,9 +55,6 @@ impl Config {
                 text += &format!("# {} of line {} has no effect: {why}\n", row.name, place.line);
             }
         }
-        if self.wants_persistence {
-            text += "# persistence true is not there yet: everything is in memory, and a restart loses it\n";
-        }
         if self.shards == Shards::Auto {
             text += &format!("# shards auto is {} here\n", self.shard_count());
         }

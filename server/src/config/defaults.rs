@@ -45,7 +45,7 @@ pub(crate) fn defaults(dialect: Dialect, host: &Host) -> Config {
         user: None,
         sandbox: Sandbox::On,
         include_dirs: Vec::new(),
-        wants_persistence: false,
+        persistence: super::Persistence::default(),
         places: Places::default(),
         warnings: Vec::new(),
     }

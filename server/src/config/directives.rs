@@ -6,8 +6,8 @@
 use super::draft::Draft;
 use super::reader::{Fault, Reader};
 use super::{
-    Config, Dialect, Listener, demand, later, limits, listening, logging, logins, others, security, sol, threads,
-    tls_rows, tokens,
+    Config, Dialect, Listener, demand, later, limits, listening, logging, logins, others, persistence, security, sol,
+    threads, tls_rows, tokens,
 };
 
 /// Reads the values of one line into the draft.
@@ -155,6 +155,7 @@ pub fn directives() -> impl Iterator<Item = &'static Directive> {
         logins::ROWS,
         logging::ROWS,
         others::ROWS,
+        persistence::ROWS,
         threads::ROWS,
     ]
     .into_iter()

@@ -1,11 +1,9 @@
 //! The directives about the process, its files and its numbers, and those of Mosquitto that change nothing here.
 
 use super::directives::Directive;
-use super::reader::{Fault, Reader, fault};
+use super::reader::fault;
 use super::show::{one, optional, path};
 use super::{Metrics, Sandbox};
-
-const NO_JOURNAL: &str = "everything is in memory until there is a journal";
 
 pub(crate) const ROWS: &[Directive] = &[
     Directive::new(
@@ -33,59 +31,6 @@ pub(crate) const ROWS: &[Directive] = &[
     .own()
     .restart()
     .shown(|config| one(config.tcp_nodelay)),
-    Directive::new(
-        "persistence",
-        "true|false",
-        "false",
-        "Everything is in memory until there is a journal, which is warned about where it is true.",
-        persistence,
-    )
-    .own()
-    .shown(|_| one(false)),
-    Directive::new(
-        "retained_persistence",
-        "true|false",
-        "false",
-        "An old name of persistence.",
-        persistence,
-    )
-    .own(),
-    Directive::new(
-        "persistence_location",
-        "PATH",
-        "none",
-        "Where Mosquitto keeps its database.",
-        |_, reader| reader.path().map(drop),
-    )
-    .own()
-    .without_effect(NO_JOURNAL),
-    Directive::new(
-        "persistence_file",
-        "NAME",
-        "mosquitto.db",
-        "The name of Mosquitto's database.",
-        |_, reader| reader.rest().map(drop),
-    )
-    .own()
-    .without_effect(NO_JOURNAL),
-    Directive::new(
-        "autosave_interval",
-        "SECONDS",
-        "1800",
-        "How often Mosquitto writes its database.",
-        |_, reader| reader.number(i64::from(i32::MIN), i64::from(i32::MAX)).map(drop),
-    )
-    .own()
-    .without_effect(NO_JOURNAL),
-    Directive::new(
-        "autosave_on_changes",
-        "true|false",
-        "false",
-        "Whether autosave_interval counts changes.",
-        |_, reader| reader.switch().map(drop),
-    )
-    .own()
-    .without_effect(NO_JOURNAL),
     Directive::new(
         "sys_interval",
         "SECONDS",
@@ -198,29 +143,6 @@ pub(crate) const ROWS: &[Directive] = &[
     )
     .own(),
 ];
-
-/// Mosquitto's switch is read and warned about: nearly every file has it, and its clients can be served without. Words that ask
-/// for more than Mosquitto has are refused.
-fn persistence(draft: &mut super::draft::Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
-    let token = reader.word()?;
-    draft.config.wants_persistence = match token.text.to_ascii_lowercase().as_str() {
-        "true" | "1" => true,
-        "false" | "0" => false,
-        "fsync" | "os" => {
-            return Err(fault(
-                token,
-                "a journal on disk is not there yet; everything is in memory",
-            ));
-        }
-        _ => return Err(fault(token, format!("`{}` is neither true nor false", token.text))),
-    };
-    if draft.config.wants_persistence {
-        let text = "nothing is kept on disk in this version: Sessions, queued and retained messages are in memory, and a restart \
-                    loses them";
-        reader.warnings.push((token.column, text.to_owned()));
-    }
-    Ok(())
-}
 
 /// Reads where metrics are served.
 pub(crate) fn metrics(text: &str) -> Result<Metrics, String> {

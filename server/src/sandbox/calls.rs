@@ -123,6 +123,8 @@ pub(super) struct Needs {
     pub(super) system_log: bool,
     /// Connections to whoever judges a login, at ports that Landlock knows.
     pub(super) hooks: bool,
+    /// Files that are reserved, written at a place, synced and moved.
+    pub(super) journal: bool,
 }
 
 /// What makes a thread, and none of what makes a process or a place apart from the system.
@@ -164,6 +166,21 @@ fn rules(needs: &Needs) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError>
             libc::SYS_io_uring_enter,
             libc::SYS_io_uring_register,
             libc::SYS_io_uring_setup,
+        ];
+        rules.extend(calls.map(|call| (call, Vec::new())));
+    }
+    if needs.journal {
+        let calls = [
+            libc::SYS_fallocate,
+            libc::SYS_fdatasync,
+            libc::SYS_flock,
+            libc::SYS_fstatfs,
+            libc::SYS_fsync,
+            libc::SYS_ftruncate,
+            libc::SYS_pread64,
+            libc::SYS_pwrite64,
+            libc::SYS_renameat,
+            libc::SYS_renameat2,
         ];
         rules.extend(calls.map(|call| (call, Vec::new())));
     }

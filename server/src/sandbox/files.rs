@@ -40,6 +40,15 @@ fn grant(mut ruleset: RulesetCreated, paths: &Paths) -> Result<RulesetCreated, R
         (AccessFs::ReadFile | AccessFs::ReadDir, paths.read.iter().collect()),
         (AccessFs::WriteFile | AccessFs::MakeReg, paths.append.iter().collect()),
         (AccessFs::RemoveFile.into(), paths.remove.iter().collect()),
+        (
+            AccessFs::ReadFile
+                | AccessFs::ReadDir
+                | AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::MakeReg
+                | AccessFs::RemoveFile,
+            paths.journal.iter().collect(),
+        ),
         // What stands in for the standard streams of a broker in the background.
         (
             AccessFs::ReadFile | AccessFs::WriteFile,

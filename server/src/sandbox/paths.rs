@@ -15,6 +15,8 @@ pub(crate) struct Paths {
     pub(crate) append: BTreeSet<PathBuf>,
     /// Where files are removed.
     pub(crate) remove: BTreeSet<PathBuf>,
+    /// The journal's own directory.
+    pub(crate) journal: Option<PathBuf>,
     /// TCP ports that are connected to.
     pub(crate) ports: BTreeSet<u16>,
 }
@@ -67,6 +69,7 @@ impl Paths {
         if let Some(log) = &config.log.file {
             paths.append.extend(places_of_log(log));
         }
+        paths.journal = config.persistence.directory().map(|directory| whole(&directory));
         if let Some(pid_file) = &config.pid_file {
             paths.read.extend(directory_of(pid_file));
             paths.remove.extend(directory_of(pid_file));
