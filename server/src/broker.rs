@@ -199,6 +199,14 @@ impl Broker for Running {
             // A panic there has been printed.
             let _ = joiner.join();
         }
+        for listening in &self.facts.listening {
+            // Its directory may be of somebody else than whom the process has become.
+            if let Address::Unix(path) = &listening.address
+                && path.symlink_metadata().is_ok()
+            {
+                tracing::warn!("the socket {} stays behind: it cannot be removed", path.display());
+            }
+        }
     }
 }
 

@@ -32,11 +32,9 @@ impl Paths {
     /// What a broker with this configuration needs.
     pub(crate) fn of(config: &Config) -> Self {
         let mut paths = Self::default();
-        let mut directories: Vec<&Path> = config.include_dirs.iter().map(PathBuf::as_path).collect();
         // Where there was none, a reload looks for the usual one.
         let usual = config.source.is_none().then_some(Path::new(DEFAULT_PATH));
         for listener in &config.listeners {
-            directories.extend(listener.tls.as_ref().and_then(|tls| tls.capath.as_deref()));
             if let Address::Unix(path) = &listener.address {
                 paths.remove.extend(directory_of(path));
             }
@@ -56,7 +54,7 @@ impl Paths {
         for file in files {
             paths.read.extend(directories_of(file));
         }
-        for directory in directories {
+        for directory in directories(config) {
             // Links in it lead to files beside it, more often than not.
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             paths.read.insert(whole(directory));
@@ -99,6 +97,16 @@ pub(crate) fn files(config: &Config) -> Vec<&Path> {
     files.sort_unstable();
     files.dedup();
     files
+}
+
+/// The directories of which a reload reads whatever they name.
+pub(crate) fn directories(config: &Config) -> Vec<&Path> {
+    let mut directories: Vec<&Path> = config.include_dirs.iter().map(PathBuf::as_path).collect();
+    let tls = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    directories.extend(tls.filter_map(|tls| tls.capath.as_deref()));
+    directories.sort_unstable();
+    directories.dedup();
+    directories
 }
 
 /// The directory that names a file, and the one that it lies in when links have been followed.
