@@ -14,11 +14,11 @@ use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
-    AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, ProxyRules,
+    Applicant, AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, ProxyRules,
     ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
 };
 
-use crate::auth::{Full, Login, Request, Verdict, Verifier};
+use crate::auth::{Full, Login, Peer, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
 use crate::config::{self, Address, CertificateName, Config, Listener, SocketDomain, reason};
 use crate::engine_config::{engine_config, transport_limits};
@@ -234,7 +234,7 @@ impl Observer for Watcher {
         events::notice(&notice);
     }
 
-    fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, request: AuthRequest, applicant: Applicant<'_>, reply: AuthReply) {
         // What is no listener's is asked of nobody, and refused.
         let listener = self
             .listeners
@@ -258,12 +258,16 @@ impl Observer for Watcher {
             listener,
             client_id: request.client_id.into(),
             version: request.version.level(),
-            peer: peer.socket_addr().map(|address| address.ip()),
+            peer: applicant.peer.client().map(|address| Peer {
+                address,
+                is_brought: applicant.is_brought,
+            }),
+            common_name: tls::common_name(applicant.certificates),
             reply: Box::new(move |verdict| answer(&later, outcome(verdict, refused))),
         };
         if let Err(Full(request)) = self.verifier.submit(request) {
             let user = request.user().unwrap_or_default();
-            tracing::warn!(%peer, user, "login not checked: too many are waiting");
+            tracing::warn!(peer = %applicant.peer, user, "login not checked: too many are waiting");
             answer(&reply, AuthOutcome::Refused(ReasonCode::ServerBusy));
         }
     }

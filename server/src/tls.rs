@@ -333,6 +333,11 @@ fn now() -> UnixTime {
     UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
+/// The Common Name of a client's certificate, if it has shown one that has one.
+pub(crate) fn common_name(chain: &[CertificateDer<'_>]) -> Option<Box<str>> {
+    Some(Certificate::parse(chain.first()?)?.common_name()?.into())
+}
+
 /// Who a client is by its certificate.
 fn name_of(name: CertificateName) -> Arc<NameOf> {
     Arc::new(move |chain| {

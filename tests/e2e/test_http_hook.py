@@ -3,6 +3,7 @@
 import http.server
 import itertools
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -11,6 +12,7 @@ import time
 import pytest
 
 import wire
+from authority import Authority
 from broker import Broker, free_port, wait_until
 from clients import Paho, mosquitto_pub
 from test_passwords import QUICK
@@ -120,6 +122,7 @@ def test_allow_deny_and_ignore(start, hook):
         {"clientid": "pub", "username": "cid", "protocol_version": 4},
     ]
     assert hook.asked[0]["password"] == "secret" and hook.asked[0]["peerhost"] == "127.0.0.1"
+    assert hook.asked[0]["peerport"] > 0 and hook.asked[0]["cert_common_name"] is None
     assert str(broker.port) in hook.asked[0]["listener"]
     for version in (V5, V311):
         for result in ("deny", "ignore"):
@@ -271,8 +274,9 @@ def test_a_chain_with_all(start, hook, tmp_path):
     assert len(hook.asked) == 5
 
 
-def test_https(start, tmp_path):
-    """Over https its certificate is checked against http_auth_cafile; one of somebody else lets nobody in."""
+def test_https(start, start_broker, tmp_path):
+    """Over https its certificate is checked against http_auth_cafile, or without one against those that the system trusts, also
+    after SIGHUP from inside of the sandbox; one of somebody else lets nobody in."""
 
     def certificate(name: str):
         key, crt = tmp_path / f"{name}.key", tmp_path / f"{name}.crt"
@@ -296,5 +300,50 @@ def test_https(start, tmp_path):
         broker.stop()
         broker = start(f"http_auth_url {hook.url}\nhttp_auth_cafile {certificate('other')[1]}")
         assert code(broker) == UNAVAILABLE[V5] and len(hook.asked) == 1
+        broker.stop()
+        trusted = tmp_path / "trusted"
+        trusted.mkdir()
+        (trusted / "all.pem").write_text(crt.read_text())
+        for name, path in (("SSL_CERT_FILE", trusted / "all.pem"), ("SSL_CERT_DIR", trusted)):
+            system = {key: value for key, value in os.environ.items() if not key.startswith("SSL_CERT_")}
+            broker = start_broker(f"http_auth_url {hook.url}", cls=Closed, env={**system, name: str(path)})
+            assert code(broker) == 0
+            broker.reload()
+            assert code(broker) == 0
+            (trusted / "all.pem").write_text(certificate("another")[1].read_text())
+            broker.reload()
+            assert code(broker) == UNAVAILABLE[V5]
+            (trusted / "all.pem").write_text(crt.read_text())
+            broker.stop()
+        assert len(hook.asked) == 5
     finally:
         hook.close()
+
+
+def test_the_certificate_is_told(start, hook, tmp_path):
+    """Of a client that shows a certificate the hook hears the Common Name, and of one that shows none that there is none."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("broker")
+    port = free_port()
+    broker = start(
+        f"http_auth_url {hook.url}\nlistener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\n"
+        f"cafile {authority.cafile}\nrequire_certificate true"
+    )
+    broker.port = port
+    crt, own = authority.issue("meter 7", "/O=Works/CN=meter 7")
+    login = ["-u", "ann", "-P", "secret", "--cafile", authority.cafile]
+    mosquitto_pub(broker, "-i", "c", "-t", "t", "-m", "x", "-q", "1", *login, "--cert", crt, "--key", own)
+    assert [asked["cert_common_name"] for asked in hook.asked] == ["meter 7"]
+
+
+def test_who_is_behind_a_proxy(start, hook):
+    """Of a client behind a proxy the hook hears where it is, and nothing where the proxy does not say so."""
+    broker = start(f"http_auth_url {hook.url}\nenable_proxy_protocol 1\nproxy_protocol_from 127.0.0.1")
+    for header, host, peer_port in (
+        (b"PROXY TCP4 198.51.100.7 192.0.2.1 50123 1883\r\n", "198.51.100.7", 50123),
+        (b"PROXY UNKNOWN\r\n", None, None),
+    ):
+        with Wire(broker.address, V5) as client:
+            client.send(header + wire.connect("c", V5, username="ann", password="x"))
+            assert client.recv().reason == 0
+        assert (hook.asked[-1]["peerhost"], hook.asked[-1]["peerport"]) == (host, peer_port)

@@ -79,7 +79,7 @@ pub use config::TransportConfig;
 pub use counters::Counters;
 pub use handle::{Handle, ShardAnswer};
 pub use listener::{ListenAddr, ListenError, ListenerConfig, NameOf, Protocol, Tls};
-pub use observer::{AuthReply, Notice, Observer, Source};
+pub use observer::{Applicant, AuthReply, Notice, Observer, Source};
 pub use peer::PeerAddr;
 pub use proxy::{ProxyRules, ProxyVersion};
 pub use rates::Rates;

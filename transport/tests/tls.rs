@@ -17,7 +17,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
 use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
 use sol_transport::{
-    AuthReply, ListenAddr, ListenerLimits, Notice, Observer, PeerAddr, Protocol, Rates, Source, Tls, TransportConfig,
+    Applicant, AuthReply, ListenAddr, ListenerLimits, Notice, Observer, Protocol, Rates, Source, Tls, TransportConfig,
     WebSocketRules,
 };
 
@@ -223,7 +223,7 @@ impl Observer for Doorman {
 
     fn notice(&mut self, _: Notice<'_>) {}
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, reply: AuthReply) {
         reply.answer(AuthOutcome::Accepted);
     }
 }
@@ -441,7 +441,7 @@ impl Observer for Notes {
         });
     }
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, _: AuthReply) {}
 }
 
 fn start_noting(change: impl FnOnce(&mut TransportConfig, &mut EngineConfig)) -> (Broker, Notes) {

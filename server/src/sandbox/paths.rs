@@ -50,11 +50,18 @@ impl Paths {
             let links = resolver.into_iter().filter(|file| file.is_symlink());
             paths.read.extend(links.filter_map(real_directory_of));
         }
-        let files = files(config).into_iter().chain(usual);
+        let mut hooks = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.auth.http.as_ref());
+        let system = hooks.any(HttpAuth::trusts_system).then(openssl_probe::probe);
+        let system_file = system.iter().filter_map(|system| system.cert_file.as_deref());
+        let system_directories = system.iter().flat_map(|system| &system.cert_dir).map(PathBuf::as_path);
+        let files = files(config).into_iter().chain(usual).chain(system_file);
         for file in files {
             paths.read.extend(directories_of(file));
         }
-        for directory in directories(config) {
+        for directory in directories(config).into_iter().chain(system_directories) {
             // Links in it lead to files beside it, more often than not.
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             paths.read.insert(whole(directory));

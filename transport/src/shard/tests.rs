@@ -9,7 +9,7 @@ use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, Publish, Pu
 use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, Input, ListenerRules, Query, ShardId};
 
 use crate::{
-    AuthReply, Clock, Counters, Exit, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
+    Applicant, AuthReply, Clock, Counters, Exit, ListenAddr, ListenerConfig, Notice, Observer, Shards, Source,
     TransportConfig,
 };
 
@@ -44,7 +44,7 @@ impl Observer for Doorman {
 
     fn notice(&mut self, _: Notice<'_>) {}
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, reply: AuthReply) {
         reply.answer(AuthOutcome::Accepted);
     }
 }
