@@ -195,7 +195,7 @@ type Row = (&'static str, &'static str, Value);
 type Value = fn(&Stats) -> u64;
 
 /// What only grows.
-const COUNTERS: [Row; 46] = [
+const COUNTERS: [Row; 48] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -352,6 +352,16 @@ const COUNTERS: [Row; 46] = [
         "sol_handshakes_failed_total",
         "Connections closed because TLS or WebSocket could not be agreed on",
         |s| s.handshakes_failed,
+    ),
+    (
+        "sol_http_requests_total",
+        "Requests for files of http_dir that were answered, whichever way",
+        |s| s.files_requested,
+    ),
+    (
+        "sol_http_cut_total",
+        "Connections closed because they did not take a file of http_dir in time",
+        |s| s.files_cut,
     ),
     (
         "sol_frame_timeouts_total",

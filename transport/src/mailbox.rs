@@ -26,6 +26,7 @@ use crate::backend::{Output, Wake};
 use crate::filter::Filter;
 use crate::listener::Tls;
 use crate::peer::PeerAddr;
+use crate::websocket::Files;
 use crate::whole::Whole;
 
 /// What lies in a shard's mailbox.
@@ -41,6 +42,8 @@ pub(crate) enum Mail {
     Publish(Box<Message>),
     /// How a listener's connections are encrypted from now on.
     Tls(ListenerId, Arc<Tls>),
+    /// What a listener serves to browsers from now on.
+    Files(ListenerId, Arc<Files>),
     /// Who is accepted from now on, and how fast clients may send.
     Limits(Arc<Limits>),
     /// New limits of the engine.

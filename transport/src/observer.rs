@@ -66,6 +66,8 @@ pub enum Notice<'a> {
     TooManyOfAddress(Source),
     /// A packet of a connection did not arrive whole in time, and it was closed.
     FrameTimeout(Source),
+    /// A connection did not take in time a file that it had asked for, and was closed.
+    FileNotTaken(Source),
     /// Too many bytes were held for all connections, and this one, which held the most, was closed for it.
     Shed(Source),
     /// A connection could not be accepted.

@@ -10,6 +10,7 @@ mod introduction;
 mod mail;
 mod memory;
 mod pace;
+mod serving;
 
 use std::collections::VecDeque;
 use std::io;
@@ -82,6 +83,8 @@ struct Core<O> {
     lacks_descriptors: bool,
     /// Those whose handshake goes on in the next turn.
     handshakes: Handshakes,
+    /// Those who get the next piece of a file, in order.
+    serving: VecDeque<ConnectionId>,
     /// MQTT that was decrypted, what filters said, and what was sealed, each for the length of a call.
     plain: Vec<u8>,
     said: Said,
@@ -175,6 +178,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             lacks_room: false,
             lacks_descriptors: false,
             handshakes: Handshakes::default(),
+            serving: VecDeque::new(),
             plain: Vec::new(),
             said: Said::default(),
             sealed: Vec::new(),
@@ -220,6 +224,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         }
         if !self.core.watch.is_poisoned() {
             self.core.expire();
+            self.core.serve();
             self.settle();
             if self.core.found_room() {
                 self.backend.accept_again();
@@ -297,7 +302,7 @@ impl<O: Observer> Core<O> {
 
     /// How long the next wait may last; `None`: for ever.
     fn timeout(&self) -> Option<Duration> {
-        if self.has_work() || !self.held.is_empty() || self.handshakes.waiting() > 0 {
+        if self.has_work() || !self.held.is_empty() || self.handshakes.waiting() > 0 || !self.serving.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadlines = [

@@ -23,6 +23,7 @@ use crate::mailbox::{Exchange, Mailbox};
 use crate::observer::{Notice, Observer};
 use crate::pin::{Core, cores};
 use crate::shard::{Shard, panic_text};
+use crate::websocket::Files;
 
 /// How the shards ended.
 #[derive(Debug)]
@@ -119,6 +120,11 @@ pub struct BoundShards {
 }
 
 impl BoundShards {
+    /// Has a listener serve these files. Does nothing to a listener without WebSocket.
+    pub fn change_files(&mut self, listener: ListenerId, files: &Arc<Files>) {
+        self.config.change_files(listener, Arc::clone(files));
+    }
+
     /// Starts `engine.shards` shards, on the backend that `config.io` chooses. `seeds` must be unpredictable: they key the
     /// hashes of what clients choose. `observer` makes each shard's own.
     ///

@@ -183,6 +183,8 @@ impl<O: Observer> Core<O> {
             if conn.filter.as_ref().is_none_or(|filter| filter.is_finished()) {
                 self.linger(backend, connection);
             }
+        } else if conn.phase == Phase::Serving {
+            self.go_on_serving(connection);
         } else if was_congested {
             self.drained.push(connection);
         }

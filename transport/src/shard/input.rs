@@ -198,7 +198,7 @@ impl<O: Observer> Core<O> {
         let Some(conn) = self.conns.get_mut(id) else {
             return Reading::Pause;
         };
-        if conn.phase == Phase::Closing {
+        if matches!(conn.phase, Phase::Closing | Phase::Serving) {
             return self.discard(id, bytes.len());
         }
         if conn.ended {
