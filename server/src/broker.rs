@@ -14,8 +14,8 @@ use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
-    Applicant, AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, ProxyRules,
-    ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
+    Applicant, AuthReply, BoundShards, Clock, Exit, Files, Handle, ListenAddr, ListenerConfig, Notice, Observer,
+    ProxyRules, ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
 };
 
 use crate::auth::{Full, Login, Peer, Request, Verdict, Verifier};
@@ -70,7 +70,16 @@ fn sentence(error: StartError) -> String {
 }
 
 fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, String> {
-    let Listeners { shards, owners, count } = bound;
+    let Listeners {
+        mut shards,
+        owners,
+        count,
+    } = bound;
+    for (id, owner) in (0..).map(ListenerId).zip(&owners) {
+        if let Some(files) = startup.files.get(*owner).and_then(Option::as_ref) {
+            shards.change_files(id, files);
+        }
+    }
     let config = &startup.config;
     let mut seeds = [0; 4];
     for seed in &mut seeds {
@@ -178,6 +187,14 @@ impl Broker for Running {
         for (id, listening) in (0..).map(ListenerId).zip(&self.facts.listening) {
             if listening.listener == listener {
                 self.handle.change_tls(id, tls.clone());
+            }
+        }
+    }
+
+    fn change_files(&self, listener: usize, files: &Arc<Files>) {
+        for (id, listening) in (0..).map(ListenerId).zip(&self.facts.listening) {
+            if listening.listener == listener {
+                self.handle.change_files(id, files);
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
 use crate::config::{Config, Diagnostic, Host, Levels, Log, LogStream, METRICS_DEFAULT, Metrics, Overrides, reason};
 use crate::daemon::{PidFile, Ready};
+use crate::http_files::{self, Served};
 use crate::log::{Logger, Publish};
 use crate::metrics::MetricsServer;
 use crate::reload::{self, Parts};
@@ -53,6 +54,8 @@ pub trait Broker: Send + Sync {
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]);
     /// Has those who come to a listener of the configuration from now on be encrypted in this way.
     fn change_tls(&self, listener: usize, tls: sol_transport::Tls);
+    /// Has those who come to a listener of the configuration from now on be served these files.
+    fn change_files(&self, listener: usize, files: &Arc<sol_transport::Files>);
     /// Ends the connections of those whose login may be wrong now, and gives back to those who are back what is theirs.
     fn change_users(&self, changed: Vec<ChangedUser>);
     /// Ends the connections of those whom a token or a hook has let in at these listeners of the configuration.
@@ -103,6 +106,8 @@ pub struct Startup {
     pub verifier: Arc<Verifier>,
     /// Who may read and write what, by the listeners of the configuration.
     pub rights: Vec<Option<Arc<Rules>>>,
+    /// What browsers get, by the listeners of the configuration.
+    pub files: Served,
 }
 
 /// A broker whose listeners are bound, and that has no thread yet.
@@ -153,7 +158,13 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
     let prepared = prepare(config, files?, successor, bind)?;
     let entered = sandbox::enter(&prepared.config, &prepared.successor)?;
     let unreadable = sandbox::unreadable(&prepared.config);
-    unreadable.iter().for_each(|warning| warn(&log, warning));
+    // With the rights that are left, so that what is served now can be read at SIGHUP, and nobody is shown what only root sees.
+    let mut of_files = Vec::new();
+    let served = at_start(&prepared.config, http_files::load_all(&prepared.config), &mut of_files)?;
+    unreadable
+        .iter()
+        .chain(&of_files)
+        .for_each(|warning| warn(&log, warning));
     logger
         .run()
         .map_err(|error| format!("no log thread: {}", reason(&error)))?;
@@ -164,6 +175,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
     let surroundings = Surroundings {
         host,
         entered,
+        served,
         overrides: options.overrides(),
         logger: &logger,
         ready,
@@ -205,6 +217,7 @@ fn prepare(config: Config, files: Files, successor: Successor, bind: Bind) -> Re
 struct Surroundings<'a> {
     host: Host,
     entered: Entered,
+    served: Served,
     overrides: Overrides,
     logger: &'a Logger,
     ready: Option<Ready>,
@@ -227,6 +240,7 @@ fn run_broker(
         config: Arc::new(config),
         verifier: Arc::new(verifier),
         rights: prepared.rights,
+        files: around.served,
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;

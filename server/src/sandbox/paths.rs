@@ -69,6 +69,14 @@ impl Paths {
                 .read
                 .extend(entries.filter_map(|entry| real_directory_of(&entry.path())));
         }
+        let http_dirs = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.websockets.http_dir.as_deref());
+        // Without the targets of links that lead out of it: these are not served.
+        paths
+            .read
+            .extend(http_dirs.flat_map(|directory| [whole(directory)].into_iter().chain(directory.canonicalize())));
         if let Some(log) = &config.log.file {
             paths.append.extend(places_of_log(log));
         }
