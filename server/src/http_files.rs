@@ -88,7 +88,7 @@ impl Default for Budget {
 
 /// Reads a directory. The warnings are a sentence each, and so is the error.
 fn load(directory: &Path, budget: &mut Budget) -> Result<(Files, Vec<String>), String> {
-    let cannot = |error: Errno| format!("{} cannot be read: {}", directory.display(), reason(&error.into()));
+    let cannot = |error: Errno| cannot_read(directory, error);
     let root = openat(CWD, directory, flags() | OFlags::DIRECTORY, Mode::empty()).map_err(cannot)?;
     let mut reader = Reader {
         real: directory.canonicalize().unwrap_or_else(|_| directory.to_owned()),
@@ -109,6 +109,16 @@ fn load(directory: &Path, budget: &mut Budget) -> Result<(Files, Vec<String>), S
     }
     reader.budget.bytes -= reader.bytes;
     Ok((reader.files, reader.warnings))
+}
+
+fn cannot_read(directory: &Path, error: Errno) -> String {
+    let (shown, why) = (directory.display(), reason(&error.into()));
+    // The sandbox is closed around directories, not around their names.
+    let hint = match error {
+        Errno::ACCESS => "; one that has taken the place of another needs a restart",
+        _ => "",
+    };
+    format!("{shown} cannot be read: {why}{hint}")
 }
 
 /// What is opened is not waited for, whatever it is.
@@ -133,10 +143,7 @@ impl Reader<'_> {
     fn read_directory(&mut self, opened: impl AsFd, path: &Path, depth: usize) -> Result<(), String> {
         let names = match names(opened.as_fd()) {
             Ok(names) => names,
-            Err(error) if depth == 0 => {
-                let why = reason(&error.into());
-                return Err(format!("{} cannot be read: {why}", self.directory.display()));
-            }
+            Err(error) if depth == 0 => return Err(cannot_read(self.directory, error)),
             Err(error) => {
                 self.pass_over(path, &reason(&error.into()));
                 return Ok(());

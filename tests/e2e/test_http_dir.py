@@ -24,16 +24,17 @@ BINARY = 0x82
 
 
 @pytest.fixture
-def www(tmp_path):
-    """A directory with a page, and a secret beside it."""
-    www = tmp_path / "www"
+def www(tmp_path_factory):
+    """A directory with a page, and a secret beside it; not in the directory of the broker's file, which it may read."""
+    beside = tmp_path_factory.mktemp("srv")
+    www = beside / "www"
     (www / "js").mkdir(parents=True)
     (www / "docs").mkdir()
     (www / "index.html").write_text("<h1>Hello</h1>")
     (www / "js" / "app.js").write_text("let x = 1;")
     (www / "docs" / "index.html").write_text("docs")
     (www / "large.bin").write_bytes(os.urandom(1 << 16) * (LARGE >> 16))
-    (tmp_path / "secret").write_text("secret")
+    (beside / "secret").write_text("secret")
     (www / "out").symlink_to("../secret")
     (www / ".hidden").write_text("secret")
     return www
@@ -192,6 +193,20 @@ def test_sighup_reads_the_files_again(broker, open_, www):
     assert f"not reloaded, the old stays in force: {broker.config_file}:" in broker.log()
     assert ask(open_, "/")[2] == b"new"
     www.with_name("away").rename(www)
+
+
+def test_another_directory_in_its_place(broker, open_, www):
+    """The sandbox is closed around the directory of the start: another one of its name leaves the old in force, and the log says
+    what to do."""
+    www.rename(www.with_name("away"))
+    shutil.copytree(www.with_name("away"), www, symlinks=True)
+    (www / "index.html").write_text("new")
+    broker.reload()
+    if "sandbox: Landlock" in broker.log():
+        assert f"{www} cannot be read: Permission denied; one that has taken the place of another needs a restart" in broker.log()
+        assert ask(open_, "/")[2] == b"<h1>Hello</h1>"
+    else:
+        assert ask(open_, "/")[2] == b"new"
 
 
 def test_a_directory_that_cannot_be_had(tmp_path, start_broker):

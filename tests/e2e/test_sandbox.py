@@ -1,6 +1,8 @@
 """Dropped privileges, Landlock and seccomp, seen from outside; what systemd hears; and the unit that ships."""
 
+import contextlib
 import ctypes
+import http.client
 import os
 import pathlib
 import platform
@@ -89,6 +91,30 @@ def test_every_thread_is_nobody_and_confined(start):
     said = re.search(r"runs as .*; sandbox: .*", broker.log()).group()
     assert said.startswith("runs as user nobody" if IS_ROOT else "runs as the user"), said
     assert "Landlock" in said and said.endswith("seccomp"), said
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="there are no privileges to drop")
+def test_what_only_root_reads_is_not_served(start, directory):
+    """Files for browsers are read by the user that root has become: what that cannot read is named, and nobody gets it, neither at
+    the start nor at SIGHUP, which reads what has changed."""
+    www, port = directory / "www", free_port()
+    www.mkdir(mode=0o755)
+    for name, mode in (("index.html", 0o644), ("secret.html", 0o600)):
+        (www / name).write_text(name)
+        (www / name).chmod(mode)
+    broker = start(f"listener {port} 127.0.0.1\nprotocol websockets\nhttp_dir {www}")
+
+    def get(path):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    assert (get("/"), get("/secret.html")[0]) == ((200, b"index.html"), 404)
+    assert f"{www}/secret.html is not served: Permission denied" in broker.log()
+    replace(www / "index.html", "new")
+    broker.reload()
+    assert (get("/"), get("/secret.html")[0]) == ((200, b"new"), 404)
 
 
 def test_nobody_is_named(start, directory):

@@ -22,6 +22,8 @@ on_each_backend! {
     files_arrive_whole_and_a_piece_is_held
     files_arrive_whole_over_tls
     many_who_ask_at_once_all_get_their_files
+    a_reader_that_has_nothing_more_to_say_gets_its_file
+    a_reader_that_is_gone_does_not_stay
     a_reader_that_takes_nothing_is_cut
     a_reader_that_takes_its_file_may_take_longer_than_a_login
     the_pieces_are_smaller_the_more_there_are
@@ -145,6 +147,38 @@ fn many_who_ask_at_once_all_get_their_files() {
         assert_large(&mut reader.stream, len);
     }
     assert_eq!(broker.counters().files_requested, 40);
+    broker.stop();
+}
+
+/// A request may be all that a peer says, and the end of its side stand right behind it (RFC 9112, section 9.6).
+fn a_reader_that_has_nothing_more_to_say_gets_its_file() {
+    let broker = start(LARGE, |_, _| ());
+    for path in ["/", "/large"] {
+        let mut reader = ask(&broker, path);
+        reader.finish_sending();
+        let (head, got) = answer(&mut reader.stream);
+        let wanted = if path == "/" {
+            b"<h1>Hello</h1>".to_vec()
+        } else {
+            body(LARGE)
+        };
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && got == wanted, "{head}");
+    }
+    broker.wait_until("the end of all", |counters| counters.connections == 0);
+    broker.stop();
+}
+
+/// Who has gone away in the middle of a file is found out by what cannot be sent.
+fn a_reader_that_is_gone_does_not_stay() {
+    let broker = start(LARGE, |_, _| ());
+    let reader = ask(&broker, "/large");
+    broker.wait_until("what the system does not take", |counters| counters.held_bytes > 0);
+    // With bytes unread that is a reset.
+    drop(reader);
+    broker.wait_until("its end", |counters| {
+        counters.connections == 0 && counters.held_bytes == 0
+    });
+    assert_eq!(broker.counters().files_cut, 0);
     broker.stop();
 }
 

@@ -88,7 +88,11 @@ impl<O: Observer> Sink for Core<O> {
     }
 
     fn on_end(&mut self, connection: ConnectionId) {
-        self.lose(connection);
+        // Who has asked for a file may have nothing more to say, and still get it: if it is gone, that cannot be sent.
+        let is_served = |conn: &Conn| conn.phase == Phase::Serving;
+        if !self.conns.get(connection).is_some_and(is_served) {
+            self.lose(connection);
+        }
     }
 
     fn on_writable(&mut self, connection: ConnectionId) {
