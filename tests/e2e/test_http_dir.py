@@ -238,3 +238,14 @@ def test_readers_that_take_nothing(start_broker, authority, www):
         check_healthy(broker)
         for one in sockets:
             one.close()
+
+
+def test_requests_are_counted(start_broker, authority, www):
+    """Operators see how often files are asked for."""
+    certificate, key = authority.issue("broker")
+    metrics = free_port()
+    broker = start_broker(f"metrics 127.0.0.1:{metrics}", cls=Serving, certificate=certificate, key=key, www=www)
+    for path in ("/", "/none"):
+        ask(lambda: http.client.HTTPConnection("127.0.0.1", broker.ports["http"], timeout=TIMEOUT), path)
+    said = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=TIMEOUT).read().decode()
+    assert "\nsol_http_requests_total 2\n" in said and "\nsol_http_cut_total 0\n" in said
