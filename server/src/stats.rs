@@ -247,7 +247,7 @@ impl Stats {
         self.mailbox_bytes += transport.mailbox_bytes;
         self.mailbox_bytes_maximum += transport.mailbox_bytes_maximum;
         self.add_doors(transport);
-        self.rate_pauses += engine.hurried;
+        self.rate_pauses += engine.rate_pauses;
         self.full.address += transport.address_refused;
         self.full.connections += engine.full_connections;
         self.full.user += engine.full_user;

@@ -12,14 +12,14 @@ mod memory;
 mod pace;
 mod serving;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use sol_codec::{DecodeLimits, Decoder, Direction};
-use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Level, Move, Now, Read};
+use sol_engine::{Close, ConnectionId, Effects, Engine, EngineConfig, Instant, Level, ListenerId, Move, Now, Read};
 
 use self::contain::Watch;
 pub(crate) use self::contain::panic_text;
@@ -79,6 +79,8 @@ struct Core<O> {
     connecting: Waiting,
     /// Whether somebody waits to be accepted because too many owe their login.
     lacks_room: bool,
+    /// Listeners where as many were accepted as may be in a second.
+    resting: BTreeSet<ListenerId>,
     /// Whether somebody could not be accepted in this turn for want of a descriptor.
     lacks_descriptors: bool,
     /// Those whose handshake goes on in the next turn.
@@ -176,6 +178,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             meters: Meters::new(config.limits.rates()),
             connecting: Waiting::new(config.connect_time_max),
             lacks_room: false,
+            resting: BTreeSet::new(),
             lacks_descriptors: false,
             handshakes: Handshakes::default(),
             serving: VecDeque::new(),

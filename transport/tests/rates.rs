@@ -77,13 +77,13 @@ fn start_with(shards: u16, limits: Limits, change: impl FnOnce(&mut TransportCon
 }
 
 /// How often clients were held up.
-fn hurried(broker: &Broker) -> u64 {
+fn rate_pauses(broker: &Broker) -> u64 {
     let answers = broker.shards().handle().ask(Query::Stats, PATIENCE);
-    let hurried = |answer: &sol_transport::ShardAnswer| {
+    let of_shard = |answer: &sol_transport::ShardAnswer| {
         let sol_engine::Answer::Stats(stats) = &answer.answer;
-        stats.hurried
+        stats.rate_pauses
     };
-    answers.iter().map(hurried).sum()
+    answers.iter().map(of_shard).sum()
 }
 
 fn a_flood_is_slowed_to_its_rate_and_nothing_of_it_is_lost() {
@@ -103,7 +103,7 @@ fn a_flood_is_slowed_to_its_rate_and_nothing_of_it_is_lost() {
     let least = Duration::from_secs(1) * (SENT - RATE / 10 - 1) / RATE;
     let took = Duration::from_nanos(clock.now().mono.as_nanos());
     assert!(took >= least, "{took:?}");
-    assert!(hurried(&broker) > 0);
+    assert!(rate_pauses(&broker) > 0);
     // Nobody else waits for it, and it is answered behind its flood.
     flooder.ping();
     broker.stop();
@@ -144,7 +144,7 @@ fn bytes_are_counted_as_they_arrive_and_not_packet_by_packet() {
     let took = Duration::from_nanos(clock.now().mono.as_nanos());
     // The part that comes last is let through before it is paid for, and is no larger than what is read at once.
     assert!(took >= Duration::from_millis(800), "{took:?}");
-    assert!(hurried(&broker) > 1);
+    assert!(rate_pauses(&broker) > 1);
     broker.stop();
 }
 
@@ -265,7 +265,9 @@ fn connections_above_the_rate_wait_and_nobody_is_refused() {
     // A fifth of a second's worth at once, and one more of each shard.
     let least = Duration::from_secs(1) * (COUNT - RATE / 5 - 3) / RATE;
     assert!(took >= least, "{took:?}");
-    assert!(broker.counters().accept_waits > 0);
+    // It rests after one at the earliest, however often it is looked at.
+    let waits = broker.counters().accept_waits;
+    assert!((1..=u64::from(COUNT)).contains(&waits), "{waits}");
     broker.stop();
 }
 

@@ -32,9 +32,11 @@ impl<O: Observer> Sink for Core<O> {
         }
         let whole = &self.mailbox.exchange().whole;
         if !whole.doors.may_accept(&self.config.limits, listener, self.now.mono) {
-            self.counters.accept_waits += 1;
+            // It is looked at again and again until then.
+            self.counters.accept_waits += u64::from(self.resting.insert(listener));
             return false;
         }
+        self.resting.remove(&listener);
         let may = (self.has_time_for_handshakes() || !shakes_hands()) && self.can_make_room();
         self.lacks_room |= !may;
         may
