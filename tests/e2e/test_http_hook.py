@@ -13,7 +13,7 @@ import pytest
 
 import wire
 from authority import Authority
-from broker import Broker, free_port, wait_until
+from broker import LoginsOnly, Whole, free_port, wait_until
 from clients import Paho, mosquitto_pub
 from test_passwords import QUICK
 from tokens import Issuer
@@ -76,13 +76,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Closed(Broker):
-    """A broker in Mosquitto's dialect that lets nobody in without a login."""
-
-    def _config_text(self, config: str) -> str:
-        return f"listener {self.port} {self.host}\n{'' if 'metrics' in config else 'metrics off'}\n{config}\n"
-
-
 @pytest.fixture
 def hook():
     server = Hook()
@@ -92,7 +85,7 @@ def hook():
 
 @pytest.fixture
 def start(start_broker):
-    return lambda config: start_broker(config, cls=Closed)
+    return lambda config: start_broker(config, cls=LoginsOnly)
 
 
 def code(broker, password: str | bytes = "secret", user: str | None = "ann", version: int = V5) -> int:
@@ -200,15 +193,12 @@ def test_a_hook_that_is_dead_or_hangs(start_broker, hook, tmp_path):
     users.chmod(0o600)
     port = free_port()
 
-    class Two(Broker):
-        def _config_text(self, config: str) -> str:
-            return (
-                f"metrics off\nlogin_ban_exempt none\nlogin_failures_max 3\nper_listener_settings true\n"
-                f"listener {self.port} 127.0.0.1\nhttp_auth_url {hook.url}\nhttp_auth_timeout 3s\n"
-                f"listener {port} 127.0.0.1\npassword_file {users}\n"
-            )
-
-    broker = start_broker(cls=Two)
+    broker = start_broker(
+        f"metrics off\nlogin_ban_exempt none\nlogin_failures_max 3\nper_listener_settings true\n"
+        f"listener PORT 127.0.0.1\nhttp_auth_url {hook.url}\nhttp_auth_timeout 3s\n"
+        f"listener {port} 127.0.0.1\npassword_file {users}\n",
+        cls=Whole,
+    )
     hook.hangs = True
     waiting = []
     for n in range(20):
@@ -306,7 +296,7 @@ def test_https(start, start_broker, tmp_path):
         (trusted / "all.pem").write_text(crt.read_text())
         for name, path in (("SSL_CERT_FILE", trusted / "all.pem"), ("SSL_CERT_DIR", trusted)):
             system = {key: value for key, value in os.environ.items() if not key.startswith("SSL_CERT_")}
-            broker = start_broker(f"http_auth_url {hook.url}", cls=Closed, env={**system, name: str(path)})
+            broker = start_broker(f"http_auth_url {hook.url}", cls=LoginsOnly, env={**system, name: str(path)})
             assert code(broker) == 0
             broker.reload()
             assert code(broker) == 0

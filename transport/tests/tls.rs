@@ -216,9 +216,9 @@ fn keys_that_change_all_the_time_are_answered_once() {
 }
 
 /// Lets everybody in, a turn later.
-struct Doorman;
+struct Porter;
 
-impl Observer for Doorman {
+impl Observer for Porter {
     fn event(&mut self, _: &Event, _: Option<Source>) {}
 
     fn notice(&mut self, _: Notice<'_>) {}
@@ -249,7 +249,7 @@ fn an_end_right_behind_the_last_packet_loses_nothing() {
     ] {
         let broker = Broker::start_observed(
             2,
-            |_| Doorman,
+            |_| Porter,
             |config, engine| {
                 config.listeners.push(config.listeners[0].clone());
                 config.listeners[0].tls = has_tls.then(|| tls.clone());
