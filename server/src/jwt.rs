@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::acl_json;
 
-pub use self::keys::{KEYS_MAX, Key, KeySource, load};
+pub use self::keys::{KEYS_MAX, Key, KeySource, load, parse};
 
 mod keys;
 

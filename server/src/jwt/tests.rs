@@ -8,7 +8,6 @@ use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use serde_json::json;
 use sol_engine::Rules;
 
-use super::keys::parse;
 use super::*;
 
 const NOW: u64 = 1_800_000_000;
