@@ -69,6 +69,8 @@ impl<O: Observer> Core<O> {
             peer,
             listener: handover.listener(),
         };
+        #[cfg(test)]
+        let socket = super::tests::trap_adoption(socket, &kept);
         // Without room for it the client sees its connection end, and comes again.
         let Ok(id) = backend.adopt(socket) else {
             return self.leave(source);
