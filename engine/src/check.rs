@@ -152,6 +152,9 @@ impl Engine {
         if limited.any(|listener| at(listener) != self.clients.settled_at(listener)) {
             return Err("the count of a listener's Sessions with a connection is wrong");
         }
+        if sessions().filter(|session| session.own_rules().is_some()).count() != self.clients.rights.with_own_rules() {
+            return Err("the count of Sessions with rules of their own is wrong");
+        }
         let connections = self.clients.connections.iter();
         let active = connections.filter(|(_, connection)| matches!(connection.state, State::Active(..)));
         if active.count() as u64 != self.clients.stats.clients_connected {
@@ -200,11 +203,19 @@ mod tests {
         bench.engine.tree.group_mut(group).unwrap().count_online(false);
     }
 
+    /// Nothing ends a Session any more that is away.
+    fn never_expire(bench: &mut Bench, key: SessionKey, id: ConnectionId) {
+        bench.engine.clients.sessions.get_mut(key).unwrap().expiry_interval = 10;
+        let _ = bench.input(crate::Input::Closed(id));
+        assert_eq!(bench.engine.check(), Ok(()));
+        bench.engine.clients.cancel_away_timers(key);
+    }
+
     /// Every contradiction between the tables is found, and an engine without one is found sound.
     #[test]
     fn planted_contradictions_are_found() {
         type Plant = fn(&mut Bench, SessionKey, ConnectionId);
-        let planted: [(&str, Plant); 16] = [
+        let planted: [(&str, Plant); 17] = [
             ("a Session's connection does not know it", |bench, _, id| {
                 bench.engine.clients.connections.remove(id);
             }),
@@ -235,6 +246,12 @@ mod tests {
             ("the gauge of connected clients is wrong", |bench, _, _| {
                 bench.engine.clients.stats.clients_connected -= 1;
             }),
+            (
+                "the count of Sessions with rules of their own is wrong",
+                |bench, _, _| {
+                    bench.engine.clients.rights.change_own_rules(false, true);
+                },
+            ),
             ("the count of Sessions with a connection is wrong", |bench, _, _| {
                 bench.engine.clients.settled += 1;
             }),
@@ -253,12 +270,7 @@ mod tests {
                 bench.engine.pause(crate::Now::default(), id, crate::fanout::Hold::Line);
                 bench.engine.clients.connections.get_mut(id).unwrap().paused = false;
             }),
-            ("a Session that is away never expires", |bench, key, id| {
-                bench.engine.clients.sessions.get_mut(key).unwrap().expiry_interval = 10;
-                let _ = bench.input(crate::Input::Closed(id));
-                assert_eq!(bench.engine.check(), Ok(()));
-                bench.engine.clients.cancel_away_timers(key);
-            }),
+            ("a Session that is away never expires", never_expire),
         ];
         for (found, plant) in planted {
             let mut bench = Bench::new();

@@ -541,15 +541,17 @@ impl Clients {
         old
     }
 
-    /// Sets whose a Session is.
-    pub(crate) fn set_user(&mut self, key: SessionKey, user: Option<User>) {
+    /// Sets whose a Session is. Returns whether that limits anybody's rights where nobody's were, or the other way round.
+    pub(crate) fn set_user(&mut self, key: SessionKey, user: Option<User>) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
-            return;
+            return false;
         };
         let before = session.user_charge();
+        let had_rules = session.own_rules().is_some();
         session.user = user.map(Box::new);
         self.memory.charge(session.user_charge());
         self.memory.refund(before);
+        self.rights.change_own_rules(had_rules, session.own_rules().is_some())
     }
 
     /// Bytes to charge for a Subscription whose texts have this length: the tree holds them, and with a journal the

@@ -222,7 +222,7 @@ impl Engine {
             return Flow::Go;
         };
         self.line.slowed.insert(id, timer);
-        self.clients.stats.hurried += 1;
+        self.clients.stats.rate_pauses += 1;
         Flow::Stop
     }
 

@@ -183,15 +183,14 @@ impl Engine {
         });
         // What may be queued for it is judged when it is sent, by what its next login allows. Till then it writes nothing.
         let rules = record.own_rules.then(|| Arc::new(Rules::for_reading()));
-        if rules.is_some() && self.clients.rights.expect_own_rules() {
-            self.start_marking();
-        }
         let user = record.username.map(|name| User {
             rules,
             granted: record.granted,
             ..User::new(name, record.vouched)
         });
-        self.clients.set_user(key, user);
+        if self.clients.set_user(key, user) {
+            self.start_marking();
+        }
         self.clients.set_will(key, record.will.map(Box::new));
         self.restoring.sessions.insert(id, key);
         self.restoring.away_since.push((key, record.disconnected_at));

@@ -124,8 +124,10 @@ pub(crate) struct Rights {
     /// The number given last.
     last: RulesNumber,
     steps: Steps,
-    /// A Session has had rules of its own.
-    has_own: bool,
+    /// Sessions that have rules of their own.
+    own: usize,
+    /// The number under which rights were limited last while the listeners' rules were these; 0: they were not yet.
+    resumed: RulesNumber,
     /// What is retained is asked for its author's right when it is replayed.
     checks_authors: bool,
     remembered: Option<Box<Remembered>>,
@@ -161,7 +163,8 @@ impl Rights {
             number: RulesNumber::default(),
             last: RulesNumber::default(),
             steps: Steps(0),
-            has_own: false,
+            own: 0,
+            resumed: RulesNumber::default(),
             checks_authors: false,
             remembered: None,
         };
@@ -178,25 +181,42 @@ impl Rights {
         self.by_listener.clone_from(&config.rights);
         self.remembered = None;
         self.number = RulesNumber::default();
-        if self.has_own || self.by_listener.iter().any(Option::is_some) {
-            self.count_on();
-        }
+        self.resumed = RulesNumber::default();
+        self.limit();
         true
     }
 
-    /// A Session comes that has rules of its own. Returns whether nobody's rights were limited until now.
-    pub(crate) fn expect_own_rules(&mut self) -> bool {
-        self.has_own = true;
-        let is_news = !self.are_limited();
-        if is_news {
-            self.count_on();
-        }
-        is_news
+    /// A Session that had rules of its own, or had none, has some now, or none. Returns whether that limits anybody's rights
+    /// where nobody's were, or the other way round.
+    pub(crate) fn change_own_rules(&mut self, had: bool, has: bool) -> bool {
+        self.own += usize::from(has);
+        self.own -= usize::from(had);
+        had != has && self.limit()
     }
 
-    fn count_on(&mut self) {
-        self.last = RulesNumber(self.last.0.saturating_add(1).min(RulesNumber::LAST.0));
-        self.number = self.last;
+    /// Sessions that have rules of their own.
+    pub(crate) const fn with_own_rules(&self) -> usize {
+        self.own
+    }
+
+    /// Looks whether anybody's rights are limited. Returns whether that is news.
+    fn limit(&mut self) -> bool {
+        let are_limited = self.own > 0 || self.by_listener.iter().any(Option::is_some);
+        if are_limited == self.are_limited() {
+            return false;
+        }
+        if !are_limited {
+            self.number = RulesNumber::default();
+            return true;
+        }
+        // What was found under the last number is true still: it was by the same rules, and whoever's own rules became others
+        // was looked at anew. Numbers are few, and a client that comes and goes must not use them up.
+        if self.resumed == RulesNumber::default() {
+            self.last = RulesNumber(self.last.0.saturating_add(1).min(RulesNumber::LAST.0));
+            self.resumed = self.last;
+        }
+        self.number = self.resumed;
+        true
     }
 
     /// Whether there are rules at all.

@@ -70,7 +70,7 @@ pub struct Stats {
     /// broken rules too.
     pub packets_too_large: u64,
     /// Times that a client was not read for a while because it had sent more than it may in that time.
-    pub hurried: u64,
+    pub rate_pauses: u64,
     /// Takeovers of a Session by a new connection.
     pub takeovers: u64,
     /// Publishes forwarded to other shards.
@@ -114,7 +114,7 @@ impl Stats {
              publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
              publish_refused publish_oversized publish_unauthorized subscribe_unauthorized
              deliver_unauthorized retained_unauthorized connects_accepted connects_refused full_connections full_user full_sessions full_memory protocol_errors
-             slow_closed parked_closed paused_closed keep_alive_closed login_expired_closed packets_too_large hurried takeovers forwards_sent forwards_received subscriptions shared_subscriptions
+             slow_closed parked_closed paused_closed keep_alive_closed login_expired_closed packets_too_large rate_pauses takeovers forwards_sent forwards_received subscriptions shared_subscriptions
              retained_messages stored_messages memory_bytes memory_bytes_maximum);
         self.memory_level = self.memory_level.max(other.memory_level);
     }

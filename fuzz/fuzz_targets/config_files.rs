@@ -170,7 +170,10 @@ fn rules(file: &[u8]) {
         if line.starts_with('#') || line.trim_start_matches(' ').is_empty() {
             continue;
         }
-        let (word, rest) = line.trim_start_matches(' ').split_once(' ').expect("no word stands alone");
+        let (word, rest) = line
+            .trim_start_matches(' ')
+            .split_once(' ')
+            .expect("no word stands alone");
         let rest = rest.trim_start_matches(' ');
         let rule = rest.split_once(' ').unwrap_or(("readwrite", rest));
         let rule = (rule.0.to_owned(), rule.1.trim_start_matches(' ').to_owned());
@@ -191,8 +194,19 @@ fn rules(file: &[u8]) {
     assert_eq!(read, own);
     assert_eq!(said(&set.patterns), patterns);
     let _ = Rules::new(set);
-    for fault in [&b"topic"[..], b"user ", b"topic rw a", b"topics a", b"topic a/#/b", b"pattern write %c+", b"\xff"] {
+    for fault in [
+        &b"topic"[..],
+        b"user ",
+        b"topic rw a",
+        b"topics a",
+        b"topic a/#/b",
+        b"pattern write %c+",
+        b"\xff",
+    ] {
         let ruined = [file, b"\n", fault].concat();
-        assert!(acl_file::parse(Path::new("a"), &ruined).is_err(), "a fault is passed over");
+        assert!(
+            acl_file::parse(Path::new("a"), &ruined).is_err(),
+            "a fault is passed over"
+        );
     }
 }

@@ -2,14 +2,14 @@
 //! a naive reader finds.
 //!
 //! Input: a byte whose lowest bit says that a good request comes before the stream, and whose next bit that only one Origin
-//! may come; a byte whose low four bits are a number of segment lengths, so many lengths, and the stream. The lengths are
-//! used in turn until the stream ends.
+//! may come, and the next that files are served, too; a byte whose low four bits are a number of segment lengths, so many
+//! lengths, and the stream. The lengths are used in turn until the stream ends.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sol_fuzz::segments;
-use sol_transport::WebSocketRules;
 use sol_transport::bench_support::{Ending, WebSocket};
+use sol_transport::{Files, WebSocketRules};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -24,6 +24,11 @@ fuzz_target!(|input: &[u8]| {
     let mut rules = WebSocketRules::default();
     if first & 0x02 != 0 {
         rules.origins.push("http://a".into());
+    }
+    if first & 0x04 != 0 {
+        let mut files = Files::default();
+        files.insert(b"/index.html", "text/html", b"a page".to_vec());
+        rules.files = Some(files.into());
     }
     let request = if first & 0x01 != 0 { REQUEST } else { b"" };
 

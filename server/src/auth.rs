@@ -3,7 +3,8 @@
 //! A plain password that was right once is remembered as a keyed hash bound to the stored entry and answered at once: when
 //! ten thousand clients reconnect, each costs microseconds, and none of them waits behind somebody who guesses. Any other
 //! password enters a bounded queue, with few places for one address, and its verdict comes back through the request's own
-//! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost a full hash.
+//! `reply`, on a verifier thread. Wrong passwords and unknown users are never remembered and always cost a full hash. Tokens have
+//! a queue and a thread of their own, where nobody hashes.
 //!
 //! Addresses and users that fail too often are refused without a look for a while, as `guard` says.
 //!
@@ -15,7 +16,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -38,9 +39,12 @@ mod judge;
 mod tally;
 mod user_files;
 
-/// Logins of one address that may wait at a time. Addresses of this machine are not counted: a proxy has one of them,
-/// and all its clients behind it.
+/// Logins of one address that may wait at a time. Who connects from this machine is not counted: it may be a
+/// proxy that does not say whom it brings.
 pub const WAITING_PER_ADDRESS_MAX: u32 = 32;
+
+/// The same of logins by a token, which costs microseconds: many clients may come from one address at once.
+pub const TOKENS_PER_ADDRESS_MAX: u32 = 512;
 
 /// What a check found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -99,6 +103,27 @@ pub struct Changes {
     pub grants_lost_at: Vec<usize>,
 }
 
+/// Where a client is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// It is a proxy that says so. What a proxy calls its own machine is not this one.
+    pub is_brought: bool,
+}
+
+impl Peer {
+    /// Its address, of IPv4 always as such.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// Whether it has connected from this machine itself: a proxy here is one address for all its clients.
+    fn is_local(&self) -> bool {
+        self.ip().is_loopback() && !self.is_brought
+    }
+}
+
 /// One login to check.
 pub struct Request {
     /// What is shown.
@@ -109,8 +134,10 @@ pub struct Request {
     pub client_id: Box<str>,
     /// The Protocol Level: 3, 4 or 5.
     pub version: u8,
-    /// Where it comes from; `None` on a Unix socket.
-    pub peer: Option<IpAddr>,
+    /// Where the client is; `None` on a Unix socket, and if its proxy does not say.
+    pub peer: Option<Peer>,
+    /// The Common Name of the certificate that it has shown, if it has.
+    pub common_name: Option<Box<str>>,
     /// Called at most once with the verdict, on the caller's thread or a verifier's; should only post it. It is dropped
     /// uncalled if the check itself fails or the broker stops.
     pub reply: Box<dyn FnOnce(Verdict) + Send>,
@@ -136,18 +163,43 @@ impl Request {
 
 /// The queue, or this address's share of it, is full: answer "Server busy" (0x89; 3.1.1: 3) at once. Holds the request, so that nothing is lost.
 #[derive(Debug)]
-pub struct Full(pub Request);
+pub struct Full(pub Box<Request>);
 
-/// A bounded pool of threads that check passwords. Dropping it ends them and leaves what is queued unanswered.
+/// A bounded pool of threads that check passwords, and one for tokens. Dropping it ends them and leaves what is queued
+/// unanswered.
 pub struct Verifier {
-    queue: Option<Sender<Waiting>>,
+    queues: Option<Queues>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
+struct Queues {
+    passwords: Sender<Waiting>,
+    tokens: Sender<Waiting>,
+}
+
+/// Which of the queues.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Line {
+    Passwords,
+    Tokens,
+}
+
+impl Line {
+    const fn per_address_max(self) -> u32 {
+        match self {
+            Self::Passwords => WAITING_PER_ADDRESS_MAX,
+            Self::Tokens => TOKENS_PER_ADDRESS_MAX,
+        }
+    }
+}
+
+/// In which queue, and what counts as one address.
+type Whose = (Line, IpAddr);
+
 struct Shared {
     judge: Judge,
-    waiting: Mutex<HashMap<IpAddr, u32>>,
+    waiting: Mutex<HashMap<Whose, u32>>,
     stopping: AtomicBool,
 }
 
@@ -159,24 +211,24 @@ struct Waiting {
 
 /// One of the places of an address; given back when dropped.
 struct Place {
-    address: IpAddr,
+    whose: Whose,
     shared: Arc<Shared>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = self.shared.waiting();
-        if let Some(count) = waiting.get_mut(&self.address) {
+        if let Some(count) = waiting.get_mut(&self.whose) {
             *count -= 1;
             if *count == 0 {
-                waiting.remove(&self.address);
+                waiting.remove(&self.whose);
             }
         }
     }
 }
 
 impl Verifier {
-    /// Starts `threads` threads behind a queue of `queue` requests.
+    /// Starts `threads` threads behind a queue of `queue` requests, and one for tokens behind another.
     ///
     /// # Errors
     /// The system has no thread or no randomness to give.
@@ -186,17 +238,19 @@ impl Verifier {
             waiting: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
-        let (sender, receiver) = bounded(queue);
+        let (passwords, passwords_waiting) = bounded(queue);
+        let (tokens, tokens_waiting) = bounded(queue);
+        let start = |name: String, waiting: &Receiver<Waiting>| {
+            let (shared, waiting) = (Arc::clone(&shared), waiting.clone());
+            let thread = std::thread::Builder::new().name(name);
+            thread.spawn(move || shared.work(&waiting))
+        };
         let threads = (0..threads.max(1))
-            .map(|index| {
-                let (shared, receiver): (_, Receiver<Waiting>) = (Arc::clone(&shared), receiver.clone());
-                std::thread::Builder::new()
-                    .name(format!("sol-auth-{index}"))
-                    .spawn(move || shared.work(&receiver))
-            })
+            .map(|index| start(format!("sol-auth-{index}"), &passwords_waiting))
+            .chain(std::iter::once_with(|| start("sol-token".to_owned(), &tokens_waiting)))
             .collect::<io::Result<_>>()?;
         Ok(Self {
-            queue: Some(sender),
+            queues: Some(Queues { passwords, tokens }),
             shared,
             threads,
         })
@@ -216,37 +270,44 @@ impl Verifier {
     }
 
     fn enqueue(&self, request: Request) -> Result<(), Full> {
-        let Some(queue) = &self.queue else {
-            return Err(Full(request));
+        let Some(queues) = &self.queues else {
+            return Err(Full(Box::new(request)));
         };
-        let place = match request.peer.filter(|peer| !peer.is_loopback()).map(network) {
+        let (line, queue) = if self.shared.judge.shows_token(&request) {
+            (Line::Tokens, &queues.tokens)
+        } else {
+            (Line::Passwords, &queues.passwords)
+        };
+        let counted = request.peer.filter(|peer| !peer.is_local());
+        let place = match counted.map(|peer| network(peer.ip())) {
             None => None,
-            Some(address) => match self.place(address) {
-                None => return Err(Full(request)),
+            Some(address) => match self.place((line, address)) {
+                None => return Err(Full(Box::new(request))),
                 place => place,
             },
         };
         queue.try_send(Waiting { request, place }).map_err(|error| match error {
-            TrySendError::Full(waiting) | TrySendError::Disconnected(waiting) => Full(waiting.request),
+            TrySendError::Full(waiting) | TrySendError::Disconnected(waiting) => Full(Box::new(waiting.request)),
         })
     }
 
-    fn place(&self, address: IpAddr) -> Option<Place> {
+    fn place(&self, whose: Whose) -> Option<Place> {
         let mut waiting = self.shared.waiting();
-        let count = waiting.entry(address).or_default();
-        if *count >= WAITING_PER_ADDRESS_MAX {
+        let count = waiting.entry(whose).or_default();
+        if *count >= whose.0.per_address_max() {
             return None;
         }
         *count += 1;
         Some(Place {
-            address,
+            whose,
             shared: Arc::clone(&self.shared),
         })
     }
 
     /// Requests waiting for a thread.
     pub fn queued(&self) -> usize {
-        self.queue.as_ref().map_or(0, Sender::len)
+        let queues = self.queues.as_ref();
+        queues.map_or(0, |queues| queues.passwords.len() + queues.tokens.len())
     }
 
     /// Puts other users in force, and says whose logins are others than before. Whoever is let in by an entry of the old ones
@@ -284,7 +345,7 @@ impl Verifier {
 impl Drop for Verifier {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
-        self.queue = None;
+        self.queues = None;
         for thread in self.threads.drain(..) {
             // A thread that panicked has printed why.
             let _ = thread.join();
@@ -334,7 +395,7 @@ impl Shared {
         }));
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Whose, u32>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

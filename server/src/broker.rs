@@ -14,11 +14,11 @@ use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
-    AuthReply, BoundShards, Clock, Exit, Handle, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, ProxyRules,
-    ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
+    Applicant, AuthReply, BoundShards, Clock, Exit, Files, Handle, ListenAddr, ListenerConfig, Notice, Observer,
+    ProxyRules, ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
 };
 
-use crate::auth::{Full, Login, Request, Verdict, Verifier};
+use crate::auth::{Full, Login, Peer, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
 use crate::config::{self, Address, CertificateName, Config, Listener, SocketDomain, reason};
 use crate::engine_config::{engine_config, transport_limits};
@@ -71,7 +71,16 @@ fn sentence(error: StartError) -> String {
 }
 
 fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Failure> {
-    let Listeners { shards, owners, count } = bound;
+    let Listeners {
+        mut shards,
+        owners,
+        count,
+    } = bound;
+    for (id, owner) in (0..).map(ListenerId).zip(&owners) {
+        if let Some(files) = startup.files.get(*owner).and_then(Option::as_ref) {
+            shards.change_files(id, files);
+        }
+    }
     let config = &startup.config;
     let mut seeds = [0; 4];
     for seed in &mut seeds {
@@ -192,6 +201,14 @@ impl Broker for Running {
         }
     }
 
+    fn change_files(&self, listener: usize, files: &Arc<Files>) {
+        for (id, listening) in (0..).map(ListenerId).zip(&self.facts.listening) {
+            if listening.listener == listener {
+                self.handle.change_files(id, files);
+            }
+        }
+    }
+
     fn change_users(&self, changed: Vec<ChangedUser>) {
         self.handle.change_users(changed);
     }
@@ -208,6 +225,14 @@ impl Broker for Running {
         if let Some(joiner) = joiner {
             // A panic there has been printed.
             let _ = joiner.join();
+        }
+        for listening in &self.facts.listening {
+            // Its directory may be of somebody else than whom the process has become.
+            if let Address::Unix(path) = &listening.address
+                && path.symlink_metadata().is_ok()
+            {
+                tracing::warn!("the socket {} stays behind: it cannot be removed", path.display());
+            }
         }
     }
 }
@@ -236,7 +261,7 @@ impl Observer for Watcher {
         events::notice(&notice);
     }
 
-    fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, request: AuthRequest, applicant: Applicant<'_>, reply: AuthReply) {
         // What is no listener's is asked of nobody, and refused.
         let listener = self
             .listeners
@@ -260,12 +285,16 @@ impl Observer for Watcher {
             listener,
             client_id: request.client_id.into(),
             version: request.version.level(),
-            peer: peer.socket_addr().map(|address| address.ip()),
+            peer: applicant.peer.client().map(|address| Peer {
+                address,
+                is_brought: applicant.is_brought,
+            }),
+            common_name: tls::common_name(applicant.certificates),
             reply: Box::new(move |verdict| answer(&later, outcome(verdict, refused))),
         };
         if let Err(Full(request)) = self.verifier.submit(request) {
             let user = request.user().unwrap_or_default();
-            tracing::warn!(%peer, user, "login not checked: too many are waiting");
+            tracing::warn!(peer = %applicant.peer, user, "login not checked: too many are waiting");
             answer(&reply, AuthOutcome::Refused(ReasonCode::ServerBusy));
         }
     }

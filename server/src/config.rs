@@ -28,7 +28,6 @@ mod listener;
 mod listening;
 mod logging;
 mod logins;
-mod not_yet;
 pub(crate) mod others;
 mod overrides;
 mod persistence;
@@ -361,7 +360,7 @@ impl Config {
     pub fn load(path: Option<&Path>, host: &Host) -> Result<Self, Refused> {
         let file = path.unwrap_or_else(|| Path::new(DEFAULT_PATH));
         match read_bounded(file) {
-            Ok(bytes) => Self::parse(file, &bytes, host).and_then(Self::refuse_not_yet),
+            Ok(bytes) => Self::parse(file, &bytes, host),
             Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Self::without_file(host))
             }

@@ -138,8 +138,9 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         // Another broker may have written its own since.
         let ours = std::fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == std::process::id().to_string());
-        if ours {
-            let _ = std::fs::remove_file(&self.0);
+        if ours && let Err(error) = std::fs::remove_file(&self.0) {
+            let path = self.0.display();
+            tracing::warn!("pid file {path} stays behind: it cannot be removed: {}", reason(&error));
         }
     }
 }

@@ -156,6 +156,9 @@ pub(crate) fn notice(notice: &Notice<'_>) {
             warn!(peer = %source.peer, "closed: its address has as many connections as it may have");
         }
         Notice::FrameTimeout(source) => warn!(peer = %source.peer, "closed: a packet did not arrive whole in time"),
+        Notice::FileNotTaken(source) => {
+            warn!(peer = %source.peer, "closed: it did not take in time a file that it had asked for")
+        }
         Notice::Shed(source) => {
             warn!(peer = %source.peer, "closed: unfinished packets and unsent output fill the memory, and it held the most");
         }

@@ -2,7 +2,8 @@
 //! message: the rules come with the answer.
 //!
 //! ```text
-//! POST {"clientid": …, "username": …, "password": …, "peerhost": …, "listener": …, "protocol_version": …}
+//! POST {"clientid": …, "username": …, "password": …, "peerhost": …, "peerport": …, "cert_common_name": …,
+//!       "listener": …, "protocol_version": …}
 //! 200  {"result": "allow"|"deny"|"ignore", "is_superuser": …, "acl": …, "expire_at": …}       204: allow
 //! ```
 //!
@@ -13,7 +14,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512_256};
 use sol_engine::{Grant, Rules, UnixMillis};
 use ureq::Agent;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::acl_json;
 use crate::config::{Diagnostic, HttpAuth, reason};
@@ -48,10 +49,18 @@ pub(crate) struct Question<'a> {
     pub(crate) client_id: &'a str,
     pub(crate) username: Option<&'a str>,
     pub(crate) password: &'a str,
-    pub(crate) peer: Option<IpAddr>,
+    pub(crate) peer: Option<SocketAddr>,
+    /// Of the certificate that it has shown.
+    pub(crate) common_name: Option<&'a str>,
     pub(crate) listener: &'a str,
     /// The Protocol Level: 3, 4 or 5.
     pub(crate) version: u8,
+}
+
+impl Question<'_> {
+    fn host(&self) -> Option<String> {
+        self.peer.map(|peer| peer.ip().to_canonical().to_string())
+    }
 }
 
 /// What a hook says.
@@ -205,7 +214,9 @@ impl Hook {
             "clientid": question.client_id,
             "username": question.username,
             "password": question.password,
-            "peerhost": question.peer.map(|peer| peer.to_canonical().to_string()),
+            "peerhost": question.host(),
+            "peerport": question.peer.map(|peer| peer.port()),
+            "cert_common_name": question.common_name,
             "listener": question.listener,
             "protocol_version": question.version,
         });
@@ -231,13 +242,15 @@ impl Hook {
 
     /// A keyed hash of all that is asked about: nothing of a password can be read from what is remembered.
     fn tag(&self, question: &Question<'_>) -> [u8; 32] {
-        let peer = question.peer.map(|peer| peer.to_canonical().to_string());
+        // A client that comes again has another port.
+        let host = question.host();
         let version = question.version.to_string();
         let parts = [
             Some(question.client_id),
             question.username,
             Some(question.password),
-            peer.as_deref(),
+            host.as_deref(),
+            question.common_name,
             Some(question.listener),
             Some(&version),
         ];
@@ -284,6 +297,9 @@ fn agent(config: &HttpAuth) -> Result<Agent, Diagnostic> {
             return Err(Diagnostic::of_file(path, "there is no certificate in PEM in it"));
         }
     }
+    if config.trusts_system() {
+        roots = system_roots()?;
+    }
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::from(roots))
         .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
@@ -299,6 +315,22 @@ fn agent(config: &HttpAuth) -> Result<Agent, Diagnostic> {
         .tls_config(tls)
         .build();
     Ok(agent.into())
+}
+
+/// The authorities that the system trusts.
+fn system_roots() -> Result<Vec<Certificate<'static>>, Diagnostic> {
+    let found = rustls_native_certs::load_native_certs();
+    let fault = found.errors.first().map(ToString::to_string);
+    if found.certs.is_empty() {
+        let why = fault.unwrap_or_else(|| "there are none".to_owned());
+        let text = format!("no authorities that the system trusts: {why}; name some in http_auth_cafile");
+        return Err(Diagnostic::of_file(Path::new("http_auth_url"), text));
+    }
+    if let Some(why) = fault {
+        tracing::warn!("http_auth_url: not all authorities that the system trusts can be read: {why}");
+    }
+    let roots = found.certs.iter();
+    Ok(roots.map(|root| Certificate::from_der(root).to_owned()).collect())
 }
 
 /// What an answer says.
@@ -453,6 +485,7 @@ mod tests {
             username: Some("ann"),
             password: "secret",
             peer: None,
+            common_name: None,
             listener: "l",
             version: 5,
         };
@@ -477,7 +510,11 @@ mod tests {
                 ..question()
             },
             Question {
-                peer: Some([127, 0, 0, 1].into()),
+                peer: Some(([127, 0, 0, 1], 7).into()),
+                ..question()
+            },
+            Question {
+                common_name: Some("c"),
                 ..question()
             },
             Question {
@@ -515,6 +552,7 @@ mod tests {
             username: None,
             password: "",
             peer: None,
+            common_name: None,
             listener: "l",
             version: 4,
         };

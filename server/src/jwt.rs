@@ -6,7 +6,7 @@
 //!
 //! Each key is for one algorithm, which its directive or its kind says; what the header says only chooses among the keys, so
 //! that no token makes a public key a secret, or does without one. A token that names its key (`kid`) is checked by those of
-//! that name and by those without one. Where a header says to find keys elsewhere is not looked at.
+//! that name and by those without one; with more than a few keys it has to. Where a header says to find keys elsewhere is not looked at.
 //!
 //! The claims: `exp` must be there, and ends the connection, after a year at the latest; `nbf`, `iss` and `aud` are checked; one claim names the user;
 //! `acl` says what he may do ([`crate::acl_json`]).
@@ -18,12 +18,14 @@ use std::sync::Arc;
 
 use crate::acl_json;
 
-pub use self::keys::{KEYS_MAX, Key, KeySource, load};
+pub use self::keys::{KEYS_MAX, Key, KeySource, load, parse};
 
 mod keys;
 
 /// Longest token, in bytes; what is longer is none.
 pub const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// Keys that one token is tried with.
+pub const KEYS_TRIED_MAX: usize = 8;
 /// How far the clock of who signs may be ahead of ours, in seconds: by so much a token may be used before its `nbf`.
 const LEEWAY_SECONDS: f64 = 60.0;
 /// How long a login lasts at most that comes by a token, in milliseconds: a year. Who has one for longer shows it again.
@@ -105,6 +107,17 @@ impl Tokens {
         says(self) == says(others) && self.keys.iter().all(|key| others.keys.contains(key))
     }
 
+    /// An algorithm of which there are so many keys that a token has to name its own, and whether no name can help since they
+    /// have none.
+    pub(crate) fn crowd(&self) -> Option<(Algorithm, bool)> {
+        Algorithm::ALL.into_iter().find_map(|algorithm| {
+            let keys = || self.keys.iter().filter(move |key| key.is_for(algorithm));
+            let is_crowd = keys().nth(KEYS_TRIED_MAX).is_some();
+            let is_nameless = keys().filter(|key| key.kid().is_none()).nth(KEYS_TRIED_MAX).is_some();
+            is_crowd.then_some((algorithm, is_nameless))
+        })
+    }
+
     /// Whom a token names. Says nothing of who has signed it.
     pub(crate) fn user_of(&self, password: &[u8]) -> Option<String> {
         let claims = object(Token::parse(password)?.claims)?;
@@ -135,11 +148,15 @@ impl Tokens {
         };
         let signature = decoded(token.signature).ok_or(Fault::Forged("its signature is not Base64url"))?;
         let may_be = |key: &&Key| key.is_for(algorithm) && (kid.is_none() || key.kid().is_none() || key.kid() == kid);
-        let mut candidates = self.keys.iter().filter(may_be).peekable();
-        if candidates.peek().is_none() {
+        let candidates = || self.keys.iter().filter(may_be);
+        if candidates().next().is_none() {
             return Err(Fault::Forged("there is no key of its alg and kid"));
         }
-        if !candidates.any(|key| key.verifies(token.signed, &signature)) {
+        // What nobody has signed would have all of them tried.
+        if candidates().nth(KEYS_TRIED_MAX).is_some() {
+            return Err(Fault::Forged("its kid does not say which of many keys has signed it"));
+        }
+        if !candidates().any(|key| key.verifies(token.signed, &signature)) {
             return Err(Fault::Forged("no key has signed it"));
         }
         object(token.claims).ok_or(Fault::Unfit("its claims are no JSON object"))

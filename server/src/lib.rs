@@ -16,6 +16,7 @@ pub mod daemon;
 mod engine_config;
 mod events;
 mod hook;
+mod http_files;
 pub mod init;
 pub mod jwt;
 pub mod log;
@@ -120,6 +121,7 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
         reload::users(&config).map(|(_, warnings)| warnings),
         rights::rights(&config).map(|(_, warnings)| warnings),
         tls::load_all(&config).map(|(_, warnings)| warnings),
+        http_files::load_all(&config).map(|(_, warnings)| warnings),
     ];
     let mut code = ExitCode::SUCCESS;
     for file in files {

@@ -40,9 +40,21 @@ pub(crate) struct Account {
     pub(crate) groups: Vec<u32>,
 }
 
-/// The user of a name or number; `None`: there is none.
+/// The user of a name or number; `None`: there is none of that name. A number that the file does not list is a user of that
+/// number, in the group of that number, and in no other.
 pub(crate) fn account(name: &str) -> Option<Account> {
-    find_account(name, &read(Path::new("/etc/passwd")), &read(Path::new("/etc/group")))
+    let listed = find_account(name, &read(Path::new("/etc/passwd")), &read(Path::new("/etc/group")));
+    listed.or_else(|| unlisted_account(name))
+}
+
+fn unlisted_account(number: &str) -> Option<Account> {
+    // The largest number stands for nobody at all in system calls.
+    let id = number.parse().ok().filter(|id| *id != u32::MAX)?;
+    Some(Account {
+        name: number.to_owned(),
+        ids: Ids { user: id, group: id },
+        groups: Vec::new(),
+    })
 }
 
 fn find_account(name: &str, users: &str, groups: &str) -> Option<Account> {
@@ -121,5 +133,16 @@ mod tests {
         assert_eq!(find_account("990", users, groups), Some(sol));
         assert_eq!(find_account("980", users, groups), None);
         assert_eq!(find_account("", users, groups), None);
+    }
+
+    /// A number that no file lists is a user all the same, in the group of its number alone: containers have such.
+    #[test]
+    fn a_number_that_is_not_listed() {
+        let found = account("2147480001").unwrap();
+        assert_eq!((found.ids.user, found.ids.group), (2_147_480_001, 2_147_480_001));
+        assert_eq!((&*found.name, found.groups), ("2147480001", vec![]));
+        for none in ["no-such-user", "-1", "4294967295", "4294967296", ""] {
+            assert_eq!(account(none), None, "{none}");
+        }
     }
 }

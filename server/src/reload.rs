@@ -3,11 +3,12 @@
 //! What is wrong leaves the old in force: a configuration that does not parse as a whole; a password file that cannot be
 //! read, or lost all its users, and an ACL file that cannot be read, either of them together with the other and the rules of
 //! who may connect, which were written for each other; a certificate, a key or a list of revoked certificates that cannot be
-//! used.
+//! used; a directory for browsers that cannot be read.
 
 use crate::auth::{Chains, UserFiles, Verifier};
 use crate::banner::open_warning;
 use crate::config::{Auth, Config, Diagnostic, Host, Listener, ListenerDemand, Log, Overrides, directives};
+use crate::http_files;
 use crate::log::Logger;
 use crate::password_file::Users;
 use crate::rights::{self, Rights};
@@ -49,6 +50,7 @@ pub(crate) fn reload(current: &mut Config, rights: &mut Rights, parts: &Parts<'_
     tell_gone(current, &next);
     parts.verifier.limit(next.logins.clone());
     reload_tls(&next, parts.broker);
+    reload_files(&next, parts.broker);
     parts.logger.set_levels(next.log.levels);
     parts.broker.reload(&next, rights);
     let facts = parts.broker.facts();
@@ -109,6 +111,22 @@ fn reload_tls(config: &Config, broker: &dyn Broker) {
             }
             Err(error) => report(&[error]),
         }
+    }
+}
+
+/// Reads the files for browsers again; all of them, or none where one directory is wrong.
+fn reload_files(config: &Config, broker: &dyn Broker) {
+    match http_files::load_all(config) {
+        Ok((served, warnings)) => {
+            tell(&warnings);
+            let served = served.iter().enumerate();
+            served.for_each(|(index, files)| {
+                if let Some(files) = files {
+                    broker.change_files(index, files);
+                }
+            });
+        }
+        Err(errors) => report(&errors),
     }
 }
 
@@ -394,6 +412,8 @@ mod tests {
         }
 
         fn change_tls(&self, _: usize, _: sol_transport::Tls) {}
+
+        fn change_files(&self, _: usize, _: &Arc<sol_transport::Files>) {}
 
         fn change_users(&self, changed: Vec<ChangedUser>) {
             let names = changed.iter().map(|user| user.username.to_string());

@@ -16,8 +16,9 @@ mod files;
 mod paths;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Dialect};
+use crate::config::{Config, Dialect, reason};
 use crate::owner::{self, Account, Ids};
 use sol_transport::Io;
 
@@ -113,6 +114,7 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
         None if rustix::process::geteuid().is_root() => "runs as root".to_owned(),
         None => "runs as the user who started it".to_owned(),
     };
+    hand_on_no_capabilities();
     if config.sandbox == Sandbox::Off {
         return Ok(Entered {
             told: format!("{user}; sandbox: off"),
@@ -150,19 +152,55 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
 /// Files that a reload will not be able to read, and a log that a rotation will not be able to open anew: a sentence each.
 /// Told by the process as it is now.
 pub fn unreadable(config: &Config) -> Vec<String> {
-    let fault = |error: std::io::Error| crate::config::reason(&error);
+    let mut files: Vec<_> = paths::files(config).into_iter().map(Path::to_owned).collect();
+    files.extend(paths::directories(config).into_iter().flat_map(entries));
     // What is no file, as a pipe that hands over a key once, is not looked at a second time.
-    let files = paths::files(config).into_iter();
-    let files = files.filter(|file| file.metadata().map_or(true, |metadata| metadata.is_file()));
+    let files = files
+        .iter()
+        .filter(|file| file.metadata().map_or_else(is_fault, |metadata| metadata.is_file()));
     let unreadable = files.filter_map(|file| {
-        let why = fault(std::fs::File::open(file).err()?);
+        let why = reason(&std::fs::File::open(file).err()?);
         Some(format!("SIGHUP will not be able to read {}: {why}", file.display()))
     });
-    let log = config.log.file.as_deref().and_then(|log| {
-        let why = fault(std::fs::OpenOptions::new().append(true).open(log).err()?);
-        Some(format!("SIGHUP will not be able to open {} anew: {why}", log.display()))
-    });
-    unreadable.chain(log).collect()
+    unreadable
+        .chain(config.log.file.as_deref().and_then(unwritable))
+        .collect()
+}
+
+/// What a directory names; nothing where that cannot be listed, which a file of the configuration would have said.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// A link to what is gone is none.
+fn is_fault(error: std::io::Error) -> bool {
+    error.kind() != std::io::ErrorKind::NotFound
+}
+
+/// Why a log cannot be opened anew, or not once it has been renamed.
+fn unwritable(log: &Path) -> Option<String> {
+    use rustix::fs::{Access, access};
+
+    let shown = log.display();
+    match std::fs::OpenOptions::new().append(true).open(log) {
+        Err(error) => Some(format!(
+            "SIGHUP will not be able to open {shown} anew: {}",
+            reason(&error)
+        )),
+        Ok(file) if !file.metadata().is_ok_and(|metadata| metadata.is_file()) => None,
+        Ok(_) => {
+            let directory = log.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = directory.unwrap_or_else(|| Path::new("."));
+            let why = reason(&access(directory, Access::WRITE_OK | Access::EXEC_OK).err()?.into());
+            let uid = rustix::process::geteuid().as_raw();
+            Some(format!(
+                "SIGHUP will not be able to make {shown} anew once it has been renamed: uid {uid} may not write to {}: {why}; \
+                 give the directory to that user, or have the file made by who renames it (logrotate's `create`)",
+                directory.display()
+            ))
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -184,9 +222,24 @@ fn become_user(account: &Account) -> Result<String, String> {
     set_thread_groups(&groups)
         .and_then(|()| set_thread_res_gid(group, group, group))
         .and_then(|()| set_thread_res_uid(user, user, user))
-        .map_err(|error| crate::config::reason(&error.into()))?;
+        .map_err(|error| match error {
+            rustix::io::Errno::PERM => {
+                "root lacks the capabilities CAP_SETUID and CAP_SETGID, as in a container that drops them".to_owned()
+            }
+            error => reason(&error.into()),
+        })?;
     Ok(format!("runs as user {}", account.name))
 }
+
+/// Whoever got the right to bind a low port from its supervisor keeps it, and no program that it might be made to start has it.
+#[cfg(target_os = "linux")]
+fn hand_on_no_capabilities() {
+    // A kernel without them has none to hand on.
+    let _ = rustix::thread::clear_ambient_capability_set();
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn hand_on_no_capabilities() {}
 
 #[cfg(not(target_os = "linux"))]
 fn become_user(_: &Account) -> Result<String, String> {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sol_engine::{ChangedUser, Rules};
+use sol_engine::{ChangedUser, Instant, Rules};
 use sol_transport::Clock;
 
 use crate::auth::{UserFiles, Verifier};
@@ -17,6 +17,7 @@ use crate::banner::{Facts, banner, open_warning};
 use crate::cli::Serve;
 use crate::config::{Config, Diagnostic, Host, Levels, Log, LogStream, METRICS_DEFAULT, Metrics, Overrides, reason};
 use crate::daemon::{PidFile, Ready};
+use crate::http_files::{self, Served};
 use crate::log::{Logger, Publish};
 use crate::metrics::MetricsServer;
 use crate::reload::{self, Parts};
@@ -54,6 +55,8 @@ pub trait Broker: Send + Sync {
     fn reload(&self, config: &Config, rights: &[Option<Arc<Rules>>]);
     /// Has those who come to a listener of the configuration from now on be encrypted in this way.
     fn change_tls(&self, listener: usize, tls: sol_transport::Tls);
+    /// Has those who come to a listener of the configuration from now on be served these files.
+    fn change_files(&self, listener: usize, files: &Arc<sol_transport::Files>);
     /// Ends the connections of those whose login may be wrong now, and gives back to those who are back what is theirs.
     fn change_users(&self, changed: Vec<ChangedUser>);
     /// Ends the connections of those whom a token or a hook has let in at these listeners of the configuration.
@@ -104,6 +107,8 @@ pub struct Startup {
     pub verifier: Arc<Verifier>,
     /// Who may read and write what, by the listeners of the configuration.
     pub rights: Vec<Option<Arc<Rules>>>,
+    /// What browsers get, by the listeners of the configuration.
+    pub files: Served,
 }
 
 /// A broker whose listeners are bound, and that has no thread yet.
@@ -154,7 +159,13 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
     let prepared = prepare(config, files?, successor, bind)?;
     let entered = sandbox::enter(&prepared.config, &prepared.successor)?;
     let unreadable = sandbox::unreadable(&prepared.config);
-    unreadable.iter().for_each(|warning| warn(&log, warning));
+    // With the rights that are left, so that what is served now can be read at SIGHUP, and nobody is shown what only root sees.
+    let mut of_files = Vec::new();
+    let served = at_start(&prepared.config, http_files::load_all(&prepared.config), &mut of_files)?;
+    unreadable
+        .iter()
+        .chain(&of_files)
+        .for_each(|warning| warn(&log, warning));
     logger
         .run()
         .map_err(|error| format!("no log thread: {}", reason(&error)))?;
@@ -165,6 +176,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
     let surroundings = Surroundings {
         host,
         entered,
+        served,
         overrides: options.overrides(),
         logger: &logger,
         ready,
@@ -207,6 +219,7 @@ fn prepare(config: Config, files: Files, successor: Successor, bind: Bind) -> Re
 struct Surroundings<'a> {
     host: Host,
     entered: Entered,
+    served: Served,
     overrides: Overrides,
     logger: &'a Logger,
     ready: Option<Ready>,
@@ -229,6 +242,7 @@ fn run_broker(
         config: Arc::new(config),
         verifier: Arc::new(verifier),
         rights: prepared.rights,
+        files: around.served,
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;
@@ -326,24 +340,31 @@ fn run(
     supervisor: &Supervisor,
     occurrences: &Receiver<Occurrence>,
 ) -> Option<End> {
-    let mut loads = Loads::default();
+    let (mut loads, clock) = (Loads::default(), Clock::start());
+    let (mut publishing, mut watching) = (Rhythm::default(), Rhythm::default());
     loop {
-        let (published, watched) = (config.sys_interval, supervisor.watchdog_interval());
+        let now = clock.now().mono;
+        let publishes = publishing.is_due(now, config.sys_interval);
+        let tells = watching.is_due(now, supervisor.watchdog_interval());
         // Each shard has answered then: one that hangs is one that the supervisor is to see.
-        if (published.is_some() || watched.is_some())
+        if (publishes || tells)
             && let Some(stats) = parts.broker.stats()
         {
             supervisor.alive();
-            if published.is_some() {
+            if publishes {
                 loads.update(&stats);
                 let mut messages = Vec::new();
                 sys_topics(&stats, &loads, &mut messages);
                 parts.broker.publish(messages);
             }
         }
-        // A signal or the watchdog in between only publishes early.
-        let interval = [published, watched].into_iter().flatten().min();
-        match occurrences.recv_timeout(interval.unwrap_or(Duration::MAX)) {
+        let now = clock.now().mono;
+        let left = [
+            publishing.left(now, config.sys_interval),
+            watching.left(now, supervisor.watchdog_interval()),
+        ];
+        let left = left.into_iter().flatten().min();
+        match occurrences.recv_timeout(left.unwrap_or(Duration::MAX)) {
             Ok(Occurrence::Signal(Signal::Reload)) => {
                 supervisor.reloading();
                 reload::reload(&mut config, &mut rights, parts);
@@ -357,6 +378,30 @@ fn run(
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
+    }
+}
+
+/// When something was done last that is done again and again: signals, and what else is waited for, move it neither way.
+#[derive(Default)]
+struct Rhythm {
+    last: Option<Instant>,
+}
+
+impl Rhythm {
+    /// Whether it is time, as it is at first; the next time is counted from now then. Never, without an interval.
+    fn is_due(&mut self, now: Instant, interval: Option<Duration>) -> bool {
+        let is_due = self.left(now, interval).is_some_and(|left| left.is_zero());
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+
+    /// How long it is until then.
+    fn left(&self, now: Instant, interval: Option<Duration>) -> Option<Duration> {
+        let interval = interval?;
+        let since = self.last.map_or(interval, |last| now.saturating_since(last));
+        Some(interval.saturating_sub(since))
     }
 }
 
@@ -443,5 +488,37 @@ fn warn(log: &Log, warning: &str) {
     tracing::warn!("{warning}");
     if log.stream != LogStream::Stderr || !log.levels.has(Levels::WARNING) {
         crate::print_error(&format!("warning: {warning}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What has another rhythm beside it keeps its own: with a watchdog every second, something that is due every three is done
+    /// every three.
+    #[test]
+    fn each_has_its_own_rhythm() {
+        let (mut slow, mut quick) = (Rhythm::default(), Rhythm::default());
+        let seconds = Duration::from_secs;
+        let at = |n| Instant::from_nanos(0).saturating_add(seconds(n));
+        let (mut slow_at, mut quick_at) = (Vec::new(), Vec::new());
+        for n in 0..8 {
+            if slow.is_due(at(n), Some(seconds(3))) {
+                slow_at.push(n);
+            }
+            if quick.is_due(at(n), Some(seconds(1))) {
+                quick_at.push(n);
+            }
+        }
+        assert_eq!(slow_at, [0, 3, 6]);
+        assert_eq!(quick_at, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(slow.left(at(7), Some(seconds(3))), Some(seconds(2)));
+        assert_eq!(
+            slow.left(at(7), Some(seconds(1))),
+            Some(Duration::ZERO),
+            "the interval is another now"
+        );
+        assert!(!slow.is_due(at(100), None) && slow.left(at(100), None).is_none());
     }
 }

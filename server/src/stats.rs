@@ -87,6 +87,10 @@ pub struct Stats {
     pub handshakes: u64,
     /// Connections closed because they could not.
     pub handshakes_failed: u64,
+    /// Requests for a file that were answered.
+    pub files_requested: u64,
+    /// Connections closed because they did not take a file in time.
+    pub files_cut: u64,
     /// Connections closed because a packet of theirs did not arrive whole in time.
     pub frame_timeouts: u64,
     /// Connections closed because they held the most when too much was held for all.
@@ -242,28 +246,17 @@ impl Stats {
         self.unauthenticated += transport.unauthenticated;
         self.mailbox_bytes += transport.mailbox_bytes;
         self.mailbox_bytes_maximum += transport.mailbox_bytes_maximum;
-        self.accept_errors += transport.accept_errors;
-        self.accept_pauses += transport.accept_pauses;
-        self.accept_waits += transport.accept_waits;
-        self.rate_pauses += engine.hurried;
+        self.add_doors(transport);
+        self.rate_pauses += engine.rate_pauses;
         self.full.address += transport.address_refused;
         self.full.connections += engine.full_connections;
         self.full.user += engine.full_user;
         self.full.sessions += engine.full_sessions;
         self.full.memory += engine.full_memory;
-        self.connect_timeouts += transport.connect_timeouts;
-        self.proxy_refused += transport.proxy_refused;
-        self.evicted += transport.evicted;
-        self.handshakes += transport.handshakes;
-        self.handshakes_failed += transport.handshakes_failed;
-        self.frame_timeouts += transport.frame_timeouts;
-        self.shed += transport.shed;
         self.paused_closed += engine.paused_closed;
         self.keep_alive_closed += engine.keep_alive_closed;
         self.login_expired_closed += engine.login_expired_closed;
         self.packets_too_large += engine.packets_too_large;
-        self.short_sends += transport.short_sends;
-        self.panics += transport.panics;
         self.slow_closed += engine.slow_closed;
         self.parked_closed += engine.parked_closed;
         self.publish_refused += engine.publish_refused;
@@ -284,6 +277,24 @@ impl Stats {
             packets_sent: engine.packets_sent,
             memory_bytes: engine.memory_bytes,
         });
+    }
+
+    /// Adds what became of connections that were not let in, and of those that are slow.
+    const fn add_doors(&mut self, transport: &sol_transport::Counters) {
+        self.accept_errors += transport.accept_errors;
+        self.accept_pauses += transport.accept_pauses;
+        self.accept_waits += transport.accept_waits;
+        self.connect_timeouts += transport.connect_timeouts;
+        self.proxy_refused += transport.proxy_refused;
+        self.evicted += transport.evicted;
+        self.handshakes += transport.handshakes;
+        self.handshakes_failed += transport.handshakes_failed;
+        self.files_requested += transport.files_requested;
+        self.files_cut += transport.files_cut;
+        self.frame_timeouts += transport.frame_timeouts;
+        self.shed += transport.shed;
+        self.short_sends += transport.short_sends;
+        self.panics += transport.panics;
     }
 
     /// Adds what there was at most in all shards together, after the last of them: their own maxima are of other moments.

@@ -9,6 +9,10 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+/// How long it may take until what is told is taken. At the start of a whole machine its queue may be full for a moment, and
+/// who is never heard to be ready is ended; later nobody who serves clients waits for this.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Whom to tell.
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
@@ -50,7 +54,7 @@ impl Supervisor {
         self.tell("WATCHDOG=1");
     }
 
-    /// A supervisor that is gone, or too busy to take it, is no reason to stop or to wait.
+    /// A supervisor that is gone, or too busy to take it in time, is no reason to stop.
     fn tell(&self, state: &str) {
         if let Some(socket) = &self.socket {
             let _ = socket.send(state.as_bytes());
@@ -61,7 +65,7 @@ impl Supervisor {
 /// A path, or behind an `@` a name that Linux keeps apart from files.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(TELL_TIMEOUT))?;
     match name {
         [b'@', name @ ..] => connect_abstract(&socket, name)?,
         path => socket.connect(std::path::Path::new(
@@ -120,6 +124,32 @@ mod tests {
             let listener = UnixDatagram::bind_addr(&address).unwrap();
             assert_eq!(said(&listener, format!("@{name}").as_bytes()), words);
         }
+    }
+
+    /// What finds the supervisor's queue full waits for a place in it, so that nothing that matters is lost; but not for ever.
+    #[test]
+    fn a_supervisor_that_is_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        let filler = UnixDatagram::unbound().unwrap();
+        filler.set_nonblocking(true).unwrap();
+        let filled = std::iter::repeat_with(|| filler.send_to(b"x", &path))
+            .take_while(Result::is_ok)
+            .count();
+        assert!(filled > 0);
+        let supervisor = Supervisor {
+            socket: Some(connect(path.as_os_str().as_encoded_bytes()).unwrap()),
+            watchdog: None,
+        };
+        supervisor.alive();
+        let telling = std::thread::spawn(move || supervisor.ready());
+        let mut bytes = [0; 64];
+        let said: Vec<_> = (0..=filled)
+            .map(|_| listener.recv(&mut bytes).map(|len| bytes[..len].to_vec()).unwrap())
+            .collect();
+        telling.join().unwrap();
+        assert_eq!(said.last().map(Vec::as_slice), Some(&b"READY=1"[..]));
     }
 
     /// A supervisor that has gone is no reason to fail.

@@ -6,7 +6,7 @@ mod ciphers;
 mod dates;
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -288,16 +288,27 @@ fn authorities(tls: &Tls) -> Result<(RootCertStore, PathBuf), Diagnostic> {
         let entries = fs::read_dir(capath).map_err(|error| cannot_read(capath, &error))?;
         for entry in entries {
             let path = entry.map_err(|error| cannot_read(capath, &error))?.path();
-            // Other files may lie there, lists of revoked certificates for example.
-            if path.is_file()
-                && let Ok(found) = certificates(&path, "certificate")
-            {
+            if let Some(found) = certificates_of_entry(&path)? {
                 add(&path, found)?;
             }
         }
     }
     let path = tls.cafile.clone().or_else(|| tls.capath.clone());
     Ok((roots, path.unwrap_or_else(|| tls.certfile.clone())))
+}
+
+/// The certificates of an entry of a directory; `None`: it is something else, as a list of revoked certificates or a link to
+/// what is gone. One that cannot be looked at may be an authority, and to go on without would refuse its clients.
+fn certificates_of_entry(path: &Path) -> Result<Option<Vec<CertificateDer<'static>>>, Diagnostic> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= FILE_BYTES_MAX => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot_read(path, &error)),
+    }
+    let bytes = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    Ok(found.ok())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
@@ -320,6 +331,11 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Diagnostic {
 
 fn now() -> UnixTime {
     UnixTime::since_unix_epoch(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The Common Name of a client's certificate, if it has shown one that has one.
+pub(crate) fn common_name(chain: &[CertificateDer<'_>]) -> Option<Box<str>> {
+    Some(Certificate::parse(chain.first()?)?.common_name()?.into())
 }
 
 /// Who a client is by its certificate.

@@ -724,18 +724,22 @@ fn the_last_line_wins() {
     );
 }
 
-/// What has no effect in this build is refused by the line that asks for it, and what asks for nothing is not.
+/// Files for browsers need a listener that browsers can speak to; a file of Mosquitto that has them elsewhere starts.
 #[test]
-fn nothing_is_ignored_in_silence() {
-    let missing = |text: &str| {
-        let missing = parse(text).unwrap().not_yet();
-        missing.iter().map(|missing| missing.line).collect::<Vec<_>>()
+fn files_without_websockets() {
+    let warnings = |text: &str| {
+        let config = parse(text).unwrap();
+        config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    assert_eq!(missing("listener 1\nhttp_dir /srv"), [2]);
-    assert_eq!(
-        missing("listener 1\nprotocol mqtt\nmax_inflight_bytes 0\nconnection_messages true"),
-        [0; 0]
+    let allowed = "allow_anonymous true\n";
+    let said = warnings(&format!("listener 1\nhttp_dir /srv\n{allowed}"));
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].ends_with(":2: `http_dir` has no effect without `protocol websockets`"),
+        "{said:?}"
     );
+    let none = warnings(&format!("listener 1\nhttp_dir /srv\nprotocol websockets\n{allowed}"));
+    assert!(none.is_empty(), "{none:?}");
 }
 
 /// Mosquitto's `persistence true` stands in nearly every file: it is taken, and said to keep nothing, wherever it can be seen.

@@ -4,7 +4,7 @@
 
 use std::sync::mpsc;
 
-use sol_server::auth::{Full, Login, Request, Verdict, Verifier};
+use sol_server::auth::{Full, Login, Peer, Request, Verdict, Verifier};
 use sol_server::config::Logins;
 use sol_server::passwd::Scheme;
 use sol_server::password_file::Users;
@@ -48,11 +48,15 @@ fn storm(verifier: &Verifier, clients: usize, users: usize) -> usize {
             listener: 0,
             client_id: Box::default(),
             version: 5,
-            peer: Some(std::net::Ipv4Addr::from(address).into()),
+            peer: Some(Peer {
+                address: (std::net::Ipv4Addr::from(address), 1).into(),
+                is_brought: false,
+            }),
+            common_name: None,
             reply: Box::new(move |verdict| reply.send(verdict).unwrap()),
         };
         while let Err(Full(again)) = verifier.submit(request) {
-            request = again;
+            request = *again;
             take(receiver.recv().unwrap());
         }
         while let Ok(verdict) = receiver.try_recv() {
@@ -92,6 +96,7 @@ fn clients_that_come_back_cost_no_hash() {
             client_id: Box::default(),
             version: 5,
             peer: None,
+            common_name: None,
             reply: Box::new(drop),
         };
         verifier.submit(guess).unwrap();

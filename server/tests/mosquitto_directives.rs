@@ -15,13 +15,11 @@ enum Fate {
     SaidBy(&'static str),
     /// A warning says that it has no effect.
     NoEffect,
-    /// It is understood, and refused at the start until its effect is there.
-    NotYet,
     /// It is refused by its name.
     Refused,
 }
 
-use Fate::{InForce, NoEffect, NotYet, Refused, SaidBy};
+use Fate::{InForce, NoEffect, Refused, SaidBy};
 
 /// Lines below `listener 1883`, and what else they need.
 const LINES: &[(&str, &str, Fate)] = &[
@@ -130,7 +128,8 @@ const LINES: &[(&str, &str, Fate)] = &[
         "proxy_protocol_from 127.0.0.1\nenable_proxy_protocol 2\n",
         InForce,
     ),
-    ("http_dir /srv", "", NotYet),
+    ("http_dir /srv", "protocol websockets\n", InForce),
+    ("http_dir /srv", "", NoEffect),
     ("websockets_origin https://a.example", "protocol websockets\n", InForce),
     // What is seldom met.
     ("plugin /x.so", "", Refused),
@@ -173,9 +172,6 @@ fn fate(line: &str, more: &str) -> (Fate, String) {
             return (Refused, text);
         }
     };
-    if let Some(missing) = config.not_yet().first() {
-        return (NotYet, missing.to_string());
-    }
     let mut warnings = config.warnings.iter().map(ToString::to_string);
     let says_none = |text: &String| text.contains("has no effect") && text.contains(name) && name != "user";
     if let Some(said) = warnings.find(says_none) {
@@ -191,7 +187,7 @@ fn no_directive_is_passed_over() {
         let (fate, text) = fate(line, more);
         if line.starts_with("user ") {
             // Who is not root has nothing to give up.
-            assert!(matches!(fate, InForce | NotYet), "{text}");
+            assert_eq!(fate, InForce, "{text}");
             continue;
         }
         let shown = match wanted {

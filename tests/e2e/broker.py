@@ -162,6 +162,20 @@ class Broker:
                 self.process.wait()
 
 
+class LoginsOnly(Broker):
+    """A broker in Mosquitto's language that lets nobody in without a login."""
+
+    def _config_text(self, config: str) -> str:
+        return f"listener {self.port} {self.host}\n{'' if 'metrics' in config else 'metrics off'}\n{config}\n"
+
+
+class Whole(Broker):
+    """A broker whose configuration is in Mosquitto's language, and all of it is the test's: `PORT` stands for its own port."""
+
+    def _config_text(self, config: str) -> str:
+        return config.replace("PORT", str(self.port))
+
+
 class Listening(Broker):
     """A broker whose configuration is in Mosquitto's language, which knows more."""
 

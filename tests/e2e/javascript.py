@@ -111,9 +111,12 @@ class Browser:
         self.folder = folder
         self.program = shutil.which("chromium")
 
-    def open(self, site: Site, trusted=(), **query) -> object:
-        """What the page of the site says of this query. The public keys of the `trusted` certificates are believed."""
-        url = f"{site.origin}/page.html?{urllib.parse.urlencode(query)}"
+    def open(self, site: Site, trusted=(), origin=None, **query) -> object:
+        """What the page of the site says of this query; or the same page at another `origin`, which tells the site. The public
+        keys of the `trusted` certificates are believed."""
+        if origin:
+            query["tell"] = f"{site.origin}/outcome"
+        url = f"{origin or site.origin}/page.html?{urllib.parse.urlencode(query)}"
         profile = self.folder / f"profile-{site.server.server_port}"
         command = [self.program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                    "--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"]

@@ -3,6 +3,7 @@
 import http.server
 import itertools
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -11,7 +12,8 @@ import time
 import pytest
 
 import wire
-from broker import Broker, free_port, wait_until
+from authority import Authority
+from broker import LoginsOnly, Whole, free_port, wait_until
 from clients import Paho, mosquitto_pub
 from test_passwords import QUICK
 from tokens import Issuer
@@ -74,13 +76,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Closed(Broker):
-    """A broker in Mosquitto's dialect that lets nobody in without a login."""
-
-    def _config_text(self, config: str) -> str:
-        return f"listener {self.port} {self.host}\n{'' if 'metrics' in config else 'metrics off'}\n{config}\n"
-
-
 @pytest.fixture
 def hook():
     server = Hook()
@@ -90,7 +85,7 @@ def hook():
 
 @pytest.fixture
 def start(start_broker):
-    return lambda config: start_broker(config, cls=Closed)
+    return lambda config: start_broker(config, cls=LoginsOnly)
 
 
 def code(broker, password: str | bytes = "secret", user: str | None = "ann", version: int = V5) -> int:
@@ -120,6 +115,7 @@ def test_allow_deny_and_ignore(start, hook):
         {"clientid": "pub", "username": "cid", "protocol_version": 4},
     ]
     assert hook.asked[0]["password"] == "secret" and hook.asked[0]["peerhost"] == "127.0.0.1"
+    assert hook.asked[0]["peerport"] > 0 and hook.asked[0]["cert_common_name"] is None
     assert str(broker.port) in hook.asked[0]["listener"]
     for version in (V5, V311):
         for result in ("deny", "ignore"):
@@ -197,15 +193,12 @@ def test_a_hook_that_is_dead_or_hangs(start_broker, hook, tmp_path):
     users.chmod(0o600)
     port = free_port()
 
-    class Two(Broker):
-        def _config_text(self, config: str) -> str:
-            return (
-                f"metrics off\nlogin_ban_exempt none\nlogin_failures_max 3\nper_listener_settings true\n"
-                f"listener {self.port} 127.0.0.1\nhttp_auth_url {hook.url}\nhttp_auth_timeout 3s\n"
-                f"listener {port} 127.0.0.1\npassword_file {users}\n"
-            )
-
-    broker = start_broker(cls=Two)
+    broker = start_broker(
+        f"metrics off\nlogin_ban_exempt none\nlogin_failures_max 3\nper_listener_settings true\n"
+        f"listener PORT 127.0.0.1\nhttp_auth_url {hook.url}\nhttp_auth_timeout 3s\n"
+        f"listener {port} 127.0.0.1\npassword_file {users}\n",
+        cls=Whole,
+    )
     hook.hangs = True
     waiting = []
     for n in range(20):
@@ -271,8 +264,9 @@ def test_a_chain_with_all(start, hook, tmp_path):
     assert len(hook.asked) == 5
 
 
-def test_https(start, tmp_path):
-    """Over https its certificate is checked against http_auth_cafile; one of somebody else lets nobody in."""
+def test_https(start, start_broker, tmp_path):
+    """Over https its certificate is checked against http_auth_cafile, or without one against those that the system trusts, also
+    after SIGHUP from inside of the sandbox; one of somebody else lets nobody in."""
 
     def certificate(name: str):
         key, crt = tmp_path / f"{name}.key", tmp_path / f"{name}.crt"
@@ -296,5 +290,50 @@ def test_https(start, tmp_path):
         broker.stop()
         broker = start(f"http_auth_url {hook.url}\nhttp_auth_cafile {certificate('other')[1]}")
         assert code(broker) == UNAVAILABLE[V5] and len(hook.asked) == 1
+        broker.stop()
+        trusted = tmp_path / "trusted"
+        trusted.mkdir()
+        (trusted / "all.pem").write_text(crt.read_text())
+        for name, path in (("SSL_CERT_FILE", trusted / "all.pem"), ("SSL_CERT_DIR", trusted)):
+            system = {key: value for key, value in os.environ.items() if not key.startswith("SSL_CERT_")}
+            broker = start_broker(f"http_auth_url {hook.url}", cls=LoginsOnly, env={**system, name: str(path)})
+            assert code(broker) == 0
+            broker.reload()
+            assert code(broker) == 0
+            (trusted / "all.pem").write_text(certificate("another")[1].read_text())
+            broker.reload()
+            assert code(broker) == UNAVAILABLE[V5]
+            (trusted / "all.pem").write_text(crt.read_text())
+            broker.stop()
+        assert len(hook.asked) == 5
     finally:
         hook.close()
+
+
+def test_the_certificate_is_told(start, hook, tmp_path):
+    """Of a client that shows a certificate the hook hears the Common Name, and of one that shows none that there is none."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("broker")
+    port = free_port()
+    broker = start(
+        f"http_auth_url {hook.url}\nlistener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\n"
+        f"cafile {authority.cafile}\nrequire_certificate true"
+    )
+    broker.port = port
+    crt, own = authority.issue("meter 7", "/O=Works/CN=meter 7")
+    login = ["-u", "ann", "-P", "secret", "--cafile", authority.cafile]
+    mosquitto_pub(broker, "-i", "c", "-t", "t", "-m", "x", "-q", "1", *login, "--cert", crt, "--key", own)
+    assert [asked["cert_common_name"] for asked in hook.asked] == ["meter 7"]
+
+
+def test_who_is_behind_a_proxy(start, hook):
+    """Of a client behind a proxy the hook hears where it is, and nothing where the proxy does not say so."""
+    broker = start(f"http_auth_url {hook.url}\nenable_proxy_protocol 1\nproxy_protocol_from 127.0.0.1")
+    for header, host, peer_port in (
+        (b"PROXY TCP4 198.51.100.7 192.0.2.1 50123 1883\r\n", "198.51.100.7", 50123),
+        (b"PROXY UNKNOWN\r\n", None, None),
+    ):
+        with Wire(broker.address, V5) as client:
+            client.send(header + wire.connect("c", V5, username="ann", password="x"))
+            assert client.recv().reason == 0
+        assert (hook.asked[-1]["peerhost"], hook.asked[-1]["peerport"]) == (host, peer_port)

@@ -64,6 +64,29 @@ def test_mqttjs_in_a_browser(doors, authority, site, browser, scheme, version):
     assert browser.open(site, trusted, talk=doors[scheme], version=version, id=f"page-{scheme}") == WENT_WELL
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_page_that_the_broker_serves_itself(start_broker, authority, site, browser, tmp_path, scheme):
+    """A page with MQTT.js is put into http_dir and opened, and talks to the same listener, by whose Origin alone it is let
+    in."""
+    www, port = tmp_path / "www", free_port()
+    www.mkdir()
+    for name in ("page.html", "conversation.js"):
+        shutil.copy(FOLDER / name, www)
+    shutil.copy(LIBRARY / "dist" / "mqtt.min.js", www / "mqtt.js")
+    certificate, key = authority.issue("broker")
+    encrypted = f"certfile {certificate}\nkeyfile {key}" if scheme == "https" else ""
+    origin = f"{scheme}://127.0.0.1:{port}"
+    broker = start_broker(
+        f"listener {port} 127.0.0.1\nprotocol websockets\nhttp_dir {www}\nwebsockets_origin {origin}\n{encrypted}",
+        cls=Listening,
+    )
+    host = Host(broker)
+    door = origin.replace("http", "ws", 1)
+    said = browser.open(site, [authority.folder / "broker.crt"], origin, talk=door, version=V5, id=f"page-{scheme}")
+    assert said == WENT_WELL
+    host.close()
+
+
 def test_a_page_of_another_origin_is_refused(start_broker, site, browser):
     """Where websockets_origin is set, a page of that origin comes in, and one of another does not: nobody's pages act for
     him at a broker that his browser can reach."""

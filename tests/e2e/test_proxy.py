@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -201,6 +202,34 @@ def test_bans_are_of_the_clients_address(start_broker, tmp_path):
     logged(broker, f"address banned: too many failed logins address={CLIENT} ")
 
 
+@pytest.mark.parametrize("exempt", ["", "login_ban_exempt none"], ids=["loopback", "none"])
+def test_who_is_not_named_is_not_banned(start_broker, tmp_path, exempt):
+    """Whom a proxy does not name has no address that could be banned, least of all the proxy's: all that fail together ban
+    nobody who comes after. Whom it names as being on its own machine is banned like anybody."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"ann:{QUICK}\n")
+    broker = start_broker(
+        f"enable_proxy_protocol 2\nproxy_protocol_from 127.0.0.1\npassword_file {passwords}\nlogin_failures_max 3\n"
+        f"login_ban 10m\n{exempt}",
+        cls=_Behind,
+    )
+
+    def attempt(header, user, password):
+        with introduced(broker, header, V5) as wire:
+            wire.send(connect("", V5, username=user, password=password))
+            return wire.recv().reason
+
+    local = binary(command=0x20)
+    assert [attempt(local, f"guess{n}", b"guess") for n in range(9)] == [0x86] * 9
+    assert attempt(local, "ann", b"secret") == 0
+    assert attempt(binary(), "ann", b"secret") == 0
+    for address in ("127.0.0.1", "::1"):
+        assert [attempt(binary(address), f"guess{n}", b"guess") for n in range(3)] == [0x86] * 3
+        assert attempt(binary(address), "ann", b"secret") == 0x8A
+        logged(broker, f"address banned: too many failed logins address={address} " if "." in address else "address banned")
+    assert attempt(local, "ann", b"secret") == 0
+
+
 def test_who_came_to_the_proxy_by_tls(start_broker):
     """proxy_protocol_v2_require_tls lets in whose way to the proxy was encrypted, and nobody else."""
     broker = start_broker(
@@ -239,6 +268,28 @@ def test_tls_behind_the_header(start_broker, tmp_path, proxy):
     through = proxy(broker, line())
     mosquitto_pub(through, "-i", "real", "-t", "t", "-m", "x", "-q", "1", *client(authority))
     logged(broker, f"connected peer={CLIENT}:50123 client=real")
+    # Header and ClientHello in one segment, as a proxy that waits for data sends them.
+    context = ssl.create_default_context(cafile=authority.cafile)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(broker.address, TIMEOUT) as far:
+        far.settimeout(TIMEOUT)
+        pending = line(port=50124)
+
+        def until(step):
+            nonlocal pending
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    far.sendall(pending + outgoing.read())
+                    pending = b""
+                    incoming.write(far.recv(65536))
+
+        until(tls.do_handshake)
+        tls.write(connect("coalesced", V311))
+        assert until(lambda: tls.read(4)) == b"\x20\x02\x00\x00"
+    logged(broker, f"connected peer={CLIENT}:50124 client=coalesced")
 
 
 def test_websocket_behind_the_header(start_broker, proxy):

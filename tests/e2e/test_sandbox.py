@@ -1,6 +1,8 @@
 """Dropped privileges, Landlock and seccomp, seen from outside; what systemd hears; and the unit that ships."""
 
+import contextlib
 import ctypes
+import http.client
 import os
 import pathlib
 import platform
@@ -16,6 +18,7 @@ import pytest
 
 from authority import Authority
 from broker import IO, ROOT, SHARDS, Listening, free_port, sol_bin, wait_until
+from clients import mosquitto_pub
 from wire import TIMEOUT, Wire
 
 pytestmark = pytest.mark.sol
@@ -90,19 +93,53 @@ def test_every_thread_is_nobody_and_confined(start):
     assert "Landlock" in said and said.endswith("seccomp"), said
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="there are no privileges to drop")
+def test_what_only_root_reads_is_not_served(start, directory):
+    """Files for browsers are read by the user that root has become: what that cannot read is named, and nobody gets it, neither at
+    the start nor at SIGHUP, which reads what has changed."""
+    www, port = directory / "www", free_port()
+    www.mkdir(mode=0o755)
+    for name, mode in (("index.html", 0o644), ("secret.html", 0o600)):
+        (www / name).write_text(name)
+        (www / name).chmod(mode)
+    broker = start(f"listener {port} 127.0.0.1\nprotocol websockets\nhttp_dir {www}")
+
+    def get(path):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    assert (get("/"), get("/secret.html")[0]) == ((200, b"index.html"), 404)
+    assert f"{www}/secret.html is not served: Permission denied" in broker.log()
+    replace(www / "index.html", "new")
+    broker.reload()
+    assert (get("/"), get("/secret.html")[0]) == ((200, b"new"), 404)
+
+
 def test_nobody_is_named(start, directory):
     """Where no user is named root does not stay root, and its log belongs to whom it became: it is opened anew at SIGHUP."""
     if not IS_ROOT:
         pytest.skip("only root can become another user")
-    broker = start(f"log_dest file {directory}/sol.log\nlog_dest stderr", user="nobody")
+    logs = directory / "log"
+    logs.mkdir()
+    logs.chmod(0o777)
+    log = logs / "sol.log"
+    broker = start(f"log_dest file {log}\nlog_dest stderr", user="nobody")
     broker.config_file.write_text(broker.config_file.read_text().replace("user nobody\n", ""))
     broker.stop()
+    log.unlink()
     port = broker.port
     process = subprocess.Popen([sol_bin(), "-c", broker.config_file, "--io", IO], stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: not _is_closed(port), "listener")
-        user = pathlib.Path(f"/proc/{process.pid}/status").read_text().split("Uid:\t")[1].split()[0]
-        assert user != "0"
+        wait_until(lambda: log.exists() and "listening on" in log.read_text(), "greeting")
+        user = int(pathlib.Path(f"/proc/{process.pid}/status").read_text().split("Uid:\t")[1].split()[0])
+        assert user != 0 and log.stat().st_uid == user
+        log.rename(logs / "sol.log.1")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: log.exists() and "reloaded" in log.read_text(), "new log")
+        assert log.stat().st_uid == user and "listening on" not in log.read_text()
+        Wire(port).close()
     finally:
         process.terminate()
         process.wait(TIMEOUT)
@@ -277,6 +314,74 @@ def test_what_root_alone_can_read_is_said(start, directory):
     broker = start(f"password_file {users}")
     assert f"SIGHUP will not be able to read {users}: Permission denied" in broker.log()
     broker.client("c", username="ann", password=b"ann").close()
+
+
+def test_an_authority_that_cannot_be_read_is_a_fault(start, directory):
+    """An entry of capath that the user cannot read is named at the start; at SIGHUP it is a fault, the authorities of before stay
+    in force, and clients whose authority it is go on to be let in."""
+    if not IS_ROOT:
+        pytest.skip("only root can become another user")
+    authority = Authority(directory)
+    certificate, key = authority.issue("broker")
+    crt, own = authority.issue("client")
+    for path in (authority.folder, directory):
+        path.chmod(0o755)
+    for path in (certificate, key):
+        path.chmod(0o644)
+    cas = directory / "cas"
+    cas.mkdir(mode=0o755)
+    shutil.copy(authority.cafile, cas / "ca.pem")
+    (cas / "ca.pem").chmod(0o600)
+    port = free_port()
+    broker = start(f"listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\ncapath {cas}\nrequire_certificate true")
+    assert f"SIGHUP will not be able to read {cas}/ca.pem: Permission denied" in broker.log()
+    broker.process.send_signal(signal.SIGHUP)
+    said = f"not reloaded, the old stays in force: {cas}/ca.pem: cannot be read: Permission denied"
+    wait_until(lambda: said in broker.log(), "fault")
+    broker.port = port
+    tls = ["--cafile", authority.cafile, "--cert", crt, "--key", own]
+    mosquitto_pub(broker, "-i", "c", "-t", "t", "-m", "x", "-q", "1", *tls)
+
+
+def test_what_cannot_be_made_or_removed_is_said(start, directory):
+    """A log in a directory that the user cannot write to is told at the start with what to do, since a rotation would end it; so
+    are, at the end, a pid file and a Unix socket that stay behind."""
+    if not IS_ROOT:
+        pytest.skip("only root can become another user")
+    closed = directory / "closed"
+    closed.mkdir(mode=0o755)
+    broker = start(
+        f"log_dest file {closed}/sol.log\nlog_dest stderr\npid_file {closed}/sol.pid\nlistener 0 {closed}/sol.sock"
+    )
+    assert (closed / "sol.log").stat().st_uid == 65534
+    assert f"SIGHUP will not be able to make {closed}/sol.log anew once it has been renamed: uid 65534 may not write to {closed}" in broker.log()
+    assert broker.terminate() == 0
+    assert f"pid file {closed}/sol.pid stays behind: it cannot be removed: Permission denied" in broker.log()
+    assert f"the socket {closed}/sol.sock stays behind: it cannot be removed" in broker.log()
+
+
+def test_a_user_without_a_name(start):
+    """A number that no file lists is a user, too: containers have such. Its group is that of its number, and it has no other."""
+    if not IS_ROOT:
+        pytest.skip("only root can become another user")
+    broker = start(user="54321")
+    for status in statuses(broker):
+        assert status["Uid"].split() == status["Gid"].split() == ["54321"] * 4 and status["Groups"].split() == ["54321"], status
+
+
+def test_a_root_that_cannot_change(directory):
+    """Root without the capabilities to become another user, as in some containers, is told so, and what to say to stay root."""
+    if not IS_ROOT:
+        pytest.skip("only root can become another user")
+    config = directory / "sol.conf"
+    config.write_text(f"listener {free_port()} 127.0.0.1\nallow_anonymous true\nuser nobody\nmetrics off\n")
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", "-setuid,-setgid", "--inh-caps", "-setuid,-setgid", sol_bin(), "-c", config],
+        capture_output=True, text=True, timeout=TIMEOUT, check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot become user nobody: root lacks the capabilities CAP_SETUID and CAP_SETGID" in done.stderr, done.stderr
+    assert "`user root` stays root" in done.stderr
 
 
 def test_systemd_is_told(start, directory):

@@ -66,7 +66,7 @@ struct Network([u8; 16]);
 
 impl Network {
     fn of(peer: PeerAddr) -> Option<Self> {
-        let ip = match peer.socket_addr()?.ip() {
+        let ip = match peer.client()?.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64),
         };

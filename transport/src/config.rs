@@ -1,10 +1,14 @@
 //! Every limit of the transport, with its unit and its default.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use sol_engine::ListenerId;
 
 use crate::admission::Limits;
 use crate::choice::Io;
-use crate::listener::ListenerConfig;
+use crate::listener::{ListenerConfig, Protocol};
+use crate::websocket::Files;
 
 /// What the shards listen on, and their limits. Limits are per shard unless they say otherwise.
 #[derive(Clone, Debug)]
@@ -19,9 +23,11 @@ pub struct TransportConfig {
     pub pin_shards: bool,
     /// Largest CONNECT, in bytes; nothing larger is held for a peer that has not been let in.
     pub connect_bytes_max: u32,
-    /// How long a peer may take to send its CONNECT.
+    /// How long a peer may take to send its CONNECT; after that long, and again and again, it is looked at whether one that
+    /// is sent a file takes that.
     pub connect_time_max: Duration,
-    /// How long a packet may take to arrive whole once a part of it has come; a large one has as long for each 256 KiB.
+    /// How long a packet may take to arrive whole once a part of it has come; a large one has as long for each 256 KiB, and
+    /// so has a file to leave.
     pub frame_time_max: Duration,
     /// Connections that have not been let in yet; when there are more, the one that has waited longest goes. Lowered to a
     /// shard's part of a quarter of the process's descriptors.
@@ -61,6 +67,16 @@ pub struct TransportConfig {
     /// Bytes posted from one shard to another and not yet taken, above which the sender is told. Lowered where all pairs
     /// together could take more than an eighth of the memory limit, to 1 KiB at least.
     pub mailbox_bytes_high: usize,
+}
+
+impl TransportConfig {
+    /// Has a listener serve these files, if it speaks WebSocket.
+    pub(crate) fn change_files(&mut self, listener: ListenerId, files: Arc<Files>) {
+        let listener = self.listeners.get_mut(usize::from(listener.0));
+        if let Some(Protocol::WebSocket(rules)) = listener.map(|listener| &mut listener.protocol) {
+            Arc::make_mut(rules).files = Some(files);
+        }
+    }
 }
 
 impl Default for TransportConfig {

@@ -20,12 +20,15 @@ use crate::peer::PeerAddr;
 ///       │                ExpectAuth             ▼
 ///       └───────────────────┴────────────► Closing ──► (gone)
 ///
+/// A request for a file leads from ExpectHandshake by Serving to Closing.
 /// A connection that moves away leaves the table from ExpectLogin; one that moves here begins as Open.
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The engine does not know it yet: its filter has to agree with its peer, soon.
     ExpectHandshake,
+    /// The engine never hears of it: it is sent a file, which it must take soon. What it sends is discarded.
+    Serving,
     /// Nothing but CONNECT may come, and it must come soon.
     ExpectConnect,
     /// CONNECT has come, and the engine has not let it in yet: somebody is asked, or it moves.
@@ -161,6 +164,11 @@ impl Conn {
         kept.saturating_add(self.filter_bytes())
     }
 
+    /// Bytes that have not left.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.unsent().len())
+    }
+
     /// Bytes that the kernel does not take for now.
     pub(crate) fn blocked_bytes(&self) -> usize {
         match &self.output {
@@ -174,6 +182,7 @@ impl Conn {
         matches!(
             self.phase,
             Phase::ExpectHandshake
+                | Phase::Serving
                 | Phase::ExpectConnect
                 | Phase::ExpectLogin
                 | Phase::ExpectLateLogin
@@ -186,17 +195,17 @@ impl Conn {
         matches!(self.phase, Phase::ExpectLogin | Phase::ExpectLateLogin)
     }
 
-    /// Whether it is the peer's turn to say who it is.
+    /// Whether it is the peer's turn to say who it is, or it asks for files instead.
     pub(crate) const fn owes_login(&self) -> bool {
         matches!(
             self.phase,
-            Phase::ExpectHandshake | Phase::ExpectConnect | Phase::ExpectAuth
+            Phase::ExpectHandshake | Phase::Serving | Phase::ExpectConnect | Phase::ExpectAuth
         )
     }
 
     /// Whether the engine knows it.
     pub(crate) const fn is_engines(&self) -> bool {
-        !matches!(self.phase, Phase::ExpectHandshake | Phase::Closing)
+        !matches!(self.phase, Phase::ExpectHandshake | Phase::Serving | Phase::Closing)
     }
 }
 
@@ -240,10 +249,10 @@ impl Conns {
         self.slots.iter().flatten()
     }
 
-    /// Those that the engine does not know yet.
-    pub(crate) fn shaking_hands(&self) -> impl Iterator<Item = ConnectionId> {
-        let expects = |conn: &&Conn| conn.phase == Phase::ExpectHandshake;
-        self.iter().filter(expects).map(Conn::id)
+    /// Those that the engine does not know.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = ConnectionId> {
+        let is_unknown = |conn: &&Conn| matches!(conn.phase, Phase::ExpectHandshake | Phase::Serving);
+        self.iter().filter(is_unknown).map(Conn::id)
     }
 
     #[inline]

@@ -48,6 +48,10 @@ counters! {
     handshakes,
     /// Connections closed because they have not.
     handshakes_failed,
+    /// Requests for a file that were answered, whichever way.
+    files_requested,
+    /// Connections closed because they did not take a file in time.
+    files_cut,
     /// Unauthenticated connections closed because there were too many, or they held too much.
     evicted,
     /// Connections closed because a packet of theirs did not arrive whole in time.

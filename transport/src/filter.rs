@@ -18,11 +18,13 @@ mod tls;
 
 use std::fmt;
 use std::mem;
+use std::time::Duration;
 
 use sol_engine::Instant;
 
 use self::tls::TlsLayer;
 use crate::backend::Output;
+use crate::download::Download;
 use crate::listener::{ListenerConfig, Protocol};
 use crate::proxy::Proxy;
 use crate::websocket::{CLOSE_GOING_AWAY, CLOSE_NORMAL, Ending, WebSocket};
@@ -39,7 +41,9 @@ pub(crate) struct Filter {
     tls: Option<Box<TlsLayer>>,
     websocket: Option<WebSocket>,
     stage: Stage,
-    /// The connection waits for its turn to go on with the handshake.
+    /// The file that the peer has asked for instead.
+    download: Option<Box<Download>>,
+    /// The connection waits for its turn to go on with the handshake, or for the next piece of a file.
     pub(crate) queued: bool,
     /// The peer has said that no more will come, behind MQTT that is kept and has to be decoded first.
     pub(crate) is_over: bool,
@@ -87,6 +91,8 @@ pub(crate) struct Received<'b> {
 pub(crate) enum End {
     /// The peer said so.
     Closed,
+    /// It asked for a file, and [`Filter::serve`] gives that.
+    Answered,
     /// It went wrong.
     Fault(Fault),
 }
@@ -106,6 +112,7 @@ impl Filter {
                 tls: None,
                 websocket,
                 stage: Stage::ExpectFirst,
+                download: None,
                 queued: false,
                 is_over: false,
                 since: None,
@@ -161,6 +168,10 @@ impl Filter {
         };
         let has_decrypted = self.tls.is_some() && !inner.is_empty();
         let received = self.unframe(inner, listener, tls_end, said);
+        if matches!(received.end, Some(End::Answered)) {
+            let file = self.websocket.as_mut().and_then(WebSocket::file);
+            self.download = Some(Box::new(Download::new(file, now)));
+        }
         // Something whole has come, so that what is held now began behind it.
         let has_come = has_decrypted || !received.mqtt.is_empty();
         self.since = self
@@ -247,6 +258,24 @@ impl Filter {
             output.framed = output.bytes.len();
         }
         output.bytes.len() - before
+    }
+
+    /// Appends the next `len` bytes of the file that the peer has asked for; behind the last of them what tells it that no
+    /// more will come.
+    pub(crate) fn serve(&mut self, len: usize, output: &mut Output, spare: &mut Vec<u8>) {
+        self.frame(output);
+        let download = self.download.as_mut();
+        let is_last = download.is_none_or(|download| download.take(len, &mut output.bytes));
+        output.framed = output.bytes.len();
+        if is_last {
+            self.finish(output, spare, false);
+        }
+    }
+
+    /// Whether the peer takes its file fast enough. See [`Download::keeps_pace`].
+    pub(crate) fn keeps_pace(&mut self, now: Instant, unsent: usize, time: Duration) -> bool {
+        let download = self.download.as_mut();
+        download.is_some_and(|download| download.keeps_pace(now, unsent, time))
     }
 
     /// Appends what tells the peer that no more will come, behind all else. Once only.
@@ -398,6 +427,7 @@ impl From<Ending> for End {
     fn from(ending: Ending) -> Self {
         match ending {
             Ending::Closed(_) => Self::Closed,
+            Ending::Answered => Self::Answered,
             ending => Self::Fault(Fault::WebSocket(ending)),
         }
     }

@@ -10,6 +10,7 @@ use crate::admission::Limits;
 use crate::counters::Counters;
 use crate::listener::Tls;
 use crate::mailbox::{Exchange, Mail};
+use crate::websocket::Files;
 use crate::whole::Maxima;
 
 /// One shard's answer to a question.
@@ -90,6 +91,11 @@ impl Handle {
     pub fn change_tls(&self, listener: ListenerId, tls: Tls) {
         let tls = Arc::new(tls);
         self.exchange.post_all(|| Mail::Tls(listener, Arc::clone(&tls)));
+    }
+
+    /// Has a listener serve these files from now on; what is on its way goes on. Does nothing to a listener without WebSocket.
+    pub fn change_files(&self, listener: ListenerId, files: &Arc<Files>) {
+        self.exchange.post_all(|| Mail::Files(listener, Arc::clone(files)));
     }
 
     /// Tells the shards what has become of these users.

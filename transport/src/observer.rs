@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use sol_codec::ReasonCode;
 use sol_engine::{AuthOutcome, AuthRequest, ConnectionId, Event, ListenerId, ShardId};
 
@@ -67,6 +68,8 @@ pub enum Notice<'a> {
     TooManyOfAddress(Source),
     /// A packet of a connection did not arrive whole in time, and it was closed.
     FrameTimeout(Source),
+    /// A connection did not take in time a file that it had asked for, and was closed.
+    FileNotTaken(Source),
     /// Too many bytes were held for all connections, and this one, which held the most, was closed for it.
     Shed(Source),
     /// A connection could not be accepted.
@@ -89,6 +92,17 @@ pub enum Notice<'a> {
     },
 }
 
+/// Who asks to be let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Applicant<'a> {
+    /// Where it is.
+    pub peer: PeerAddr,
+    /// A proxy says so.
+    pub is_brought: bool,
+    /// What it has proven to have the key of, its own certificate first; empty where it showed none.
+    pub certificates: &'a [CertificateDer<'static>],
+}
+
 /// One shard's observer. It is called on the shard's thread, so it must not wait.
 pub trait Observer: Send + 'static {
     /// Something happened in the engine; `source` is there for events of a connection.
@@ -98,7 +112,7 @@ pub trait Observer: Send + 'static {
     fn notice(&mut self, notice: Notice<'_>);
 
     /// A login is to be checked, elsewhere. Answer with `reply`, from any thread.
-    fn auth(&mut self, request: AuthRequest, peer: PeerAddr, reply: AuthReply);
+    fn auth(&mut self, request: AuthRequest, applicant: Applicant<'_>, reply: AuthReply);
 }
 
 /// Sees nothing and lets nobody in who has to be asked about.
@@ -107,7 +121,7 @@ impl Observer for () {
 
     fn notice(&mut self, _: Notice<'_>) {}
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, _: AuthReply) {}
 }
 
 /// The way back to a connection that waits for its login. Dropped without an answer, it refuses: nobody waits for ever.

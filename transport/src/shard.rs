@@ -11,8 +11,9 @@ mod mail;
 mod memory;
 mod pace;
 mod records;
+mod serving;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,10 +83,14 @@ struct Core<O> {
     connecting: Waiting,
     /// Whether somebody waits to be accepted because too many owe their login.
     lacks_room: bool,
+    /// Listeners where as many were accepted as may be in a second.
+    resting: BTreeSet<ListenerId>,
     /// Whether somebody could not be accepted in this turn for want of a descriptor.
     lacks_descriptors: bool,
     /// Those whose handshake goes on in the next turn.
     handshakes: Handshakes,
+    /// Those who get the next piece of a file, in order.
+    serving: VecDeque<ConnectionId>,
     /// MQTT that was decrypted, what filters said, and what was sealed, each for the length of a call.
     plain: Vec<u8>,
     said: Said,
@@ -187,8 +192,10 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             meters: Meters::new(config.limits.rates()),
             connecting: Waiting::new(config.connect_time_max),
             lacks_room: false,
+            resting: BTreeSet::new(),
             lacks_descriptors: false,
             handshakes: Handshakes::default(),
+            serving: VecDeque::new(),
             plain: Vec::new(),
             said: Said::default(),
             sealed: Vec::new(),
@@ -288,6 +295,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
         }
         if !self.core.watch.is_poisoned() {
             self.core.expire();
+            self.core.serve();
             self.settle();
             if self.core.found_room() {
                 self.backend.accept_again();
@@ -365,7 +373,7 @@ impl<O: Observer> Core<O> {
 
     /// How long the next wait may last; `None`: for ever.
     fn timeout(&self) -> Option<Duration> {
-        if self.has_work() || !self.held.is_empty() || self.handshakes.waiting() > 0 {
+        if self.has_work() || !self.held.is_empty() || self.handshakes.waiting() > 0 || !self.serving.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadlines = [

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::Socket;
-use sol_engine::{EngineConfig, ShardId};
+use sol_engine::{EngineConfig, ListenerId, ShardId};
 use sol_journal::{Disk, OsDisk, Writer};
 
 use crate::backend::epoll::Epoll;
@@ -25,6 +25,7 @@ use crate::mailbox::{Exchange, Mailbox};
 use crate::observer::{Notice, Observer};
 use crate::pin::{Core, cores};
 use crate::shard::{Shard, panic_text};
+use crate::websocket::Files;
 
 /// How the shards ended.
 #[derive(Debug)]
@@ -141,6 +142,11 @@ pub struct BoundShards {
 }
 
 impl BoundShards {
+    /// Has a listener serve these files. Does nothing to a listener without WebSocket.
+    pub fn change_files(&mut self, listener: ListenerId, files: &Arc<Files>) {
+        self.config.change_files(listener, Arc::clone(files));
+    }
+
     /// Starts `engine.shards` shards, on the backend that `config.io` chooses. `seeds` must be unpredictable: they key the
     /// hashes of what clients choose. `observer` makes each shard's own.
     ///

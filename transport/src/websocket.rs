@@ -7,7 +7,8 @@
 //!                     101                    Close, or a broken rule             close()
 //!   ExpectRequest ───────────► Open ────────────────────────────────► OwesClose ─────────► Ended
 //!         │                     └───────────────────────── close() ──────────────────────────▲
-//!         └─────────────────── no WebSocket, or refused ─────────────────────────────────────┘
+//!         ├─────────────────── no WebSocket, or refused ─────────────────────────────────────┤
+//!         └──► Answered: a file, which [`WebSocket::file`] gives out ─────────────────────────┘
 //! ```
 //!
 //! Whoever owns the socket hands every segment to [`WebSocket::receive`], takes what it gives as MQTT, and sends what it
@@ -18,6 +19,7 @@
 // Nothing in here may panic on what a peer sends: lengths are added saturating or checked.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod files;
 mod frames;
 mod handshake;
 #[cfg(test)]
@@ -25,14 +27,17 @@ mod tests;
 
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 
+pub use files::Files;
 pub use frames::Fault;
 pub use handshake::Refusal;
 
+pub(crate) use files::File;
 pub(crate) use handshake::CONNECT_FIRST_BYTE;
 
 use frames::Frames;
-use handshake::Handshake;
+use handshake::{Handshake, Progress};
 
 /// Nothing was wrong; the connection has served its purpose.
 pub const CLOSE_NORMAL: u16 = 1000;
@@ -52,6 +57,9 @@ pub struct WebSocketRules {
     /// Largest payload that a frame may announce, in bytes. None is held, so that it costs nothing; MQTT has no packet
     /// that needs more.
     pub frame_bytes_max: u64,
+    /// What those get who ask for a file instead; `None`: nothing but the word that this is no web page.
+    /// [`crate::Handle::change_files`] changes it for those who come later.
+    pub files: Option<Arc<Files>>,
 }
 
 impl Default for WebSocketRules {
@@ -60,6 +68,7 @@ impl Default for WebSocketRules {
             origins: Vec::new(),
             handshake_bytes_max: 8 << 10,
             frame_bytes_max: 5 + 268_435_455,
+            files: None,
         }
     }
 }
@@ -76,6 +85,8 @@ enum State {
     ExpectRequest(Handshake),
     /// Frames go both ways.
     Open(Frames),
+    /// Nothing is taken any more, and this file is what the answer still lacks.
+    Answered(Option<Arc<File>>),
     /// Nothing is taken any more, and the client has yet to be told so with this code.
     OwesClose(u16),
     /// Nothing is taken any more.
@@ -107,6 +118,8 @@ pub enum Ending {
     PlainMqtt,
     /// Its request was refused, and the answer appended.
     Refused(Refusal),
+    /// It asked for a file, and was answered, all but the file.
+    Answered,
     /// It sent a Close with this code.
     Closed(u16),
     /// It broke a rule of the protocol.
@@ -125,8 +138,15 @@ impl WebSocket {
         let received = match &mut self.state {
             State::Open(frames) => frames.receive(bytes, 0, rules, out),
             State::ExpectRequest(handshake) => match handshake.receive(bytes, rules, out) {
-                Ok(None) => Received::default(),
-                Ok(Some(used)) => {
+                Ok(Progress::Partial) => Received::default(),
+                Ok(Progress::Answered(file)) => {
+                    self.state = State::Answered(file);
+                    return Received {
+                        payload_len: 0,
+                        end: Some(Ending::Answered),
+                    };
+                }
+                Ok(Progress::Granted(used)) => {
                     let mut frames = Frames::default();
                     let received = frames.receive(bytes, used, rules, out);
                     self.state = State::Open(frames);
@@ -137,7 +157,7 @@ impl WebSocket {
                     end: Some(ending),
                 },
             },
-            State::OwesClose(_) | State::Ended => Received::default(),
+            State::Answered(_) | State::OwesClose(_) | State::Ended => Received::default(),
         };
         if let Some(ending) = received.end {
             self.state = ending.close_code().map_or(State::Ended, State::OwesClose);
@@ -156,7 +176,15 @@ impl WebSocket {
         match mem::replace(&mut self.state, State::Ended) {
             State::Open(_) => frames::close(out, code),
             State::OwesClose(code) => frames::close(out, code),
-            State::ExpectRequest(_) | State::Ended => {}
+            State::ExpectRequest(_) | State::Answered(_) | State::Ended => {}
+        }
+    }
+
+    /// The file that its answer still lacks. Given once.
+    pub(crate) fn file(&mut self) -> Option<Arc<File>> {
+        match &mut self.state {
+            State::Answered(file) => file.take(),
+            _ => None,
         }
     }
 
@@ -170,7 +198,7 @@ impl WebSocket {
         match &self.state {
             State::ExpectRequest(handshake) => handshake.held_bytes(),
             State::Open(frames) => frames.held_bytes(),
-            State::OwesClose(_) | State::Ended => 0,
+            State::Answered(_) | State::OwesClose(_) | State::Ended => 0,
         }
     }
 }
@@ -179,7 +207,7 @@ impl Ending {
     /// The code of the Close that answers it; `None`: no frame does.
     const fn close_code(self) -> Option<u16> {
         match self {
-            Self::NotHttp | Self::PlainMqtt | Self::Refused(_) => None,
+            Self::NotHttp | Self::PlainMqtt | Self::Refused(_) | Self::Answered => None,
             Self::Closed(code) => Some(code),
             Self::Violated(fault) => Some(fault.close_code()),
         }
@@ -192,6 +220,7 @@ impl fmt::Display for Ending {
             Self::NotHttp => f.write_str("it speaks no HTTP"),
             Self::PlainMqtt => f.write_str("it speaks MQTT without WebSocket"),
             Self::Refused(refusal) => write!(f, "its WebSocket request was refused: {refusal}"),
+            Self::Answered => f.write_str("it asked for a file"),
             Self::Closed(CLOSE_NO_STATUS) => f.write_str("it closed the WebSocket"),
             Self::Closed(code) => write!(f, "it closed the WebSocket with code {code}"),
             Self::Violated(fault) => write!(f, "it broke the WebSocket protocol: {fault}"),

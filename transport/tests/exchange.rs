@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sol_codec::{Auth, AuthProperties, Connect, ConnectProperties, Packet, ProtocolVersion, ReasonCode};
 use sol_engine::{AuthOutcome, AuthRequest, Credentials, Event, ListenerRules, ShardId};
-use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Source};
+use sol_transport::{Applicant, AuthReply, Notice, Observer, Source};
 
 use self::support::{Broker, Client, PATIENCE};
 
@@ -37,7 +37,7 @@ impl Observer for Examiner {
 
     fn notice(&mut self, _: Notice<'_>) {}
 
-    fn auth(&mut self, request: AuthRequest, _: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, request: AuthRequest, _: Applicant<'_>, reply: AuthReply) {
         let Credentials::Exchange { memo, data, .. } = request.credentials else {
             panic!("there is one method")
         };

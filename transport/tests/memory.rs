@@ -14,7 +14,7 @@ use sol_codec::{
     TopicName,
 };
 use sol_engine::{AuthRequest, Event, ShardId};
-use sol_transport::{AuthReply, Notice, Observer, PeerAddr, Source};
+use sol_transport::{Applicant, AuthReply, Notice, Observer, Source};
 
 use self::support::{Broker, Client, PATIENCE, name_at_home, names_at_home, publish};
 
@@ -135,7 +135,7 @@ impl Observer for Witness {
         }
     }
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, _: AuthReply) {}
 }
 
 /// Where most is held on a shard that has nothing to do, it wakes up for it when the limit is passed elsewhere, and closes

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sol_codec::{Packet, ProtocolVersion};
 use sol_engine::{AuthRequest, Event};
-use sol_transport::{AuthReply, Notice, Observer, PeerAddr, ProxyRules, ProxyVersion, Source};
+use sol_transport::{Applicant, AuthReply, Notice, Observer, ProxyRules, ProxyVersion, Source};
 
 use support::{Broker, Client, PATIENCE, connect, names_at_home, publish, subscribe};
 use tls::{Authority, TlsClient, VERSIONS};
@@ -61,7 +61,7 @@ impl Observer for Heard {
         self.0.lock().unwrap().push(said);
     }
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, _: AuthReply) {}
 }
 
 impl Heard {

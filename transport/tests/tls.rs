@@ -17,7 +17,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
 use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, ListenerId, ListenerRules};
 use sol_transport::{
-    AuthReply, ListenAddr, ListenerLimits, Notice, Observer, PeerAddr, Protocol, Rates, Source, Tls, TransportConfig,
+    Applicant, AuthReply, ListenAddr, ListenerLimits, Notice, Observer, Protocol, Rates, Source, Tls, TransportConfig,
     WebSocketRules,
 };
 
@@ -216,14 +216,14 @@ fn keys_that_change_all_the_time_are_answered_once() {
 }
 
 /// Lets everybody in, a turn later.
-struct Doorman;
+struct Porter;
 
-impl Observer for Doorman {
+impl Observer for Porter {
     fn event(&mut self, _: &Event, _: Option<Source>) {}
 
     fn notice(&mut self, _: Notice<'_>) {}
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, reply: AuthReply) {
         reply.answer(AuthOutcome::Accepted);
     }
 }
@@ -249,7 +249,7 @@ fn an_end_right_behind_the_last_packet_loses_nothing() {
     ] {
         let broker = Broker::start_observed(
             2,
-            |_| Doorman,
+            |_| Porter,
             |config, engine| {
                 config.listeners.push(config.listeners[0].clone());
                 config.listeners[0].tls = has_tls.then(|| tls.clone());
@@ -441,7 +441,7 @@ impl Observer for Notes {
         });
     }
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, _: AuthReply) {}
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, _: AuthReply) {}
 }
 
 fn start_noting(change: impl FnOnce(&mut TransportConfig, &mut EngineConfig)) -> (Broker, Notes) {

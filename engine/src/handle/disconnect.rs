@@ -278,6 +278,13 @@ impl Engine {
         self.clients
             .memory
             .refund(SESSION_BYTES + session.client_id.len() + session.user_charge());
+        if self
+            .clients
+            .rights
+            .change_own_rules(session.own_rules().is_some(), false)
+        {
+            self.start_marking();
+        }
         self.forget_session(session, effects);
     }
 

@@ -52,10 +52,9 @@ impl Engine {
             };
             user && session.standing.get().listener() == listener
         });
-        if user.as_ref().is_some_and(|user| user.rules.is_some()) && self.clients.rights.expect_own_rules() {
+        if self.clients.set_user(key, user) {
             self.start_marking();
         }
-        self.clients.set_user(key, user);
         if is_known {
             return;
         }

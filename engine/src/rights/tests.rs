@@ -1,14 +1,16 @@
 use std::string::ToString;
 use std::vec;
 
-use alloc::{string::String, vec::Vec};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 use proptest::prelude::*;
 use sol_codec::{TopicFilter, TopicName};
 
+use super::Rights;
 use super::naive;
 use super::rules::{Access, Rule, RuleSet, Rules, Who};
 use super::trie::Steps;
+use crate::config::EngineConfig;
 
 const MANY: u32 = 1 << 20;
 /// Topic Levels that rules and filters have; topics have one more that none of them has.
@@ -304,4 +306,32 @@ fn an_open_listener_is_not_all_open() {
     }
     assert_eq!(read_write(&rules, "id", None, "a/b"), (true, true));
     assert_eq!(read_write(&rules, "id", None, "$SYS/broker/uptime"), (false, false));
+}
+
+/// Rights are limited as long as there is a Session with rules of its own, and not longer; under the same number, of which there
+/// are not many; and under another when the listeners' rules are others.
+#[test]
+fn rules_of_its_own_end_with_a_session() {
+    let mut config = EngineConfig::default();
+    let mut rights = Rights::new(&config);
+    assert!(!rights.are_limited());
+    assert!(rights.change_own_rules(false, true) && rights.are_limited());
+    let number = rights.number();
+    for _ in 0..2 * usize::from(u16::MAX) {
+        assert!(!rights.change_own_rules(false, true), "a second one is no news");
+        assert!(!rights.change_own_rules(true, true), "nor is one in place of another");
+        assert!(!rights.change_own_rules(true, false) && rights.are_limited());
+        assert!(rights.change_own_rules(true, false) && !rights.are_limited());
+        assert!(rights.change_own_rules(false, true));
+        assert_eq!(rights.number(), number);
+    }
+    config.rights = vec![Some(Arc::new(Rules::new(RuleSet::default())))];
+    assert!(rights.set(&config) && rights.number() != number);
+    assert!(
+        !rights.change_own_rules(true, false) && rights.are_limited(),
+        "the listener has some"
+    );
+    config.rights = Vec::new();
+    assert!(rights.set(&config) && !rights.are_limited());
+    assert!(rights.change_own_rules(false, true) && rights.number() != number);
 }

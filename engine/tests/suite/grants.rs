@@ -71,6 +71,80 @@ fn enters(node: &mut Node, client_id: &str, grant: Grant) -> Client {
     client
 }
 
+/// When the last Session with rules of its own has ended nothing is judged any more, and when the next one comes all is: what
+/// was found before holds for nobody whose rules are others now, and new Subscriptions are judged, too.
+#[test]
+fn rules_come_and_go_with_their_session() {
+    in_each_node(asking(None), |node| {
+        let publisher = node.connect(V5, "publisher");
+        let wide = || own(&[(Access::ReadWrite, "#")]);
+        let narrow = || own(&[(Access::Read, "in/#")]);
+        for (rules, hears) in [
+            (wide(), true),
+            (narrow(), false),
+            (None, true),
+            (narrow(), false),
+            (wide(), true),
+            (None, true),
+        ] {
+            // The Session of before is taken over, with its Subscriptions; the other one is new, and ends.
+            let client = enters(node, "client", grant("ann", rules.clone()));
+            let passing = node.connect_with(V5, "passing", |connect| connect.password = Some(b"token"));
+            node.answer_login(AuthOutcome::Granted(Box::new(grant("bob", rules))));
+            node.expect(passing, &["CONNACK 00"]);
+            for client in [client, passing] {
+                node.subscribe(client, &["#"], 0);
+                node.expect(client, &["SUBACK #1 [00]"]);
+            }
+            node.publish(publisher, "in/x", 0, 0, "1");
+            node.publish(publisher, "out/x", 0, 0, "2");
+            for client in [client, passing] {
+                let heard = [r#"PUBLISH in/x q0 "1""#, r#"PUBLISH out/x q0 "2""#];
+                node.expect(client, if hears { &heard } else { &heard[..1] });
+            }
+            node.disconnect(passing);
+            node.check();
+        }
+    });
+}
+
+/// A login that ends while its client is away ends nothing: what is queued goes on waiting, also what comes later, and is judged
+/// by what the next login allows.
+#[test]
+fn a_login_ends_while_its_client_is_away() {
+    in_each_node(asking(None), |node| {
+        let expires_at = node.now.wall.plus_seconds(10);
+        let first = Grant {
+            expires_at,
+            ..grant("ann", own(&[(Access::Read, "in/#")]))
+        };
+        let client = enters(node, "client", first);
+        node.subscribed(client, &["in/#"], 1);
+        node.lose(client);
+        let publisher = node.connect(V5, "publisher");
+        for (topic, payload) in [("in/x", "1"), ("in/y", "2")] {
+            node.publish(publisher, topic, 0, 0, payload);
+        }
+        node.publish(publisher, "in/x", 1, 1, "3");
+        node.publish(publisher, "in/y", 1, 2, "4");
+        node.pass(Duration::from_secs(60));
+        node.check();
+        node.publish(publisher, "in/x", 1, 3, "5");
+        node.expect(publisher, &["PUBACK #1", "PUBACK #2", "PUBACK #3"]);
+        // Nobody else has the Session for that.
+        let other = node.connect_with(V5, "client", |connect| connect.clean_start = false);
+        node.expect(other, &["CONNACK 87", "CLOSE"]);
+        let again = come(node, "client", grant("ann", own(&[(Access::Read, "in/x")])));
+        let got = node.take(again);
+        assert_eq!(
+            got[1..],
+            [r#"PUBLISH in/x q1 #1 "3""#, r#"PUBLISH in/x q1 #2 "5""#],
+            "{got:?}"
+        );
+        node.check();
+    });
+}
+
 /// A Password without a User Name is asked about where the listener says so, and only there.
 #[test]
 fn nameless_passwords_are_asked_about() {

@@ -75,7 +75,7 @@ fn a_hurried_client_waits_and_is_read_again() {
         assert_eq!(timed.pass(Duration::from_millis(4_900)), (vec![], false));
         assert_eq!(timed.pass(Duration::from_millis(200)), (vec![Read::Resume(id)], false));
         assert_eq!(timed.pass(Duration::from_millis(1_300)), (vec![], false));
-        assert_eq!(timed.engine.stats().hurried, n);
+        assert_eq!(timed.engine.stats().rate_pauses, n);
         timed.engine.check().unwrap();
     }
     // From here on it is silent by its own will.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{Authenticator, Config, Diagnostic, HttpAuth, Jwt};
 use crate::hook::Hook;
-use crate::jwt::{self, KEYS_MAX, Tokens};
+use crate::jwt::{self, KEYS_MAX, KEYS_TRIED_MAX, Tokens};
 
 /// One of those who are asked.
 #[derive(Clone, Debug)]
@@ -123,10 +123,26 @@ fn tokens(jwt: &Jwt, warnings: &mut Vec<Diagnostic>, errors: &mut Vec<Diagnostic
             keys.truncate(KEYS_MAX);
         }
     }
-    Tokens {
+    let tokens = Tokens {
         keys,
         username_claim: jwt.username_claim.clone(),
         audience: jwt.audience.clone(),
         issuer: jwt.issuer.clone(),
+    };
+    if let (Some((algorithm, is_nameless)), Some((_, path))) = (tokens.crowd(), jwt.keys.last()) {
+        let algorithm = algorithm.as_str();
+        let said = |text| Diagnostic::of_file(path, text);
+        if is_nameless {
+            errors.push(said(format!(
+                "more than {KEYS_TRIED_MAX} keys of {algorithm} without a name with those before it: name them, in a JSON Web Key \
+                 Set (kid)"
+            )));
+        } else {
+            warnings.push(said(format!(
+                "more than {KEYS_TRIED_MAX} keys of {algorithm} with those before it: tokens that do not name theirs (kid) are \
+                 refused"
+            )));
+        }
     }
+    tokens
 }

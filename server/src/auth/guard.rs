@@ -11,7 +11,8 @@
 //!
 //! A name longer than any that `sol passwd` takes counts for its address alone: a ban keeps the name.
 //!
-//! Exempt addresses, and Unix sockets, which have none, are neither counted nor banned.
+//! Exempt addresses are neither counted nor banned, nor is who has none: on a Unix socket, or where a proxy does not say whom it
+//! brings. A loopback address is exempt only of who connects from there: one that a proxy tells is of the proxy's machine.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use sol_transport::Clock;
 
-use super::network;
 use super::tally::{Seen, Tally, Terms};
+use super::{Peer, network};
 use crate::config::Logins;
 use crate::scram::USER_BYTES_MAX;
 use crate::stats::LoginStats;
@@ -117,7 +118,7 @@ impl Guard {
     }
 
     /// Whether a login is refused without a look at what it shows.
-    pub(super) fn refuses(&self, peer: Option<IpAddr>, user: Option<&str>) -> bool {
+    pub(super) fn refuses(&self, peer: Option<Peer>, user: Option<&str>) -> bool {
         let now = self.now();
         let state = self.state();
         let Some((address, _)) = state.counted(peer) else {
@@ -137,7 +138,7 @@ impl Guard {
     }
 
     /// Notes a login that was right.
-    pub(super) fn succeeded(&self, peer: Option<IpAddr>, user: &str) {
+    pub(super) fn succeeded(&self, peer: Option<Peer>, user: &str) {
         count(&self.counts.accepted);
         let mut state = self.state();
         if let Some((address, _)) = state.counted(peer) {
@@ -147,7 +148,7 @@ impl Guard {
     }
 
     /// Notes a login that was wrong, of a user if it told one; a ban that comes of it is logged.
-    pub(super) fn failed(&self, peer: Option<IpAddr>, user: Option<&str>) {
+    pub(super) fn failed(&self, peer: Option<Peer>, user: Option<&str>) {
         count(&self.counts.wrong);
         let now = self.now();
         let mut state = self.state();
@@ -164,7 +165,7 @@ impl Guard {
             state.users.fail(self.of_user(user), now, &terms, whose)
         });
         drop(state);
-        let (address, failures, seconds) = (peer.to_canonical(), terms.failures_max, terms.ban.as_secs());
+        let (address, failures, seconds) = (peer.ip(), terms.failures_max, terms.ban.as_secs());
         if address_banned {
             count(&self.counts.bans);
             // Nothing that a client has chosen stands in this line: other programs act on it.
@@ -257,15 +258,17 @@ impl Guard {
 
 impl State {
     /// What counts as the address of a peer whose logins are counted, and when it is too much.
-    fn counted(&self, peer: Option<IpAddr>) -> Option<(IpAddr, Terms)> {
+    fn counted(&self, peer: Option<Peer>) -> Option<(IpAddr, Terms)> {
         let (peer, failures_max) = (peer?, self.rules.failures_max?);
-        let exempt = self.rules.ban_exempt.iter().any(|network| network.contains(peer));
+        let is_named = self.rules.ban_exempt.iter().any(|network| network.contains(peer.ip()));
+        // Loopback addresses are named for proxies that do not say whom they bring.
+        let exempt = is_named && (peer.is_local() || !peer.ip().is_loopback());
         let terms = Terms {
             failures_max,
             window: self.rules.failures_window,
             ban: self.rules.ban,
         };
-        (!exempt).then(|| (network(peer), terms))
+        (!exempt).then(|| (network(peer.ip()), terms))
     }
 }
 
@@ -286,8 +289,11 @@ mod tests {
         guard
     }
 
-    fn peer(address: &str) -> Option<IpAddr> {
-        Some(address.parse().unwrap())
+    fn peer(address: &str) -> Option<Peer> {
+        Some(Peer {
+            address: (address.parse::<IpAddr>().unwrap(), 1).into(),
+            is_brought: false,
+        })
     }
 
     fn fail(guard: &Guard, address: &str, user: &str, times: usize) {
@@ -346,6 +352,24 @@ mod tests {
         assert_eq!((stats.wrong, stats.accepted, stats.bans), (206, 1, 2));
         assert_eq!((stats.of_banned_user, stats.of_banned_address), (1, 1));
         assert_eq!((stats.banned_users, stats.banned_addresses), (0, 1));
+    }
+
+    /// Where a proxy says that a client is on the proxy's own machine, that is no exemption: it is banned as any other.
+    #[test]
+    fn loopback_behind_a_proxy() {
+        for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            let guard = guard(HOUR);
+            let brought = peer(address).map(|peer| Peer {
+                is_brought: true,
+                ..peer
+            });
+            (0..3).for_each(|_| guard.failed(brought, Some("ann")));
+            assert!(guard.refuses(brought, Some("bob")), "{address}");
+            assert!(
+                !guard.refuses(peer(address), Some("ann")),
+                "who connects from here is exempt"
+            );
+        }
     }
 
     /// A name that is too long for `sol passwd` is not kept with a ban; its address is banned for it as for any.

@@ -21,7 +21,7 @@ use tracing::field::{DisplayValue, display};
 use super::chain::Step;
 use super::guard::{Guard, count};
 use super::user_files::{Tag, UserFile, UserFiles};
-use super::{Changes, Login, Request, Verdict};
+use super::{Changes, Login, Peer, Request, Verdict};
 use crate::hook::{Answer, Hook, Question, Silence};
 use crate::jwt;
 use crate::password_file::{Pick, Users};
@@ -69,7 +69,8 @@ fn question<'a>(request: &'a Request, listener: &'a str) -> Option<Question<'a>>
         client_id: &request.client_id,
         username: user.as_deref(),
         password: std::str::from_utf8(password).ok()?,
-        peer: request.peer,
+        peer: request.peer.map(|peer| peer.address),
+        common_name: request.common_name.as_deref(),
         listener,
         version: request.version,
     })
@@ -81,6 +82,23 @@ struct Refusal<'a> {
     listener: &'a str,
     user: &'a str,
     token_user: String,
+}
+
+impl Refusal<'_> {
+    /// Of a token that is genuine.
+    fn tell(self, is_warning: bool, why: &str) {
+        let Self {
+            peer,
+            listener,
+            user,
+            token_user,
+        } = self;
+        if is_warning {
+            tracing::warn!(peer, listener, user, token_user, "token refused: {why}");
+        } else {
+            tracing::info!(peer, listener, user, token_user, "token refused: {why}");
+        }
+    }
 }
 
 /// Whether a login shows a token where tokens are asked for.
@@ -126,6 +144,11 @@ impl Judge {
         };
         *present = Arc::new(files);
         changes
+    }
+
+    /// Whether a login shows a token where tokens are asked for: no hash is made for it.
+    pub(super) fn shows_token(&self, request: &Request) -> bool {
+        shows_token(&self.files(), request)
     }
 
     /// Checks and answers a password, whatever it costs, asking those of the chain from this place on. `checked` is called
@@ -282,7 +305,7 @@ impl Judge {
                     let now = self.guard.now_on_the_wall();
                     if let Some(judged) = tokens.judge(password, now) {
                         return self.of_token(judged, || Refusal {
-                            peer: request.peer.map(display),
+                            peer: request.peer.map(|peer| display(peer.ip())),
                             listener: name,
                             user: user.unwrap_or_default(),
                             // Whoever has signed it may be believed who it was for.
@@ -342,31 +365,19 @@ impl Judge {
             // Nobody guesses at these: they say no more of an address than that its client is late, or badly set up.
             Err(jwt::Fault::Untimely(why)) => {
                 count(&counts.tokens_untimely);
-                let Refusal {
-                    peer,
-                    listener,
-                    user,
-                    token_user,
-                } = refusal();
-                tracing::info!(peer, listener, user, token_user, "token refused: {why}");
+                refusal().tell(false, why);
                 Decision::Unfit
             }
             Err(jwt::Fault::Unfit(why)) => {
                 count(&counts.tokens_unfit);
-                let Refusal {
-                    peer,
-                    listener,
-                    user,
-                    token_user,
-                } = refusal();
-                tracing::warn!(peer, listener, user, token_user, "token refused: {why}");
+                refusal().tell(true, why);
                 Decision::Unfit
             }
         }
     }
 
     /// A step of SCRAM; costs microseconds.
-    fn scram(&self, users: &Users, peer: Option<IpAddr>, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
+    fn scram(&self, users: &Users, peer: Option<Peer>, memo: Option<&[u8]>, message: &[u8]) -> Verdict {
         let step = match memo {
             None => self.scram_challenge(users, peer, message),
             Some(memo) => self.scram_verdict(users, peer, memo, message),
@@ -379,7 +390,7 @@ impl Judge {
         })
     }
 
-    fn scram_challenge(&self, users: &Users, peer: Option<IpAddr>, message: &[u8]) -> Result<Verdict, Fault> {
+    fn scram_challenge(&self, users: &Users, peer: Option<Peer>, message: &[u8]) -> Result<Verdict, Fault> {
         let opening = Opening::parse(message)?;
         if self.guard.refuses(peer, Some(opening.user())) {
             return Ok(Verdict::Banned);
@@ -394,13 +405,7 @@ impl Judge {
         })
     }
 
-    fn scram_verdict(
-        &self,
-        users: &Users,
-        peer: Option<IpAddr>,
-        memo: &[u8],
-        message: &[u8],
-    ) -> Result<Verdict, Fault> {
+    fn scram_verdict(&self, users: &Users, peer: Option<Peer>, memo: &[u8], message: &[u8]) -> Result<Verdict, Fault> {
         let closing = Closing::parse(memo, message)?;
         let user = closing.user();
         if self.guard.refuses(peer, Some(user)) {

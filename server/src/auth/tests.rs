@@ -32,6 +32,7 @@ fn ask_at(verifier: &Verifier, listener: usize, user: &str, password: &[u8]) -> 
             client_id: Box::default(),
             version: 5,
             peer: None,
+            common_name: None,
             reply,
         })
         .unwrap();
@@ -182,6 +183,14 @@ fn hold(verifier: &Verifier) -> mpsc::Sender<()> {
     hold
 }
 
+/// Who has connected from this address itself.
+fn at(address: &str) -> Peer {
+    Peer {
+        address: (address.parse::<IpAddr>().unwrap(), 1).into(),
+        is_brought: false,
+    }
+}
+
 fn from(peer: Option<&str>, user: &str, reply: Box<dyn FnOnce(Verdict) + Send>) -> Request {
     Request {
         login: Login::Password {
@@ -191,7 +200,8 @@ fn from(peer: Option<&str>, user: &str, reply: Box<dyn FnOnce(Verdict) + Send>) 
         listener: 0,
         client_id: Box::default(),
         version: 5,
-        peer: peer.map(|peer| peer.parse().unwrap()),
+        peer: peer.map(at),
+        common_name: None,
         reply,
     }
 }
@@ -270,7 +280,7 @@ fn bans() {
     assert_eq!(receiver.try_recv(), Ok(Verdict::Banned));
     let scram = |peer: &str, memo, message: &str| {
         let request = Request {
-            peer: Some(peer.parse().unwrap()),
+            peer: Some(at(peer)),
             ..step(memo, message, reply())
         };
         verifier.submit(request).unwrap();
@@ -333,6 +343,7 @@ fn step(memo: Option<Vec<u8>>, message: &str, reply: Box<dyn FnOnce(Verdict) + S
         client_id: Box::default(),
         version: 5,
         peer: None,
+        common_name: None,
         reply,
     }
 }
@@ -596,6 +607,26 @@ fn a_token_is_no_password() {
         assert_eq!(ask(&verifier, "nobody", b"secret"), Verdict::Refused);
         assert_eq!(verifier.stats().hashed, 3);
     }
+}
+
+/// Tokens do not wait for hashes: while the only thread hashes and its queue is full, as many as may come from one address are
+/// answered; of passwords not one.
+#[test]
+fn tokens_do_not_wait_for_hashes() {
+    let files =
+        UserFiles::new(vec![users(&[("ann", b"secret")])], &[Some(0)]).with_chains(chains(SECRET, &["USERS\nKEY"]));
+    let verifier = Verifier::new(files, 1, 1).unwrap();
+    let held = hold(&verifier);
+    verifier.submit(from(None, "eve", Box::new(drop))).unwrap();
+    assert!(
+        verifier.submit(from(Some("192.0.2.1"), "ann", Box::new(drop))).is_err(),
+        "full"
+    );
+    for _ in 0..2 * WAITING_PER_ADDRESS_MAX {
+        let verdict = show(&verifier, "192.0.2.1", "jwt", &token(SECRET, "bob", LATE));
+        assert!(is_granted(&verdict, "bob"));
+    }
+    drop(held);
 }
 
 /// A listener whose password file gives way to tokens lets nobody in by the file any more, neither by SCRAM nor by a password

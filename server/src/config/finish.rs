@@ -16,6 +16,7 @@ impl Draft {
             Dialect::Sol => self.finish_sol(errors),
             Dialect::Listener => self.finish_listeners(path, errors),
         }
+        self.warn_of_files();
         self.warn_of_auth(path);
     }
 
@@ -190,6 +191,16 @@ impl Draft {
             http: None,
             order: Vec::new(),
         }
+    }
+
+    /// Files for browsers where none can come; files of Mosquitto may have them anywhere.
+    fn warn_of_files(&mut self) {
+        let listeners = self.config.listeners.iter();
+        let unseen = listeners
+            .filter(|listener| listener.websockets.http_dir.is_some() && listener.protocol != Protocol::WebSockets);
+        let text = "`http_dir` has no effect without `protocol websockets`";
+        let said = unseen.map(|listener| listener.place_of("http_dir").say(text));
+        self.config.warnings.extend(said);
     }
 
     /// Whom each listener lets in, where that may not be what was meant.

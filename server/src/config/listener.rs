@@ -223,7 +223,7 @@ pub struct WebSockets {
     pub origins: Vec<String>,
     /// The most bytes of a request's headers.
     pub headers_bytes_max: u16,
-    /// Files for browsers.
+    /// The directory of files for browsers.
     pub http_dir: Option<PathBuf>,
 }
 

@@ -238,7 +238,7 @@ pub(crate) const ROWS: &[Directive] = &[
         "http_dir",
         "PATH",
         "none",
-        "Files that this listener serves to browsers.",
+        "A directory of files that this listener serves to browsers, beside WebSocket; read at the start and at SIGHUP.",
         |draft, reader| {
             draft.part().listener.websockets.http_dir = Some(reader.path()?);
             Ok(())

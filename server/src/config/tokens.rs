@@ -83,6 +83,11 @@ pub struct HttpAuth {
 }
 
 impl HttpAuth {
+    /// Whether its certificate is checked against the authorities that the system trusts.
+    pub(crate) fn trusts_system(&self) -> bool {
+        self.url.starts_with("https://") && self.cafile.is_none()
+    }
+
     /// The port that is connected to.
     pub(crate) fn port(&self) -> u16 {
         let uri = self.url.parse::<ureq::http::Uri>().ok();
@@ -112,14 +117,8 @@ impl HttpDraft {
             let alone = alone.into_iter().find(|(_, given)| *given);
             return alone.map_or(Ok(None), |(name, _)| Err((name, "has no effect without http_auth_url")));
         };
-        match (url.starts_with("https://"), self.cafile.is_some()) {
-            (true, false) => {
-                let text =
-                    "needs http_auth_cafile, the authorities that the certificate of an https URL is checked against";
-                return Err(("http_auth_url", text));
-            }
-            (false, true) => return Err(("http_auth_cafile", "has no effect where http_auth_url is not https")),
-            _ => {}
+        if !url.starts_with("https://") && self.cafile.is_some() {
+            return Err(("http_auth_cafile", "has no effect where http_auth_url is not https"));
         }
         Ok(Some(HttpAuth {
             url,
@@ -228,7 +227,7 @@ pub(crate) const ROWS: &[Directive] = &[
     Directive::new(
         "http_auth_cafile",
         "PATH",
-        "none; an https URL needs one",
+        "none: those that the system trusts",
         "The authorities that the certificate of http_auth_url is checked against.",
         |draft, reader| {
             draft.security().http.cafile = Some(reader.path()?);
@@ -424,8 +423,8 @@ mod tests {
                 "f:3:19: a time from 1 to 30 seconds",
             ),
             (
-                "http_auth_url https://x/",
-                "f:2: `http_auth_url` needs http_auth_cafile, the authorities that the certificate of an https URL is checked against",
+                "http_auth_url http://127.0.0.1/\nhttp_auth_cafile /ca",
+                "f:3: `http_auth_cafile` has no effect where http_auth_url is not https",
             ),
             ("auth_order jwt jwt", "f:2:16: `jwt` stands in it twice"),
             (

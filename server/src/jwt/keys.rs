@@ -162,7 +162,11 @@ pub fn load(source: KeySource, path: &Path) -> Result<(Vec<Key>, Vec<Diagnostic>
     Ok((keys, warnings))
 }
 
-pub(super) fn parse(source: KeySource, bytes: &[u8], warnings: &mut Vec<String>) -> Result<Vec<Key>, String> {
+/// Reads keys. The warnings are about those that are left out.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse(source: KeySource, bytes: &[u8], warnings: &mut Vec<String>) -> Result<Vec<Key>, String> {
     let keys = match source {
         KeySource::Of(Algorithm::Hs256) => vec![secret(bytes)?],
         KeySource::Of(algorithm) => public_keys(algorithm, bytes)?,

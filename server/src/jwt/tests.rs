@@ -8,7 +8,6 @@ use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use serde_json::json;
 use sol_engine::Rules;
 
-use super::keys::parse;
 use super::*;
 
 const NOW: u64 = 1_800_000_000;
@@ -126,6 +125,52 @@ fn tokens(keys: Vec<Key>) -> Tokens {
 
 fn judge(tokens: &Tokens, token: &str) -> Result<Grant, Fault> {
     tokens.judge(token.as_bytes(), NOW * 1_000).expect("a token")
+}
+
+/// A token that names its key is tried with that one, however many there are; one that names none of many is refused before any
+/// is tried: a forged one would cost as much as all of them.
+#[test]
+fn many_keys() {
+    let set = |count: usize, named: bool| {
+        let keys: Vec<_> = (0..count)
+            .map(|n| {
+                let secret = if n + 1 == count {
+                    SECRET.to_vec()
+                } else {
+                    vec![b'a' + n as u8; 32]
+                };
+                let mut key = json!({"kty": "oct", "k": base64(&secret)});
+                if named {
+                    key["kid"] = n.to_string().into();
+                }
+                key
+            })
+            .collect();
+        tokens(
+            parse(
+                KeySource::Set,
+                json!({ "keys": keys }).to_string().as_bytes(),
+                &mut Vec::new(),
+            )
+            .unwrap(),
+        )
+    };
+    let by = |kid: Option<&str>| {
+        let mut header = json!({"alg": "HS256"});
+        if let Some(kid) = kid {
+            header["kid"] = kid.into();
+        }
+        signed_by(&header, &claims(), |message| sign(Algorithm::Hs256, message))
+    };
+    let unnamed = by(None);
+    assert!(judge(&set(KEYS_TRIED_MAX, true), &unnamed).is_ok());
+    assert!(judge(&set(KEYS_TRIED_MAX + 1, true), &by(Some("8"))).is_ok());
+    for named in [true, false] {
+        assert_eq!(set(KEYS_TRIED_MAX, named).crowd(), None);
+        let crowd = set(KEYS_TRIED_MAX + 1, named);
+        assert!(matches!(judge(&crowd, &unnamed), Err(Fault::Forged(_))), "{named}");
+        assert_eq!(crowd.crowd(), Some((Algorithm::Hs256, !named)));
+    }
 }
 
 /// Each algorithm's key lets its own tokens in, as whom they say and until when, and no other's; every change of a single

@@ -34,11 +34,9 @@ impl Paths {
     /// What a broker with this configuration needs.
     pub(crate) fn of(config: &Config) -> Self {
         let mut paths = Self::default();
-        let mut directories: Vec<&Path> = config.include_dirs.iter().map(PathBuf::as_path).collect();
         // Where there was none, a reload looks for the usual one.
         let usual = config.source.is_none().then_some(Path::new(DEFAULT_PATH));
         for listener in &config.listeners {
-            directories.extend(listener.tls.as_ref().and_then(|tls| tls.capath.as_deref()));
             if let Address::Unix(path) = &listener.address {
                 paths.remove.extend(directory_of(path));
             }
@@ -54,11 +52,18 @@ impl Paths {
             let links = resolver.into_iter().filter(|file| file.is_symlink());
             paths.read.extend(links.filter_map(real_directory_of));
         }
-        let files = files(config).into_iter().chain(usual);
+        let mut hooks = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.auth.http.as_ref());
+        let system = hooks.any(HttpAuth::trusts_system).then(openssl_probe::probe);
+        let system_file = system.iter().filter_map(|system| system.cert_file.as_deref());
+        let system_directories = system.iter().flat_map(|system| &system.cert_dir).map(PathBuf::as_path);
+        let files = files(config).into_iter().chain(usual).chain(system_file);
         for file in files {
             paths.read.extend(directories_of(file));
         }
-        for directory in directories {
+        for directory in directories(config).into_iter().chain(system_directories) {
             // Links in it lead to files beside it, more often than not.
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             paths.read.insert(whole(directory));
@@ -66,6 +71,14 @@ impl Paths {
                 .read
                 .extend(entries.filter_map(|entry| real_directory_of(&entry.path())));
         }
+        let http_dirs = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.websockets.http_dir.as_deref());
+        // Without the targets of links that lead out of it: these are not served.
+        paths
+            .read
+            .extend(http_dirs.flat_map(|directory| [whole(directory)].into_iter().chain(directory.canonicalize())));
         if let Some(log) = &config.log.file {
             paths.append.extend(places_of_log(log));
         }
@@ -102,6 +115,16 @@ pub(crate) fn files(config: &Config) -> Vec<&Path> {
     files.sort_unstable();
     files.dedup();
     files
+}
+
+/// The directories of which a reload reads whatever they name.
+pub(crate) fn directories(config: &Config) -> Vec<&Path> {
+    let mut directories: Vec<&Path> = config.include_dirs.iter().map(PathBuf::as_path).collect();
+    let tls = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    directories.extend(tls.filter_map(|tls| tls.capath.as_deref()));
+    directories.sort_unstable();
+    directories.dedup();
+    directories
 }
 
 /// The directory that names a file, and the one that it lies in when links have been followed.

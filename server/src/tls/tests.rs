@@ -160,6 +160,29 @@ fn faults_are_named() {
     }
 }
 
+/// Of a directory of authorities every entry that is one is taken, and what is something else is left out; one that cannot be
+/// looked at is named, since without it its clients would be refused.
+#[test]
+fn entries_that_cannot_be_read_are_named() {
+    let files = Files::new();
+    let cas = files.0.path().join("cas");
+    fs::create_dir(&cas).unwrap();
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, cas.join(name)).unwrap();
+    let lines = format!("{OWN}capath @cas\nrequire_certificate true\n");
+    link("../other.crt", "other.0");
+    link("../gone.crt", "gone.0");
+    fs::create_dir(cas.join("old")).unwrap();
+    files.write("cas/README", "-----BEGIN CERTIFICATE-----\n");
+    files.write("cas/list.r0", &revocations(2001));
+    assert_eq!(files.said(&lines), [""; 0]);
+    link("round.0", "round.0");
+    let said = files.said(&lines);
+    assert!(
+        said.len() == 1 && said[0].starts_with("@cas/round.0: cannot be read: "),
+        "{said:?}"
+    );
+}
+
 /// A key that every user of the machine can read is told with the command that helps.
 #[test]
 fn a_key_that_is_open_is_told() {

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -79,6 +78,7 @@ impl Side {
         self.opened += usize::from(received.opened);
         self.ends.extend(received.end.map(|end| match end {
             End::Closed => "closed".to_owned(),
+            End::Answered => "answered".to_owned(),
             End::Fault(fault) => fault.to_string(),
         }));
         self.filter.say(&mut said, &mut self.output);

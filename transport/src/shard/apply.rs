@@ -9,7 +9,7 @@ use super::filtering::SCRATCH_BYTES_MAX;
 use crate::backend::{Backend, SendOp};
 use crate::conns::{Conn, Phase};
 use crate::handle::ShardAnswer;
-use crate::observer::{AuthReply, Observer};
+use crate::observer::{Applicant, AuthReply, Observer, Source};
 
 /// Sends lent to the backend at once.
 const SENDS_MAX: usize = 256;
@@ -77,7 +77,14 @@ impl<O: Observer> Core<O> {
             };
             let exchange = self.mailbox.exchange().clone();
             let reply = AuthReply::new(exchange, self.mailbox.shard(), request.connection);
-            self.observer.auth(request, conn.source().peer, reply);
+            let Source { peer, listener } = conn.source();
+            let listener = self.config.listeners.get(usize::from(listener.0));
+            let applicant = Applicant {
+                peer,
+                is_brought: listener.is_some_and(|listener| listener.proxy.is_some()),
+                certificates: conn.filter.as_ref().map_or(&[], |filter| filter.certificates()),
+            };
+            self.observer.auth(request, applicant, reply);
         }
     }
 
@@ -180,6 +187,8 @@ impl<O: Observer> Core<O> {
             if conn.filter.as_ref().is_none_or(|filter| filter.is_finished()) {
                 self.linger(backend, connection);
             }
+        } else if conn.phase == Phase::Serving {
+            self.go_on_serving(connection);
         } else if was_congested {
             self.drained.push(connection);
         }

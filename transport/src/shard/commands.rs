@@ -69,6 +69,8 @@ impl<O: Observer> Core<O> {
             peer,
             listener: handover.listener(),
         };
+        #[cfg(test)]
+        let socket = super::tests::trap_adoption(socket, &kept);
         // Without room for it the client sees its connection end, and comes again.
         let Ok(id) = backend.adopt(socket) else {
             return self.leave(source);
@@ -213,12 +215,18 @@ impl<O: Observer> Core<O> {
     pub(super) fn expire(&mut self) {
         let now = self.now.mono;
         self.free_a_descriptor();
+        let mut reading = Vec::new();
         while let Some(id) = self.connecting.expired(now) {
+            if self.may_go_on_reading(id) {
+                reading.push(id);
+                continue;
+            }
             self.time_out_login(id);
             if self.conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectLogin) {
                 self.conns.set_phase(id, Phase::ExpectLateLogin);
             }
         }
+        reading.into_iter().for_each(|id| self.connecting.push(now, id));
         self.expire_frames();
         while let Some(id) = self.flushing.expired(now) {
             if self.conns.get(id).is_some_and(|conn| conn.output.is_some()) {

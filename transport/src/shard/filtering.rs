@@ -151,6 +151,9 @@ impl<O: Observer> Core<O> {
             return Reading::Pause;
         };
         let (source, phase) = (conn.source(), conn.phase);
+        if matches!(end, End::Answered) {
+            return self.begin_serving(id);
+        }
         if let End::Fault(fault) = end {
             self.counters.handshakes_failed += u64::from(phase == Phase::ExpectHandshake);
             let why = &fault.to_string();

@@ -32,9 +32,11 @@ impl<O: Observer> Sink for Core<O> {
         }
         let whole = &self.mailbox.exchange().whole;
         if !whole.doors.may_accept(&self.config.limits, listener, self.now.mono) {
-            self.counters.accept_waits += 1;
+            // It is looked at again and again until then.
+            self.counters.accept_waits += u64::from(self.resting.insert(listener));
             return false;
         }
+        self.resting.remove(&listener);
         let may = (self.has_time_for_handshakes() || !shakes_hands()) && self.can_make_room();
         self.lacks_room |= !may;
         may
@@ -88,7 +90,11 @@ impl<O: Observer> Sink for Core<O> {
     }
 
     fn on_end(&mut self, connection: ConnectionId) {
-        self.lose(connection);
+        // Who has asked for a file may have nothing more to say, and still get it: if it is gone, that cannot be sent.
+        let is_served = |conn: &Conn| conn.phase == Phase::Serving;
+        if !self.conns.get(connection).is_some_and(is_served) {
+            self.lose(connection);
+        }
     }
 
     fn on_writable(&mut self, connection: ConnectionId) {
@@ -198,7 +204,7 @@ impl<O: Observer> Core<O> {
         let Some(conn) = self.conns.get_mut(id) else {
             return Reading::Pause;
         };
-        if conn.phase == Phase::Closing {
+        if matches!(conn.phase, Phase::Closing | Phase::Serving) {
             return self.discard(id, bytes.len());
         }
         if conn.ended {

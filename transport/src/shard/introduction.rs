@@ -7,6 +7,7 @@ use super::contain::Step;
 use super::filtering::NO_COMMON_NAME;
 use crate::backend::Reading;
 use crate::observer::{Notice, Observer};
+use crate::peer::PeerAddr;
 use crate::proxy::Header;
 
 impl<O: Observer> Core<O> {
@@ -33,9 +34,11 @@ impl<O: Observer> Core<O> {
             Ok(Some(found)) => found,
             Err(fault) => return self.refuse_introduction(id, &fault.to_string()),
         };
-        if let Some(client) = header.client {
-            conn.set_peer(client);
-        }
+        conn.set_peer(
+            header
+                .client
+                .map_or_else(|| conn.source().peer.without_client(), PeerAddr::brought),
+        );
         if rules.requires_tls && !header.is_encrypted {
             return self.refuse_introduction(id, "it has not come to its proxy by TLS");
         }
@@ -46,6 +49,9 @@ impl<O: Observer> Core<O> {
             return Reading::Pause;
         }
         let is_filtered = self.introduce(id, header);
+        if self.conns.get(id).is_none_or(|conn| conn.ended) {
+            return Reading::Pause;
+        }
         match bytes.get_mut(used..) {
             Some(rest) if is_filtered && !rest.is_empty() => self.take_filtered(id, rest),
             Some(rest) if !rest.is_empty() => self.take_plain(id, rest),
@@ -66,6 +72,10 @@ impl<O: Observer> Core<O> {
         let is_filtered = filter.is_some_and(|filter| filter.introduce(header.common_name.clone(), listener));
         let by_proxy = listener.proxies_name_clients();
         self.charge_filter(id);
+        if self.conns.get(id).is_none_or(|conn| conn.ended) {
+            // What it holds was one too many, and the engine must not hear of it any more.
+            return false;
+        }
         if is_filtered {
             return true;
         }

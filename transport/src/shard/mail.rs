@@ -65,6 +65,7 @@ impl<O: Observer> Core<O> {
                         config.tls = config.tls.is_some().then(|| Tls::clone(&tls));
                     }
                 }
+                Some(Mail::Files(listener, files)) => self.config.change_files(listener, files),
                 Some(Mail::Limits(limits)) => {
                     self.config.limits = Limits::clone(&limits);
                     self.meters.set(limits.rates());
@@ -139,8 +140,8 @@ impl<O: Observer> Core<O> {
         if self.stops_at.is_none() {
             self.stops_at = Some(self.now.mono.saturating_add(self.config.stop_time_max));
             backend.stop_listening();
-            let shaking: Vec<_> = self.conns.shaking_hands().collect();
-            for id in shaking {
+            let unknown: Vec<_> = self.conns.unknown().collect();
+            for id in unknown {
                 self.lose(id);
             }
             self.tell(None, Input::Shutdown);

@@ -9,7 +9,7 @@ use sol_codec::{Connect, ConnectProperties, Packet, ProtocolVersion, Publish, Pu
 use sol_engine::{AuthOutcome, AuthRequest, EngineConfig, Event, Input, ListenerRules, Query, ShardId};
 
 use crate::{
-    AuthReply, Clock, Counters, Exit, ListenAddr, ListenerConfig, Notice, Observer, PeerAddr, Shards, Source,
+    Applicant, AuthReply, Clock, Counters, Exit, ListenAddr, ListenerConfig, Notice, Observer, Shards, Source,
     TransportConfig,
 };
 
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 const ENGINE_TRAP: &[u8] = b"panic in the engine";
 const DECODE_TRAP: &[u8] = b"panic in the codec";
+const ADOPTION_TRAP: &[u8] = b"failure to adopt";
 const FILTER_TRAP: &[u8] = b"panic in a filter";
 
 /// Panics where the engine would, for a PUBLISH that asks for it.
@@ -36,6 +37,15 @@ pub(super) fn trap_filter(mqtt: &[u8]) {
     assert!(!mqtt.ends_with(FILTER_TRAP), "planted in a filter");
 }
 
+/// Gives readiness something that it takes in no socket's place, for bytes that ask for it.
+pub(super) fn trap_adoption(socket: socket2::Socket, kept: &[u8]) -> socket2::Socket {
+    if kept.ends_with(ADOPTION_TRAP) {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        return std::os::fd::OwnedFd::from(file).into();
+    }
+    socket
+}
+
 /// Lets everybody in at once.
 struct Doorman;
 
@@ -44,7 +54,7 @@ impl Observer for Doorman {
 
     fn notice(&mut self, _: Notice<'_>) {}
 
-    fn auth(&mut self, _: AuthRequest, _: PeerAddr, reply: AuthReply) {
+    fn auth(&mut self, _: AuthRequest, _: Applicant<'_>, reply: AuthReply) {
         reply.answer(AuthOutcome::Accepted);
     }
 }
@@ -217,6 +227,39 @@ fn an_address_has_its_places_again_whatever_became_of_its_connections() {
     there_are(PLACES.into());
     expect_cut(broker.open());
     assert_eq!(sum(|counters| counters.address_refused), 1);
+    broker.stop();
+}
+
+#[test]
+fn an_address_has_its_place_again_when_nobody_could_adopt_its_connection() {
+    const ROUNDS: usize = 32;
+    let broker = Broker::start_with(|config, engine| {
+        engine.shards = 2;
+        // What io_uring is given it takes.
+        config.io = crate::Io::Epoll;
+        config.limits.all.per_address_max = NonZeroU32::new(1);
+    });
+    let sum = |counter: fn(&Counters) -> u64| {
+        let answers = broker.shards.handle().ask(Query::Stats, PATIENCE);
+        answers.iter().map(|answer| counter(&answer.counters)).sum::<u64>()
+    };
+    let mut failures = 0;
+    for round in 0..ROUNDS {
+        let mut stream = broker.open();
+        // In one piece, so that the rest moves with it.
+        let bytes = [connect(&format!("client {round}"), None), publish(ADOPTION_TRAP)].concat();
+        stream.write_all(&bytes).unwrap();
+        let mut connack = [0; CONNACK.len()];
+        // Which shard accepts it is the system's to say: who is at home there is let in.
+        failures += usize::from(stream.read_exact(&mut connack).is_err());
+        drop(stream);
+        let clock = Clock::start();
+        while sum(|counters| counters.connections) != 0 {
+            assert!(u128::from(clock.now().mono.as_nanos()) < PATIENCE.as_nanos());
+        }
+    }
+    assert!((1..ROUNDS).contains(&failures), "{failures}");
+    assert_eq!(sum(|counters| counters.address_refused), 0);
     broker.stop();
 }
 

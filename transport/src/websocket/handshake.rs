@@ -3,10 +3,12 @@
 //! Nothing of a request is ever repeated in an answer, and every refusal is a complete answer of its own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
 use sha1::{Digest, Sha1};
 
+use super::files::File;
 use super::{Ending, WebSocketRules};
 
 /// The first byte of every CONNECT: its type, and flags that are all zero (section 3.1.1).
@@ -87,20 +89,25 @@ impl Refusal {
 
     fn answer(self, out: &mut Vec<u8>) {
         let (status, sentence) = self.status_and_sentence();
-        let body_len = sentence.len().saturating_add(1).to_string();
-        for part in [
-            "HTTP/1.1 ",
-            status,
-            "\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ",
-            &body_len,
-            "\r\n",
-            self.headers(),
-            "\r\n",
-            sentence,
-            "\n",
-        ] {
-            out.extend_from_slice(part.as_bytes());
-        }
+        say(out, status, self.headers(), sentence, true);
+    }
+}
+
+/// Appends an answer that is a sentence, with these headers; or what it would be, without its body.
+pub(super) fn say(out: &mut Vec<u8>, status: &str, headers: &str, sentence: &str, has_body: bool) {
+    let body_len = sentence.len().saturating_add(1).to_string();
+    let head = [
+        "HTTP/1.1 ",
+        status,
+        "\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ",
+        &body_len,
+        "\r\n",
+        headers,
+        "\r\n",
+    ];
+    let body = [sentence, "\n"];
+    for part in head.iter().chain(body.iter().filter(|_| has_body)) {
+        out.extend_from_slice(part.as_bytes());
     }
 }
 
@@ -119,14 +126,24 @@ pub(super) struct Handshake {
     has_line: bool,
 }
 
+/// What came of a segment that is one of a request.
+pub(super) enum Progress {
+    /// More of it has to come.
+    Partial,
+    /// A WebSocket begins, behind so many bytes of the segment.
+    Granted(usize),
+    /// It asked for no WebSocket, and this file is what the answer still lacks.
+    Answered(Option<Arc<File>>),
+}
+
 impl Handshake {
-    /// Takes a segment. Once the request is whole, answers it and gives how many bytes of the segment were its.
+    /// Takes a segment. Once the request is whole, answers it.
     pub(super) fn receive(
         &mut self,
         bytes: &[u8],
         rules: &WebSocketRules,
         out: &mut Vec<u8>,
-    ) -> Result<Option<usize>, Ending> {
+    ) -> Result<Progress, Ending> {
         self.take(bytes, rules, out).inspect_err(|ending| {
             if let Ending::Refused(refusal) = ending {
                 refusal.answer(out);
@@ -138,7 +155,7 @@ impl Handshake {
         self.head.capacity()
     }
 
-    fn take(&mut self, bytes: &[u8], rules: &WebSocketRules, out: &mut Vec<u8>) -> Result<Option<usize>, Ending> {
+    fn take(&mut self, bytes: &[u8], rules: &WebSocketRules, out: &mut Vec<u8>) -> Result<Progress, Ending> {
         let had = self.head.len();
         if had == 0 {
             judge_first_byte(bytes)?;
@@ -154,11 +171,15 @@ impl Handshake {
             self.has_line = true;
         }
         if let Some(end) = end_of_head(&self.head, had) {
-            parse_whole(self.head.get(..end).unwrap_or_default(), rules)?.answer(out);
-            return Ok(Some(end.saturating_sub(had)));
+            return answer(
+                self.head.get(..end).unwrap_or_default(),
+                end.saturating_sub(had),
+                rules,
+                out,
+            );
         }
         if self.head.len() < rules.handshake_bytes_max {
-            return Ok(None);
+            return Ok(Progress::Partial);
         }
         parse_part(&self.head)?;
         Err(Ending::Refused(if self.has_line {
@@ -195,16 +216,30 @@ fn parse_part(head: &[u8]) -> Result<(), Ending> {
     parsed.map(drop).map_err(|error| ending_for(error, head))
 }
 
-/// The answer to a whole request.
-fn parse_whole(head: &[u8], rules: &WebSocketRules) -> Result<Acceptance, Ending> {
+/// Answers a whole request, of which `used` bytes were in the last segment.
+fn answer(head: &[u8], used: usize, rules: &WebSocketRules, out: &mut Vec<u8>) -> Result<Progress, Ending> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         // An end that only httparse sees is one of bare line feeds, and what stands behind it would be no frame.
-        Ok(httparse::Status::Complete(len)) if len == head.len() => judge(&request, rules).map_err(Ending::Refused),
-        Ok(_) => Err(Ending::Refused(Refusal::Malformed)),
-        Err(error) => Err(ending_for(error, head)),
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(Ending::Refused(Refusal::Malformed)),
+        Err(error) => return Err(ending_for(error, head)),
     }
+    if let Some(files) = rules.files.as_ref().filter(|_| !asks_for_websocket(&request)) {
+        return Ok(Progress::Answered(files.answer(&request, out)));
+    }
+    judge(&request, rules).map_err(Ending::Refused)?.answer(out);
+    Ok(Progress::Granted(used))
+}
+
+/// Whether a request is meant to be one for a WebSocket. With a key it is, even where a proxy has left out the rest: that it
+/// has is what its operator is to learn.
+fn asks_for_websocket(request: &httparse::Request<'_, '_>) -> bool {
+    let headers = Headers(request.headers);
+    let mut upgrades = headers.elements("Upgrade");
+    upgrades.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+        || headers.values("Sec-WebSocket-Key").next().is_some()
 }
 
 fn ending_for(error: httparse::Error, head: &[u8]) -> Ending {
@@ -301,10 +336,10 @@ fn is_key(key: &[u8]) -> bool {
 }
 
 /// The headers of a request. Names are told apart without regard to case.
-struct Headers<'h>(&'h [httparse::Header<'h>]);
+pub(super) struct Headers<'h>(pub(super) &'h [httparse::Header<'h>]);
 
 impl<'h> Headers<'h> {
-    fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         let named = self
             .0
             .iter()
@@ -313,13 +348,13 @@ impl<'h> Headers<'h> {
     }
 
     /// The value of a header that is there once.
-    fn only(&self, name: &str) -> Option<&'h [u8]> {
+    pub(super) fn only(&self, name: &str) -> Option<&'h [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
     /// The elements of a list, which may be spread over several headers.
-    fn elements(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pub(super) fn elements(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         let lists = self.values(name);
         lists
             .flat_map(|list| list.split(|&byte| byte == b','))

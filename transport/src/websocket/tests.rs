@@ -1,5 +1,6 @@
 //! What a client says, and what it gets for it. `twin` holds the filter against another implementation.
 
+mod files;
 mod request;
 mod twin;
 
