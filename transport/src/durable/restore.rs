@@ -19,7 +19,8 @@ const HEAPS_MAX: usize = 4;
 const SESSION: u8 = 1;
 const RETAINED: u8 = 4;
 const REFERENCE: u8 = 5;
-const ALL: u32 = 0b111_1110;
+/// All kinds but the store's own: one that is not known is refused.
+const ALL: u32 = !1;
 
 /// What may wait in the journal's queue.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
@@ -258,3 +259,6 @@ fn forget_orphans<D: Disk>(store: &mut Store<D>, orphans: &[u64], now: u64) -> R
         Err(error) => Err(DurableError::Write(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;
