@@ -163,6 +163,7 @@ impl Broker for Running {
             uptime,
             backend: self.facts.backend,
             logins: self.verifier.stats(),
+            journal: self.handle.journal().unwrap_or_default(),
             ..Stats::default()
         };
         for answer in answers {

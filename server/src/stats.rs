@@ -53,6 +53,8 @@ pub struct Stats {
     pub memory_bytes: u64,
     /// The most that was ever charged.
     pub memory_bytes_maximum: u64,
+    /// What the journal has done, and how large it is; all zero where there is none.
+    pub journal: sol_journal::Numbers,
     /// How far `max_memory` is used up: 0, or 1 from four fifths on, 2 from nine tenths on, 3 when it is met.
     pub memory_level: u64,
     /// CONNECTs refused, a wrong password among the reasons.

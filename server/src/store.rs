@@ -36,7 +36,7 @@ pub(crate) fn prepare(config: &Config, successor: Option<Ids>) -> Result<(), Fai
         let text = format!("no journal in {}: {}{hint}", directory.display(), reason(error));
         Failure {
             code: IO,
-            text: place.map_or(text.clone(), |place| place.say(&text).to_string()),
+            text: place.map_or_else(|| text.clone(), |place| place.say(&text).to_string()),
         }
     };
     OsDisk::create(&directory).map_err(|error| fail(&error))?;

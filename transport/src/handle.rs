@@ -28,11 +28,20 @@ pub struct ShardAnswer {
 #[derive(Clone, Debug)]
 pub struct Handle {
     exchange: Arc<Exchange>,
+    journal: Option<sol_journal::Handle>,
 }
 
 impl Handle {
     pub(crate) const fn new(exchange: Arc<Exchange>) -> Self {
-        Self { exchange }
+        Self {
+            exchange,
+            journal: None,
+        }
+    }
+
+    /// What is durable is written here.
+    pub(crate) fn set_journal(&mut self, journal: sol_journal::Handle) {
+        self.journal = Some(journal);
     }
 
     pub(crate) const fn exchange(&self) -> &Arc<Exchange> {
@@ -66,6 +75,12 @@ impl Handle {
     #[must_use]
     pub fn maxima(&self) -> Maxima {
         self.exchange.whole.maxima()
+    }
+
+    /// What the journal has done and how large it is; `None`: there is none.
+    #[must_use]
+    pub fn journal(&self) -> Option<sol_journal::Numbers> {
+        self.journal.as_ref().map(sol_journal::Handle::numbers)
     }
 
     /// Publishes a message of the broker's own.

@@ -256,7 +256,9 @@ impl BoundShards {
         drop(ready);
         if let Some(durable) = durable {
             let exchange = Arc::clone(shards.handle.exchange());
-            shards.journal = Some(durable.run(exchange, clock).map_err(StartError::Durable)?);
+            let writer = durable.run(exchange, clock).map_err(StartError::Durable)?;
+            shards.handle.set_journal(writer.handle());
+            shards.journal = Some(writer);
         }
         await_all(shards.threads.len(), &readies)?;
         Ok(shards)

@@ -8,7 +8,7 @@ pub(super) type Row = (&'static str, &'static str, Value);
 pub(super) type Value = fn(&Stats) -> u64;
 
 /// What only grows.
-pub(super) const COUNTERS: [Row; 48] = [
+pub(super) const COUNTERS: [Row; 54] = [
     ("sol_sockets_opened_total", "Network Connections accepted", |s| {
         s.sockets_opened
     }),
@@ -167,6 +167,32 @@ pub(super) const COUNTERS: [Row; 48] = [
         |s| s.handshakes_failed,
     ),
     (
+        "sol_journal_records_total",
+        "Records put and deleted in the journal",
+        |s| s.journal.counts.records,
+    ),
+    (
+        "sol_journal_commits_total",
+        "Writes of the journal, each of all that waited",
+        |s| s.journal.counts.frames,
+    ),
+    ("sol_journal_written_bytes_total", "Bytes written to the journal", |s| {
+        s.journal.counts.bytes
+    }),
+    (
+        "sol_journal_moved_bytes_total",
+        "Of these, what was moved from old segments",
+        |s| s.journal.counts.moved_bytes,
+    ),
+    ("sol_journal_syncs_total", "Syncs of the journal", |s| {
+        s.journal.timed_syncs
+    }),
+    (
+        "sol_journal_sync_microseconds_total",
+        "How long they took together",
+        |s| s.journal.sync_nanos / 1_000,
+    ),
+    (
         "sol_http_requests_total",
         "Requests for files of http_dir that were answered, whichever way",
         |s| s.files_requested,
@@ -251,7 +277,7 @@ pub(super) const FULL: [(&str, Value); 5] = [
 ];
 
 /// What rises and falls.
-pub(super) const GAUGES: [Row; 17] = [
+pub(super) const GAUGES: [Row; 24] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
@@ -291,6 +317,39 @@ pub(super) const GAUGES: [Row; 17] = [
     ("sol_memory_bytes", "Bytes charged against max_memory", |s| {
         s.memory_bytes
     }),
+    ("sol_journal_records", "Records that the journal keeps", |s| {
+        s.journal.sizes.live_records
+    }),
+    (
+        "sol_journal_disk_bytes",
+        "Bytes that the journal takes on the disk",
+        |s| s.journal.sizes.disk_bytes,
+    ),
+    (
+        "sol_journal_live_bytes",
+        "Of these, what its records would take alone",
+        |s| s.journal.sizes.live_bytes,
+    ),
+    (
+        "sol_journal_queued_bytes",
+        "Bytes that wait to be written to the journal",
+        |s| s.journal.queued_bytes,
+    ),
+    (
+        "sol_journal_waiting_transactions",
+        "Messages to several shards of which one has not written its part",
+        |s| s.journal.waiting_transactions,
+    ),
+    (
+        "sol_journal_sync_microseconds_maximum",
+        "The longest sync of the journal",
+        |s| s.journal.sync_nanos_max / 1_000,
+    ),
+    (
+        "sol_journal_full",
+        "Whether the journal has no room: 0, or 1 if the disk is full, 2 if persistence_max_size is met",
+        |s| s.journal.pressure as u64,
+    ),
     (
         "sol_memory_level",
         "How far max_memory is used up: 0, or 1 from four fifths on, 2 from nine tenths on, 3 when it is met",
