@@ -201,14 +201,13 @@ proptest! {
     }
 }
 
-/// The bytes of format 1 stay what they are.
-#[test]
-fn format_1_stays_as_it_is() {
-    let id = RecordId(1 << RecordId::COUNT_BITS | 300);
-    let mut message = Message::new("a/b", b"payload", true);
-    message.qos = QoS::AtLeastOnce;
-    message.origin = Origin(0x0807_0605_0403_0201);
-    message.expires_at = UnixMillis::from_millis(1_000);
+/// What the records of the format's examples belong to.
+const EXAMPLE: RecordId = RecordId(1 << RecordId::COUNT_BITS | 300);
+
+/// Records as bytes.
+type Examples = Vec<(Record, &'static [u8])>;
+
+fn examples_of_sessions() -> Examples {
     let session = SessionRecord {
         client_id: "me".to_string(),
         username: Some("ann".to_string()),
@@ -229,71 +228,87 @@ fn format_1_stays_as_it_is() {
         }),
     };
     let subscription = SubscriptionRecord {
-        session: id,
+        session: EXAMPLE,
         filter: "a/#".to_string(),
         options: 0b101,
         subscription_id: SubscriptionId::new(7),
     };
-    let reference = |state| Reference {
-        session: id,
-        body: Some(RecordId(1)),
-        qos: QoS::ExactlyOnce,
-        retain: false,
-        subscription_ids: SubscriptionId::new(7).into_iter().collect(),
-        state,
-    };
+    vec![
+        (
+            Record::Session(EXAMPLE, Box::new(session)),
+            b"\x01\x33\x02me\x03ann\x02\x90\x1c\xe8\x07\x06\x05\x01w\x02\x01\x01gone",
+        ),
+        (
+            Record::Subscription(EXAMPLE, Box::new(subscription)),
+            b"\x01\x01\xac\x02\x05\x07a/#",
+        ),
+    ]
+}
+
+fn examples_of_messages() -> Examples {
+    let mut message = Message::new("a/b", b"payload", true);
+    message.qos = QoS::AtLeastOnce;
+    message.origin = Origin(0x0807_0605_0403_0201);
+    message.expires_at = UnixMillis::from_millis(1_000);
     let author = Author {
         username: Some("ann".into()),
         vouched: true,
         client_id: None,
         listener: ListenerId(2),
     };
-    let five = PacketId::new(5).unwrap();
-    let all: [(Record, &[u8]); 8] = [
+    let retained = Record::Retained {
+        id: EXAMPLE,
+        body: RecordId(1),
+        author: Some(Box::new(author)),
+    };
+    vec![
         (
-            Record::Session(id, Box::new(session)),
-            b"\x01\x33\x02me\x03ann\x02\x90\x1c\xe8\x07\x06\x05\x01w\x02\x01\x01gone",
-        ),
-        (
-            Record::Subscription(id, Box::new(subscription)),
-            b"\x01\x01\xac\x02\x05\x07a/#",
-        ),
-        (
-            Record::Body(id, Rc::new(message)),
+            Record::Body(EXAMPLE, Rc::new(message)),
             b"\x01\x0d\x01\x02\x03\x04\x05\x06\x07\x08\xe8\x07\x03a/b\x00payload",
         ),
+        (retained, b"\x01\x07\x02\x03ann"),
+    ]
+}
+
+fn examples_of_exchanges() -> Examples {
+    let five = PacketId::new(5).unwrap();
+    let reference = |state| {
+        let reference = Reference {
+            session: EXAMPLE,
+            body: Some(RecordId(1)),
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            subscription_ids: SubscriptionId::new(7).into_iter().collect(),
+            state,
+        };
+        Record::Reference(EXAMPLE, reference)
+    };
+    let inbound = Record::Inbound {
+        id: EXAMPLE,
+        session: EXAMPLE,
+        packet_id: five,
+    };
+    vec![
+        (reference(ReferenceState::Queued), b"\x01\x02\x01\xac\x02\x07"),
+        (reference(ReferenceState::Sent(five)), b"\x01\x0a\x01\xac\x02\x05\x07"),
         (
-            Record::Retained {
-                id,
-                body: RecordId(1),
-                author: Some(Box::new(author)),
-            },
-            b"\x01\x07\x02\x03ann",
-        ),
-        (
-            Record::Reference(id, reference(ReferenceState::Queued)),
-            b"\x01\x02\x01\xac\x02\x07",
-        ),
-        (
-            Record::Reference(id, reference(ReferenceState::Sent(five))),
-            b"\x01\x0a\x01\xac\x02\x05\x07",
-        ),
-        (
-            Record::Reference(id, reference(ReferenceState::Released(five))),
+            reference(ReferenceState::Released(five)),
             b"\x01\x12\x01\xac\x02\x05\x07",
         ),
-        (
-            Record::Inbound {
-                id,
-                session: id,
-                packet_id: five,
-            },
-            b"\x01\x01\xac\x02\x05",
-        ),
-    ];
-    for (record, bytes) in all {
+        (inbound, b"\x01\x01\xac\x02\x05"),
+    ]
+}
+
+/// The bytes of format 1 stay what they are.
+#[test]
+fn format_1_stays_as_it_is() {
+    let examples = [examples_of_sessions(), examples_of_messages(), examples_of_exchanges()];
+    for (record, bytes) in examples.into_iter().flatten() {
         assert_eq!(encoded(&record), bytes, "{record:?}");
-        assert_eq!(Record::decode(id, record.kind(), parent(&record), bytes), Ok(record));
+        assert_eq!(
+            Record::decode(EXAMPLE, record.kind(), parent(&record), bytes),
+            Ok(record)
+        );
     }
 }
 
