@@ -84,9 +84,12 @@ class Broker:
         self.config_file = directory / f"broker-{self.port}.conf"
         self.config_file.write_text(as_root(self._config_text(config)))
         self.command = self._command(args)
+        self._start(**popen)
+
+    def _start(self, **popen) -> None:
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory, **popen
+                self.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory, **popen
             )
         self._wait_until_accepting()
 
