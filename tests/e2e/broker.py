@@ -87,11 +87,14 @@ class Broker:
         self._start(**popen)
 
     def _start(self, **popen) -> None:
+        self._spawn(**popen)
+        self._wait_until_accepting()
+
+    def _spawn(self, **popen) -> None:
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(
                 self.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory, **popen
             )
-        self._wait_until_accepting()
 
     def _config_text(self, config: str) -> str:
         if IS_MOSQUITTO:

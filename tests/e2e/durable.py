@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import select
 import time
 
 import wire
@@ -65,11 +66,21 @@ class Durable(Broker):
 
     def restart(self, how: str = "kill", **changes) -> None:
         """Ends it by SIGKILL or by SIGTERM ("stop"), and starts it again."""
+        self.end(how)
+        self.again(**changes)
+
+    def end(self, how: str) -> None:
         if how == "kill":
             self.kill()
         else:
             assert self.terminate() == 0, self.log()
-        self.again(**changes)
+
+    def begin_and_kill(self, seconds: float, shards: int) -> None:
+        """Starts it, and kills it before it may have come far."""
+        self.shards, self.command = shards, self._command(self.args)
+        self._spawn()
+        select.select([], [], [], seconds)
+        self.kill()
 
 
 def start_on_its_port(start) -> None:

@@ -96,7 +96,7 @@ def test_a_retained_message_expires_while_the_broker_is_down(one, how):
         pub.publish("e/short", b"x", 1, retain=True, properties_={"message_expiry_interval": 1})
         pub.publish("e/long", b"x", 1, retain=True, properties_={"message_expiry_interval": 100})
     since = time.time()
-    one.kill() if how == "kill" else one.terminate()
+    one.end(how)
     until(since + 2.1)
     one.again(shards=1)
     assert set(retained(one, "e/#")) == {"e/long"}
@@ -234,7 +234,7 @@ def test_sessions_expire_by_the_wall_clock(one, how):
         member.wire.disconnect()
     since = time.time()
     connected = Member(one, "connected", expiry=2)
-    one.kill() if how == "kill" else one.terminate()
+    one.end(how)
     until(since + 3.1)
     one.again(shards=1)
     with one.client("connected", V5, clean=False) as w:
@@ -305,7 +305,7 @@ def test_messages_keep_their_properties_and_their_expiry(one, how):
         pub.publish("p/a", b"short", 1, properties_={"message_expiry_interval": 1})
         pub.publish("p/a", b"long", 2, properties_={**more, "message_expiry_interval": 100})
     since = time.time()
-    one.kill() if how == "kill" else one.terminate()
+    one.end(how)
     until(since + 2.1)
     one.again()
     got = flush(one, sub.back(), "p/end")
