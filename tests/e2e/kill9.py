@@ -298,7 +298,7 @@ class Subscriber(Actor):
             if p.qos == 2:
                 self.violation(f"QoS 2 message {p.payload[:20]} came again")
         self.received[name, n] += 1
-        stream = (p.topic, p.qos, name)
+        stream = (p.topic, qos_of(n), name)
         if is_new and not self.share and self.latest.get(stream, -1) > n:
             self.violation(f"{p.topic} {p.payload[:20]} came after {self.latest[stream]}")
         self.latest[stream] = max(n, self.latest.get(stream, -1))
