@@ -177,6 +177,7 @@ impl Journal {
     }
 
     /// Begins a transaction, if there is a journal.
+    #[inline]
     pub(crate) fn begin(&mut self) -> Option<Transaction> {
         if !self.on {
             return None;
@@ -187,15 +188,18 @@ impl Journal {
 
     /// What is emitted and forwarded from now on belongs to a transaction; `is_shared`: others write parts of it, or this
     /// engine did in an earlier call. To be [left](Self::leave) in the same call.
+    #[inline]
     pub(crate) fn enter(&mut self, transaction: Option<Transaction>, is_shared: bool, effects: &Effects) {
         debug_assert!(self.entered.is_none(), "one transaction at a time");
-        self.entered = transaction.map(|transaction| Entered {
-            transaction,
-            is_shared,
-            forwards: 0,
-            records: effects.records.len(),
-            gates: self.gates.len(),
-        });
+        if let Some(transaction) = transaction {
+            self.entered = Some(Entered {
+                transaction,
+                is_shared,
+                forwards: 0,
+                records: effects.records.len(),
+                gates: self.gates.len(),
+            });
+        }
     }
 
     /// Another shard gets a forward, which belongs to the transaction that was entered.
@@ -207,10 +211,14 @@ impl Journal {
     }
 
     /// The end of what belongs to the transaction that was entered; `is_last`: for ever.
+    #[inline]
     pub(crate) fn leave(&mut self, is_last: bool, effects: &mut Effects) {
-        let Some(entered) = self.entered.take() else {
-            return;
-        };
+        if let Some(entered) = self.entered.take() {
+            self.close(entered, is_last, effects);
+        }
+    }
+
+    fn close(&mut self, entered: Entered, is_last: bool, effects: &mut Effects) {
         let Entered {
             transaction,
             is_shared,
