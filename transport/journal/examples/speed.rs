@@ -94,7 +94,7 @@ fn through_a_writer(path: &Path, mode: Mode, outstanding: u64, messages: u64) {
     let options = WriterOptions {
         mode,
         sources: 1,
-        queue_bytes_max: 64 << 20,
+        queue_bytes_max: 16 << 20,
     };
     let clock = Arc::new(SystemClock(Instant::now()));
     let writer = Writer::start(open(path), options, Channel(sender), clock).unwrap();

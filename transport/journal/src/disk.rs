@@ -10,7 +10,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// An open file.
     type File: DiskFile;
 
-    /// Takes the directory for this process alone, until the disk is dropped.
+    /// Takes the directory for this process alone, until the disk is dropped. Needs no room: a full disk is no reason not to
+    /// start.
     ///
     /// # Errors
     /// Another process has it, or it cannot be written.
@@ -51,12 +52,6 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// They may not be.
     fn sync_dir(&self) -> io::Result<()>;
-
-    /// How many bytes may still be written.
-    ///
-    /// # Errors
-    /// The system does not say.
-    fn free_space(&self) -> io::Result<u64>;
 }
 
 /// An open file. Clones are the same file.

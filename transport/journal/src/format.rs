@@ -15,6 +15,9 @@ pub(crate) const HEAD: usize = 48;
 /// The longest frame: beyond it a length is damage. A publish of the largest MQTT packet fits four times.
 pub(crate) const FRAME_MAX: usize = 1 << 30;
 
+/// The most that a segment may have before it is full.
+pub(crate) const SEGMENT_MAX: u32 = 1 << 30;
+
 const MAGIC: [u8; 8] = *b"MQTTSEG\0";
 
 /// The journal's own records moved these here; no owner put them.

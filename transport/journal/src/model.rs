@@ -25,7 +25,7 @@ pub const SECTOR: usize = 512;
 pub enum Fault {
     /// The disk is full. A write may have been done in part.
     NoSpace,
-    /// The disk fails. A write may have been done in part; a sync proves nothing.
+    /// The disk fails. A write may have been done in part; a sync loses what it was to write, and the next one succeeds.
     Io,
     /// The power goes out: this call and all that follow fail.
     PowerOff,
@@ -151,7 +151,7 @@ impl ModelDisk {
         self.state().fault = Some((call, fault));
     }
 
-    /// The next sync of a file fails.
+    /// The next sync of a file fails, and what it was to write may not be written by any later one.
     pub fn fail_next_sync(&self) {
         self.state().next_sync_fails = true;
     }
@@ -297,6 +297,33 @@ impl Inode {
         self.unsynced.push(Change::Write(offset, bytes.to_vec()));
     }
 
+    /// What is unsynced becomes durable. What an earlier sync failed to write does not, though it is still read.
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            match change {
+                Change::Truncate(length) => self.durable.truncate(length),
+                Change::Write(offset, written) => overlay(&mut self.durable, offset, &written),
+            }
+        }
+    }
+
+    /// As systems do: the error is told once. What was written is taken for clean, and is on the disk or not.
+    fn fail_to_sync(&mut self, random: &mut Random) {
+        let odds = random.odds();
+        for change in self.unsynced.drain(..) {
+            match change {
+                Change::Truncate(length) => self.durable.truncate(length),
+                Change::Write(offset, written) => {
+                    for (sector, from, to) in sectors(offset, written.len()) {
+                        if random.below(100) < odds {
+                            overlay(&mut self.durable, sector, written.get(from..to).unwrap_or_default());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     fn cut(&self, random: &mut Random, odds: u64) -> Self {
         let mut bytes = self.durable.clone();
         for change in &self.unsynced {
@@ -368,7 +395,11 @@ impl Disk for ModelDisk {
     type File = ModelFile;
 
     fn lock(&self) -> Result<(), LockError> {
-        self.call().map(drop).map_err(|failed| LockError::Io(failed.into()))
+        match self.call() {
+            // What is written into the lock needs room, the lock does not.
+            Ok(_) | Err(Failed(Errno::NOSPC, _)) => Ok(()),
+            Err(failed) => Err(LockError::Io(failed.into())),
+        }
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -420,11 +451,6 @@ impl Disk for ModelDisk {
         state.durable_names = state.names.clone();
         state.unsynced_names.clear();
         Ok(())
-    }
-
-    fn free_space(&self) -> io::Result<u64> {
-        let state = self.call()?;
-        Ok(state.capacity - state.used().min(state.capacity))
     }
 }
 
@@ -485,15 +511,21 @@ impl DiskFile for ModelFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.call()?;
+        let (mut state, failed) = match self.disk.call() {
+            Ok(state) => (state, None),
+            Err(Failed(errno, Some(state))) if !state.is_off => (state, Some(errno)),
+            Err(failed) => return Err(failed.into()),
+        };
         state.syncs += 1;
-        if std::mem::take(&mut state.next_sync_fails) {
-            return Err(Errno::IO.into());
-        }
+        let failed = failed.or_else(|| std::mem::take(&mut state.next_sync_fails).then_some(Errno::IO));
+        let mut random = state.random.clone();
         let inode = state.inode(self.inode)?;
-        inode.durable.clone_from(&inode.bytes);
-        inode.unsynced.clear();
-        Ok(())
+        match failed {
+            None => inode.sync(),
+            Some(_) => inode.fail_to_sync(&mut random),
+        }
+        state.random = random;
+        failed.map_or(Ok(()), |errno| Err(errno.into()))
     }
 }
 

@@ -14,9 +14,10 @@ impl Kind {
     /// How many kinds there are.
     pub const COUNT: u8 = 32;
 
-    /// The kind of this number, of which the lower five bits count.
+    /// The kind of this number, which is below [`COUNT`](Self::COUNT).
     #[must_use]
     pub const fn new(number: u8) -> Self {
+        debug_assert!(number < Self::COUNT, "there is no kind of this number");
         Self(number % Self::COUNT)
     }
 
@@ -120,6 +121,11 @@ impl Batch {
         self.near = Near::default();
     }
 
+    /// Gives back room beyond this much.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        self.bytes.shrink_to(bytes);
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -140,6 +146,7 @@ impl Batch {
     }
 
     fn distance(&mut self, from: u64, to: u64) {
+        debug_assert!(to != 0, "no record has this identifier");
         let distance = to.wrapping_sub(from).cast_signed();
         varint(&mut self.bytes, (distance << 1 ^ distance >> 63).cast_unsigned());
     }

@@ -9,10 +9,11 @@ use std::{
 use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::disk::{Disk, DiskFile, LockError};
+use crate::error::is_full;
 
 const LOCK: &str = "LOCK";
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -21,7 +22,8 @@ const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 #[derive(Debug)]
 pub struct OsDisk {
     directory: OwnedFd,
-    lock: Mutex<Option<OwnedFd>>,
+    /// Once the directory is locked, the file that says who has, if there was room for it.
+    lock: Mutex<Option<Option<OwnedFd>>>,
 }
 
 impl OsDisk {
@@ -30,19 +32,24 @@ impl OsDisk {
     /// # Errors
     /// It can be neither opened nor made, or it is a symbolic link or no directory.
     pub fn create(path: &Path) -> io::Result<Self> {
-        match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) => {
-                // Without this the whole store may be gone after a power cut.
-                let parent = match path.parent() {
-                    Some(parent) if !parent.as_os_str().is_empty() => parent,
-                    _ => Path::new("."),
-                };
-                let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-                let parent = rustix::fs::openat(CWD, parent, flags, Mode::empty())?;
-                rustix::fs::fsync(parent)?;
-            }
-            Err(Errno::EXIST) => {}
+        let is_new = match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
+        };
+        // Without this the whole store may be gone after a power cut. Whoever made the directory before, this process in
+        // another life or somebody else, may not have come to it.
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let synced = retry_on_intr(|| rustix::fs::openat(CWD, parent, flags, Mode::empty()))
+            .and_then(|parent| retry_on_intr(|| rustix::fs::fsync(&parent)));
+        match synced {
+            // Its owner may keep a parent from us.
+            Err(error) if is_new => return Err(error.into()),
+            _ => {}
         }
         Self::existing(path)
     }
@@ -61,22 +68,37 @@ impl OsDisk {
 
     fn file(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.directory, name, flags, PRIVATE_FILE)?)
+        let open = || rustix::fs::openat(&self.directory, name, flags, PRIVATE_FILE);
+        Ok(retry_on_intr(open)?)
     }
 
-    fn try_lock(&self) -> Result<OwnedFd, LockError> {
-        let file = self.file(LOCK, OFlags::RDWR | OFlags::CREATE).map_err(LockError::Io)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    fn try_lock(&self) -> Result<Option<OwnedFd>, LockError> {
+        // The directory itself is locked too: the file may be removed.
+        let whole = try_flock(&self.directory);
+        if let Err(Errno::WOULDBLOCK) = whole {
+            let file = self.file(LOCK, OFlags::RDONLY).ok();
+            return Err(LockError::Taken(file.and_then(|file| pid_in(&file))));
+        }
+        let file = match self.file(LOCK, OFlags::RDWR | OFlags::CREATE) {
+            Ok(file) => file,
+            // Without room for the file there is only no process id in it.
+            Err(error) if whole.is_ok() && is_full(&error) => return Ok(None),
+            Err(error) => return Err(LockError::Io(error)),
+        };
+        match try_flock(&file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(LockError::Taken(pid_in(&file))),
             Err(error) => return Err(LockError::Io(error.into())),
         }
-        let pid = format!("{}\n", std::process::id());
-        rustix::fs::ftruncate(&file, 0)
-            .and_then(|()| rustix::io::pwrite(&file, pid.as_bytes(), 0))
-            .map_err(|error| LockError::Io(error.into()))?;
-        Ok(file)
+        // Over the old one, so that the block it has is not given away; on a full disk nobody hears of this one.
+        let pid = format!("{:<15}\n", std::process::id());
+        let _ = rustix::io::pwrite(&file, pid.as_bytes(), 0);
+        Ok(Some(file))
     }
+}
+
+fn try_flock(file: impl AsFd) -> Result<(), Errno> {
+    retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive))
 }
 
 fn pid_in(file: &OwnedFd) -> Option<u32> {
@@ -135,12 +157,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.directory)?)
-    }
-
-    fn free_space(&self) -> io::Result<u64> {
-        let space = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        Ok(retry_on_intr(|| rustix::fs::fsync(&self.directory))?)
     }
 }
 
@@ -185,7 +202,9 @@ impl DiskFile for OsFile {
 
     fn reserve(&self, length: u64) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        match rustix::fs::fallocate(&*self.0, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length) {
+        use rustix::fs::FallocateFlags;
+        #[cfg(target_os = "linux")]
+        match retry_on_intr(|| rustix::fs::fallocate(&*self.0, FallocateFlags::KEEP_SIZE, 0, length)) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
             Err(error) => return Err(error.into()),
         }
@@ -195,17 +214,17 @@ impl DiskFile for OsFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        Ok(rustix::fs::ftruncate(&*self.0, length)?)
+        Ok(retry_on_intr(|| rustix::fs::ftruncate(&*self.0, length))?)
     }
 
     #[cfg(not(target_vendor = "apple"))]
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(self.0.as_fd())?)
+        Ok(retry_on_intr(|| rustix::fs::fdatasync(&*self.0))?)
     }
 
     // There fsync leaves the bytes in the drive's own cache.
     #[cfg(target_vendor = "apple")]
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fcntl_fullfsync(self.0.as_fd())?)
+        Ok(retry_on_intr(|| rustix::fs::fcntl_fullfsync(&*self.0))?)
     }
 }

@@ -3,6 +3,8 @@
 //! One pass in the order of writing. Where the next frame is not, one question decides: does any frame behind it say that
 //! it was durable? If so, this is damage, and the journal refuses. If not, it is a tail that was never promised to anybody.
 
+use std::collections::VecDeque;
+
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, OpenError};
 use crate::format::{
@@ -86,7 +88,25 @@ pub(crate) struct Found {
     pub(crate) previous: u32,
     /// The highest durable mark in a frame.
     pub(crate) marked: u64,
+    /// Where the first frame begins of which nothing says that it is durable: segment and offset.
+    pub(crate) unproven: Option<(u64, u64)>,
     pub(crate) report: Report,
+}
+
+impl Found {
+    /// Up to which offset a segment is known to be durable.
+    pub(crate) fn proven_to(&self, segment: u64) -> u64 {
+        match self.unproven {
+            Some((first, offset)) if first == segment => offset,
+            Some((first, _)) if first < segment => HEADER as u64,
+            _ => self.length_of(segment),
+        }
+    }
+
+    fn length_of(&self, segment: u64) -> u64 {
+        let mut lengths = self.segments.iter();
+        lengths.find(|(id, _)| *id == segment).map_or(0, |(_, length)| *length)
+    }
 }
 
 pub(crate) fn io_error(doing: &'static str, file: &str, error: std::io::Error) -> OpenError {
@@ -114,6 +134,7 @@ pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found, Open
         low: 1,
         previous: 0,
         marked: 0,
+        unproven: VecDeque::new(),
         report: Report::default(),
     };
     let mut leftovers = reader.headers(&ids)?;
@@ -144,6 +165,8 @@ struct Reader<'a, D: Disk> {
     low: u64,
     previous: u32,
     marked: u64,
+    /// Frames that are not known to be durable yet: number, segment and offset.
+    unproven: VecDeque<(u64, u64, u64)>,
     report: Report,
 }
 
@@ -358,6 +381,11 @@ impl<D: Disk> Reader<'_, D> {
         self.expected = Some((head.sequence + 1, head.crc));
         self.previous = head.crc;
         self.marked = self.marked.max(head.durable);
+        self.unproven.push_back((head.sequence, id, offset as u64));
+        let proven = self.marked.max(self.promised);
+        while self.unproven.front().is_some_and(|(sequence, ..)| *sequence <= proven) {
+            self.unproven.pop_front();
+        }
         self.report.frames += 1;
         self.report.sequence = head.sequence;
         self.report.written_at = head.unix_millis;
@@ -492,6 +520,7 @@ impl<D: Disk> Reader<'_, D> {
             low: self.low,
             previous: self.previous,
             marked: self.marked,
+            unproven: self.unproven.front().map(|&(_, segment, offset)| (segment, offset)),
             report: self.report,
         })
     }

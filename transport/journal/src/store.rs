@@ -2,13 +2,15 @@
 
 mod open;
 mod records;
+mod segments;
 mod space;
+mod sync;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{CommitError, Failure, is_full};
-use crate::format::{CLEAN_CLOSE, FRAME_MAX, HEAD, HEADER, Head, Header, RELOCATION, salt, segment_name};
+use crate::format::{CLEAN_CLOSE, FRAME_MAX, HEAD, Head, RELOCATION, salt, segment_name};
 use crate::index::Index;
 use crate::ops::{Batch, Ops};
 use crate::read::OnDamage;
@@ -16,13 +18,22 @@ use crate::read::OnDamage;
 pub use open::Opened;
 pub(crate) use records::visit;
 pub use records::{RecordKey, RecordRef};
-use space::Relocation;
+use segments::create_segment;
+use space::{Relocation, full_is_fine};
+pub use sync::SyncJob;
+use sync::Syncs;
+
+/// What a buffer keeps after a frame that needed much more.
+const KEPT_CAPACITY: usize = 4 << 20;
 
 /// How a journal is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// When a segment is full. A frame is never split, so one may be longer.
+    /// When a segment is full. A frame is never split, so one may be longer. At most 1 GiB.
     pub segment_bytes: u32,
+    /// What is kept in reserve where the disk is full, for what is on its way and for deletions; it counts as used. At
+    /// least, and usually, two segments.
+    pub reserve_bytes: u64,
     /// Above this many bytes on the disk the journal says that it is full, as it does where there is no room.
     pub max_bytes: u64,
     /// What to do with a damaged journal.
@@ -35,6 +46,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             segment_bytes: 16 << 20,
+            reserve_bytes: 0,
             max_bytes: u64::MAX,
             on_damage: OnDamage::Refuse,
             identity: *b"sol-journal-test",
@@ -101,7 +113,9 @@ pub struct Store<D: Disk> {
     filling_records: u32,
     /// A frame that the index knows already and the disk does not.
     outgoing: Vec<u8>,
+    /// Its records, if an owner put them.
     outgoing_records: u32,
+    outgoing_is_moved: bool,
     next: Head,
     written: u64,
     durable: u64,
@@ -118,8 +132,9 @@ pub struct Store<D: Disk> {
     /// Bytes of all segments before the current one.
     old_bytes: u64,
     failure: Option<Failure>,
+    syncs: Syncs,
     counts: Counts,
-    /// Bytes written since space was last looked after.
+    /// Bytes written by the owner since space was last looked after.
     written_bytes: u64,
 }
 
@@ -134,29 +149,6 @@ struct Segment<F> {
     id: u64,
     file: F,
     length: u64,
-}
-
-/// A sync for another thread to do; [`Store::finished`] takes its result.
-#[derive(Clone, Debug)]
-pub struct SyncJob<F> {
-    file: F,
-    frame: u64,
-}
-
-impl<F: DiskFile> SyncJob<F> {
-    /// The last frame that it makes durable.
-    #[must_use]
-    pub const fn frame(&self) -> u64 {
-        self.frame
-    }
-
-    /// Does it.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub fn run(&self) -> std::io::Result<()> {
-        self.file.sync_data()
-    }
 }
 
 impl<D: Disk> Store<D> {
@@ -193,7 +185,7 @@ impl<D: Disk> Store<D> {
     pub fn sync(&mut self) -> Result<(), CommitError> {
         self.check()?;
         if self.is_unsynced || self.durable < self.written {
-            let result = self.current.file.sync_data();
+            let result = self.syncs.sync(&self.current.file);
             self.counts.syncs += 1;
             self.synced(self.written, result)?;
         }
@@ -206,6 +198,7 @@ impl<D: Disk> Store<D> {
         self.is_unsynced.then(|| SyncJob {
             file: self.current.file.clone(),
             frame: self.written,
+            syncs: self.syncs.clone(),
         })
     }
 
@@ -274,7 +267,8 @@ impl<D: Disk> Store<D> {
         self.commit(now_unix_millis)?;
         self.sync()?;
         self.remove_durable()?;
-        self.frame(CLEAN_CLOSE, now_unix_millis)?;
+        // Where there is no room to say so, all is kept nevertheless.
+        full_is_fine(self.frame(CLEAN_CLOSE, now_unix_millis))?;
         let length = self.current.length;
         let _ = self.current.file.truncate(length);
         self.is_unsynced = true;
@@ -319,7 +313,7 @@ impl<D: Disk> Store<D> {
             // It could not be read again.
             return self.fail("a commit is longer than a frame may be: a fault of this program".to_owned());
         }
-        self.make_room(self.filling.len() as u64)?;
+        self.make_room(self.filling.len() as u64, flags != 0)?;
         std::mem::swap(&mut self.filling, &mut self.outgoing);
         self.filling.clear();
         self.filling.resize(HEAD, 0);
@@ -336,7 +330,8 @@ impl<D: Disk> Store<D> {
         self.next.previous = head.crc;
         self.apply()?;
         self.marked = head.durable;
-        self.outgoing_records = if flags & RELOCATION == 0 { records } else { 0 };
+        self.outgoing_is_moved = flags & RELOCATION != 0;
+        self.outgoing_records = if self.outgoing_is_moved { 0 } else { records };
         self.is_unmarked |= records > 0;
         self.is_unsynced |= records > 0;
         self.flush()
@@ -372,6 +367,8 @@ impl<D: Disk> Store<D> {
             && is_full(error)
         {
             self.pressure = Pressure::DiskFull;
+            // A part of it would keep room for nothing. Should this fail, the next write will tell.
+            let _ = self.current.file.truncate(self.current.length);
             // Room that is kept ahead is of no use while this segment has none.
             if !self.give_back_spare()? {
                 return Err(CommitError::Full);
@@ -384,70 +381,16 @@ impl<D: Disk> Store<D> {
         }
         let length = self.outgoing.len() as u64;
         self.outgoing.clear();
+        if self.outgoing.capacity() > 2 * KEPT_CAPACITY {
+            self.outgoing.shrink_to(KEPT_CAPACITY);
+        }
         self.counts.records += u64::from(std::mem::take(&mut self.outgoing_records));
         self.current.length += length;
         self.written += 1;
-        self.written_bytes += length;
+        self.written_bytes += if self.outgoing_is_moved { 0 } else { length };
         self.counts.bytes += length;
         self.counts.frames += 1;
         Ok(())
-    }
-
-    /// Goes on to the next segment where a frame of this length does not fit.
-    fn make_room(&mut self, length: u64) -> Result<(), CommitError> {
-        let has_room = self.current.length + length <= u64::from(self.options.segment_bytes);
-        if has_room || self.current.length <= HEADER as u64 {
-            return Ok(());
-        }
-        if self.spares.is_empty() {
-            let spare = self.new_segment()?;
-            self.spares.push_back(spare);
-        }
-        // Gives back what was reserved and not used. Should it fail, the sync will tell.
-        let _ = self.current.file.truncate(self.current.length);
-        self.is_unsynced = true;
-        self.sync()?;
-        if let Some(next) = self.spares.pop_front() {
-            let Segment { id, length, .. } = std::mem::replace(&mut self.current, next);
-            self.sealed.push_back(Sealed { id, length });
-            self.old_bytes += length;
-        }
-        Ok(())
-    }
-
-    /// An empty segment behind all others, durable with its name.
-    fn new_segment(&mut self) -> Result<Segment<D::File>, CommitError> {
-        let id = self.spares.back().map_or(self.current.id, |spare| spare.id) + 1;
-        let header = Header {
-            segment: id,
-            low: self.low,
-            store: self.identity,
-            durable: self.durable,
-        };
-        match create_segment(&*self.disk, header, self.options.segment_bytes) {
-            Ok(file) => Ok(Segment {
-                id,
-                file,
-                length: HEADER as u64,
-            }),
-            Err(error) if is_full(&error) => {
-                self.pressure = Pressure::DiskFull;
-                Err(CommitError::Full)
-            }
-            Err(error) => self.fail(format!("cannot make {}: {error}", segment_name(id))),
-        }
-    }
-
-    /// Removes the last segment that was made ahead, if there is one: durably, so that no gap can be left before it.
-    fn give_back_spare(&mut self) -> Result<bool, CommitError> {
-        let Some(spare) = self.spares.pop_back() else {
-            return Ok(false);
-        };
-        let name = segment_name(spare.id);
-        match self.disk.unlink(&name).and_then(|()| self.disk.sync_dir()) {
-            Ok(()) => Ok(true),
-            Err(error) => self.fail(format!("cannot remove {name}: {error}")),
-        }
     }
 
     fn check(&self) -> Result<(), CommitError> {
@@ -458,31 +401,5 @@ impl<D: Disk> Store<D> {
     fn fail<T>(&mut self, sentence: String) -> Result<T, CommitError> {
         let failure = self.failure.get_or_insert(Failure(sentence));
         Err(CommitError::Failed(failure.clone()))
-    }
-}
-
-/// Makes a segment, its header and its name durable.
-fn create_segment<D: Disk>(disk: &D, header: Header, reserve: u32) -> std::io::Result<D::File> {
-    let name = segment_name(header.segment);
-    let file = match disk.create(&name) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            // The last try was cut short.
-            disk.unlink(&name)?;
-            disk.sync_dir()?;
-            disk.create(&name)?
-        }
-        file => file?,
-    };
-    let made = file
-        .reserve(u64::from(reserve))
-        .and_then(|()| file.write_at(&header.encode(), 0))
-        .and_then(|()| file.sync_data())
-        .and_then(|()| disk.sync_dir());
-    match made {
-        Ok(()) => Ok(file),
-        Err(error) => {
-            let _ = disk.unlink(&name);
-            Err(error)
-        }
     }
 }

@@ -211,13 +211,20 @@ impl Writer {
     /// Starts it.
     ///
     /// # Errors
-    /// The system has no more threads.
+    /// The system has no more threads; or the store's reserve is too small to take all that may wait when the disk is full,
+    /// and a segment for deletions beside it.
     pub fn start<D: Disk>(
         store: Store<D>,
         options: WriterOptions,
         sink: impl Sink,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
+        if (options.queue_bytes_max as u64).saturating_add(store.segment_bytes()) > store.reserve_bytes() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the journal's reserve is smaller than its queue and a segment",
+            ));
+        }
         let (sender, receiver) = unbounded();
         let shared = Arc::new(Shared {
             queued: AtomicUsize::new(0),

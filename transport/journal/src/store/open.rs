@@ -3,15 +3,17 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::disk::{Disk, DiskFile};
-use crate::error::{CommitError, OpenError};
-use crate::format::{HEAD, HEADER, Head, Header, segment_name};
+use crate::error::{CommitError, OpenError, is_full};
+use crate::format::{HEAD, HEADER, Head, Header, SEGMENT_MAX, segment_name};
 use crate::index::Index;
 use crate::ops::Batch;
 use crate::read::{Found, OnDamage, Report, io_error, read};
 
 use super::records::visit;
-use super::{Counts, Options, Pressure, Sealed, Segment, Store, create_segment};
+use super::{Counts, Options, Pressure, Sealed, Segment, Store, Syncs, create_segment};
 
+/// How much is written again at once.
+const PIECE: u64 = 1 << 20;
 /// What a segment is called that was damaged and salvaged.
 const DAMAGED: &str = ".damaged";
 
@@ -36,7 +38,12 @@ impl<D: Disk> Store<D> {
         let report = found.report.clone();
         let is_salvaged = options.on_damage == OnDamage::Salvage && !report.holes.is_empty();
         clear(&disk, &found)?;
-        let mut store = Self::behind(disk, options, found, is_salvaged)?;
+        let options = Options {
+            // An offset within a segment, and a frame behind it, fit into 32 bits.
+            segment_bytes: options.segment_bytes.min(SEGMENT_MAX),
+            ..options.clone()
+        };
+        let mut store = Self::behind(disk, &options, found, is_salvaged)?;
         if is_salvaged {
             store.rewrite(now_unix_millis)?;
         }
@@ -61,7 +68,8 @@ impl<D: Disk> Store<D> {
         let mut spares = VecDeque::new();
         for &id in &found.spares {
             let length = HEADER as u64;
-            spares.push_back(continue_segment(&disk, Sealed { id, length }, options.segment_bytes)?);
+            let spare = Sealed { id, length };
+            spares.push_back(continue_segment(&disk, spare, length, options.segment_bytes)?);
         }
         let mut sealed: VecDeque<_> = found
             .segments
@@ -73,7 +81,7 @@ impl<D: Disk> Store<D> {
         }
         let last = if is_salvaged { None } else { sealed.pop_back() };
         let current = match last {
-            Some(last) => continue_segment(&disk, last, options.segment_bytes)?,
+            Some(last) => continue_segment(&disk, last, found.proven_to(last.id), options.segment_bytes)?,
             None => first_segment(
                 &disk,
                 &sealed,
@@ -99,6 +107,7 @@ impl<D: Disk> Store<D> {
             filling_records: 0,
             outgoing: Vec::new(),
             outgoing_records: 0,
+            outgoing_is_moved: false,
             next: Head {
                 previous: found.previous,
                 ..Head::default()
@@ -115,6 +124,7 @@ impl<D: Disk> Store<D> {
             leaving: VecDeque::new(),
             old_bytes,
             failure: None,
+            syncs: Syncs::default(),
             counts: Counts::default(),
             written_bytes: 0,
         })
@@ -218,14 +228,20 @@ fn clear<D: Disk>(disk: &D, found: &Found) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Cuts the tail of the last segment, makes the rest durable, and goes on behind it.
-fn continue_segment<D: Disk>(disk: &D, last: Sealed, reserve: u32) -> Result<Segment<D::File>, OpenError> {
+/// Cuts the tail of a segment, makes the rest durable, and goes on behind it.
+///
+/// What is read may be in memory alone: after a failed sync the system takes it for written, and to sync it would do
+/// nothing. So all that is not known to be durable, which begins at this offset, is written again. The bytes are the same,
+/// so it does no harm if the power goes out meanwhile.
+fn continue_segment<D: Disk>(disk: &D, last: Sealed, proven: u64, reserve: u32) -> Result<Segment<D::File>, OpenError> {
     let name = segment_name(last.id);
     let open = || {
         let file = disk.open(&name)?;
         if file.size()? != last.length {
             file.truncate(last.length)?;
         }
+        write_again(&file, 0, HEADER as u64)?;
+        write_again(&file, proven, last.length)?;
         file.sync_data()?;
         Ok(file)
     };
@@ -237,4 +253,23 @@ fn continue_segment<D: Disk>(disk: &D, last: Sealed, reserve: u32) -> Result<Seg
         file,
         length: last.length,
     })
+}
+
+fn write_again<F: DiskFile>(file: &F, from: u64, to: u64) -> std::io::Result<()> {
+    let mut bytes = vec![0; PIECE.min(to.saturating_sub(from)) as usize];
+    let mut at = from;
+    while at < to {
+        bytes.truncate((to - at) as usize);
+        let length = file.read_at(&mut bytes, at)?;
+        match file.write_at(bytes.get(..length).unwrap_or_default(), at) {
+            // Where even that needs room, a journal on a full disk has to do without; only a failed sync would need it.
+            Err(error) if is_full(&error) => return Ok(()),
+            result => result?,
+        }
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        at += length as u64;
+    }
+    Ok(())
 }

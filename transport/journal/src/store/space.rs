@@ -4,15 +4,13 @@
 //! put again behind everything else, then it is removed. A segment without anything live is only removed.
 
 use crate::disk::{Disk, DiskFile};
-use crate::error::CommitError;
+use crate::error::{CommitError, is_full};
 use crate::format::{HEAD, HEADER, Head, RELOCATION, frame, salt, segment_name};
 use crate::index::Place;
 use crate::ops::{Batch, Family, Op, Ops, Put};
 
-use super::{Pressure, Sealed, Store};
+use super::{KEPT_CAPACITY, Pressure, Sealed, Store};
 
-/// Segments that are kept ahead: the next one, and a reserve for deletions and for moving where there is no more room.
-const SPARES: usize = 2;
 /// What may be moved at once where nothing was written.
 const SLICE: u64 = 64 << 10;
 const IDLE_SLICE: u64 = 1 << 20;
@@ -41,8 +39,14 @@ impl<D: Disk> Store<D> {
         }
         let written = std::mem::take(&mut self.written_bytes);
         let slice = if is_idle { IDLE_SLICE } else { SLICE };
-        if self.outgoing.is_empty() && self.filling.len() == HEAD && (self.relocation.is_some() || self.has_garbage()) {
-            self.relocate(4 * written + slice, now_unix_millis)?;
+        if self.outgoing.is_empty() && (self.relocation.is_some() || self.has_garbage()) {
+            // What has been added comes after it, and may be waiting for the room that this makes.
+            let added = std::mem::replace(&mut self.filling, vec![0; HEAD]);
+            let records = std::mem::take(&mut self.filling_records);
+            let result = self.relocate(4 * written + slice, now_unix_millis);
+            self.filling = added;
+            self.filling_records = records;
+            result?;
         }
         self.tell_pressure();
         Ok(())
@@ -54,18 +58,10 @@ impl<D: Disk> Store<D> {
         self.old_bytes + self.current.length.max(segment) + self.spares.len() as u64 * segment
     }
 
-    fn make_spares(&mut self) -> Result<(), CommitError> {
-        while self.spares.len() < SPARES {
-            let spare = self.new_segment()?;
-            self.spares.push_back(spare);
-        }
-        Ok(())
-    }
-
     fn tell_pressure(&mut self) {
         let bytes = self.disk_bytes();
         let segment = u64::from(self.options.segment_bytes);
-        let is_roomless = self.spares.len() < SPARES || !self.outgoing.is_empty();
+        let is_roomless = self.spares.len() <= self.spares_wanted() || !self.outgoing.is_empty();
         self.pressure = match self.pressure {
             Pressure::DiskFull if is_roomless => Pressure::DiskFull,
             _ if bytes > self.options.max_bytes => Pressure::MaxBytes,
@@ -80,9 +76,12 @@ impl<D: Disk> Store<D> {
     pub(super) fn has_garbage(&self) -> bool {
         let segment = u64::from(self.options.segment_bytes);
         let (bytes, live) = (self.disk_bytes(), self.index.live_bytes());
+        let more = (self.spares_wanted() as u64 - 2) * segment;
         let bound = match self.pressure {
-            Pressure::Normal => (6 * segment).max(live + live / 2 + 7 * segment / 2),
-            _ => live + 4 * segment,
+            Pressure::Normal => (6 * segment).max(live + live / 2 + 7 * segment / 2) + more,
+            Pressure::MaxBytes => live + 4 * segment + more,
+            // The reserve is used up now and will be made anew: all of it is to be found in garbage.
+            Pressure::DiskFull => live + live / 8 + 2 * segment,
         };
         !self.sealed.is_empty() && bytes > bound
     }
@@ -96,6 +95,9 @@ impl<D: Disk> Store<D> {
         if self.index.live_in(id as u32) == 0 {
             relocation.at = length;
         }
+        // The frame's head, and what ends a segment.
+        let left = self.room_left().saturating_sub(HEAD as u64 + 16);
+        let budget = budget.min(left);
         let mut read = 0;
         while relocation.at < length && (self.moved.len() as u64) < budget && read < 4 * budget {
             read += self.move_frame(&mut relocation)?;
@@ -104,7 +106,7 @@ impl<D: Disk> Store<D> {
         if is_done {
             self.moved.low(id + 1);
         }
-        if let Err(error) = self.make_room((HEAD + self.moved.len()) as u64) {
+        if let Err(error) = self.make_room((HEAD + self.moved.len()) as u64, true) {
             // What was to be moved may be deleted before there is room: it is looked for again then.
             self.moved.clear();
             return full_is_fine(Err(error));
@@ -114,6 +116,7 @@ impl<D: Disk> Store<D> {
         self.counts.moved_bytes += moved.len() as u64;
         self.moved = moved;
         self.moved.clear();
+        self.moved.shrink_to(KEPT_CAPACITY);
         let frame = self.written + 1;
         if self.filling.len() > HEAD {
             full_is_fine(self.frame(RELOCATION, now_unix_millis))?;
@@ -190,8 +193,17 @@ impl<D: Disk> Store<D> {
             && frame <= self.durable
         {
             let name = segment_name(segment.id);
-            if let Err(error) = self.disk.unlink(&name).and_then(|()| self.disk.sync_dir()) {
-                return self.fail(format!("cannot remove {name}: {error}"));
+            match self.disk.unlink(&name).and_then(|()| self.disk.sync_dir()) {
+                Ok(()) => {}
+                // Some file systems need room to remove a name: there may be some the next time.
+                Err(error) if is_full(&error) => return Ok(()),
+                // It was removed the last time.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    if let Err(error) = self.disk.sync_dir() {
+                        return self.fail(format!("cannot remove {name}: {error}"));
+                    }
+                }
+                Err(error) => return self.fail(format!("cannot remove {name}: {error}")),
             }
             self.leaving.pop_front();
             self.old_bytes -= segment.length;
@@ -220,7 +232,7 @@ fn read_exact<F: DiskFile>(file: &F, offset: u64, length: usize, into: &mut Vec<
 }
 
 /// That there is no room shows in the pressure; only a failure ends anything.
-fn full_is_fine(result: Result<(), CommitError>) -> Result<(), CommitError> {
+pub(super) fn full_is_fine(result: Result<(), CommitError>) -> Result<(), CommitError> {
     match result {
         Err(CommitError::Full) => Ok(()),
         result => result,

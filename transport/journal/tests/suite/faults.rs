@@ -84,6 +84,81 @@ fn a_failed_sync_poisons() {
     assert_eq!(store.tend(0, true), Err(CommitError::Failed(failure)));
 }
 
+/// A sync of another thread fails, and the system tells nobody else: no later sync passes for one that proves anything, no
+/// segment is sealed or removed on the strength of it, and what was durable before is there after a power cut.
+#[test]
+fn a_failed_sync_beside_cannot_be_masked() {
+    for seed in 0..100 {
+        let mut world = World::new(seed);
+        world.syncs_beside = true;
+        world.open().unwrap();
+        for _ in 0..40 + seed {
+            world.step().unwrap();
+        }
+        world.job = None;
+        let batch = world.batch();
+        let store = world.store.as_mut().unwrap();
+        store.add(&batch);
+        store.commit(0).unwrap();
+        let job = store.sync_job().unwrap();
+        world.disk.fail_next_sync();
+        assert!(job.run().is_err());
+        // The result is on its way, behind much else.
+        let failure = (0..1_000).find_map(|_| {
+            world.syncs_beside = false;
+            world.step().err()
+        });
+        let Some(CommitError::Failed(failure)) = failure else {
+            panic!("seed {seed}: {failure:?}")
+        };
+        assert!(
+            failure
+                .to_string()
+                .contains("a sync before it failed: Input/output error"),
+            "{failure}"
+        );
+        world.store = None;
+        world.disk = world.disk.cut(seed);
+        let report = world.open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(report.holes, []);
+    }
+}
+
+/// A start after a failed sync makes durable what it goes on with: what it said is there after a power cut, though the
+/// system had taken it for written before.
+#[test]
+fn a_start_after_a_failed_sync_believes_no_memory() {
+    let mut unsynced = 0;
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        world.syncs_beside = seed % 2 == 0;
+        world.open().unwrap();
+        for _ in 0..seed {
+            world.step().unwrap();
+        }
+        let batch = world.batch();
+        let store = world.store.as_mut().unwrap();
+        store.add(&batch);
+        store.commit(0).unwrap();
+        world.disk.fail_next_sync();
+        assert!(store.sync().is_err());
+        world.store = None;
+        world.disk = world.disk.restart();
+        let newest = world.states.last().unwrap().clone();
+        unsynced += u32::from(world.acknowledged + 1 < world.states.len());
+        world.open().unwrap();
+        // A kill keeps what was written: only a power cut may lose it, and after this start not even that.
+        assert_eq!(world.states, [newest]);
+        for _ in 0..seed % 7 {
+            world.step().unwrap();
+        }
+        world.store = None;
+        world.disk = world.disk.cut(seed);
+        world.open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+    assert!(unsynced > 150, "{unsynced}");
+}
+
 /// A child of nobody is never written: the store fails instead, and opens as it was.
 #[test]
 fn a_fault_of_the_owner_never_reaches_the_disk() {

@@ -13,25 +13,36 @@ fn seeds(from: u64, usual: u64) -> std::ops::Range<u64> {
 }
 
 /// A life until a fault ends it, a restart, and another one, from one seed.
+///
+/// Says how many lives a fault ended.
 fn lives(seed: u64, lives: u32, cuts_of_ten: u64) -> u32 {
     let mut world = World::new(seed);
-    let mut cuts = 0;
+    let mut faults = 0;
     for life in 0..lives {
         let call = world.disk.calls() + 1 + world.random.below(150);
-        world.disk.plant(call, Fault::PowerOff);
+        let fault = if world.random.below(4) == 0 {
+            Fault::Io
+        } else {
+            Fault::PowerOff
+        };
+        world.disk.plant(call, fault);
+        world.syncs_beside = world.random.below(2) == 0;
         if world.open().is_ok() {
             // One life in three is to end in order.
             let steps = if world.random.below(3) == 0 {
                 world.random.below(40)
             } else {
-                u64::MAX
+                300
             };
             let taken = (0..steps).take_while(|_| world.step().is_ok()).count() as u64;
             if taken == steps && world.store.take().unwrap().close(1).is_ok() {
                 world.acknowledged = world.states.len() - 1;
+            } else {
+                faults += 1;
             }
+        } else {
+            faults += 1;
         }
-        cuts += 1;
         world.store = None;
         if world.random.below(10) < cuts_of_ten {
             world.disk = world.disk.cut(seed << 8 | u64::from(life));
@@ -46,26 +57,26 @@ fn lives(seed: u64, lives: u32, cuts_of_ten: u64) -> u32 {
         assert!(report.holes.is_empty());
         world.store = None;
     }
-    cuts
+    faults
 }
 
 /// After a power cut at any call, the store opens, and says what it said after some commit, none before the last sync.
 #[test]
 fn a_power_cut_loses_nothing_that_was_synced() {
-    let cuts: u32 = seeds(0, 120).map(|seed| lives(seed, 12, 10)).sum();
-    assert!(cuts >= 1_440);
+    let faults: u32 = seeds(0, 120).map(|seed| lives(seed, 12, 10)).sum();
+    assert!(faults > 700, "{faults}");
 }
 
 /// After a kill at any call, nothing is lost that was committed.
 #[test]
 fn a_kill_loses_nothing_that_was_committed() {
-    let kills: u32 = seeds(0, 60).map(|seed| lives(seed, 12, 0)).sum();
-    assert!(kills >= 720);
+    let faults: u32 = seeds(0, 60).map(|seed| lives(seed, 12, 0)).sum();
+    assert!(faults > 350, "{faults}");
 }
 
 /// The same where a kill is followed by a power cut: a start makes durable what it goes on with.
 #[test]
 fn a_kill_and_then_a_power_cut_lose_nothing_that_was_promised() {
     let faults: u32 = seeds(1_000_000, 80).map(|seed| lives(seed, 12, 5)).sum();
-    assert!(faults >= 960);
+    assert!(faults > 450, "{faults}");
 }

@@ -1,18 +1,13 @@
 //! The store on a thread: promises, order, full disks and failures as sources hear of them.
 
-use std::{
-    sync::{Arc, mpsc},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, mpsc};
 
 use sol_journal::{
-    Batch, Event, Load, Mode, Opened, Options, OsDisk, Pressure, Sink, Store, Writer,
+    Event, Load, Mode, Opened, Options, OsDisk, Sink, Store, Writer,
     model::{Fault, ModelDisk},
 };
 
-use crate::support::writer::{
-    Channel, Gate, SlowDisk, Ticks, delete, kept, kept_one, next, part, put, start, writer_options,
-};
+use crate::support::writer::{Channel, Gate, SlowDisk, Ticks, kept, kept_one, next, part, put, start, writer_options};
 use crate::support::{SINGLE, options, state_of};
 
 /// All that four threads submit is kept, each source's in order, in both modes, and read back from the file system.
@@ -109,7 +104,7 @@ fn nobody_waits_for_a_sync() {
     let normal = loads.iter().take_while(|load| **load == Load::Normal).count();
     let bytes = handle.numbers().queued_bytes as usize / 5_999;
     assert!(
-        (normal * bytes).abs_diff(1 << 19) < 2 * bytes,
+        (normal * bytes).abs_diff(1 << 19) < 1 << 13,
         "{normal} of {bytes} bytes"
     );
     assert!(loads[normal..].iter().all(|load| *load == Load::High));
@@ -208,8 +203,13 @@ fn the_death_of_a_thread_is_told() {
         let (sender, events) = mpsc::channel();
         let clock = Arc::new(Ticks::default());
         let writer = match mode {
-            Mode::Fsync => Writer::start(store, writer_options(mode), Broken(Channel(sender)), clock),
-            Mode::Os => Writer::start(store, writer_options(mode), Channel(sender), clock),
+            Mode::Fsync => Writer::start(
+                store,
+                writer_options(mode, &Options::default()),
+                Broken(Channel(sender)),
+                clock,
+            ),
+            Mode::Os => Writer::start(store, writer_options(mode, &Options::default()), Channel(sender), clock),
         };
         let (writer, mut ticket) = (writer.unwrap(), 0);
         let handle = writer.handle();
@@ -291,104 +291,6 @@ fn mode_os_answers_beside_the_sync() {
     writer.stop().unwrap();
 }
 
-/// A full disk is told; deletions go on; nothing is lost that was answered, and when there is room again that is told too,
-/// and what waited is kept.
-#[test]
-fn a_full_disk_is_told_and_recovers_by_itself() {
-    let disk = ModelDisk::new(1);
-    disk.set_capacity(12 * 4096);
-    let (writer, events) = start(disk.clone(), &options(), Mode::Fsync);
-    let handle = writer.handle();
-    let mut ticket = 0;
-    // Fill it, with nothing that could be thrown away, until it says so.
-    loop {
-        ticket += 1;
-        handle.submit(put(0, ticket));
-        match next(&events) {
-            (0, Event::Kept(kept)) => assert_eq!(kept, ticket),
-            (_, Event::Pressure(Pressure::DiskFull)) => break,
-            other => panic!("{other:?}"),
-        }
-    }
-    let full_at = ticket;
-    // The reserve takes what is on the way, and deletions free space.
-    for id in 1..=full_at - 5 {
-        ticket += 1;
-        handle.submit(delete(0, ticket, [id]));
-    }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let (mut is_full, mut kept) = (true, 0);
-    while is_full || kept < ticket {
-        assert!(
-            Instant::now() < deadline,
-            "{kept} of {ticket}, full {is_full}, {:?}",
-            handle.numbers()
-        );
-        match next(&events) {
-            (0, Event::Kept(ticket)) => kept = ticket,
-            (0, Event::Pressure(pressure)) => is_full = pressure != Pressure::Normal,
-            (_, Event::Pressure(_)) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    writer.stop().unwrap();
-    assert_eq!(Store::open(disk, &options(), 0).unwrap().store.sizes().live_records, 5);
-}
-
-/// Beyond even the reserve, what cannot be written waits unanswered, and is kept once there is room again.
-#[test]
-fn what_does_not_fit_waits_until_there_is_room() {
-    let disk = ModelDisk::new(1);
-    disk.set_capacity(12 * 4096);
-    let (writer, events) = start(disk.clone(), &options(), Mode::Fsync);
-    let handle = writer.handle();
-    for ticket in 1..=3_000 {
-        handle.submit(put(0, ticket));
-    }
-    while next(&events) != (3, Event::Pressure(Pressure::DiskFull)) {}
-    assert!(handle.numbers().counts.records < 3_000);
-    disk.set_capacity(u64::MAX);
-    while next(&events) != (0, Event::Kept(3_000)) {}
-    while next(&events) != (3, Event::Pressure(Pressure::Normal)) {}
-    writer.stop().unwrap();
-    assert_eq!(
-        Store::open(disk, &options(), 0).unwrap().store.sizes().live_records,
-        3_000
-    );
-}
-
-/// `max_bytes` says that it is full before the disk does, and not any more when enough was deleted.
-#[test]
-fn max_bytes_is_told_as_a_full_disk_is() {
-    let options = Options {
-        max_bytes: 10 * 4096,
-        ..options()
-    };
-    let Opened { mut store, .. } = Store::open(ModelDisk::new(1), &options, 0).unwrap();
-    let mut put = 0;
-    let mut batch = Batch::default();
-    while store.pressure() == Pressure::Normal {
-        put += 1;
-        batch.put(SINGLE, put, &[0; 100]);
-        store.add(&batch);
-        batch.clear();
-        store.commit(0).unwrap();
-        store.sync().unwrap();
-        store.tend(0, false).unwrap();
-    }
-    assert_eq!(store.pressure(), Pressure::MaxBytes);
-    for id in 1..=put {
-        batch.delete(id);
-    }
-    store.add(&batch);
-    store.commit(0).unwrap();
-    for _ in 0..100 {
-        store.sync().unwrap();
-        store.tend(0, true).unwrap();
-    }
-    assert_eq!(store.pressure(), Pressure::Normal);
-}
-
 /// After a failed sync nothing is answered any more, everybody hears why, once, and the writer ends with that sentence.
 #[test]
 fn a_failed_sync_ends_all_answers() {
@@ -409,7 +311,7 @@ fn a_failed_sync_ends_all_answers() {
     while failed.len() < 4 {
         match next(&events) {
             (source, Event::Failed(failure)) => failed.push((source, failure.to_string())),
-            (_, Event::Pressure(_)) => {}
+            (_, Event::Pressure(_) | Event::Load(_)) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -437,7 +339,7 @@ fn a_disk_that_fails_at_any_call_loses_nothing_that_was_answered() {
         disk.plant(disk.calls() + call, Fault::PowerOff);
         let (sender, events) = mpsc::channel();
         let clock = Arc::new(Ticks::default());
-        let writer = Writer::start(store, writer_options(Mode::Fsync), Channel(sender), clock).unwrap();
+        let writer = Writer::start(store, writer_options(Mode::Fsync, &options()), Channel(sender), clock).unwrap();
         let handle = writer.handle();
         let mut kept = 0;
         'life: for ticket in 1..1_000 {

@@ -5,8 +5,8 @@ pub(crate) mod writer;
 use std::collections::BTreeMap;
 
 use sol_journal::{
-    Batch, CommitError, Kind, OpenError, Opened, Options, Report, Store,
-    model::{ModelDisk, Random},
+    Batch, CommitError, Kind, OpenError, Opened, Options, Report, Store, SyncJob,
+    model::{ModelDisk, ModelFile, Random},
 };
 
 /// What lives: kind, parent and bytes of each identifier.
@@ -50,6 +50,9 @@ pub(crate) struct World {
     pub(crate) options: Options,
     next_id: u64,
     pub(crate) clock: u64,
+    /// Whether another thread syncs, as in mode `os`; and its job, with the newest state that was committed before.
+    pub(crate) syncs_beside: bool,
+    pub(crate) job: Option<(SyncJob<ModelFile>, usize)>,
 }
 
 impl World {
@@ -65,6 +68,8 @@ impl World {
             options: options(),
             next_id: 1,
             clock: 1,
+            syncs_beside: false,
+            job: None,
         }
     }
 
@@ -81,6 +86,7 @@ impl World {
             self.acknowledged
         );
         self.store = Some(store);
+        self.job = None;
         self.states = vec![state];
         (self.acknowledged, self.committed) = (0, 0);
         Ok(report)
@@ -155,6 +161,13 @@ impl World {
                     self.committed = self.states.len() - 1;
                 }
             }
+            5..7 if self.syncs_beside => match self.job.take() {
+                None => self.job = store.sync_job().map(|job| (job, self.committed)),
+                Some((job, committed)) => {
+                    store.finished(job.frame(), job.run())?;
+                    self.acknowledged = self.acknowledged.max(committed);
+                }
+            },
             5..7 => {
                 store.sync()?;
                 self.acknowledged = self.committed;

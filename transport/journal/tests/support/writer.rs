@@ -44,15 +44,16 @@ pub(crate) fn start<D: Disk>(disk: D, options: &Options, mode: Mode) -> (Writer,
     let Opened { store, .. } = Store::open(disk, options, 0).unwrap();
     let (sender, receiver) = mpsc::channel();
     let clock = Arc::new(Ticks::default());
-    let writer = Writer::start(store, writer_options(mode), Channel(sender), clock).unwrap();
+    let writer = Writer::start(store, writer_options(mode, options), Channel(sender), clock).unwrap();
     (writer, receiver)
 }
 
-pub(crate) fn writer_options(mode: Mode) -> WriterOptions {
+/// As much may wait as the reserve takes, and no more than a MiB.
+pub(crate) fn writer_options(mode: Mode, options: &Options) -> WriterOptions {
     WriterOptions {
         mode,
         sources: 4,
-        queue_bytes_max: 1 << 20,
+        queue_bytes_max: (options.segment_bytes as usize).min(1 << 20),
     }
 }
 
@@ -204,9 +205,6 @@ impl Disk for SlowDisk {
     }
     fn sync_dir(&self) -> io::Result<()> {
         self.disk.sync_dir()
-    }
-    fn free_space(&self) -> io::Result<u64> {
-        self.disk.free_space()
     }
 }
 
