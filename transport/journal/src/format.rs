@@ -40,8 +40,8 @@ pub(crate) struct Header {
 /// Why the first bytes of a file are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadHeader {
-    /// A whole one, of a later format.
-    Newer(u16),
+    /// A whole one, of a later format, or with something that this version does not know.
+    Newer,
     /// Not a whole one.
     Damaged,
 }
@@ -71,11 +71,11 @@ impl Header {
         if u32_at(bytes, 56) != Some(crc32c::crc32c(whole)) || !whole.starts_with(&MAGIC) {
             return Err(BadHeader::Damaged);
         }
-        let format = whole.get(8..10).and_then(|bytes| bytes.try_into().ok());
-        match u16::from_le_bytes(format.unwrap_or_default()) {
-            0 => return Err(BadHeader::Damaged),
-            FORMAT => {}
-            newer => return Err(BadHeader::Newer(newer)),
+        let u16_at = |at: usize| whole.get(at..)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
+        match (u16_at(8), u16_at(10), u32_at(whole, 12)) {
+            (Some(FORMAT), Some(0), Some(length)) if length == HEADER as u32 => {}
+            (Some(0), ..) => return Err(BadHeader::Damaged),
+            _ => return Err(BadHeader::Newer),
         }
         Ok(Self {
             segment: u64_at(whole, 16).unwrap_or_default(),
@@ -232,20 +232,23 @@ mod tests {
         }
     }
 
-    /// A later format is told from damage.
+    /// A later format, a flag and a length of the header that are not known are told from damage.
     #[test]
     fn a_later_format_is_newer() {
-        let mut bytes = Header {
+        let bytes = Header {
             segment: 1,
             low: 1,
             store: [0; 16],
             durable: 0,
         }
         .encode();
-        bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[..56]).to_le_bytes();
-        bytes[56..60].copy_from_slice(&crc);
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Newer(2)));
+        for at in [8, 9, 10, 11, 12, 15] {
+            let mut other = bytes;
+            other[at] ^= 2;
+            let crc = crc32c::crc32c(&other[..56]).to_le_bytes();
+            other[56..60].copy_from_slice(&crc);
+            assert_eq!(Header::decode(&other), Err(BadHeader::Newer), "{at}");
+        }
     }
 
     /// A frame is read as it was written; any other bit, another store and another segment make it none.

@@ -4,6 +4,8 @@
 //! unsynced sectors survive, tears writes at sectors, and lets any subset of the unsynced creations, renames and unlinks
 //! survive. Every call is counted; a fault can be planted at any of them, or the power go out there.
 
+mod check;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -13,9 +15,8 @@ use std::{
 use rustix::io::Errno;
 
 use crate::disk::{Disk, DiskFile, LockError};
-use crate::format::{HEAD, Head, Header, salt};
-use crate::read::OnDamage;
-use crate::store::{Options, RecordRef, Store};
+
+pub use check::{check_bytes, segment};
 
 /// What survives or is lost as one.
 pub const SECTOR: usize = 512;
@@ -51,6 +52,7 @@ struct State {
     unsynced_names: Vec<NameChange>,
     calls: u64,
     syncs: u64,
+    bytes_read: u64,
     fault: Option<(u64, Fault)>,
     next_sync_fails: bool,
     capacity: u64,
@@ -127,6 +129,7 @@ impl ModelDisk {
             unsynced_names: Vec::new(),
             calls: 0,
             syncs: 0,
+            bytes_read: 0,
             fault: None,
             next_sync_fails: false,
             capacity: u64::MAX,
@@ -144,6 +147,12 @@ impl ModelDisk {
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.state().syncs
+    }
+
+    /// How many bytes have been read.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     /// Plants a fault at the call of this number, counted from the first of all.
@@ -200,6 +209,7 @@ impl ModelDisk {
             unsynced_names: Vec::new(),
             calls: 0,
             syncs: 0,
+            bytes_read: 0,
             fault: None,
             next_sync_fails: false,
             capacity: state.capacity,
@@ -467,6 +477,7 @@ impl DiskFile for ModelFile {
         if let (Some(into), Some(from)) = (into.get_mut(..length), from.get(..length)) {
             into.copy_from_slice(from);
         }
+        state.bytes_read += length as u64;
         Ok(length)
     }
 
@@ -527,90 +538,4 @@ impl DiskFile for ModelFile {
         state.random = random;
         failed.map_or(Ok(()), |errno| Err(errno.into()))
     }
-}
-
-/// The bytes of a segment with these operations in its frames, whatever they are. For tests of what reads them.
-#[must_use]
-pub fn segment(frames: &[&[u8]]) -> Vec<u8> {
-    let header = Header {
-        segment: 1,
-        low: 1,
-        store: *b"a model's store.",
-        durable: 0,
-    };
-    let mut bytes = header.encode().to_vec();
-    let mut head = Head::default();
-    for operations in frames {
-        head = Head {
-            sequence: head.sequence + 1,
-            durable: head.sequence,
-            previous: head.crc,
-            ..Head::default()
-        };
-        let mut frame = vec![0; HEAD];
-        frame.extend_from_slice(operations);
-        head.seal(salt(&header.store, header.segment), &mut frame);
-        bytes.extend_from_slice(&frame);
-    }
-    bytes
-}
-
-/// What must hold of any bytes in place of a log, whatever they are: they are refused with a sentence, or opened; then the
-/// same is there when they are opened again, and no record refers to one that is not. The fuzz target of frames calls this.
-///
-/// # Panics
-/// It does not hold.
-#[allow(clippy::panic, clippy::unwrap_used, reason = "the oracle of tests")]
-pub fn check_bytes(bytes: &[u8]) {
-    // The first byte says how to read the rest: as a file, or as the operations of frames, one bit of which may be wrong.
-    let (&how, rest) = bytes.split_first().unwrap_or((&0, &[]));
-    let mut file = match how % 3 {
-        0 => rest.to_vec(),
-        _ => segment(&rest.split(|&byte| byte == 0xff).collect::<Vec<_>>()),
-    };
-    if how % 3 == 2 {
-        let bit = rest
-            .iter()
-            .fold(how as usize, |sum, &byte| sum.wrapping_mul(31) ^ usize::from(byte));
-        let length = file.len();
-        if let Some(byte) = file.get_mut(bit / 8 % length) {
-            *byte ^= 1 << (bit % 8);
-        }
-    }
-    for on_damage in [OnDamage::Refuse, OnDamage::Salvage] {
-        let disk = ModelDisk::new(1);
-        disk.replace("0000000000000001.seg", file.clone());
-        let options = Options {
-            on_damage,
-            ..Options::default()
-        };
-        match Store::open(disk.clone(), &options, 0) {
-            Err(error) => assert!(!error.to_string().is_empty()),
-            Ok(opened) => {
-                let first = records(&opened.store);
-                drop(opened);
-                let again = Store::open(disk, &Options::default(), 0).unwrap();
-                assert_eq!(records(&again.store), first);
-                assert_eq!(again.report.tail, None);
-            }
-        }
-    }
-}
-
-type Records = BTreeMap<u64, (u8, Option<u64>, Vec<u8>)>;
-
-#[allow(clippy::unwrap_used, reason = "the oracle of tests")]
-fn records(store: &Store<ModelDisk>) -> Records {
-    let mut records = Records::new();
-    let keep = |record: RecordRef<'_>| {
-        records.insert(record.id, (record.kind.number(), record.parent, record.bytes.to_vec()));
-    };
-    store.for_each(|key| key.id, keep).unwrap();
-    assert!(
-        records
-            .values()
-            .filter_map(|record| record.1)
-            .all(|parent| records.contains_key(&parent))
-    );
-    records
 }

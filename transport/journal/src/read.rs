@@ -3,15 +3,18 @@
 //! One pass in the order of writing. Where the next frame is not, one question decides: does any frame behind it say that
 //! it was durable? If so, this is damage, and the journal refuses. If not, it is a tail that was never promised to anybody.
 
+mod evidence;
+mod files;
+
 use std::collections::VecDeque;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, OpenError};
-use crate::format::{
-    BadHeader, CLEAN_CLOSE, FRAME_MAX, HEAD, HEADER, Head, Header, find_head, frame, salt, segment_name, segment_of,
-};
+use crate::format::{CLEAN_CLOSE, HEAD, HEADER, Head, find_head, frame, salt, segment_name, segment_of};
 use crate::index::Index;
 use crate::ops::{Op, Ops};
+
+use files::File;
 
 /// What to do with a journal that is damaged at or before its durable mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +78,7 @@ pub struct Hole {
 
 /// All that a journal goes on with.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct Found<F> {
     pub(crate) index: Index,
     pub(crate) store: Option<[u8; 16]>,
     /// Segments that count, with the length that does.
@@ -90,10 +93,12 @@ pub(crate) struct Found {
     pub(crate) marked: u64,
     /// Where the first frame begins of which nothing says that it is durable: segment and offset.
     pub(crate) unproven: Option<(u64, u64)>,
+    /// All files that count: they can be read even if they are removed meanwhile.
+    pub(crate) files: Vec<(u64, F)>,
     pub(crate) report: Report,
 }
 
-impl Found {
+impl<F> Found<F> {
     /// Up to which offset a segment is known to be durable.
     pub(crate) fn proven_to(&self, segment: u64) -> u64 {
         match self.unproven {
@@ -118,7 +123,7 @@ pub(crate) fn io_error(doing: &'static str, file: &str, error: std::io::Error) -
 }
 
 /// Reads a directory. Changes nothing in it.
-pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found, OpenError> {
+pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found<D::File>, OpenError> {
     let names = disk.list().map_err(|error| io_error("read the directory", "", error))?;
     let mut ids: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
     ids.sort_unstable();
@@ -130,6 +135,7 @@ pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found, Open
         index: Index::reading(),
         expected: None,
         promised: 0,
+        proven: 0,
         hole: None,
         low: 1,
         previous: 0,
@@ -142,14 +148,6 @@ pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found, Open
     reader.finish(segments, leftovers)
 }
 
-struct File<F> {
-    id: u64,
-    name: String,
-    file: F,
-    size: u64,
-    header: Option<Header>,
-}
-
 struct Reader<'a, D: Disk> {
     disk: &'a D,
     on_damage: OnDamage,
@@ -160,6 +158,8 @@ struct Reader<'a, D: Disk> {
     expected: Option<(u64, u32)>,
     /// Frames up to this one were durable, says a header.
     promised: u64,
+    /// In a salvage: frames up to this one were durable, says anything at all.
+    proven: u64,
     /// Where frames are lost, until the next one that is not.
     hole: Option<(String, u64)>,
     low: u64,
@@ -171,77 +171,6 @@ struct Reader<'a, D: Disk> {
 }
 
 impl<D: Disk> Reader<'_, D> {
-    /// Opens all segments that may count. The others' identifiers are returned.
-    fn headers(&mut self, ids: &[u64]) -> Result<Vec<u64>, OpenError> {
-        for &id in ids {
-            let name = segment_name(id);
-            let file = self.disk.open(&name).map_err(|error| io_error("open", &name, error))?;
-            let size = file.size().map_err(|error| io_error("read", &name, error))?;
-            let mut bytes = [0; HEADER];
-            let length = file
-                .read_at(&mut bytes, 0)
-                .map_err(|error| io_error("read", &name, error))?;
-            let header = match Header::decode(bytes.get(..length).unwrap_or_default()) {
-                Err(BadHeader::Newer(_)) => return Err(OpenError::Newer { file: name, offset: 8 }),
-                Ok(header) if header.segment != id || header.low > id => None,
-                header => header.ok(),
-            };
-            if let Some(header) = header {
-                if *self.store.get_or_insert(header.store) != header.store {
-                    return Err(OpenError::Foreign { file: name });
-                }
-                self.low = self.low.max(header.low);
-                self.promised = self.promised.max(header.durable);
-            }
-            self.files.push(File {
-                id,
-                name,
-                file,
-                size,
-                header,
-            });
-        }
-        let mut leftovers = Vec::new();
-        let low = self.low;
-        self.files.retain(|file| {
-            if file.id < low {
-                leftovers.push(file.id);
-            }
-            file.id >= low
-        });
-        self.without_unfinished(&mut leftovers)?;
-        Ok(leftovers)
-    }
-
-    /// The last segment may have been in the making when the power went: nothing is written to it before its header is
-    /// durable.
-    fn without_unfinished(&mut self, leftovers: &mut Vec<u64>) -> Result<(), OpenError> {
-        let before = self
-            .files
-            .len()
-            .checked_sub(2)
-            .and_then(|at| self.files.get(at))
-            .map(|file| file.id);
-        if let Some(last) = self.files.last()
-            && last.header.is_none()
-            && last.size <= HEADER as u64
-            && (last.id == 1 || before == Some(last.id - 1))
-        {
-            leftovers.push(last.id);
-            self.files.pop();
-        }
-        let unreadable = self.files.iter().find(|file| file.header.is_none());
-        match unreadable {
-            Some(file) if self.on_damage == OnDamage::Refuse => Err(OpenError::Damaged(Damage {
-                file: file.name.clone(),
-                offset: 0,
-                sequence: 0,
-                durable: 0,
-            })),
-            _ => Ok(()),
-        }
-    }
-
     /// Reads all segments; what comes after a tail is added to the leftovers.
     fn segments(&mut self, leftovers: &mut Vec<u64>) -> Result<Vec<(u64, u64)>, OpenError> {
         if self.files.first().is_some_and(|file| file.id == 1) {
@@ -259,7 +188,7 @@ impl<D: Disk> Reader<'_, D> {
             }
             next = Some(id + 1);
             if let Some(file) = self.files.get(at) {
-                load(file, &mut bytes)?;
+                file.load(self.on_damage, &mut bytes)?;
             }
             let end = self.segment(at, &bytes)?;
             self.report.segments += 1;
@@ -365,8 +294,9 @@ impl<D: Disk> Reader<'_, D> {
             };
             self.report.holes.push(hole);
         }
-        // Segments are counted up by one from 1: it takes decades of writing at full speed to come to 2^32.
+        // Whoever opened the file has seen to it that the number is small.
         let (segment, operations) = (id as u32, (offset + HEAD) as u32);
+        let mut records = 0;
         for op in Ops::new(body) {
             let op = op.map_err(|unknown| newer(offset + HEAD + unknown.at))?;
             if let Op::Low { segment } = op {
@@ -375,8 +305,13 @@ impl<D: Disk> Reader<'_, D> {
                     return Err(newer(offset + HEAD));
                 }
                 self.low = self.low.max(segment);
+            } else {
+                records += 1;
             }
             self.index.apply(&op, segment, operations);
+        }
+        if records != head.records {
+            return Err(newer(offset + 36));
         }
         self.expected = Some((head.sequence + 1, head.crc));
         self.previous = head.crc;
@@ -455,28 +390,7 @@ impl<D: Disk> Reader<'_, D> {
             && Head::decode(salt(&store, file.id), &bytes).is_some_and(|head| head.sequence > sequence)
     }
 
-    /// What can be told of everything at and behind an offset.
-    fn evidence(&self, at: usize, bytes: &[u8], offset: usize) -> Result<Evidence, OpenError> {
-        let mut evidence = Evidence::default();
-        let (mut later, mut from) = (Vec::new(), offset);
-        let first = self.expected.map(|(sequence, _)| sequence);
-        if self.promised > 0 && self.promised >= first.unwrap_or(0) {
-            evidence.durable = self.promised;
-        }
-        for (number, file) in self.files.iter().enumerate().skip(at) {
-            if number > at {
-                load(file, &mut later)?;
-                from = HEADER;
-            }
-            let bytes = if number > at { &later } else { bytes };
-            let Some(store) = self.store else { break };
-            evidence.bytes += bytes.len().saturating_sub(from) as u64;
-            evidence.look(salt(&store, file.id), bytes, from, first);
-        }
-        Ok(evidence)
-    }
-
-    fn finish(mut self, mut segments: Vec<(u64, u64)>, leftovers: Vec<u64>) -> Result<Found, OpenError> {
+    fn finish(mut self, mut segments: Vec<(u64, u64)>, leftovers: Vec<u64>) -> Result<Found<D::File>, OpenError> {
         let mut spares = Vec::new();
         while segments.len() > 1
             && let Some(&(id, length)) = segments.last()
@@ -504,7 +418,8 @@ impl<D: Disk> Reader<'_, D> {
             };
             self.report.holes.push(hole);
         }
-        if !self.report.holes.is_empty() {
+        if self.on_damage == OnDamage::Salvage {
+            // Without a hole too: it is the only way to start where the program that wrote it was at fault.
             self.report.orphans = self.index.end_of_damaged_log();
         } else {
             self.index
@@ -521,46 +436,8 @@ impl<D: Disk> Reader<'_, D> {
             previous: self.previous,
             marked: self.marked,
             unproven: self.unproven.front().map(|&(_, segment, offset)| (segment, offset)),
+            files: self.files.into_iter().map(|file| (file.id, file.file)).collect(),
             report: self.report,
         })
     }
-}
-
-/// What is said by frames that lie behind one that is not there.
-#[derive(Default)]
-struct Evidence {
-    /// The highest durable mark, if it says that the missing frame was durable; otherwise 0.
-    durable: u64,
-    frames: u64,
-    bytes: u64,
-}
-
-impl Evidence {
-    /// Looks for heads from an offset on. `first` is the missing frame's number; where that cannot be told, no segment
-    /// before it is left, which was only removed once this one was durable.
-    fn look(&mut self, salt: u32, bytes: &[u8], mut from: usize, first: Option<u64>) {
-        let sequences = match first {
-            // No more frames than fit, and those that fit in later segments of any number.
-            Some(first) => first..=first.saturating_add(FRAME_MAX as u64),
-            None => 1..=u64::MAX,
-        };
-        while let Some((at, head)) = find_head(salt, bytes, from, &sequences) {
-            self.frames += 1;
-            if head.durable >= first.unwrap_or(0) {
-                self.durable = self.durable.max(head.durable.max(1));
-            }
-            from = at + 1;
-        }
-    }
-}
-
-fn load<F: DiskFile>(file: &File<F>, into: &mut Vec<u8>) -> Result<(), OpenError> {
-    into.clear();
-    into.resize(usize::try_from(file.size).unwrap_or(usize::MAX), 0);
-    let length = file
-        .file
-        .read_at(into, 0)
-        .map_err(|error| io_error("read", &file.name, error))?;
-    into.truncate(length);
-    Ok(())
 }

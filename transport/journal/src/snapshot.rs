@@ -9,7 +9,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::format::{segment_name, segment_of};
 use crate::ops::Kind;
-use crate::read::{Found, OnDamage, Report, io_error, read};
+use crate::read::{Found, OnDamage, Report, Tail, io_error, read};
 use crate::store::{RecordKey, RecordRef, visit};
 
 /// How often a directory is read again whose oldest segment was removed meanwhile.
@@ -21,7 +21,7 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Snapshot<D: Disk> {
     disk: D,
-    found: Found,
+    found: Found<D::File>,
 }
 
 /// What is in a journal.
@@ -73,7 +73,7 @@ impl<D: Disk> Snapshot<D> {
                 bytes: 0,
             });
         }
-        for live in self.found.index.iter() {
+        for (_, live) in self.found.index.iter() {
             if let Some(kind) = kinds.get_mut(usize::from(live.kind.number())) {
                 kind.records += 1;
                 kind.bytes += u64::from(live.place.length);
@@ -90,9 +90,9 @@ impl<D: Disk> Snapshot<D> {
     /// Hands out all live records as [`Store::for_each`](crate::Store::for_each) does.
     ///
     /// # Errors
-    /// They cannot be read; in a journal that is in use, also if they have been moved meanwhile.
+    /// They cannot be read.
     pub fn for_each(&self, order: impl Fn(RecordKey) -> u64, each: impl FnMut(RecordRef<'_>)) -> Result<(), OpenError> {
-        visit(&self.disk, &self.found.index, u32::MAX, order, each)
+        visit(&self.disk, &self.found.files, &self.found.index, u32::MAX, order, each)
     }
 }
 
@@ -106,53 +106,84 @@ pub fn backup<D: Disk, T: Disk>(from: &D, to: T) -> Result<Snapshot<T>, OpenErro
     if let Some(name) = there.iter().find(|name| segment_of(name).is_some()) {
         return Err(io_error("make", name, io::ErrorKind::AlreadyExists.into()));
     }
-    for (name, file) in again_if_gone(|| open_all(from))? {
-        copy(&file, &to, &name).map_err(|error| io_error("copy", &name, error))?;
-    }
-    to.sync_dir()
-        .map_err(|error| io_error("sync the directory", "", error))?;
-    let snapshot = Snapshot::read(to, OnDamage::Refuse)?;
-    if let Some(tail) = &snapshot.report().tail {
+    let mut names = Vec::new();
+    let copied = copy_all(from, &to, &mut names).and_then(|()| check_copy(&to));
+    let tail = match copied {
+        Ok(tail) => tail,
+        Err(error) => {
+            // What was copied would be in the way of the next try.
+            names.iter().for_each(|name| drop(to.unlink(name)));
+            return Err(error);
+        }
+    };
+    if let Some(tail) = tail {
         let cut = || {
-            let file = snapshot.disk.open(&tail.file)?;
+            let file = to.open(&tail.file)?;
             file.truncate(tail.offset)?;
             file.sync_data()
         };
         cut().map_err(|error| io_error("cut", &tail.file, error))?;
     }
-    Ok(snapshot)
+    Snapshot::read(to, OnDamage::Refuse)
 }
 
-/// All segments, open: they can be read to their end even if they are removed meanwhile.
-fn open_all<D: Disk>(disk: &D) -> Result<Vec<(String, D::File)>, OpenError> {
+fn copy_all<D: Disk, T: Disk>(from: &D, to: &T, names: &mut Vec<String>) -> Result<(), OpenError> {
+    for (name, file, size) in again_if_gone(|| open_all(from))? {
+        names.push(name.clone());
+        copy(&file, size, to, &name).map_err(|error| io_error("copy", &name, error))?;
+    }
+    to.sync_dir().map_err(|error| io_error("sync the directory", "", error))
+}
+
+/// The tail of a copy: what its writer was just writing.
+fn check_copy<T: Disk>(to: &T) -> Result<Option<Tail>, OpenError> {
+    Ok(read(to, OnDamage::Refuse)?.report.tail)
+}
+
+/// All segments, open, with their lengths: they can be read even if they are removed meanwhile. The lengths are taken from
+/// the newest to the oldest, so that none is shorter than what a newer one follows.
+fn open_all<D: Disk>(disk: &D) -> Result<Vec<(String, D::File, u64)>, OpenError> {
     let names = disk.list().map_err(|error| io_error("read the directory", "", error))?;
     let mut ids: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
     ids.sort_unstable();
-    let open = |id| {
+    let mut files = Vec::new();
+    for (at, &id) in ids.iter().enumerate() {
         let name = segment_name(id);
+        if at > 0 && ids.get(at - 1).is_some_and(|before| before + 1 != id) {
+            return Err(OpenError::Missing {
+                file: segment_name(id - 1),
+            });
+        }
         let file = disk.open(&name).map_err(|error| io_error("open", &name, error))?;
-        Ok((name, file))
-    };
-    ids.into_iter().map(open).collect()
+        files.push((name, file, 0));
+    }
+    for (name, file, size) in files.iter_mut().rev() {
+        *size = file.size().map_err(|error| io_error("read", name, error))?;
+    }
+    Ok(files)
 }
 
-fn copy<F: DiskFile, T: Disk>(from: &F, to: &T, name: &str) -> io::Result<()> {
+fn copy<F: DiskFile, T: Disk>(from: &F, size: u64, to: &T, name: &str) -> io::Result<()> {
     let file = to.create(name)?;
     let mut piece = vec![0; PIECE];
     let mut offset = 0;
-    loop {
+    while offset < size {
+        piece.truncate((size - offset) as usize);
         let length = from.read_at(&mut piece, offset)?;
         if length == 0 {
-            return file.sync_data();
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         file.write_at(piece.get(..length).unwrap_or_default(), offset)?;
         offset += length as u64;
     }
+    file.sync_data()
 }
 
+/// Tries again where a segment was removed, or one made, while the directory was read.
 fn again_if_gone<T>(mut read: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
     for _ in 1..TRIES {
         match read() {
+            Err(OpenError::Missing { .. }) => {}
             Err(OpenError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
             result => return result,
         }

@@ -14,6 +14,8 @@ use super::{Counts, Options, Pressure, Sealed, Segment, Store, Syncs, create_seg
 
 /// How much is written again at once.
 const PIECE: u64 = 1 << 20;
+/// A file that is there while a salvage is under way.
+const SALVAGE: &str = "SALVAGE";
 /// What a segment is called that was damaged and salvaged.
 const DAMAGED: &str = ".damaged";
 
@@ -36,8 +38,8 @@ impl<D: Disk> Store<D> {
         disk.lock().map_err(OpenError::Locked)?;
         let found = read(&disk, options.on_damage)?;
         let report = found.report.clone();
-        let is_salvaged = options.on_damage == OnDamage::Salvage && !report.holes.is_empty();
-        clear(&disk, &found)?;
+        let is_salvaged = options.on_damage == OnDamage::Salvage && (!report.holes.is_empty() || report.orphans > 0);
+        clear(&disk, &found, is_salvaged)?;
         let options = Options {
             // An offset within a segment, and a frame behind it, fit into 32 bits.
             segment_bytes: options.segment_bytes.min(SEGMENT_MAX),
@@ -63,7 +65,7 @@ impl<D: Disk> Store<D> {
         self.sync()
     }
 
-    fn behind(disk: D, options: &Options, found: Found, is_salvaged: bool) -> Result<Self, OpenError> {
+    fn behind(disk: D, options: &Options, found: Found<D::File>, is_salvaged: bool) -> Result<Self, OpenError> {
         let identity = found.store.unwrap_or(options.identity);
         let mut spares = VecDeque::new();
         for &id in &found.spares {
@@ -148,15 +150,13 @@ impl<D: Disk> Store<D> {
                 self.sealed.push_back(segment);
                 continue;
             }
-            let name = segment_name(segment.id);
-            self.disk
-                .rename(&name, &format!("{name}{DAMAGED}"))
-                .map_err(|error| io_error("put aside", &name, error))?;
+            put_aside(&*self.disk, &segment_name(segment.id))?;
         }
         self.sealed.push_back(Sealed { id, length });
         self.disk
             .sync_dir()
-            .map_err(|error| io_error("sync the directory", "", error))
+            .map_err(|error| io_error("sync the directory", "", error))?;
+        end_of_salvage(&*self.disk)
     }
 
     /// Puts all live records again, wherever they lie.
@@ -169,6 +169,7 @@ impl<D: Disk> Store<D> {
         let disk = Arc::clone(&self.disk);
         visit(
             &*disk,
+            &[],
             &index,
             u32::MAX,
             |key| key.id,
@@ -217,15 +218,44 @@ fn first_segment<D: Disk>(
     })
 }
 
-/// Removes what does not count, durably, before anything is written that could be taken for its neighbour.
-fn clear<D: Disk>(disk: &D, found: &Found) -> Result<(), OpenError> {
+/// Removes what does not count, durably, before anything is written that could be taken for its neighbour. After a salvage
+/// that was cut short, what is not needed any more was damaged: it is put aside.
+fn clear<D: Disk>(disk: &D, found: &Found<D::File>, is_salvaged: bool) -> Result<(), OpenError> {
+    let failed = |doing, name: &str| {
+        let name = name.to_owned();
+        move |error| io_error(doing, &name, error)
+    };
+    let names = disk.list().map_err(failed("read the directory", ""))?;
+    let was_salvaged = names.iter().any(|name| name == SALVAGE);
     // The last one first, so that no gap is left if this is cut short.
     for &segment in found.leftovers.iter().rev() {
         let name = segment_name(segment);
-        let removed = disk.unlink(&name).and_then(|()| disk.sync_dir());
-        removed.map_err(|error| io_error("remove", &name, error))?;
+        if was_salvaged && segment < found.low {
+            put_aside(disk, &name)?;
+            disk.sync_dir().map_err(failed("sync the directory", ""))?;
+        } else {
+            let removed = disk.unlink(&name).and_then(|()| disk.sync_dir());
+            removed.map_err(failed("remove", &name))?;
+        }
+    }
+    if is_salvaged && !was_salvaged {
+        let made = disk.create(SALVAGE).and_then(|_| disk.sync_dir());
+        made.map_err(failed("make", SALVAGE))?;
+    } else if was_salvaged && !is_salvaged {
+        end_of_salvage(disk)?;
     }
     Ok(())
+}
+
+fn put_aside<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
+    disk.rename(name, &format!("{name}{DAMAGED}"))
+        .map_err(|error| io_error("put aside", name, error))
+}
+
+/// All that was damaged has been put aside, durably.
+fn end_of_salvage<D: Disk>(disk: &D) -> Result<(), OpenError> {
+    let removed = disk.unlink(SALVAGE).and_then(|()| disk.sync_dir());
+    removed.map_err(|error| io_error("remove", SALVAGE, error))
 }
 
 /// Cuts the tail of a segment, makes the rest durable, and goes on behind it.

@@ -11,10 +11,11 @@ use crate::read::io_error;
 
 use super::Store;
 
-/// How much is read at once.
-const WINDOW: usize = 256 << 10;
+/// How much is read at once where a segment is jumped about in, and where it is read on.
+const WINDOW_MIN: usize = 4 << 10;
+const WINDOW_MAX: usize = 64 << 10;
 /// How many segments are open at once.
-const FILES_MAX: usize = 64;
+const FILES_MAX: usize = 256;
 
 /// A live record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +60,14 @@ impl<D: Disk> Store<D> {
         order: impl Fn(RecordKey) -> u64,
         each: impl FnMut(RecordRef<'_>),
     ) -> Result<(), OpenError> {
-        visit(&*self.disk, &self.index, kinds, order, each)
+        visit(&*self.disk, &[], &self.index, kinds, order, each)
     }
 }
 
-/// Hands out the live records of an index.
+/// Hands out the live records of an index. Files that are open already are used as they are.
 pub(crate) fn visit<D: Disk>(
     disk: &D,
+    open: &[(u64, D::File)],
     index: &Index,
     wanted: u32,
     order: impl Fn(RecordKey) -> u64,
@@ -73,26 +75,21 @@ pub(crate) fn visit<D: Disk>(
 ) -> Result<(), OpenError> {
     let mut pages = Pages {
         disk,
-        files: HashMap::new(),
-        at: (0, 0),
-        window: Vec::new(),
+        open,
+        segments: HashMap::new(),
     };
-    let kinds = wanted & index.iter().fold(0_u32, |kinds, live| kinds | 1 << live.kind.number());
-    let mut lives: Vec<(u64, Live)> = Vec::new();
+    let kinds = wanted
+        & index
+            .iter()
+        .fold(0_u32, |kinds, (_, live)| kinds | 1 << live.kind.number());
+    let mut lives: Vec<(u64, u32)> = Vec::new();
     for kind in (0..Kind::COUNT).filter(|kind| kinds & 1 << kind != 0) {
         lives.clear();
-        let of_kind = index.iter().filter(|live| live.kind.number() == kind);
-        lives.extend(of_kind.map(|live| {
-            (
-                order(RecordKey {
-                    kind: live.kind,
-                    id: live.id,
-                }),
-                live,
-            )
-        }));
-        lives.sort_unstable_by_key(|(order, live)| (*order, live.id));
-        for (_, live) in &lives {
+        let of_kind = index.iter().filter(|(_, live)| live.kind.number() == kind);
+        lives.extend(of_kind.map(|(slot, Live { kind, id, .. })| (order(RecordKey { kind, id }), slot)));
+        let id = |slot| index.live(slot).map_or(0, |live| live.id);
+        lives.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| id(a.1).cmp(&id(b.1))));
+        for live in lives.iter().filter_map(|(_, slot)| index.live(*slot)) {
             let bytes = pages.read(live.place)?;
             each(RecordRef {
                 kind: live.kind,
@@ -120,45 +117,76 @@ impl Batch {
     }
 }
 
-/// Reads records through a window: neighbours in the log are often neighbours in order.
+/// Reads records through a window of each segment: neighbours in order are often neighbours in one of a few segments.
 struct Pages<'a, D: Disk> {
     disk: &'a D,
-    files: HashMap<u32, D::File>,
-    at: (u32, u64),
-    window: Vec<u8>,
+    open: &'a [(u64, D::File)],
+    segments: HashMap<u32, Window<D::File>>,
+}
+
+struct Window<F> {
+    file: F,
+    at: u64,
+    bytes: Vec<u8>,
+    /// How much is read at once: more where it goes on just ahead.
+    ahead: usize,
 }
 
 impl<D: Disk> Pages<'_, D> {
     fn read(&mut self, place: Place) -> Result<&[u8], OpenError> {
-        let (offset, length) = (u64::from(place.offset), place.length as usize);
-        let held = self.at.1..=self.at.1 + self.window.len() as u64;
-        let is_held = self.at.0 == place.segment && held.contains(&offset) && held.contains(&(offset + length as u64));
-        if !is_held {
-            self.load(place.segment, offset, length)?;
+        if !self.segments.contains_key(&place.segment) {
+            if self.segments.len() >= FILES_MAX {
+                self.segments.clear();
+            }
+            let file = self.file(u64::from(place.segment))?;
+            self.segments.insert(place.segment, Window::new(file));
         }
-        let from = (offset - self.at.1) as usize;
-        self.window.get(from..from + length).ok_or_else(|| {
-            let name = segment_name(u64::from(place.segment));
-            io_error("read", &name, std::io::ErrorKind::UnexpectedEof.into())
-        })
+        let window = self.segments.get_mut(&place.segment);
+        let bytes = window.map_or(Ok(None), |window| {
+            window.read(u64::from(place.offset), place.length as usize)
+        });
+        let failed = |error| io_error("read", &segment_name(u64::from(place.segment)), error);
+        let bytes = bytes.map_err(failed)?;
+        bytes.ok_or_else(|| failed(std::io::ErrorKind::UnexpectedEof.into()))
     }
 
-    fn load(&mut self, segment: u32, offset: u64, length: usize) -> Result<(), OpenError> {
-        let name = segment_name(u64::from(segment));
-        let failed = |error| io_error("read", &name, error);
-        if !self.files.contains_key(&segment) {
-            if self.files.len() >= FILES_MAX {
-                self.files.clear();
-            }
-            self.files.insert(segment, self.disk.open(&name).map_err(failed)?);
+    fn file(&self, segment: u64) -> Result<D::File, OpenError> {
+        if let Ok(at) = self.open.binary_search_by_key(&segment, |(id, _)| *id)
+            && let Some((_, file)) = self.open.get(at)
+        {
+            return Ok(file.clone());
         }
-        self.window.clear();
-        self.window.resize(length.max(WINDOW), 0);
-        if let Some(file) = self.files.get(&segment) {
-            let read = file.read_at(&mut self.window, offset).map_err(failed)?;
-            self.window.truncate(read);
+        let name = segment_name(segment);
+        self.disk.open(&name).map_err(|error| io_error("open", &name, error))
+    }
+}
+
+impl<F: DiskFile> Window<F> {
+    const fn new(file: F) -> Self {
+        Self {
+            file,
+            at: 0,
+            bytes: Vec::new(),
+            ahead: WINDOW_MIN,
         }
-        self.at = (segment, offset);
-        Ok(())
+    }
+
+    fn read(&mut self, offset: u64, length: usize) -> std::io::Result<Option<&[u8]>> {
+        let end = self.at + self.bytes.len() as u64;
+        if offset < self.at || offset + length as u64 > end {
+            let goes_on = !self.bytes.is_empty() && offset >= self.at && offset <= end + self.ahead as u64;
+            self.ahead = if goes_on {
+                (4 * self.ahead).min(WINDOW_MAX)
+            } else {
+                WINDOW_MIN
+            };
+            self.bytes.clear();
+            self.bytes.resize(length.max(self.ahead), 0);
+            let read = self.file.read_at(&mut self.bytes, offset)?;
+            self.bytes.truncate(read);
+            self.at = offset;
+        }
+        let from = (offset - self.at) as usize;
+        Ok(self.bytes.get(from..from + length))
     }
 }

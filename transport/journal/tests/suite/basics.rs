@@ -114,3 +114,36 @@ fn a_fan_out_costs_20_bytes_a_record() {
     assert!(bytes <= 20 * 10_000 + 100, "{bytes}");
     assert!(store.sizes().index_bytes <= 64 * 10_000, "{:?}", store.sizes());
 }
+
+/// After churn neighbours in order lie in many segments: a restore reads little more than a page for each record, and all of
+/// them.
+#[test]
+fn a_restore_after_churn_reads_a_page_a_record() {
+    let disk = ModelDisk::new(1);
+    let options = Options {
+        segment_bytes: 256 << 10,
+        ..Options::default()
+    };
+    let Opened { mut store, .. } = Store::open(disk.clone(), &options, 0).unwrap();
+    let mut random = sol_journal::model::Random::new(1);
+    let mut batch = Batch::default();
+    for n in 0..40_000_u64 {
+        let id = if n < 10_000 { n } else { random.below(10_000) };
+        batch.put(SINGLE, 1 + id, &[n as u8; 200]);
+        if n % 10 == 9 {
+            store.add(&batch);
+            batch.clear();
+            store.commit(0).unwrap();
+            store.sync().unwrap();
+            store.tend(0, false).unwrap();
+        }
+    }
+    assert!(store.counts().moved_bytes > 100_000, "{:?}", store.counts());
+    let before = state_of(&store).unwrap();
+    store.close(0).unwrap();
+    let Opened { store, .. } = Store::open(disk.clone(), &options, 0).unwrap();
+    let read = disk.bytes_read();
+    assert_eq!(state_of(&store).unwrap(), before);
+    let read = disk.bytes_read() - read;
+    assert!(read < 10_000 * 5_000, "{read}");
+}

@@ -12,5 +12,7 @@ mod full;
 mod golden;
 mod os;
 mod power;
+mod salvage;
 mod tools;
+mod transactions;
 mod writer;

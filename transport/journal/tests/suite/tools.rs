@@ -1,7 +1,10 @@
 //! Looking at a journal and saving it, while it is in use.
 
-use sol_journal::{OnDamage, Opened, Snapshot, Store, backup, model::ModelDisk};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use sol_journal::{Event, Mode, OnDamage, Opened, Options, Snapshot, Store, backup, model::ModelDisk};
+
+use crate::support::writer::{next, put, start};
 use crate::support::{BODY, CHILD, SINGLE, State, World, state_of};
 
 fn records<D: sol_journal::Disk>(snapshot: &Snapshot<D>) -> State {
@@ -57,4 +60,82 @@ fn a_backup_is_a_journal() {
         let error = backup(&world.disk, copy).unwrap_err();
         assert!(error.to_string().starts_with("cannot make 00000000"), "{error}");
     }
+}
+
+/// Ends a thread, whatever becomes of the test.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Beside a writer that goes on from segment to segment, and removes old ones, each copy and each look is one state of the
+/// journal: an unbroken run of what was put, of which no more than the latest is missing.
+#[test]
+fn a_backup_beside_a_running_writer_is_a_state_of_it() {
+    const ALIVE: u64 = 40;
+    let options = Options {
+        segment_bytes: 2048,
+        ..Options::default()
+    };
+    let disk = ModelDisk::new(5);
+    let (writer, events) = start(disk.clone(), &options, Mode::Fsync);
+    let handle = writer.handle();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (_end, is_done) = (End(&is_done), &is_done);
+        scope.spawn(move || {
+            let mut ticket = 0;
+            while !is_done.load(Ordering::Relaxed) {
+                ticket += 1;
+                let mut submission = put(0, ticket);
+                if ticket > ALIVE {
+                    submission.batch.delete(ticket - ALIVE);
+                }
+                handle.submit(submission);
+                while next(&events) != (0, Event::Kept(ticket)) {}
+            }
+        });
+        let (mut first, mut last_seen) = (0, 0);
+        let mut check = |state: State| {
+            let ids: Vec<u64> = state.into_keys().collect();
+            let last = ids.last().copied().unwrap_or_default();
+            let run: Vec<u64> = (last.saturating_sub(ALIVE) + 1..=last).collect();
+            assert_eq!(ids, run);
+            assert!(last >= last_seen);
+            first = if first == 0 { last } else { first };
+            last_seen = last;
+        };
+        for n in 0..150 {
+            let copy = ModelDisk::new(n);
+            let snapshot = backup(&disk, copy.clone()).unwrap();
+            check(records(&snapshot));
+            check(state_of(&Store::open(copy.cut(n), &options, 0).unwrap().store).unwrap());
+            let snapshot = Snapshot::read(disk.clone(), OnDamage::Refuse).unwrap();
+            // What is handed out is what was read, though the writer goes on.
+            std::thread::yield_now();
+            check(records(&snapshot));
+        }
+        assert!(last_seen > first + 100, "{first} {last_seen}");
+    });
+    assert!(writer.handle().numbers().counts.removed_segments > 5);
+    writer.stop().unwrap();
+}
+
+/// A backup that fails leaves nothing in the way of the next one.
+#[test]
+fn a_backup_that_fails_can_be_made_again() {
+    let mut world = World::new(61);
+    world.open().unwrap();
+    for _ in 0..150 {
+        world.step().unwrap();
+    }
+    let copy = ModelDisk::new(1);
+    copy.set_capacity(9_000);
+    assert!(backup(&world.disk, copy.clone()).is_err());
+    copy.set_capacity(u64::MAX);
+    let snapshot = backup(&world.disk, copy).unwrap();
+    assert_eq!(records(&snapshot), world.states[world.committed]);
 }

@@ -1,0 +1,134 @@
+//! The index against a plain map.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::Random;
+use crate::ops::{Batch, Ops};
+
+const KIND: Kind = Kind::new(3);
+
+fn frame(index: &mut Index, segment: u32, build: impl FnOnce(&mut Batch)) -> Result<(), Orphan> {
+    let mut batch = Batch::default();
+    build(&mut batch);
+    for op in Ops::new(batch.bytes()) {
+        index.apply(&op.unwrap(), segment, 100);
+    }
+    index.end_of_frame()
+}
+
+fn ids(index: &Index) -> Vec<u64> {
+    let mut ids: Vec<_> = index.iter().map(|(_, live)| live.id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// A body lives while a child of it does, whatever becomes of the child.
+#[test]
+fn a_body_lives_while_a_child_does() {
+    let mut index = Index::default();
+    frame(&mut index, 1, |b| {
+        b.child(KIND, 11, 10, b"");
+        b.child(KIND, 12, 10, b"");
+        b.body(KIND, 10, b"body");
+        b.body(KIND, 20, b"of nobody");
+    })
+    .unwrap();
+    assert_eq!(ids(&index), [10, 11, 12]);
+    frame(&mut index, 1, |b| b.delete(10)).unwrap();
+    frame(&mut index, 1, |b| b.delete(11)).unwrap();
+    assert_eq!(ids(&index), [10, 12]);
+    // The same record without a parent.
+    frame(&mut index, 2, |b| b.put(KIND, 12, b"")).unwrap();
+    assert_eq!(ids(&index), [12]);
+    assert_eq!((index.records(), index.live_bytes()), (1, OVERHEAD));
+    assert_eq!((index.live_in(1), index.live_in(2)), (0, OVERHEAD));
+}
+
+/// A record whose parent is not there is its owner's mistake, and told.
+#[test]
+fn an_orphan_is_an_error() {
+    for wrong in 0..3 {
+        let mut index = Index::default();
+        let result = frame(&mut index, 1, |b| match wrong {
+            0 => b.child(KIND, 2, 1, b""),
+            1 => {
+                b.put(KIND, 1, b"");
+                b.child(KIND, 2, 1, b"");
+            }
+            _ => b.child(KIND, 1, 1, b""),
+        });
+        assert_eq!(result, Err(Orphan { parent: 1 }));
+    }
+}
+
+/// The index says what a plain map with recounted children says, over any operations; its sums are those of a recount.
+#[test]
+fn the_index_is_a_map_with_counts() {
+    let mut random = Random::new(5);
+    let mut index = Index::default();
+    let mut map: BTreeMap<u64, Family> = BTreeMap::new();
+    for round in 0..30_000_u64 {
+        let parent = 1 + random.below(50);
+        let child = 1000 + random.below(400);
+        let family = match random.below(6) {
+            0 | 1 => None,
+            2 => Some(Family::Single),
+            _ => Some(Family::Child(parent)),
+        };
+        frame(&mut index, (round / 1000) as u32, |b| match family {
+            None => b.delete(child),
+            Some(Family::Child(_)) => {
+                b.body(KIND, parent, b"1234");
+                b.child(KIND, child, parent, b"12");
+            }
+            _ => b.put(KIND, child, b""),
+        })
+        .unwrap();
+        match family {
+            None => drop(map.remove(&child)),
+            Some(family) => {
+                if family != Family::Single {
+                    map.insert(parent, Family::Body);
+                }
+                map.insert(child, family);
+            }
+        }
+        let parents: Vec<_> = map.values().copied().collect();
+        map.retain(|&id, family| *family != Family::Body || parents.contains(&Family::Child(id)));
+        if round % 500 == 0 {
+            let live: BTreeMap<_, _> = index.iter().map(|(_, live)| (live.id, live.family)).collect();
+            assert_eq!(live, map);
+            assert_eq!(index.records(), map.len() as u64);
+            let cost: u64 = index
+                .iter()
+                .map(|(_, live)| u64::from(live.place.length) + OVERHEAD)
+                .sum();
+            assert_eq!(index.live_bytes(), cost);
+            assert_eq!((0..31).map(|segment| index.live_in(segment)).sum::<u64>(), cost);
+        }
+    }
+}
+
+/// A reference costs at most 64 bytes of memory, at every number of them; and what is gone costs nothing.
+#[test]
+fn a_reference_costs_at_most_64_bytes() {
+    let mut index = Index::default();
+    let mut worst = 0;
+    for n in 0..300_000_u64 {
+        frame(&mut index, 1, |b| {
+            if n == 0 {
+                b.body(KIND, 1, b"");
+            }
+            b.child(KIND, n + 2, 1, b"");
+        })
+        .unwrap();
+        if n >= 10_000 {
+            worst = worst.max(index.memory() as u64 / (n + 1));
+        }
+    }
+    assert!(worst <= 64, "{worst}");
+    frame(&mut index, 1, |b| (0..300_000).for_each(|n| b.delete(n + 2))).unwrap();
+    assert_eq!(index.records(), 0);
+    assert!(index.memory() < 200_000, "{}", index.memory());
+}
