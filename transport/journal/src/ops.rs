@@ -37,8 +37,8 @@ const BATCH: u8 = 5;
 
 /// Records to be put and deleted in one commit, as bytes.
 ///
-/// An identifier is any number but 0; its owner never uses it for another record again. Putting one that is there replaces
-/// it. Keep and reuse a batch: once it has grown, nothing is allocated for a record.
+/// An identifier is any number but 0. Putting one that is there replaces it; that of a record that is gone may be used for
+/// another. Keep and reuse a batch: once it has grown, nothing is allocated for a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     bytes: Vec<u8>,

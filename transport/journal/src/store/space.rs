@@ -79,7 +79,8 @@ impl<D: Disk> Store<D> {
         let more = (self.spares_wanted() as u64 - 2) * segment;
         let bound = match self.pressure {
             Pressure::Normal => (6 * segment).max(live + live / 2 + 7 * segment / 2) + more,
-            Pressure::MaxBytes => live + 4 * segment + more,
+            // Live bytes are an estimate: it must not look for garbage that is none for ever.
+            Pressure::MaxBytes => live + live / 8 + 4 * segment + more,
             // The reserve is used up now and will be made anew: all of it is to be found in garbage.
             Pressure::DiskFull => live + live / 8 + 2 * segment,
         };
