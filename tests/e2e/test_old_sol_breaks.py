@@ -229,7 +229,9 @@ def test_the_filter_hash_matches(broker, name):
     with broker.client(name) as w:
         w.subscribe(("#", 0))
         w.publish(f"{name}/a/b")
-        assert w.take().topic == f"{name}/a/b"
+        # What clients of other tests leave behind, a Will perhaps, matches as well.
+        while w.take().topic != f"{name}/a/b":
+            pass
 
 
 def test_wildcards_match_topics_created_later(broker, name):

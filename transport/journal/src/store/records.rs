@@ -81,7 +81,7 @@ pub(crate) fn visit<D: Disk>(
     let kinds = wanted
         & index
             .iter()
-        .fold(0_u32, |kinds, (_, live)| kinds | 1 << live.kind.number());
+            .fold(0_u32, |kinds, (_, live)| kinds | 1 << live.kind.number());
     let mut lives: Vec<(u64, u32)> = Vec::new();
     for kind in (0..Kind::COUNT).filter(|kind| kinds & 1 << kind != 0) {
         lives.clear();

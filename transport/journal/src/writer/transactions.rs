@@ -199,7 +199,7 @@ mod tests {
     use crate::writer::Part;
 
     /// The number of a transaction, what it forwards, and whether its source sends no more of it.
-    type OfTransaction = Option<(u64, u16, bool)>;
+    type OfTransaction = Option<(u64, u32, bool)>;
 
     fn submission(ticket: u64, part: OfTransaction, puts: &[u64]) -> Submission {
         let mut batch = Batch::default();
@@ -369,11 +369,11 @@ mod tests {
                 let ids: Vec<u64> = (0..random.below(3)).map(|_| 1 + random.below(30)).collect();
                 let part = match random.below(3) {
                     0 => None,
-                    1 if ticket < 150 => Some((ticket, random.below(3) as u16, random.below(3) > 0)),
+                    1 if ticket < 150 => Some((ticket, random.below(3) as u32, random.below(3) > 0)),
                     _ if open.is_empty() => None,
                     _ => {
                         let at = random.below(open.len() as u64) as usize;
-                        let forwards = u16::from(random.below(5) == 0);
+                        let forwards = u32::from(random.below(5) == 0);
                         Some((*open.keys().nth(at).unwrap(), forwards, random.below(4) > 0))
                     }
                 };

@@ -64,7 +64,7 @@ impl Sources {
         let part = part.map(|transaction| {
             let part = Part {
                 transaction,
-                forwards: if is_at_the_end { 0 } else { self.random.below(3) as u16 },
+                forwards: if is_at_the_end { 0 } else { self.random.below(3) as u32 },
                 is_last: is_at_the_end || self.random.below(4) > 0,
             };
             let more = u64::from(part.forwards) + u64::from(!part.is_last);

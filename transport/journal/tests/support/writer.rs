@@ -69,7 +69,7 @@ pub(crate) fn put(source: u16, ticket: u64) -> Submission {
 }
 
 /// A source's only part of a transaction.
-pub(crate) fn part(source: u16, ticket: u64, transaction: u64, forwards: u16) -> Submission {
+pub(crate) fn part(source: u16, ticket: u64, transaction: u64, forwards: u32) -> Submission {
     let part = Part {
         transaction,
         forwards,
