@@ -23,7 +23,7 @@ const REFERENCE: u8 = 5;
 const ALL: u32 = !1;
 
 /// What may wait in the journal's queue.
-const QUEUE_BYTES_MAX: usize = 64 << 20;
+const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 /// What a shard begins with.
 #[derive(Debug)]

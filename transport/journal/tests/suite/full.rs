@@ -218,6 +218,37 @@ fn churn_goes_on_where_garbage_is_all_the_room() {
     assert_eq!(store.sizes().live_records, 7);
 }
 
+/// Frames that fill segments to the last byte, and the reserve too, leave room for what frees the oldest segment.
+#[test]
+fn the_reserve_keeps_room_to_free_room() {
+    let disk = ModelDisk::new(3);
+    disk.set_capacity(7 * 4096);
+    let Opened { mut store, .. } = Store::open(disk, &options(), 0).unwrap();
+    let mut batch = Batch::default();
+    let mut frames = 0;
+    // Nobody tends it meanwhile.
+    loop {
+        batch.clear();
+        batch.put(SINGLE, 1, &[0; 4]);
+        store.add(&batch);
+        let before = store.counts().bytes;
+        match store.commit(0) {
+            Ok(_) => assert_eq!(store.counts().bytes - before, (4096 - 64) / 72),
+            Err(error) => break assert_eq!(error, CommitError::Full),
+        }
+        frames += 1;
+    }
+    assert!(frames > 6 * 72, "{frames}");
+    let mut tries = 0;
+    while store.commit(0).is_err() {
+        tries += 1;
+        assert!(tries < 10, "{:?}", store.sizes());
+        store.tend(0, true).unwrap();
+        store.sync().unwrap();
+    }
+    assert!(store.counts().removed_segments > 0);
+}
+
 /// A frame that is longer than all the room there is is not begun: nothing of it is known or written, and it is kept when
 /// there is room.
 #[test]

@@ -1,13 +1,22 @@
 //! Looking at a journal and saving it, while it is in use.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use sol_journal::{Event, Mode, OnDamage, Opened, Options, Snapshot, Store, backup, model::ModelDisk};
+use sol_journal::{
+    Batch, Disk, DiskFile, Event, LockError, Mode, OnDamage, OpenError, Opened, Options, Snapshot, Store, backup,
+    model::{ModelDisk, ModelFile, Random},
+};
 
 use crate::support::writer::{next, put, start};
 use crate::support::{BODY, CHILD, SINGLE, State, World, state_of};
 
-fn records<D: sol_journal::Disk>(snapshot: &Snapshot<D>) -> State {
+fn records<D: Disk>(snapshot: &Snapshot<D>) -> State {
     let mut state = State::new();
     let collect = |record: sol_journal::RecordRef<'_>| {
         state.insert(record.id, (record.kind.number(), record.parent, record.bytes.to_vec()));
@@ -122,6 +131,140 @@ fn a_backup_beside_a_running_writer_is_a_state_of_it() {
     });
     assert!(writer.handle().numbers().counts.removed_segments > 5);
     writer.stop().unwrap();
+}
+
+/// Before each call that a reader makes, the writer goes on: the worst of all orders.
+#[derive(Clone)]
+struct Beside {
+    disk: ModelDisk,
+    write: Arc<Mutex<dyn FnMut() + Send>>,
+}
+
+#[derive(Clone, Debug)]
+struct FileBeside(ModelFile, Beside);
+
+impl std::fmt::Debug for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.disk.fmt(f)
+    }
+}
+
+impl Beside {
+    fn disk(&self) -> &ModelDisk {
+        (self.write.lock().unwrap())();
+        &self.disk
+    }
+}
+
+impl Disk for Beside {
+    type File = FileBeside;
+
+    fn lock(&self) -> Result<(), LockError> {
+        self.disk().lock()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk().list()
+    }
+    fn create(&self, name: &str) -> io::Result<FileBeside> {
+        Ok(FileBeside(self.disk().create(name)?, self.clone()))
+    }
+    fn open(&self, name: &str) -> io::Result<FileBeside> {
+        Ok(FileBeside(self.disk().open(name)?, self.clone()))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk().rename(from, to)
+    }
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        self.disk().unlink(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk().sync_dir()
+    }
+}
+
+impl FileBeside {
+    fn file(&self) -> &ModelFile {
+        self.1.disk();
+        &self.0
+    }
+}
+
+impl DiskFile for FileBeside {
+    fn size(&self) -> io::Result<u64> {
+        self.file().size()
+    }
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file().read_at(into, offset)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file().write_at(bytes, offset)
+    }
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        self.file().reserve(length)
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.file().truncate(length)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file().sync_data()
+    }
+}
+
+/// The same where the writer does something between any two calls of the reader, now and then a whole segment.
+#[test]
+fn a_backup_is_a_state_whatever_is_written_between_its_calls() {
+    let mut states = 0;
+    for seed in 0..200 {
+        let options = Options {
+            segment_bytes: 2048,
+            ..Options::default()
+        };
+        let disk = ModelDisk::new(seed);
+        let Opened { mut store, .. } = Store::open(disk.clone(), &options, 0).unwrap();
+        let (mut random, mut n, mut batch) = (Random::new(seed), 0, Batch::default());
+        let mut write = move |most: u64| {
+            for _ in 0..random.below(most) {
+                n += 1;
+                batch.clear();
+                batch.put(SINGLE, n, &[1; 100]);
+                if n > 40 {
+                    batch.delete(n - 40);
+                }
+                store.add(&batch);
+                store.commit(0).unwrap();
+                store.sync().unwrap();
+                store.tend(0, false).unwrap();
+            }
+        };
+        write(400);
+        let write = Arc::new(Mutex::new(move || write(if seed % 2 == 0 { 12 } else { 4 })));
+        let beside = Beside { disk, write };
+        for n in 0..4 {
+            let copy = ModelDisk::new(n);
+            let looked_at = match n % 2 {
+                0 => backup(&beside, copy).map(|snapshot| records(&snapshot)),
+                _ => Snapshot::read(beside.clone(), OnDamage::Refuse).map(|snapshot| records(&snapshot)),
+            };
+            match looked_at {
+                Ok(state) => {
+                    states += 1;
+                    let ids: Vec<u64> = state.into_keys().collect();
+                    let last = ids.last().copied().unwrap_or_default();
+                    assert_eq!(
+                        ids,
+                        (last.saturating_sub(40) + 1..=last).collect::<Vec<_>>(),
+                        "seed {seed}"
+                    );
+                }
+                // It may be overtaken again and again: then it says so.
+                Err(error) => assert!(
+                    matches!(&error, OpenError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound),
+                    "seed {seed}: {error}"
+                ),
+            }
+        }
+    }
+    assert!(states > 300, "{states}");
 }
 
 /// A backup that fails leaves nothing in the way of the next one.
