@@ -23,8 +23,7 @@ pub struct TransportConfig {
     pub pin_shards: bool,
     /// Largest CONNECT, in bytes; nothing larger is held for a peer that has not been let in.
     pub connect_bytes_max: u32,
-    /// How long a peer may take to send its CONNECT; after that long, and again and again, it is looked at whether one that
-    /// is sent a file takes that.
+    /// How long a peer may take to send its CONNECT. As often it is looked at whether one that is sent a file takes that.
     pub connect_time_max: Duration,
     /// How long a packet may take to arrive whole once a part of it has come; a large one has as long for each 256 KiB, and
     /// so has a file to leave.

@@ -153,9 +153,15 @@ impl Conn {
         self.filter.as_ref().map_or(0, |filter| filter.charged)
     }
 
-    fn kept_len(&self) -> usize {
+    /// Bytes of a piece of a file that it was counted to hold.
+    pub(crate) fn piece_bytes(&self) -> usize {
+        self.filter.as_ref().map_or(0, |filter| filter.piece)
+    }
+
+    fn unauthenticated_bytes(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.bytes.len());
         kept.saturating_add(self.filter_bytes())
+            .saturating_add(self.piece_bytes())
     }
 
     /// Memory that what is kept takes.
@@ -195,12 +201,17 @@ impl Conn {
         matches!(self.phase, Phase::ExpectLogin | Phase::ExpectLateLogin)
     }
 
-    /// Whether it is the peer's turn to say who it is, or it asks for files instead.
+    /// Whether it is the peer's turn to say who it is.
     pub(crate) const fn owes_login(&self) -> bool {
         matches!(
             self.phase,
-            Phase::ExpectHandshake | Phase::Serving | Phase::ExpectConnect | Phase::ExpectAuth
+            Phase::ExpectHandshake | Phase::ExpectConnect | Phase::ExpectAuth
         )
+    }
+
+    /// Whether it is sent a file.
+    pub(crate) fn is_served(&self) -> bool {
+        self.phase == Phase::Serving && !self.ended
     }
 
     /// Whether the engine knows it.
@@ -217,6 +228,8 @@ pub(crate) struct Conns {
     /// Connections that have not been let in, and the bytes kept for them.
     pub(crate) unauthenticated: usize,
     pub(crate) unauthenticated_bytes: usize,
+    /// Those of them that are pieces of files which their readers do not take.
+    pub(crate) blocked_piece_bytes: usize,
     /// Memory that is taken by what is kept, for all.
     pub(crate) kept_bytes: usize,
 }
@@ -272,17 +285,19 @@ impl Conns {
         self.kept_bytes -= conn.kept_capacity();
         if conn.is_unauthenticated() {
             self.unauthenticated -= 1;
-            self.unauthenticated_bytes -= conn.kept_len();
+            self.unauthenticated_bytes -= conn.unauthenticated_bytes();
+            self.blocked_piece_bytes -= conn.piece_bytes();
         }
         Some(conn)
     }
 
     /// Moves a connection on, and keeps count of those that have not been let in.
     pub(crate) fn set_phase(&mut self, id: ConnectionId, phase: Phase) {
+        self.charge_piece(id, 0);
         let Some(conn) = self.get_mut(id) else { return };
         let was_unauthenticated = conn.is_unauthenticated();
         conn.phase = phase;
-        let kept = conn.kept_len();
+        let kept = conn.unauthenticated_bytes();
         if was_unauthenticated && !conn.is_unauthenticated() {
             self.unauthenticated -= 1;
             self.unauthenticated_bytes -= kept;
@@ -301,6 +316,16 @@ impl Conns {
             self.unauthenticated_bytes = self.unauthenticated_bytes + held - before;
         }
         held != before
+    }
+
+    /// Counts what a connection that is sent a file holds of it, of those who have not been let in.
+    pub(crate) fn charge_piece(&mut self, id: ConnectionId, held: usize) {
+        let Some(filter) = self.get_mut(id).and_then(|conn| conn.filter.as_mut()) else {
+            return;
+        };
+        let before = core::mem::replace(&mut filter.piece, held);
+        self.unauthenticated_bytes = self.unauthenticated_bytes + held - before;
+        self.blocked_piece_bytes = self.blocked_piece_bytes + held - before;
     }
 
     /// Takes what is kept of a connection's input.

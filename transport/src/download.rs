@@ -7,8 +7,8 @@ use sol_engine::Instant;
 
 use crate::websocket::File;
 
-/// Bytes of a file that must leave in the time that there is for a part of it: what a large packet has on its way in.
-const STRIDE: usize = 256 << 10;
+/// Bytes of a file that must leave, and of a large packet that must arrive, in the time that a small one has.
+pub(crate) const STRIDE: usize = 256 << 10;
 
 /// See the module. There is one for an answer without a file, too: it has to leave as well.
 #[derive(Debug)]

@@ -51,6 +51,10 @@ pub(crate) struct Filter {
     since: Option<Instant>,
     /// Bytes that were counted as held.
     pub(crate) charged: usize,
+    /// The same of a piece of a file that the peer does not take.
+    pub(crate) piece: usize,
+    /// The peer, which is sent a file, has ended its side of the socket.
+    pub(crate) half_closed: bool,
 }
 
 /// How far a filter has come.
@@ -117,6 +121,8 @@ impl Filter {
                 is_over: false,
                 since: None,
                 charged: 0,
+                piece: 0,
+                half_closed: false,
             })
         })
     }
@@ -216,7 +222,11 @@ impl Filter {
                 end: None,
             },
         };
-        received.end = received.end.or(tls_end);
+        received.end = match received.end {
+            // Nothing can be encrypted any more.
+            Some(End::Answered) if matches!(tls_end, Some(End::Fault(_))) => tls_end,
+            end => end.or(tls_end),
+        };
         let is_agreed = self.tls.as_ref().is_none_or(|tls| tls.is_established())
             && self
                 .websocket

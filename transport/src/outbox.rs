@@ -105,14 +105,24 @@ impl Outboxes {
 }
 
 impl Output {
+    /// Keeps no more memory than what has not left: there may be many of these, of peers who have not been let in.
+    pub(crate) fn shrink(&mut self) {
+        self.drop_sent();
+        self.bytes.shrink_to_fit();
+    }
+
     /// Drops what has left, when that is the greater part: the rest moves at most once for each byte sent.
     pub(crate) fn compact(&mut self) {
         if self.sent * 2 >= self.bytes.len() {
-            self.bytes.drain(..self.sent);
-            self.sealed = self.sealed.saturating_sub(self.sent);
-            self.framed = self.framed.saturating_sub(self.sent);
-            self.sent = 0;
+            self.drop_sent();
         }
+    }
+
+    fn drop_sent(&mut self) {
+        self.bytes.drain(..self.sent);
+        self.sealed = self.sealed.saturating_sub(self.sent);
+        self.framed = self.framed.saturating_sub(self.sent);
+        self.sent = 0;
     }
 }
 
@@ -170,5 +180,21 @@ mod tests {
         output.compact();
         assert_eq!((output.bytes.as_slice(), output.sent), ([6, 7, 8, 9].as_slice(), 0));
         assert_eq!((output.sealed, output.framed), (2, 3));
+    }
+
+    #[test]
+    fn who_was_not_let_in_holds_no_more_memory_than_what_has_not_left() {
+        // The buffer of a piece of a file may have been that of a large fan-out before.
+        let mut output = Output {
+            bytes: Vec::with_capacity(SPARE_BYTES_MAX),
+            sent: 3,
+            sealed: 8,
+            framed: 9,
+        };
+        output.bytes.extend(0..10);
+        output.shrink();
+        assert_eq!(output.bytes, [3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!((output.sent, output.sealed, output.framed), (0, 5, 6));
+        assert!(output.bytes.capacity() < 100, "{}", output.bytes.capacity());
     }
 }

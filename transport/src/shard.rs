@@ -81,6 +81,8 @@ struct Core<O> {
     meters: Meters,
     /// Connections that have to send CONNECT.
     connecting: Waiting,
+    /// Those who are sent a file, each looked at again and again whether it takes that.
+    readers: Waiting,
     /// Whether somebody waits to be accepted because too many owe their login.
     lacks_room: bool,
     /// Listeners where as many were accepted as may be in a second.
@@ -191,6 +193,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             asks: VecDeque::new(),
             meters: Meters::new(config.limits.rates()),
             connecting: Waiting::new(config.connect_time_max),
+            readers: Waiting::new(config.connect_time_max.max(Duration::from_millis(1))),
             lacks_room: false,
             resting: BTreeSet::new(),
             lacks_descriptors: false,
@@ -379,6 +382,7 @@ impl<O: Observer> Core<O> {
         let deadlines = [
             self.engine.next_deadline(),
             self.connecting.next_deadline(),
+            self.readers.next_deadline(),
             self.partial.next_deadline(),
             self.flushing.next_deadline(),
             self.lingering.next_deadline(),

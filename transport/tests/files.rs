@@ -8,6 +8,7 @@ mod support;
 mod tls;
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,14 @@ on_each_backend! {
     files_arrive_whole_over_tls
     many_who_ask_at_once_all_get_their_files
     a_reader_that_has_nothing_more_to_say_gets_its_file
+    a_reader_that_has_ended_its_side_does_not_linger
     a_reader_that_is_gone_does_not_stay
     a_reader_that_takes_nothing_is_cut
     a_reader_that_takes_its_file_may_take_longer_than_a_login
     the_pieces_are_smaller_the_more_there_are
+    readers_go_before_clients_wait_for_their_memory
     who_reads_longest_goes_first_when_there_are_too_many
+    readers_go_first_however_long_they_have_been_there
     other_files_are_for_those_who_come_later
     a_websocket_is_served_beside_files
     stopping_does_not_wait_for_readers
@@ -92,10 +96,14 @@ fn assert_large(from: &mut impl Read, len: usize) {
 
 /// The plain listener serves its clients.
 fn assert_served(broker: &Broker, name: &str) {
+    Client::connect(plain(broker), ProtocolVersion::V5, name).ping();
+}
+
+fn plain(broker: &Broker) -> SocketAddr {
     let ListenAddr::Tcp(address) = broker.shards().addresses()[1] else {
         panic!("not a TCP listener")
     };
-    Client::connect(address, ProtocolVersion::V5, name).ping();
+    address
 }
 
 /// Of a file that is larger than what the system takes, a piece is held for a reader that is slow, and it gets all of it.
@@ -219,7 +227,7 @@ fn a_reader_that_takes_its_file_may_take_longer_than_a_login() {
 /// What is held for all readers is bounded by what is held for all who have not been let in.
 fn the_pieces_are_smaller_the_more_there_are() {
     support::keep_shards();
-    let budget = 256 << 10;
+    let budget = 32 << 10;
     let broker = start(LARGE, |config, _| config.unauthenticated_bytes_max = budget);
     let mut slow: Vec<_> = (1..=24)
         .map(|n| {
@@ -231,11 +239,51 @@ fn the_pieces_are_smaller_the_more_there_are() {
             client
         })
         .collect();
-    let held = broker.counters().held_bytes;
-    // A quarter of the readers has the largest piece; each after them has its share.
-    assert!(held > 0 && held < 3 * budget as u64, "{held}");
+    let counters = broker.counters();
+    assert!(
+        counters.held_bytes > 0 && counters.held_bytes <= budget as u64,
+        "{counters:?}"
+    );
+    assert!(counters.evicted > 0, "{counters:?}");
+    slow[0].expect_cut();
     assert_served(&broker, "beside");
-    assert_large(&mut slow[23].stream, LARGE);
+    assert_large(&mut slow.last_mut().unwrap().stream, LARGE);
+    broker.stop();
+}
+
+/// No client waits, and none is closed, for the memory that readers hold: they go before.
+fn readers_go_before_clients_wait_for_their_memory() {
+    support::keep_shards();
+    let broker = start(LARGE, |_, engine| {
+        engine.memory_bytes_max = 1 << 20;
+        engine.maximum_packet_size = 200_000;
+    });
+    let mut slow: Vec<_> = (1..=2)
+        .map(|n| {
+            let before = broker.counters().short_sends;
+            let client = ask(&broker, "/large");
+            broker.wait_until("what the system does not take", |counters| {
+                counters.files_requested == n && counters.short_sends > before
+            });
+            client
+        })
+        .collect();
+    let mut clients: Vec<_> = ["a", "b"]
+        .map(|name| Client::connect(plain(&broker), ProtocolVersion::V5, name))
+        .into();
+    // A part of a packet of each, together three quarters of what makes clients wait (400,000 bytes), and no more.
+    let rest = 180_000 - 4;
+    for client in &mut clients {
+        client.send(&[0x30, 0xa0, 0xfe, 0x0a, 0, 1, b't', 0]);
+        client.send(&vec![0; 160_000]);
+    }
+    broker.wait_until("the end of readers", |counters| counters.shed == 2);
+    slow.iter_mut().for_each(Client::expect_cut);
+    for client in &mut clients {
+        client.send(&vec![0; rest - 160_000]);
+        client.ping();
+    }
+    assert_eq!(broker.counters().shed, 2);
     broker.stop();
 }
 
@@ -254,6 +302,50 @@ fn who_reads_longest_goes_first_when_there_are_too_many() {
     assert_eq!(broker.counters().evicted, 1);
     readers[0].expect_cut();
     assert_large(&mut readers[2].stream, LARGE);
+    broker.stop();
+}
+
+/// The same when the time for a login is over for them: whoever came before that, and has yet to say who it is, stays.
+fn readers_go_first_however_long_they_have_been_there() {
+    support::keep_shards();
+    let broker = start(LARGE, |config, _| {
+        config.unauthenticated_max = 3;
+        config.linger_time_max = Duration::from_millis(1_000);
+        config.connect_time_max = Duration::from_millis(1_500);
+        config.listeners[1].defer_accept = false;
+    });
+    let silent = || Client::open(plain(&broker), ProtocolVersion::V5);
+    // It does not end its side, and is there for a second.
+    let _lingers = ask(&broker, "/none");
+    broker.wait_until("its answer", |counters| {
+        counters.files_requested == 1 && counters.unauthenticated == 0
+    });
+    let mut reader = ask(&broker, "/large");
+    broker.wait_until("the request", |counters| counters.files_requested == 2);
+    let mut first = silent();
+    broker.wait_until("that second", |counters| counters.connections == 2);
+    let mut second = silent();
+    // By then the reader was looked at again.
+    first.expect_end();
+    let mut third = silent();
+    broker.wait_until("all three", |counters| counters.unauthenticated == 3);
+    assert_served(&broker, "inside");
+    reader.expect_cut();
+    assert_eq!(broker.counters().evicted, 1);
+    for (client, name) in [(&mut second, "second"), (&mut third, "third")] {
+        client.send(&connect(ProtocolVersion::V5, name));
+        client.expect_connack();
+    }
+    broker.stop();
+}
+
+/// Who has ended its side does not stay when its file has left: nothing more will come.
+fn a_reader_that_has_ended_its_side_does_not_linger() {
+    let broker = start(1 << 10, |config, _| config.linger_time_max = PATIENCE * 10);
+    let mut reader = ask(&broker, "/large");
+    reader.finish_sending();
+    assert_large(&mut reader.stream, 1 << 10);
+    broker.wait_until("its end", |counters| counters.connections == 0);
     broker.stop();
 }
 

@@ -331,3 +331,33 @@ fn websocket_inside_of_tls() {
         assert_eq!(told, b"\x82\x06before\x8a\x01p\x82\x06behind\x88\x02\x03\xe9");
     }
 }
+
+/// A peer that breaks TLS behind its request gets no file: nothing could be encrypted for it any more.
+#[test]
+fn a_fault_of_tls_behind_a_request_is_its_end() {
+    let (server, config) = configs(&rustls::version::TLS13);
+    let mut files = crate::websocket::Files::default();
+    files.insert(b"/f", "text/plain", b"file".to_vec());
+    let rules = WebSocketRules {
+        files: Some(Arc::new(files)),
+        ..WebSocketRules::default()
+    };
+    let protocol = Protocol::WebSocket(Arc::new(rules));
+    for (behind, is_answered) in [
+        (&b""[..], true),
+        (b"\x17\x03\x03\x00\x20garbage, for a record of 32 bytes", false),
+    ] {
+        let (mut client, mut side) = (client(&config), Side::new(listener(&server, protocol.clone())));
+        talk(&mut client, &mut side, usize::MAX);
+        client
+            .writer()
+            .write_all(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+        let mut said = Vec::new();
+        client.write_tls(&mut said).unwrap();
+        said.extend_from_slice(behind);
+        side.receive(&said);
+        assert_eq!(side.ends.len(), 1);
+        assert_eq!(side.ends == ["answered"], is_answered, "{:?}", side.ends);
+    }
+}

@@ -171,9 +171,18 @@ impl<O: Observer> Core<O> {
             return self.lose(connection);
         }
         if unsent > 0 {
-            output.compact();
+            let is_served = conn.is_served();
+            if is_served {
+                output.shrink();
+            } else {
+                output.compact();
+            }
+            let capacity = output.bytes.capacity();
             conn.output = Some(output);
             conn.congested = true;
+            if is_served {
+                self.conns.charge_piece(connection, capacity);
+            }
             self.outboxes.blocked_bytes += unsent;
             self.counters.short_sends += 1;
             self.congested
@@ -188,6 +197,7 @@ impl<O: Observer> Core<O> {
                 self.linger(backend, connection);
             }
         } else if conn.phase == Phase::Serving {
+            self.conns.charge_piece(connection, 0);
             self.go_on_serving(connection);
         } else if was_congested {
             self.drained.push(connection);

@@ -201,6 +201,10 @@ impl<O: Observer> Core<O> {
     /// Announces the end, and reads on for a while: a reset for unread input would eat what was sent last.
     pub(super) fn linger<B: Backend>(&mut self, backend: &mut B, id: ConnectionId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
+        // Who has no more to say has nothing that could be unread.
+        if conn.filter.as_ref().is_some_and(|filter| filter.half_closed) {
+            return self.ends.push(id);
+        }
         let was_paused = conn.stopped || conn.held;
         conn.stopped = false;
         conn.held = false;
@@ -215,18 +219,17 @@ impl<O: Observer> Core<O> {
     pub(super) fn expire(&mut self) {
         let now = self.now.mono;
         self.free_a_descriptor();
-        let mut reading = Vec::new();
         while let Some(id) = self.connecting.expired(now) {
-            if self.may_go_on_reading(id) {
-                reading.push(id);
-                continue;
-            }
             self.time_out_login(id);
             if self.conns.get(id).is_some_and(|conn| conn.phase == Phase::ExpectLogin) {
                 self.conns.set_phase(id, Phase::ExpectLateLogin);
             }
         }
-        reading.into_iter().for_each(|id| self.connecting.push(now, id));
+        while let Some(id) = self.readers.expired(now) {
+            if self.may_be_served_on(id) {
+                self.readers.push(now, id);
+            }
+        }
         self.expire_frames();
         while let Some(id) = self.flushing.expired(now) {
             if self.conns.get(id).is_some_and(|conn| conn.output.is_some()) {

@@ -91,9 +91,10 @@ impl<O: Observer> Sink for Core<O> {
 
     fn on_end(&mut self, connection: ConnectionId) {
         // Who has asked for a file may have nothing more to say, and still get it: if it is gone, that cannot be sent.
-        let is_served = |conn: &Conn| conn.phase == Phase::Serving;
-        if !self.conns.get(connection).is_some_and(is_served) {
-            self.lose(connection);
+        let served = self.conns.get_mut(connection).filter(|conn| conn.is_served());
+        match served.and_then(|conn| conn.filter.as_mut()) {
+            Some(filter) => filter.half_closed = true,
+            None => self.lose(connection),
         }
     }
 
@@ -137,7 +138,7 @@ impl<O: Observer> Core<O> {
     fn can_make_room(&self) -> bool {
         self.has_room() || {
             let owes = |id| owes_login(&self.conns, id).is_some();
-            self.connecting.has_first(self.before_accept_pause(), owes)
+            self.has_reader() || self.connecting.has_first(self.before_accept_pause(), owes)
         }
     }
 
@@ -175,9 +176,12 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    /// Ends the connection that came first of those that owe CONNECT or AUTH, if it was there at `since`; `false`: there is
-    /// none.
+    /// Ends a connection that is sent a file, or else the one that came first of those that owe CONNECT or AUTH, if it was there
+    /// at `since`; `false`: there is none.
     fn evict_longest_waiting(&mut self, since: Instant) -> bool {
+        if self.evict_reader(|_| true) {
+            return true;
+        }
         let conns = &self.conns;
         let Some(id) = self.connecting.first(since, |id| owes_login(conns, id).is_some()) else {
             return false;
@@ -193,7 +197,7 @@ impl<O: Observer> Core<O> {
         owes_login(&self.conns, id)
     }
 
-    fn evict(&mut self, id: ConnectionId, source: Source) {
+    pub(super) fn evict(&mut self, id: ConnectionId, source: Source) {
         self.counters.evicted += 1;
         self.observer.notice(Notice::Evicted(source));
         self.lose(id);
@@ -431,7 +435,7 @@ impl<O: Observer> Core<O> {
     pub(super) fn bound_input(&mut self, id: ConnectionId) {
         self.shed_input();
         while self.conns.unauthenticated_bytes > self.config.unauthenticated_bytes_max {
-            if self.evict_longest_waiting(self.now.mono) {
+            if self.evict_reader(|conn| conn.piece_bytes() > 0) || self.evict_longest_waiting(self.now.mono) {
                 continue;
             }
             // All of it is pipelined behind CONNECT packets that are being checked.
@@ -454,14 +458,18 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    /// Throws away what a connection sends that is being closed, up to a limit.
+    /// Throws away what a connection sends that is being closed, or sent a file, up to a limit.
     fn discard(&mut self, id: ConnectionId, len: usize) -> Reading {
         let Some(conn) = self.conns.get_mut(id) else {
             return Reading::Pause;
         };
         conn.discarded = conn.discarded.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
         if conn.discarded <= self.config.linger_bytes_max {
-            return Reading::On;
+            return if conn.phase == Phase::Serving {
+                Reading::Little
+            } else {
+                Reading::On
+            };
         }
         self.ends.push(id);
         Reading::Pause
@@ -477,6 +485,7 @@ impl<O: Observer> Core<O> {
         let is_engines = conn.is_engines();
         // Nobody will decode it, and its memory may be why the connection ends.
         self.forget_input(id);
+        self.conns.charge_piece(id, 0);
         self.ends.push(id);
         if is_engines {
             self.tell(Some(id), Input::Closed(id));

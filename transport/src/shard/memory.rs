@@ -11,14 +11,12 @@ use sol_engine::{ConnectionId, Elsewhere, EngineConfig, Flow, Input, Level, TALL
 
 use super::Core;
 use crate::conns::{Conn, Phase};
+use crate::download::STRIDE;
 use crate::observer::{Notice, Observer};
 use crate::whole::{Bytes, step};
 
 /// How often an unfinished packet is looked at in the time that it has: it stays longer by a part of that at most.
 pub(super) const FRAME_LOOKS: u32 = 4;
-
-/// Bytes of a large packet that must arrive in the time that a small one has.
-const FRAME_STRIDE: usize = 256 << 10;
 
 /// How much may be held in all shards, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +87,11 @@ impl Marks {
         bytes.total() >= (self.all - self.all / 20).saturating_sub(self.error)
     }
 
+    /// How much may be held before who was not let in is given nothing more: by then nobody waits for memory.
+    const fn for_readers(self) -> usize {
+        self.high - self.high / 4
+    }
+
     /// Above the mark it is scarce, and until a quarter is free again, so that it does not flutter.
     fn level(self, held: usize, before: Level) -> Level {
         if held > self.high {
@@ -122,7 +125,8 @@ impl<O: Observer> Core<O> {
             self.publish();
             self.others.full = self.is_whole_full();
         }
-        let own = self.held_bytes();
+        let shed = self.shed_readers();
+        let own = self.held_bytes().saturating_sub(shed);
         let held = own.saturating_add(self.others.bytes.held);
         let is_too_much = held > marks.max && self.is_largest(own, self.others.bytes.held);
         if is_too_much {
@@ -130,7 +134,7 @@ impl<O: Observer> Core<O> {
                 conn.kept_capacity().saturating_add(conn.blocked_bytes())
             });
         }
-        self.tell_memory(own) || is_too_much
+        self.tell_memory(own) || is_too_much || shed > 0
     }
 
     /// Adds what is kept here to the sums, and has the other shards look where one of them may have to do something about
@@ -345,6 +349,32 @@ impl<O: Observer> Core<O> {
         }
     }
 
+    /// How much more may be held in all shards before anybody waits for it.
+    pub(super) fn memory_for_readers(&self) -> usize {
+        let held = self.held_bytes().saturating_add(self.others.bytes.held);
+        self.rules.memory.for_readers().saturating_sub(held)
+    }
+
+    /// Closes those who are sent a file, before anybody waits for the memory that they hold. Gives how much that sets free.
+    fn shed_readers(&mut self) -> usize {
+        let mut freed = 0_usize;
+        if self.conns.blocked_piece_bytes == 0 {
+            return freed;
+        }
+        let held = self.held_bytes().saturating_add(self.others.bytes.held);
+        let excess = held.saturating_sub(self.rules.memory.for_readers());
+        while freed < excess
+            && let Some(id) = self.longest_reader(|conn| conn.blocked_bytes() > 0)
+            && let Some(conn) = self.conns.get(id)
+        {
+            freed = freed.saturating_add(conn.blocked_bytes());
+            self.counters.shed += 1;
+            self.observer.notice(Notice::Shed(conn.source()));
+            self.lose(id);
+        }
+        freed
+    }
+
     /// Closes who weighs most, until that sets `excess` bytes free.
     #[cold]
     fn shed(&mut self, excess: usize, weight: impl Fn(&Conn) -> usize) {
@@ -402,7 +432,7 @@ impl<O: Observer> Core<O> {
 
 /// Whether a packet of which `len` bytes are there has come far enough with `more` of them that its time begins again.
 pub(super) const fn is_progress(len: usize, more: usize) -> bool {
-    len / FRAME_STRIDE < len.saturating_add(more) / FRAME_STRIDE
+    len / STRIDE < len.saturating_add(more) / STRIDE
 }
 
 #[cfg(test)]
@@ -452,9 +482,9 @@ mod tests {
 
     #[test]
     fn a_large_packet_gets_its_time_again_for_every_stride() {
-        assert!(!is_progress(0, FRAME_STRIDE - 1));
-        assert!(is_progress(FRAME_STRIDE - 1, 1));
-        assert!(!is_progress(FRAME_STRIDE, 10));
-        assert!(is_progress(10, 3 * FRAME_STRIDE));
+        assert!(!is_progress(0, STRIDE - 1));
+        assert!(is_progress(STRIDE - 1, 1));
+        assert!(!is_progress(STRIDE, 10));
+        assert!(is_progress(10, 3 * STRIDE));
     }
 }

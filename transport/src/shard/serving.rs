@@ -1,13 +1,13 @@
 //! Files that browsers ask for: they leave a piece at a time, behind everything else that a turn has to do.
 //!
 //! Who is sent one has not been let in, counts as such, and goes first when there are too many of those. What is held for it
-//! is a piece, the smaller the more there are; and it has a while for each 256 KiB, or is cut.
+//! is a piece, the smaller the more is held for all who have not been let in; and it has a while for each 256 KiB, or is cut.
 
 use sol_engine::{Close, ConnectionId};
 
 use super::Core;
 use crate::backend::Reading;
-use crate::conns::Phase;
+use crate::conns::{Conn, Phase};
 use crate::observer::{Notice, Observer};
 
 /// Bytes of files that a turn hands out: as long, and one piece, others wait for it.
@@ -15,6 +15,8 @@ const TURN_BYTES_MAX: usize = 512 << 10;
 /// The largest piece, and the smallest.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 const PIECE_BYTES_MIN: usize = 2 << 10;
+/// The part of what may still be held that a piece takes: many who take nothing leave enough for those who come after them.
+const PIECES: usize = 64;
 
 impl<O: Observer> Core<O> {
     /// A request for a file was answered. From now on that leaves, and what its peer sends is discarded.
@@ -22,6 +24,9 @@ impl<O: Observer> Core<O> {
         self.counters.files_requested += 1;
         self.forget_input(id);
         self.conns.set_phase(id, Phase::Serving);
+        let conns = &self.conns;
+        self.readers.skip(|id| conns.get(id).is_some_and(Conn::is_served));
+        self.readers.push(self.now.mono, id);
         self.go_on_serving(id);
         self.reading(id)
     }
@@ -42,17 +47,30 @@ impl<O: Observer> Core<O> {
 
     /// Hands out pieces to those who have waited longest.
     pub(super) fn serve(&mut self) {
+        if self.serving.is_empty() {
+            return;
+        }
+        while self.budget_left() < PIECE_BYTES_MIN && self.evict_reader(|conn| conn.piece_bytes() > 0) {}
+        // Without any room one still goes on: who does not take that is closed for it.
+        let left = self.budget_left().min(self.memory_for_readers()).max(PIECE_BYTES_MIN);
         let mut served = 0_usize;
         while served < TURN_BYTES_MAX
+            && let rest = left.saturating_sub(served)
+            && rest >= PIECE_BYTES_MIN
             && let Some(id) = self.serving.pop_front()
         {
-            served = served.saturating_add(self.serve_piece(id));
+            let len = (rest / PIECES).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
+            served = served.saturating_add(self.serve_piece(id, len));
         }
     }
 
-    fn serve_piece(&mut self, id: ConnectionId) -> usize {
-        let share = self.config.unauthenticated_bytes_max / self.conns.unauthenticated.max(1);
-        let len = share.clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
+    /// How much more may be held for those who have not been let in.
+    const fn budget_left(&self) -> usize {
+        let budget = self.config.unauthenticated_bytes_max;
+        budget.saturating_sub(self.conns.unauthenticated_bytes)
+    }
+
+    fn serve_piece(&mut self, id: ConnectionId, len: usize) -> usize {
         let Some(conn) = self.conns.get_mut(id) else { return 0 };
         let Some(filter) = &mut conn.filter else { return 0 };
         filter.queued = false;
@@ -76,10 +94,9 @@ impl<O: Observer> Core<O> {
 
     /// Whether a connection whose time is up has more, since it is sent a file and takes that. One that does not take it is
     /// cut.
-    pub(super) fn may_go_on_reading(&mut self, id: ConnectionId) -> bool {
+    pub(super) fn may_be_served_on(&mut self, id: ConnectionId) -> bool {
         let (now, time) = (self.now.mono, self.config.frame_time_max);
-        let conn = self.conns.get_mut(id);
-        let Some(conn) = conn.filter(|conn| conn.phase == Phase::Serving && !conn.ended) else {
+        let Some(conn) = self.conns.get_mut(id).filter(|conn| conn.is_served()) else {
             return false;
         };
         let (source, unsent) = (conn.source(), conn.unsent_bytes());
@@ -94,5 +111,30 @@ impl<O: Observer> Core<O> {
         self.observer.notice(Notice::FileNotTaken(source));
         self.lose(id);
         false
+    }
+
+    /// Whether somebody is sent a file.
+    pub(super) fn has_reader(&self) -> bool {
+        let is_served = |id| self.conns.get(id).is_some_and(Conn::is_served);
+        self.readers.has_first(self.now.mono, is_served)
+    }
+
+    /// Takes the one that was looked at longest ago of those that are sent a file and `meant`. It is to be closed: it has said
+    /// all that it had to say, so that it does not matter whether it came just now.
+    pub(super) fn longest_reader(&mut self, meant: impl Fn(&Conn) -> bool) -> Option<ConnectionId> {
+        let conns = &self.conns;
+        let is_meant = |id| conns.get(id).is_some_and(|conn| conn.is_served() && meant(conn));
+        self.readers.first(self.now.mono, is_meant)
+    }
+
+    /// Ends that one. `false`: there is none.
+    pub(super) fn evict_reader(&mut self, meant: impl Fn(&Conn) -> bool) -> bool {
+        let Some(id) = self.longest_reader(meant) else {
+            return false;
+        };
+        if let Some(conn) = self.conns.get(id) {
+            self.evict(id, conn.source());
+        }
+        true
     }
 }

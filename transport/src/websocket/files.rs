@@ -109,9 +109,13 @@ impl Files {
             );
         }
         match decode(request.path.unwrap_or_default()).and_then(|path| self.entries.get(&*path)) {
-            None => refuse("404 Not Found", "Connection: close\r\n", "There is no such file."),
+            None => refuse(
+                "404 Not Found",
+                "Cache-Control: no-cache\r\nConnection: close\r\n",
+                "There is no such file.",
+            ),
             Some(Entry::Directory(path)) => {
-                let more = format!("Location: {path}\r\nConnection: close\r\n");
+                let more = format!("Location: {path}\r\nCache-Control: no-cache\r\nConnection: close\r\n");
                 refuse("301 Moved Permanently", &more, "This is a directory.")
             }
             Some(Entry::File(file)) => {
