@@ -1,9 +1,10 @@
 //! The journal's directory, and what its owner hears of it.
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 
-use sol_journal::{Mode, OnDamage, OpenError, Options, OsDisk, Report};
+use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
 use sol_transport::{Clock, Durable, DurableError};
 
 use crate::config::{Config, Durability, reason};
@@ -22,7 +23,7 @@ pub(crate) fn prepare(config: &Config, successor: Option<Ids>) -> Result<(), Fai
     let Some(directory) = config.persistence.directory() else {
         return Ok(());
     };
-    let fail = |error: &std::io::Error| {
+    let fail = |error: &io::Error| {
         let hint = match directory.parent() {
             Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
                 format!("; make {} first, for the broker's user alone", parent.display())
@@ -96,15 +97,25 @@ pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
                  --out FILE` saves what can be read, and `persistence_damage salvage` starts with it"
             ),
         ),
-        DurableError::Open(OpenError::Locked(_)) => (1, String::new()),
-        DurableError::Open(OpenError::Io { .. }) | DurableError::Write(_) | DurableError::System(_) => {
-            (IO, String::new())
+        DurableError::Open(OpenError::Locked(LockError::Taken(_))) => (1, String::new()),
+        DurableError::Open(OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. }) => {
+            (IO, owner_hint(error).to_owned())
         }
+        DurableError::Write(_) | DurableError::System(_) => (IO, String::new()),
         DurableError::Open(_) | DurableError::Record(..) | DurableError::Restore(_) => (DATA, String::new()),
     };
+    let error = reason(&io::Error::other(error.to_string()));
     Failure {
         code,
         text: format!("the journal in {directory} cannot be used: {error}{hint}"),
+    }
+}
+
+/// What to do where somebody else, root as a rule, has run a broker there before.
+fn owner_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; all that is in it has to belong to the user that the broker runs as",
+        _ => "",
     }
 }
 
@@ -147,4 +158,42 @@ fn hole_text(directory: &str, hole: &sol_journal::Hole) -> String {
         "{directory}/{} is damaged at offset {}: what stood there is lost",
         hole.file, hole.offset
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator reads one sentence: who has the journal, or what the system would not do, without its numbers, and the exit
+    /// code tells which.
+    #[test]
+    fn a_journal_that_cannot_be_had_is_a_sentence_and_a_code() {
+        let open = |error: OpenError| {
+            let Failure { code, text } = failure("/d".as_ref(), &DurableError::Open(error));
+            (code, text)
+        };
+        let denied = || io::Error::from_raw_os_error(13);
+        let begin = "the journal in /d cannot be used: ";
+        let hint = "; all that is in it has to belong to the user that the broker runs as";
+        assert_eq!(
+            open(OpenError::Locked(LockError::Taken(Some(7)))),
+            (1, format!("{begin}it is in use by process 7"))
+        );
+        assert_eq!(
+            open(OpenError::Locked(LockError::Io(denied()))),
+            (IO, format!("{begin}cannot lock it: Permission denied{hint}"))
+        );
+        let file = "0000000000000001.seg".to_owned();
+        assert_eq!(
+            open(OpenError::Io {
+                doing: "make",
+                file,
+                error: io::Error::from_raw_os_error(28),
+            }),
+            (
+                IO,
+                format!("{begin}cannot make 0000000000000001.seg: No space left on device")
+            )
+        );
+    }
 }
