@@ -1,0 +1,374 @@
+"""The disk behind the journal: not there, not ours, full, and damaged."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import wire
+from broker import Listening, as_root, free_port, sol_bin, wait_until
+from durable import Durable, Member, flush
+from wire import PUBACK, PUBLISH, V5, V311
+
+pytestmark = pytest.mark.sol
+
+MIB = 1 << 20
+SMALL = 100 * MIB
+"""Room for a few segments of 16 MiB, and no more."""
+MESSAGE = 60_000
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def run_to_its_end(broker_directory: pathlib.Path, config: str) -> tuple[int, str]:
+    """A broker that does not start: its exit code, and what it said."""
+    path = broker_directory / "refused.conf"
+    path.write_text(as_root(f"listener {free_port()} 127.0.0.1\nallow_anonymous true\nmetrics off\n{config}\n"))
+    done = subprocess.run([sol_bin(), "-c", path], capture_output=True, text=True, timeout=30, cwd=broker_directory)
+    return done.returncode, done.stderr.replace(f"{path}:", "FILE:")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """small_disk(bytes): a directory on a file system that is that big; gone when the test ends."""
+    mounted = []
+
+    def mount(size: int = SMALL, options: str = "") -> pathlib.Path:
+        path = tmp_path / f"disk{len(mounted)}"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755{options}", "sol-test", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+        mounted.append(path)
+        return path
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+# --- A directory that cannot be had ----------------------------------------------------------------------------------
+
+
+def test_a_second_broker_is_refused_with_the_pid_of_the_first(start_broker, tmp_path):
+    """Two brokers never write to one directory; the second says who has it, and the first goes on."""
+    first = start_broker(cls=Durable)
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {first.data}")
+    assert said == f"sol: error: the journal in {first.data}/sol-journal cannot be used: it is in use by process {first.pid}\n"
+    assert code == 1
+    with first.client("", V5) as w:
+        assert w.publish("a", b"x", 1, retain=True).reason in (0, 0x10)
+    first.kill()
+    first.again()
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path):
+    """The journal's own directory is made, the one that was named is not: one sentence, with the line of the configuration."""
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {tmp_path}/none")
+    assert said == (
+        f"sol: error: FILE:5: no journal in {tmp_path}/none/sol-journal: No such file or directory; make {tmp_path}/none first, for the "
+        "broker's user alone\n"
+    )
+    assert code == 74
+
+
+def test_a_file_in_its_place_is_refused(tmp_path):
+    """What is no directory is refused, and so is a symbolic link where the journal's directory should be."""
+    (tmp_path / "file").write_text("")
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {tmp_path}/file")
+    assert (code, said) == (74, f"sol: error: FILE:5: no journal in {tmp_path}/file/sol-journal: Not a directory\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "sol-journal").symlink_to(tmp_path / "elsewhere")
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {tmp_path}")
+    assert code == 74 and said.count("\n") == 1 and f"no journal in {tmp_path}/sol-journal: " in said
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@needs_root
+def test_a_read_only_disk_is_refused(small_disk, tmp_path):
+    """On a disk that cannot be written to the broker does not start, whether there is a journal already or not."""
+    disk = small_disk()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {disk}")
+    assert (code, said) == (74, f"sol: error: FILE:5: no journal in {disk}/sol-journal: Read-only file system\n")
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    (disk / "sol-journal").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {disk}")
+    assert said == f"sol: error: the journal in {disk}/sol-journal cannot be used: cannot lock it: Read-only file system\n"
+    assert code == 74
+
+
+@needs_root
+def test_files_of_another_user_are_refused():
+    """A journal that root has made is not the broker's: it says what has to be done. A directory that root has made is."""
+    with tempfile.TemporaryDirectory(prefix="sol-journal-") as name:
+        directory = pathlib.Path(name)
+        directory.chmod(0o755)
+        config = f"persistence os\npersistence_location {directory}\nuser "
+        broker = Listening(directory, f"{config}nobody")
+        wait_until(lambda: "data directory: " in broker.log(), "banner")
+        broker.client("", V5).publish("a", b"kept", 1, retain=True)
+        broker.stop()
+        code, said = run_to_its_end(directory, f"{config}daemon")
+        assert code == 74 and said == (
+            f"sol: error: the journal in {directory}/sol-journal cannot be used: cannot lock it: Permission denied; all that is in it has "
+            "to belong to the user that the broker runs as\n"
+        )
+
+
+@needs_root
+def test_a_disk_without_room_for_a_beginning_is_refused(small_disk, tmp_path):
+    """A new journal needs room for its first segments: otherwise the broker says so at once."""
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {small_disk(10 * MIB)}")
+    assert code == 74 and said.endswith(": No space left on device\n") and said.count("\n") == 1
+
+
+# --- A full disk -----------------------------------------------------------------------------------------------------
+
+
+def numbered(n: int) -> bytes:
+    return b"%d:" % n + b"x" * MESSAGE
+
+
+def number_in(p) -> int:
+    return int(p.payload.split(b":")[0])
+
+
+def fill(broker, first: int = 0, most: int = 4000) -> list[int]:
+    """Publishes to `f/a` until it is refused; what was taken."""
+    taken = []
+    with broker.client("", V5) as pub:
+        for n in range(first, first + most):
+            reason = pub.publish("f/a", numbered(n), 1).reason
+            if reason == 0x97:
+                return taken
+            assert reason == 0
+            taken.append(n)
+    raise AssertionError(f"{most} messages were taken")
+
+
+@pytest.fixture(params=["disk", "persistence_max_size"])
+def narrow(request, start_broker):
+    """A broker whose journal has little room: on its disk, or by its configuration."""
+    if request.param == "disk":
+        if os.geteuid() != 0:
+            pytest.skip("needs root")
+        return start_broker("max_queued_messages 0", cls=Durable, shards=2, data=request.getfixturevalue("small_disk")())
+    return start_broker("persistence_max_size 100MB\nmax_queued_messages 0", cls=Durable, shards=2)
+
+
+def full(broker) -> bool:
+    return "journal: the disk is full" in broker.log() or "journal: persistence_max_size is met" in broker.log()
+
+
+def test_a_full_disk_refuses_what_is_new_and_frees_itself(narrow):
+    """Out of room, a 5.0 publisher gets 0x97 and one of 3.1.1 waits; deliveries, acknowledgements and what is not kept go on;
+    once a subscriber has taken what it was owed there is room again, by itself. Nothing acknowledged is lost."""
+    broker = narrow
+    sub = Member(broker, "sub")
+    sub.wire.subscribe(("f/#", 1))
+    sub.wire.close()
+    with broker.client("", V311) as old, broker.client("", V5) as live, broker.client("", V5) as pub:
+        live.subscribe(("l/#", 1))
+        taken = fill(broker)
+        assert len(taken) > 300
+        wait_until(lambda: full(broker), "word of it")
+        old.send(wire.publish("f/a", numbered(100_000), 1, 5))
+        old.ping()  # what comes behind it is dealt with
+        pub.publish("l/0", b"0", 0)
+        assert live.take().payload == b"0"
+        assert pub.publish("r", b"x", 1, retain=True).reason == 0x97
+        assert pub.publish("f/a", b"small", 2, packet_id=9).reason == 0x97
+        w = sub.back()
+        for n in taken:
+            p = w.expect(PUBLISH)
+            assert number_in(p) == n and not p.dup
+            w.send(wire.ack(PUBACK, p.packet_id))
+        assert old.expect(PUBACK, 30).packet_id == 5, "it waited, and was taken when there was room"
+        assert number_in(w.take()) == 100_000
+        assert "journal: there is room again" in broker.log()
+        assert pub.publish("f/a", numbered(100_001), 1).reason == 0
+        assert number_in(w.take()) == 100_001
+        w.ping()
+    assert " ERROR " not in broker.log().replace("ERROR journal: the disk is full", "").replace(
+        "ERROR journal: persistence_max_size is met", ""
+    )
+
+
+def test_nothing_is_lost_when_a_broker_on_a_full_disk_is_killed(narrow):
+    """Killed while the disk is full, it starts again on the full disk, still refuses, still delivers, and frees itself."""
+    broker = narrow
+    sub = Member(broker, "sub")
+    sub.wire.subscribe(("f/#", 1))
+    sub.wire.close()
+    taken = fill(broker)
+    for shards in (1, 3):
+        broker.restart(shards=shards)
+        wait_until(lambda: full(broker), "word of it")
+        with broker.client("", V5) as pub:
+            assert pub.publish("f/a", numbered(100_000), 1).reason == 0x97
+    w = sub.back()
+    assert [number_in(w.take()) for _ in taken] == taken
+    wait_until(lambda: "journal: there is room again" in broker.log(), "room", 30)
+    with broker.client("", V5) as pub:
+        assert pub.publish("f/a", numbered(100_001), 1).reason == 0
+    assert number_in(w.take()) == 100_001
+
+
+def test_two_who_publish_to_each_other_free_themselves(narrow):
+    """Neither waits for the other: what each of them takes makes room for what both have to say."""
+    broker = narrow
+    ends = [Member(broker, name, V311) for name in ("one", "two")]
+    for own, end in enumerate(ends):
+        end.wire.subscribe((f"f/{own}", 1), ("f/a", 1))
+        end.wire.close()
+    taken = fill(broker)
+    expected = [*map(numbered, taken), *(b"%d" % n for n in range(10))]
+
+    def talk(own: int) -> list[bytes]:
+        w, got, acknowledged = ends[own].back(), [], 0
+        w.send(wire.publish(f"f/{1 - own}", b"0", 1, 1))
+        while acknowledged < 10 or len(got) < len(expected):
+            p = w.recv(30)
+            if p.kind == PUBLISH:
+                got.append(p.payload)
+                w.send(wire.ack(PUBACK, p.packet_id))
+            elif (acknowledged := acknowledged + 1) < 10:
+                w.send(wire.publish(f"f/{1 - own}", b"%d" % acknowledged, 1, 1))
+        return got
+
+    with ThreadPoolExecutor() as both:
+        assert list(both.map(talk, range(2))) == [expected, expected]
+
+
+# --- Damage ----------------------------------------------------------------------------------------------------------
+
+
+def last_written(broker) -> pathlib.Path:
+    return [path for path in broker.segments if path.stat().st_size > 64][-1]
+
+
+def keep(broker, topics) -> None:
+    """A retained message for each; all of them acknowledged."""
+    with broker.client("", V5) as pub:
+        for topic in topics:
+            assert pub.publish(topic, topic.encode(), 1, retain=True).reason in (0, 0x10)
+
+
+def kept(broker) -> set[str]:
+    with broker.client("", V5) as w:
+        assert w.publish("the-last", b"x", 1, retain=True).reason in (0, 0x10)
+        w.subscribe(("t/#", 1), ("the-last", 1))
+        found = set()
+        while (p := w.take()).topic != "the-last":
+            assert p.payload.split(b":")[0] == p.topic.encode()
+            found.add(p.topic)
+        return found
+
+
+@pytest.mark.parametrize("garbage", [b"\0" * 5000, b"garbage" * 1000, b"\xff"], ids=["zeros", "text", "byte"])
+def test_a_torn_tail_is_dropped_with_a_warning(start_broker, garbage):
+    """What stands behind the last whole frame was promised to nobody: it is cut off, the log says how much, and all that was
+    acknowledged is there; the next start finds nothing to say."""
+    broker = start_broker(cls=Durable)
+    topics = {f"t/{n}" for n in range(50)}
+    keep(broker, topics)
+    broker.kill()
+    tail = last_written(broker)
+    with tail.open("ab") as file:
+        file.write(garbage)
+    broker.again(shards=1)
+    said = f"at the end of {tail} were not whole and had been promised to nobody; they are dropped"
+    assert f"WARNING journal: {len(garbage)} bytes (0 frames) {said}" in broker.log(), broker.log()
+    assert kept(broker) == topics
+    broker.restart()
+    assert said not in broker.log()
+    assert kept(broker) == topics
+
+
+def test_a_cut_tail_is_dropped_with_a_warning(start_broker):
+    """As after a power cut: the last frame is not whole, so it never was; everything before it is there."""
+    broker = start_broker(cls=Durable)
+    topics = [f"t/{n}" for n in range(50)]
+    keep(broker, topics)
+    broker.kill()
+    tail = last_written(broker)
+    os.truncate(tail, tail.stat().st_size - 10)
+    broker.again()
+    assert "were not whole and had been promised to nobody" in broker.log()
+    assert kept(broker) in (set(topics), set(topics[:-1]))
+
+
+def big(broker, count: int = 400) -> set[str]:
+    """More than a segment holds: so the first one is sealed."""
+    topics = {f"t/{n}" for n in range(count)}
+    with broker.client("", V5) as pub:
+        for topic in topics:
+            assert pub.publish(topic, topic.encode() + b":" + b"x" * MESSAGE, 1, retain=True).reason in (0, 0x10)
+    assert len([path for path in broker.segments if path.stat().st_size > MIB]) > 1
+    return topics
+
+
+def flip(path: pathlib.Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def test_damage_in_the_middle_refuses_and_salvage_starts(start_broker, tmp_path):
+    """A flipped bit in what was durable is never passed over: no start (65), with file, offset and what to do about it. By
+    `persistence_damage salvage` it starts with what can be read, says what is lost, and the file is kept."""
+    broker = start_broker(cls=Durable)
+    topics = big(broker)
+    broker.kill()
+    first = broker.segments[0]
+    flip(first, 5 * MIB)
+    directory = f"{broker.data}/sol-journal"
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {broker.data}")
+    assert code == 65
+    assert said.count("\n") == 1 and f"the journal in {directory} cannot be used: {first.name} is damaged at offset " in said
+    offset = int(said.split("damaged at offset ")[1].split()[0])
+    assert 5 * MIB - MESSAGE - 1000 < offset <= 5 * MIB
+    for part in (f"`sol store check {directory}`", f"`sol store salvage {directory} --out FILE`", "`persistence_damage salvage`"):
+        assert part in said
+    again = run_to_its_end(tmp_path, f"persistence os\npersistence_location {broker.data}")
+    assert again == (code, said), "looking changes nothing"
+    broker.again(config="persistence_damage salvage")
+    assert f"ERROR journal: {directory}/{first.name} is damaged at offset {offset}: what stood there is lost" in broker.log()
+    found = kept(broker)
+    assert topics - found and len(topics - found) < 4, f"lost: {topics - found}"
+    assert any(path.name.startswith(first.name + ".damaged") for path in (broker.data / "sol-journal").iterdir())
+    broker.restart(config="")
+    assert kept(broker) == found
+
+
+def test_a_missing_segment_refuses(start_broker, tmp_path):
+    """A segment that somebody has removed is missed."""
+    broker = start_broker(cls=Durable)
+    big(broker)
+    broker.kill()
+    first = broker.segments[0]
+    first.rename(tmp_path / "away")
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {broker.data}")
+    assert code == 65 and f"{first.name} is missing, and records in it were durable" in said
+    (tmp_path / "away").rename(first)
+    broker.again()
+
+
+def test_a_journal_of_another_store_is_refused(start_broker, tmp_path):
+    """Segments of two journals are never mixed."""
+    one, two = (start_broker(cls=Durable, data=tmp_path / name) for name in ("one", "two"))
+    for broker in (one, two):
+        keep(broker, ["t/a"])
+        broker.kill()
+    shutil.copy(one.segments[1], two.segments[1])
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {two.data}")
+    assert code == 65 and "belongs to another store" in said
