@@ -43,7 +43,7 @@ mod user_files;
 /// proxy that does not say whom it brings.
 pub const WAITING_PER_ADDRESS_MAX: u32 = 32;
 
-/// The same of logins by a token, which costs microseconds: many clients may come from one address at once.
+/// The same of logins by a token, which costs microseconds where no hook is asked before: many clients may come from one address at once.
 pub const TOKENS_PER_ADDRESS_MAX: u32 = 512;
 
 /// What a check found.
@@ -273,7 +273,7 @@ impl Verifier {
         let Some(queues) = &self.queues else {
             return Err(Full(Box::new(request)));
         };
-        let (line, queue) = if self.shared.judge.shows_token(&request) {
+        let (line, queue) = if self.shared.judge.is_settled_by_token(&request) {
             (Line::Tokens, &queues.tokens)
         } else {
             (Line::Passwords, &queues.passwords)

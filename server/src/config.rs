@@ -20,7 +20,7 @@ mod directives;
 mod draft;
 mod finish;
 mod host;
-mod include;
+pub(crate) mod include;
 mod later;
 mod lexer;
 mod limits;

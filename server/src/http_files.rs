@@ -113,12 +113,7 @@ fn load(directory: &Path, budget: &mut Budget) -> Result<(Files, Vec<String>), S
 
 fn cannot_read(directory: &Path, error: Errno) -> String {
     let (shown, why) = (directory.display(), reason(&error.into()));
-    // The sandbox is closed around directories, not around their names.
-    let hint = match error {
-        Errno::ACCESS => "; one that has taken the place of another needs a restart",
-        _ => "",
-    };
-    format!("{shown} cannot be read: {why}{hint}")
+    format!("{shown} cannot be read: {why}")
 }
 
 /// What is opened is not waited for, whatever it is.

@@ -6,7 +6,8 @@
 //!
 //! Each key is for one algorithm, which its directive or its kind says; what the header says only chooses among the keys, so
 //! that no token makes a public key a secret, or does without one. A token that names its key (`kid`) is checked by those of
-//! that name and by those without one; with more than a few keys it has to. Where a header says to find keys elsewhere is not looked at.
+//! that name and, unless there are more than a few, by those without one; with more than a few keys it has to. Where a header
+//! says to find keys elsewhere is not looked at.
 //!
 //! The claims: `exp` must be there, and ends the connection, after a year at the latest; `nbf`, `iss` and `aud` are checked; one claim names the user;
 //! `acl` says what he may do ([`crate::acl_json`]).
@@ -70,6 +71,8 @@ impl Algorithm {
 pub enum Fault {
     /// Nobody who is trusted has signed it.
     Forged(&'static str),
+    /// There are too many keys to try all of them: who has signed it was not looked at.
+    Untried(&'static str),
     /// It is genuine, and not for now.
     Untimely(&'static str),
     /// It is genuine, and not for us, or not to be understood.
@@ -107,15 +110,16 @@ impl Tokens {
         says(self) == says(others) && self.keys.iter().all(|key| others.keys.contains(key))
     }
 
-    /// An algorithm of which there are so many keys that a token has to name its own, and whether no name can help since they
-    /// have none.
-    pub(crate) fn crowd(&self) -> Option<(Algorithm, bool)> {
-        Algorithm::ALL.into_iter().find_map(|algorithm| {
-            let keys = || self.keys.iter().filter(move |key| key.is_for(algorithm));
-            let is_crowd = keys().nth(KEYS_TRIED_MAX).is_some();
-            let is_nameless = keys().filter(|key| key.kid().is_none()).nth(KEYS_TRIED_MAX).is_some();
-            is_crowd.then_some((algorithm, is_nameless))
-        })
+    /// The algorithms of which there are so many keys that a token has to name its own, and whether no name can help since so
+    /// many have the same or none.
+    pub(crate) fn crowds(&self) -> Vec<(Algorithm, bool)> {
+        let crowd = |algorithm| {
+            let keys: Vec<_> = self.keys.iter().filter(|key| key.is_for(algorithm)).collect();
+            let is_crowded = |name| keys.iter().filter(|key| key.kid() == name).count() > KEYS_TRIED_MAX;
+            let is_nameless = keys.iter().any(|key| is_crowded(key.kid()));
+            (keys.len() > KEYS_TRIED_MAX).then_some((algorithm, is_nameless))
+        };
+        Algorithm::ALL.into_iter().filter_map(crowd).collect()
     }
 
     /// Whom a token names. Says nothing of who has signed it.
@@ -148,15 +152,18 @@ impl Tokens {
         };
         let signature = decoded(token.signature).ok_or(Fault::Forged("its signature is not Base64url"))?;
         let may_be = |key: &&Key| key.is_for(algorithm) && (kid.is_none() || key.kid().is_none() || key.kid() == kid);
-        let candidates = || self.keys.iter().filter(may_be);
-        if candidates().next().is_none() {
+        let mut candidates: Vec<&Key> = self.keys.iter().filter(may_be).collect();
+        if candidates.len() > KEYS_TRIED_MAX && candidates.iter().any(|key| kid.is_some() && key.kid() == kid) {
+            candidates.retain(|key| key.kid() == kid);
+        }
+        if candidates.is_empty() {
             return Err(Fault::Forged("there is no key of its alg and kid"));
         }
         // What nobody has signed would have all of them tried.
-        if candidates().nth(KEYS_TRIED_MAX).is_some() {
-            return Err(Fault::Forged("its kid does not say which of many keys has signed it"));
+        if candidates.len() > KEYS_TRIED_MAX {
+            return Err(Fault::Untried("its kid does not say which of many keys has signed it"));
         }
-        if !candidates().any(|key| key.verifies(token.signed, &signature)) {
+        if !candidates.iter().any(|key| key.verifies(token.signed, &signature)) {
             return Err(Fault::Forged("no key has signed it"));
         }
         object(token.claims).ok_or(Fault::Unfit("its claims are no JSON object"))

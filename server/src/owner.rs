@@ -49,7 +49,8 @@ pub(crate) fn account(name: &str) -> Option<Account> {
 
 fn unlisted_account(number: &str) -> Option<Account> {
     // The largest number stands for nobody at all in system calls.
-    let id = number.parse().ok().filter(|id| *id != u32::MAX)?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let id = number.parse().ok().filter(|id| is_number && *id != u32::MAX)?;
     Some(Account {
         name: number.to_owned(),
         ids: Ids { user: id, group: id },
@@ -141,7 +142,7 @@ mod tests {
         let found = account("2147480001").unwrap();
         assert_eq!((found.ids.user, found.ids.group), (2_147_480_001, 2_147_480_001));
         assert_eq!((&*found.name, found.groups), ("2147480001", vec![]));
-        for none in ["no-such-user", "-1", "4294967295", "4294967296", ""] {
+        for none in ["no-such-user", "-1", "+5", "4294967295", "4294967296", ""] {
             assert_eq!(account(none), None, "{none}");
         }
     }

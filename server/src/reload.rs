@@ -5,6 +5,8 @@
 //! who may connect, which were written for each other; a certificate, a key or a list of revoked certificates that cannot be
 //! used; a directory for browsers that cannot be read.
 
+use std::sync::Arc;
+
 use crate::auth::{Chains, UserFiles, Verifier};
 use crate::banner::open_warning;
 use crate::config::{Auth, Config, Diagnostic, Host, Listener, ListenerDemand, Log, Overrides, directives};
@@ -116,6 +118,13 @@ fn reload_tls(config: &Config, broker: &dyn Broker) {
 
 /// Reads the files for browsers again; all of them, or none where one directory is wrong.
 fn reload_files(config: &Config, broker: &dyn Broker) {
+    // Whatever is wrong with others, one that is gone serves nothing any more.
+    let gone = config
+        .listeners
+        .iter()
+        .enumerate()
+        .filter(|(_, listener)| listener.is_gone);
+    gone.for_each(|(index, _)| broker.change_files(index, &Arc::default()));
     match http_files::load_all(config) {
         Ok((served, warnings)) => {
             tell(&warnings);
@@ -126,7 +135,11 @@ fn reload_files(config: &Config, broker: &dyn Broker) {
                 }
             });
         }
-        Err(errors) => report(&errors),
+        Err(errors) => {
+            report(&errors);
+            // The sandbox is closed around directories, not around their names.
+            tracing::warn!("`http_dir`: a directory that has taken the place of another needs a restart");
+        }
     }
 }
 

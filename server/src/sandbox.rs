@@ -18,6 +18,7 @@ mod paths;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::config::include::is_included;
 use crate::config::{Config, Dialect, reason};
 use crate::owner::{self, Account, Ids};
 use sol_transport::Io;
@@ -153,7 +154,11 @@ pub fn enter(config: &Config, successor: &Successor) -> Result<Entered, String> 
 /// Told by the process as it is now.
 pub fn unreadable(config: &Config) -> Vec<String> {
     let mut files: Vec<_> = paths::files(config).into_iter().map(Path::to_owned).collect();
-    files.extend(paths::directories(config).into_iter().flat_map(entries));
+    for directory in paths::directories(config) {
+        let is_read =
+            |file: &PathBuf| !config.include_dirs.iter().any(|included| included == directory) || is_included(file);
+        files.extend(entries(directory).into_iter().filter(is_read));
+    }
     // What is no file, as a pipe that hands over a key once, is not looked at a second time.
     let files = files
         .iter()

@@ -129,13 +129,16 @@ fn tokens(jwt: &Jwt, warnings: &mut Vec<Diagnostic>, errors: &mut Vec<Diagnostic
         audience: jwt.audience.clone(),
         issuer: jwt.issuer.clone(),
     };
-    if let (Some((algorithm, is_nameless)), Some((_, path))) = (tokens.crowd(), jwt.keys.last()) {
+    let Some((_, path)) = jwt.keys.last() else {
+        return tokens;
+    };
+    for (algorithm, is_nameless) in tokens.crowds() {
         let algorithm = algorithm.as_str();
         let said = |text| Diagnostic::of_file(path, text);
         if is_nameless {
             errors.push(said(format!(
-                "more than {KEYS_TRIED_MAX} keys of {algorithm} without a name with those before it: name them, in a JSON Web Key \
-                 Set (kid)"
+                "more than {KEYS_TRIED_MAX} keys of {algorithm} without a name, or with the same, with those before it: give each \
+                 its own, in a JSON Web Key Set (kid)"
             )));
         } else {
             warnings.push(said(format!(

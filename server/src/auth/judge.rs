@@ -85,6 +85,14 @@ struct Refusal<'a> {
 }
 
 impl Refusal<'_> {
+    /// Of a token that may be anybody's.
+    fn tell_quietly(self, why: &str) {
+        let Self {
+            peer, listener, user, ..
+        } = self;
+        tracing::debug!(peer, listener, user, "token refused: {why}");
+    }
+
     /// Of a token that is genuine.
     fn tell(self, is_warning: bool, why: &str) {
         let Self {
@@ -146,9 +154,10 @@ impl Judge {
         changes
     }
 
-    /// Whether a login shows a token where tokens are asked for: no hash is made for it.
-    pub(super) fn shows_token(&self, request: &Request) -> bool {
-        shows_token(&self.files(), request)
+    /// Whether a login shows a token, and nothing but keys is asked about it: it costs neither a hash nor a question to a hook.
+    pub(super) fn is_settled_by_token(&self, request: &Request) -> bool {
+        let files = self.files();
+        files.asks_tokens_first_at(request.listener) && shows_token(&files, request)
     }
 
     /// Checks and answers a password, whatever it costs, asking those of the chain from this place on. `checked` is called
@@ -356,11 +365,14 @@ impl Judge {
             }
             Err(jwt::Fault::Forged(why)) => {
                 count(&counts.tokens_forged);
-                let Refusal {
-                    peer, listener, user, ..
-                } = refusal();
-                tracing::debug!(peer, listener, user, "token refused: {why}");
+                refusal().tell_quietly(why);
                 Decision::Refused
+            }
+            // No key was tried, so that nothing is to be learnt by it; and it was said at the start.
+            Err(jwt::Fault::Untried(why)) => {
+                count(&counts.tokens_unfit);
+                refusal().tell_quietly(why);
+                Decision::Unfit
             }
             // Nobody guesses at these: they say no more of an address than that its client is late, or badly set up.
             Err(jwt::Fault::Untimely(why)) => {

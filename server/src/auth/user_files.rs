@@ -111,6 +111,13 @@ impl UserFiles {
             .any(|step| matches!(step, Step::Tokens(..)))
     }
 
+    /// Whether a token is all that a login by one is asked about first: no hook is.
+    pub(super) fn asks_tokens_first_at(&self, listener: usize) -> bool {
+        let mut asked = self.chain_at(listener).iter();
+        let first = asked.find(|step| !matches!(step, Step::Passwords));
+        matches!(first, Some(Step::Tokens(..)))
+    }
+
     /// The users that may log in at a listener: nobody where it does not ask its password file, though it may have had one.
     pub(super) fn asked_at(&self, listener: usize) -> &UserFile {
         if self.asks_passwords_at(listener) {

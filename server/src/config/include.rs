@@ -9,6 +9,11 @@ const FILES_MAX: usize = 256;
 /// A path, and what is in it.
 pub(crate) type File = (PathBuf, Vec<u8>);
 
+/// Whether a file of such a directory is read, by its name.
+pub(crate) fn is_included(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "conf")
+}
+
 /// The files of a directory that end in `.conf`, with what is in them, in Mosquitto's order: of letters that differ in case
 /// alone the large one comes first, but only where nothing else tells two names apart.
 ///
@@ -19,7 +24,7 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<File>, (PathBuf, String)> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(|error| fault(directory, error))? {
         let path = entry.map_err(|error| fault(directory, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "conf") {
+        if is_included(&path) {
             paths.push(path);
         }
     }

@@ -166,11 +166,36 @@ fn many_keys() {
     assert!(judge(&set(KEYS_TRIED_MAX, true), &unnamed).is_ok());
     assert!(judge(&set(KEYS_TRIED_MAX + 1, true), &by(Some("8"))).is_ok());
     for named in [true, false] {
-        assert_eq!(set(KEYS_TRIED_MAX, named).crowd(), None);
+        assert_eq!(set(KEYS_TRIED_MAX, named).crowds(), []);
         let crowd = set(KEYS_TRIED_MAX + 1, named);
-        assert!(matches!(judge(&crowd, &unnamed), Err(Fault::Forged(_))), "{named}");
-        assert_eq!(crowd.crowd(), Some((Algorithm::Hs256, !named)));
+        assert!(matches!(judge(&crowd, &unnamed), Err(Fault::Untried(_))), "{named}");
+        assert_eq!(crowd.crowds(), [(Algorithm::Hs256, !named)]);
     }
+}
+
+/// A key with a name is found among as many without one as are tried. Every algorithm with too many is told of, and those of
+/// one name are too many as those without one are.
+#[test]
+fn crowds_of_keys() {
+    let key = |secret: &[u8], kid: Option<&str>| {
+        let mut key = json!({"kty": "oct", "k": base64(secret)});
+        if let Some(kid) = kid {
+            key["kid"] = kid.into();
+        }
+        let set = json!({ "keys": [key] }).to_string();
+        parse(KeySource::Set, set.as_bytes(), &mut Vec::new()).unwrap()
+    };
+    let several = |kid| (0..KEYS_TRIED_MAX as u8).flat_map(move |n| key(&[b'a' + n; 32], kid));
+    let mixed = tokens(several(None).chain(key(SECRET, Some("named"))).collect());
+    let header = json!({"alg": "HS256", "kid": "named"});
+    let named = signed_by(&header, &claims(), |message| sign(Algorithm::Hs256, message));
+    assert!(judge(&mixed, &named).is_ok());
+    assert_eq!(mixed.crowds(), [(Algorithm::Hs256, false)]);
+    let same = several(Some("named")).chain(key(SECRET, Some("named")));
+    let rsa = (0..=KEYS_TRIED_MAX).flat_map(|_| RSA.keys(Algorithm::Rs256));
+    let both = tokens(same.chain(rsa).collect());
+    assert!(matches!(judge(&both, &named), Err(Fault::Untried(_))));
+    assert_eq!(both.crowds(), [(Algorithm::Hs256, true), (Algorithm::Rs256, true)]);
 }
 
 /// Each algorithm's key lets its own tokens in, as whom they say and until when, and no other's; every change of a single

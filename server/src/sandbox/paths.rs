@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Address, Config, DEFAULT_PATH, HttpAuth};
+use crate::config::{Address, Config, DEFAULT_PATH, HttpAuth, Listener, Protocol};
 
 /// Directories, each with everything below it. Files are replaced by renaming others over them, by log rotation and by
 /// whoever renews a certificate, so that a right to a file alone would end with the next of its kind.
@@ -41,22 +41,18 @@ impl Paths {
                 paths.remove.extend(directory_of(path));
             }
         }
-        let hooks = config
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.auth.http.as_ref());
-        paths.ports = hooks.map(HttpAuth::port).collect();
+        let hooks = || {
+            let listeners = config.listeners.iter();
+            listeners.filter_map(|listener| listener.auth.http.as_ref())
+        };
+        paths.ports = hooks().map(HttpAuth::port).collect();
         if !paths.ports.is_empty() {
             let resolver = RESOLVER_FILES.map(Path::new);
             paths.read.extend(resolver.map(Path::to_owned));
             let links = resolver.into_iter().filter(|file| file.is_symlink());
             paths.read.extend(links.filter_map(real_directory_of));
         }
-        let mut hooks = config
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.auth.http.as_ref());
-        let system = hooks.any(HttpAuth::trusts_system).then(openssl_probe::probe);
+        let system = hooks().any(HttpAuth::trusts_system).then(openssl_probe::probe);
         let system_file = system.iter().filter_map(|system| system.cert_file.as_deref());
         let system_directories = system.iter().flat_map(|system| &system.cert_dir).map(PathBuf::as_path);
         let files = files(config).into_iter().chain(usual).chain(system_file);
@@ -71,9 +67,11 @@ impl Paths {
                 .read
                 .extend(entries.filter_map(|entry| real_directory_of(&entry.path())));
         }
+        let serving = |listener: &&Listener| listener.protocol == Protocol::WebSockets;
         let http_dirs = config
             .listeners
             .iter()
+            .filter(serving)
             .filter_map(|listener| listener.websockets.http_dir.as_deref());
         // Without the targets of links that lead out of it: these are not served.
         paths
@@ -226,6 +224,21 @@ mod tests {
             assert_eq!(paths.ports, [port].into(), "{url}");
             assert!(resolves(&paths));
             assert_eq!(paths.read.contains(&dir.join("cas")), is_https);
+        }
+    }
+
+    /// A directory of web pages may be read where a listener serves it, and not where none does.
+    #[test]
+    fn pages_are_read_where_they_are_served() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().canonicalize().unwrap();
+        std::fs::create_dir(dir.join("www")).unwrap();
+        for (protocol, is_served) in [("websockets", true), ("mqtt", false)] {
+            let paths = paths(
+                &dir,
+                &format!("listener 1883\nallow_anonymous true\nprotocol {protocol}\nhttp_dir @/www\n"),
+            );
+            assert_eq!(paths.read.contains(&dir.join("www")), is_served, "{protocol}");
         }
     }
 
