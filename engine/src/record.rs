@@ -127,6 +127,8 @@ pub struct Reference {
     pub retain: bool,
     /// The Subscription Identifiers to send along.
     pub subscription_ids: Box<[SubscriptionId]>,
+    /// The Shared Subscription that it goes back to if this Session ends, `(ShareName, Topic Filter)`.
+    pub share: Option<Box<(String, String)>>,
     /// Where the exchange stands.
     pub state: ReferenceState,
 }

@@ -260,11 +260,11 @@ impl Engine {
         let more: Vec<_> = ids.collect();
         let extra = Extra {
             subscription_ids: (!more.is_empty()).then(|| Rc::new(more)),
-            share: None,
+            share: reference.share.as_deref().cloned(),
         };
         let owed = Owed {
             message,
-            extra: extra.subscription_ids.is_some().then(|| Rc::new(extra)),
+            extra: (extra != Extra::default()).then(|| Rc::new(extra)),
             record: id,
             subscription_id,
             qos: reference.qos,

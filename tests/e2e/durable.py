@@ -97,10 +97,12 @@ def start_on_its_port(start) -> None:
 class Member:
     """A client with a durable Session: connects, and is back after a restart, with the same Client Identifier and options."""
 
-    def __init__(self, broker: Broker, client_id: str, version: int = V5, expiry: int = 3600, **options):
+    def __init__(self, broker: Broker, client_id: str, version: int = V5, expiry: int = 3600, receive_maximum=None, **options):
         self.broker, self.client_id, self.version, self.options = broker, client_id, version, options
         if version == V5:
             options.setdefault("properties_", {})["session_expiry_interval"] = expiry
+        if receive_maximum:
+            options["properties_"]["receive_maximum"] = receive_maximum
         self.wire = self._connect()
 
     def _connect(self) -> Wire:

@@ -198,6 +198,27 @@ def test_shared_subscriptions_survive(kept, how):
     assert sorted(got) == sorted(b"%s %d" % (when, n) for when in (b"away", b"here") for n in range(30))
 
 
+def test_a_lost_member_gives_back_what_it_was_owed(kept, how):
+    """What waits for a member of a Shared Subscription whose Session ends after the restart goes to another member: what was
+    queued, and QoS 1 that it had not acknowledged [MQTT-4.8.2-4]."""
+    lost = Member(kept, "lost", receive_maximum=3)
+    lost.wire.subscribe(("$share/g/t/#", 2))
+    with kept.client("", V5) as pub:
+        for n in range(10):
+            assert pub.publish("t/a", b"%d" % n, 1).reason == 0
+        begun = [lost.wire.expect(PUBLISH).payload for _ in range(3)]
+        assert begun == [b"0", b"1", b"2"]
+        lost.wire.close()
+        other = Member(kept, "other")
+        other.wire.subscribe(("$share/g/t/#", 2), ("end", 2))
+        other.wire.close()
+        pub.publish("sync", b"", 1, retain=True)
+    kept.restart(how, shards=2)
+    kept.client("lost", V5, clean=True).close()
+    got = {p.payload for p in flush(kept, other.back(), "end")}
+    assert got == {b"%d" % n for n in range(10)}
+
+
 def test_sessions_with_clean_start_leave_nothing(kept, how):
     """A Session that ends with its connection leaves neither Subscriptions nor messages, and one that a Clean Start has ended
     stays ended [MQTT-3.1.2-4]."""

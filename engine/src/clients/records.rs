@@ -53,6 +53,11 @@ impl Clients {
                 .into_iter()
                 .chain(more.into_iter().flat_map(|m| m.iter().copied()))
                 .collect(),
+            // A QoS 2 exchange that has begun stays with its Session.
+            share: owed
+                .share()
+                .filter(|_| state == ReferenceState::Queued || owed.qos == QoS::AtLeastOnce)
+                .map(|share| Box::new(share.clone())),
             state,
         };
         self.journal.emit(Record::Reference(owed.record, reference), effects);

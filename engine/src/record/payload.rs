@@ -10,7 +10,7 @@
 //! 2 Subscription  session · options · Subscription Identifier or 0 · Topic Filter
 //! 3 Body          flags · origin, 8 bytes · [expires at] · topic · length of properties · properties and payload
 //! 4 Retained      flags · [listener · [User Name] · [Client Identifier]]
-//! 5 Reference     flags · session · [Packet Identifier] · Subscription Identifiers
+//! 5 Reference     flags · session · [Packet Identifier] · [ShareName · Topic Filter] · Subscription Identifiers
 //! 6 Inbound       session · Packet Identifier
 //! ```
 
@@ -274,11 +274,20 @@ fn put_reference(to: &mut Vec<u8>, reference: &Reference) {
     };
     to.push(qos_bits(
         reference.qos,
-        [reference.retain, sent.is_some(), released.is_some()],
+        [
+            reference.retain,
+            sent.is_some(),
+            released.is_some(),
+            reference.share.is_some(),
+        ],
     ));
     put_id(to, reference.session);
     if let Some(packet_id) = sent.or(released) {
         put_number(to, u64::from(packet_id.get()));
+    }
+    if let Some((name, filter)) = reference.share.as_deref() {
+        put_bytes(to, name.as_bytes());
+        put_bytes(to, filter.as_bytes());
     }
     for id in &reference.subscription_ids {
         put_number(to, u64::from(id.get()));
@@ -417,13 +426,18 @@ impl<'a> Fields<'a> {
     }
 
     fn reference(&mut self, body: Option<RecordId>) -> Option<Reference> {
-        let (qos, [retain, is_sent, is_released]) = self.qos_and_flags()?;
+        let (qos, [retain, is_sent, is_released, is_shared]) = self.qos_and_flags()?;
         let session = self.id()?;
         let state = match (is_sent, is_released) {
             (false, false) => ReferenceState::Queued,
             (true, false) => ReferenceState::Sent(self.packet_id()?),
             (false, true) => ReferenceState::Released(self.packet_id()?),
             (true, true) => return None,
+        };
+        let share = if is_shared {
+            Some(Box::new((self.text()?, self.text()?)))
+        } else {
+            None
         };
         let mut subscription_ids = Vec::new();
         while !self.0.is_empty() {
@@ -435,6 +449,7 @@ impl<'a> Fields<'a> {
             qos,
             retain,
             subscription_ids: subscription_ids.into(),
+            share,
             state,
         })
     }

@@ -111,6 +111,32 @@ fn retained_messages_come_back() {
     });
 }
 
+/// [MQTT-4.8.2-4]: what a member of a Shared Subscription was owed goes to another one when its Session ends after the restart:
+/// what was queued, and QoS 1 that had begun; a QoS 2 exchange that had begun does not [MQTT-4.8.2-5].
+#[test]
+fn a_member_that_came_back_gives_back() {
+    let prepare = |node: &mut Node| {
+        let lost = node.connect_durable(V5, "lost");
+        node.subscribed(lost, &["$share/g/t"], 2);
+        let publisher = node.connect(V5, "publisher");
+        for n in 1..=5 {
+            node.publish(publisher, "t", 1 + n % 2, u16::from(n), &n.to_string());
+        }
+        node.lose(lost);
+        let other = node.connect_durable(V5, "other");
+        node.subscribed(other, &["$share/g/t"], 2);
+        node.lose(other);
+    };
+    in_every_restart(prepare, NOW, |node| {
+        node.connect(V5, "lost");
+        let other = node.resume(V5, "other", 3_600);
+        let got = node.take(other).join("\n");
+        for (payload, comes) in [("1", false), ("2", true), ("3", false), ("4", true), ("5", true)] {
+            assert_eq!(got.contains(&format!("{payload:?}")), comes, "{payload} in {got}");
+        }
+    });
+}
+
 /// [MQTT-4.1.0-2]: time goes on while the broker is down; who was connected counts from the restart.
 #[test]
 fn expiry_goes_on_while_the_broker_is_down() {

@@ -370,7 +370,7 @@ fn hash_record(hash: &mut Hash, record: &Record) {
             hash.number(reference.session.0 << 4 | 4);
             hash.number(reference.body.map_or(0, |body| body.0));
             hash.number(u64::from(reference.retain) << 2 | reference.qos as u64);
-            hash_debug(hash, &(&reference.state, &reference.subscription_ids));
+            hash_debug(hash, &(&reference.state, &reference.subscription_ids, &reference.share));
         }
         Record::Session(..) | Record::Subscription(..) => hash_debug(hash, record),
     }

@@ -92,22 +92,27 @@ fn reference() -> impl Strategy<Value = Reference> {
         packet_id().prop_map(ReferenceState::Released),
     ];
     let ids = prop::collection::vec(subscription_id(), 0..4);
+    let share = prop::option::of(any::<(String, String)>().prop_map(Box::new));
     (
         record_id(),
         prop::option::of(record_id()),
         qos(),
         any::<bool>(),
         ids,
+        share,
         state,
     )
-        .prop_map(|(session, body, qos, retain, subscription_ids, state)| Reference {
-            session,
-            body,
-            qos,
-            retain,
-            subscription_ids: subscription_ids.into(),
-            state,
-        })
+        .prop_map(
+            |(session, body, qos, retain, subscription_ids, share, state)| Reference {
+                session,
+                body,
+                qos,
+                retain,
+                subscription_ids: subscription_ids.into(),
+                share,
+                state,
+            },
+        )
 }
 
 fn record() -> impl Strategy<Value = Record> {
@@ -272,17 +277,20 @@ fn examples_of_messages() -> Examples {
 
 fn examples_of_exchanges() -> Examples {
     let five = PacketId::new(5).unwrap();
-    let reference = |state| {
+    let of = |state, share| {
         let reference = Reference {
             session: EXAMPLE,
             body: Some(RecordId(1)),
             qos: QoS::ExactlyOnce,
             retain: false,
             subscription_ids: SubscriptionId::new(7).into_iter().collect(),
+            share,
             state,
         };
         Record::Reference(EXAMPLE, reference)
     };
+    let reference = |state| of(state, None);
+    let shared = Some(Box::new(("g".to_string(), "t/#".to_string())));
     let inbound = Record::Inbound {
         id: EXAMPLE,
         session: EXAMPLE,
@@ -294,6 +302,10 @@ fn examples_of_exchanges() -> Examples {
         (
             reference(ReferenceState::Released(five)),
             b"\x01\x12\x01\xac\x02\x05\x07",
+        ),
+        (
+            of(ReferenceState::Sent(five), shared),
+            b"\x01\x2a\x01\xac\x02\x05\x01g\x03t/#\x07",
         ),
         (inbound, b"\x01\x01\xac\x02\x05"),
     ]

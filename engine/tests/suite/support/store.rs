@@ -115,13 +115,14 @@ impl Store {
                         ReferenceState::Released(_) => "released",
                     };
                     Some(format!(
-                        "reference {} {:03} {:?} {:?} {} {:?} {}",
+                        "reference {} {:03} {:?} {:?} {} {:?} {:?} {}",
                         names[&reference.session],
                         place,
                         reference.body.map(|body| &names[&body]),
                         reference.qos,
                         reference.retain,
                         reference.subscription_ids,
+                        reference.share,
                         state
                     ))
                 }

@@ -47,6 +47,7 @@ fn reference(record: RecordId, session: RecordId, body: RecordId) -> Record {
         qos: sol_codec::QoS::AtLeastOnce,
         retain: false,
         subscription_ids: Box::default(),
+        share: None,
         state: ReferenceState::Queued,
     };
     Record::Reference(record, reference)
