@@ -10,7 +10,7 @@ SIGKILL ends the broker at a random moment. It is started again on the same dire
 again, with DUP and its Packet Identifier. All have durable Sessions. Checked:
 
 - every message arrives at every subscriber: QoS 2 once, QoS 1 once or more, each QoS of a topic in order, unchanged;
-- of a Shared Subscription, at one member;
+- of a Shared Subscription, at one member, also when the Session of one that was owed it ends;
 - the Will of whoever was connected, or was cut off, comes once, and nothing of a Session that has ended comes back;
 - a retained message is the one acknowledged last, or one sent after that; a Subscription is there, or is not, likewise;
 - no Session is lost whose CONNACK has come; no Packet Identifier is used for two messages at a time.
@@ -37,6 +37,8 @@ DRAIN_SECS = 60.0
 DRAIN_EVERY = 10
 CONFIG = "max_queued_messages 0\nmax_inflight_messages 0"
 VIOLATIONS_TOLD = 20
+MEMBERS = ((), ("flapping",), ("away",))
+"""Habits of the members of the Shared Subscription whose Sessions last."""
 
 
 class Rig:
@@ -65,7 +67,9 @@ class Rig:
             Subscriber(self, "away", V311, habits=("away",)),
             Subscriber(self, "flapping5", V5, habits=("flapping",)),
             Subscriber(self, "flapping31", V31, habits=("flapping", "slow")),
-            *(Subscriber(self, f"share{n}", V5, share="g", habits=habits) for n, habits in enumerate(((), ("flapping",), ("away",)))),
+            *(Subscriber(self, f"share{n}", V5, share="g", habits=habits) for n, habits in enumerate(MEMBERS)),
+            Subscriber(self, "staying", V5, qos=1, share="h"),
+            Subscriber(self, "ending", V5, qos=1, share="h", habits=("renewing", "slow"), receive_maximum=5),
         ]
         self.mortals = [Mortal(self, f"mortal{version}", version) for version in (V31, V311, V5)]
         self.watcher = Watcher(self, "watcher", V5)
@@ -151,10 +155,11 @@ class Rig:
         for one in self.publishers.values():
             one.is_paused = True
         alone = [s for s in self.subscribers if not s.share]
-        together = [s for s in self.subscribers if s.share]
+        groups = [[s for s in self.subscribers if s.share == share] for share in ("g", "h")]
 
         def shared_missing() -> list[tuple]:
-            return [key for key in self.expected() if not any(s.received[key] for s in together)]
+            expected = self.expected()
+            return [(g[0].share, *key) for g in groups for key in expected if not any(s.received[key] for s in g)]
 
         def is_drained() -> bool:
             is_done = all(p.is_done() for p in self.publishers.values()) and not self.watcher.lacks()
@@ -168,10 +173,10 @@ class Rig:
                 if one.missing():
                     self.violation(f"{one.name} lacks {len(one.missing())}: {one.missing()[:5]}")
             if shared_missing():
-                self.violation(f"the Shared Subscription lacks {len(shared_missing())}: {shared_missing()[:5]}")
+                self.violation(f"the Shared Subscriptions lack {len(shared_missing())}: {shared_missing()[:5]}")
             for what in self.watcher.lacks():
                 self.violation(f"{what} was not published")
-        self.finish(together)
+        self.finish(groups[0])
 
     def finish(self, together) -> None:
         for one in (*self.subscribers, self.watcher):
@@ -183,6 +188,8 @@ class Rig:
             if qos_of(n) == 2 and times > 1:
                 self.violation(f"QoS 2 message {name}:{n} came to {times} members of the Shared Subscription")
         for s in self.subscribers:
+            if not s.share:
+                s.check_order()
             s.received.clear()
         self.floor = {name: one.next for name, one in self.publishers.items()}
         self.go_on()

@@ -229,18 +229,29 @@ class Retainer(Publisher):
 
 
 class Subscriber(Actor):
-    """Has one Subscription from the beginning. `habits` are what it does: ack slowly, come and go, stay away."""
+    """Has one Subscription from the beginning. `habits` are what it does: ack slowly, come and go, stay away, have its Session
+    ended by Clean Start, which gives back what it was owed as a member of a Shared Subscription."""
 
     def __init__(self, rig, name: str, version: int, qos: int = 2, habits=(), share: str = "", receive_maximum=None):
         super().__init__(rig, name, version, receive_maximum)
         self.qos, self.habits, self.share = qos, habits, share
         self.received: collections.Counter = collections.Counter()
-        self.latest: dict = {}
+        self.arrivals: dict = {}  # in the order of the last copy of each
         self.open: dict[int, bytes] = {}  # QoS 2 identifiers between PUBLISH and PUBREL, with what came
         self.answers: list[bytes] = []
-        self.is_subscribed = False
+        self.is_subscribed = self.is_clean = False
+
+    def connect(self) -> None:
+        if self.is_clean:
+            self.has_session = self.is_subscribed = False
+            self.open.clear()
+        super().connect()
+
+    def connect_packet(self) -> bytes:
+        return wire.connect(self.name, self.version, clean=self.is_clean, properties_=self.properties)
 
     def resume(self) -> None:
+        self.is_clean = False
         if not self.is_subscribed:
             topic_filter = f"$share/{self.share}/k/#" if self.share else "k/#"
             self.send(wire.subscribe([(topic_filter, self.qos)], 1, self.version))
@@ -293,11 +304,21 @@ class Subscriber(Actor):
             if p.qos == 2:
                 self.violation(f"QoS 2 message {p.payload[:20]} came again")
         self.received[name, n] += 1
-        stream = (p.topic, qos_of(n), name)
-        if is_new and not self.share and self.latest.get(stream, -1) > n:
-            self.violation(f"{p.topic} {p.payload[:20]} came after {self.latest[stream]}")
-        self.latest[stream] = max(n, self.latest.get(stream, -1))
+        if n >= self.rig.floor[name]:
+            self.arrivals.pop((name, n), None)
+            self.arrivals[name, n] = None
         return None
+
+    def check_order(self) -> None:
+        """The last copies are in the order of publishing, among those of one publisher, topic and QoS (4.6): what was not
+        acknowledged when the broker died is all sent again, after what may have been taken of it."""
+        latest: dict = {}
+        for name, n in self.arrivals:
+            stream = (topic_of(name, n), qos_of(n))
+            if latest.setdefault(stream, n) > n:
+                self.violation(f"{stream[0]}, QoS {stream[1]}: {n} came after {latest[stream]}")
+            latest[stream] = n
+        self.arrivals.clear()
 
     def answer(self, packet: bytes) -> None:
         if "slow" in self.habits and not self.rig.is_draining:
@@ -314,6 +335,9 @@ class Subscriber(Actor):
             self.wanted = False
         elif "flapping" in self.habits and chance < 0.02:
             self.wanted = not self.wanted
+        elif "renewing" in self.habits and chance < 0.01 and self.is_subscribed:
+            self.is_clean = True
+            self.lose()
         if self.wire and not self.wanted:
             self.leave(politely=chance < 0.01)
         super().step()
