@@ -75,9 +75,11 @@ log_format text
 log_timestamp true
 connection_messages true
 set_tcp_nodelay true
-persistence false
 sys_interval 10
 sandbox on
+persistence none
+persistence_max_size 0
+persistence_damage refuse
 shards auto
 pin_shards false
 io auto
@@ -143,7 +145,7 @@ ip_port 1883
 keepalive 60
 psk_hint x
 connection cloud
-persistence fsync
+persistence sometimes
 log_dest nowhere
 log_type everything
 persistent_client_expiration 5
@@ -175,7 +177,7 @@ io poll
             "12:1: `psk_hint`: pre-shared keys are not supported: clients are told apart by certificates or passwords"
                 .to_owned(),
             "13:1: `connection`: bridges are not supported yet".to_owned(),
-            "14:13: a journal on disk is not there yet; everything is in memory".to_owned(),
+            "14:13: `sometimes` is none of none, os, fsync, true and false".to_owned(),
             "15:10: `nowhere` is none of stderr, stdout, syslog, topic, none, file".to_owned(),
             "16:10: `everything` is none of error, warning, notice, information, debug, all, none".to_owned(),
             "17:30: `5` is not a span: a number with h, d, w, m (months) or y".to_owned(),
@@ -742,33 +744,38 @@ fn files_without_websockets() {
     assert!(none.is_empty(), "{none:?}");
 }
 
-/// Mosquitto's `persistence true` stands in nearly every file: it is taken, and said to keep nothing, wherever it can be seen.
+/// Mosquitto's `persistence true` is the strongest promise that there is; a directory alone is the one that costs little.
 #[test]
-fn persistence_is_taken_and_warned_about() {
-    let said = "2:13: nothing is kept on disk in this version: Sessions, queued and retained messages are in memory, and a restart \
-                loses them";
-    for (line, warned) in [
-        ("true", true),
-        ("TRUE", true),
-        ("1", true),
-        ("false", false),
-        ("0", false),
+fn what_persistence_promises() {
+    for (lines, said) in [
+        ("persistence true", "fsync"),
+        ("persistence TRUE", "fsync"),
+        ("retained_persistence 1", "fsync"),
+        ("persistence fsync", "fsync"),
+        ("persistence os", "os"),
+        ("persistence false\npersistence_location /d", "none"),
+        ("persistence 0", "none"),
+        ("persistence_location /d", "os"),
+        ("persistence_location /d\npersistence fsync", "fsync"),
+        ("", "none"),
     ] {
-        let text = format!("listener 1883\npersistence {line}\nallow_anonymous true\n");
+        let text = format!("listener 1883\n{lines}\nallow_anonymous true\n");
         let config = Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).unwrap();
-        let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
-        let wanted = if warned { vec![format!("f:{said}")] } else { vec![] };
-        assert_eq!(warnings, wanted, "{line}");
+        assert_eq!(config.warnings, [], "{lines}");
         let printed = config.to_directives();
-        assert!(printed.contains("\npersistence false\n"), "{printed}");
-        assert_eq!(printed.contains("# persistence true is not there yet"), warned);
-    }
-    for line in ["fsync", "os", "maybe"] {
-        let text = format!("listener 1883\npersistence {line}\nallow_anonymous true\n");
         assert!(
-            Config::parse("f".as_ref(), text.as_bytes(), &Host::default()).is_err(),
-            "{line}"
+            printed.contains(&format!("\npersistence {said}\n")),
+            "{lines}: {printed}"
         );
+    }
+    for line in [
+        "persistence maybe",
+        "persistence_damage ignore",
+        "persistence_max_size lots",
+    ] {
+        let text = format!("listener 1883\n{line}\nallow_anonymous true\n");
+        let refused = Config::parse("f".as_ref(), text.as_bytes(), &Host::default());
+        assert!(refused.is_err(), "{line}");
     }
 }
 
@@ -776,7 +783,6 @@ fn persistence_is_taken_and_warned_about() {
 #[test]
 fn without_effect() {
     for line in [
-        "persistence_location /var/lib/mosquitto/",
         "persistence_file mosquitto.db",
         "autosave_interval 1800",
         "autosave_on_changes false",

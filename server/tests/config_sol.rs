@@ -81,6 +81,9 @@ login_ban 600s
 login_ban_exempt 127.0.0.0/8 ::1/128
 log_format text
 sandbox on
+persistence none
+persistence_max_size 0
+persistence_damage refuse
 shards auto
 pin_shards false
 io auto

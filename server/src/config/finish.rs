@@ -16,6 +16,7 @@ impl Draft {
             Dialect::Sol => self.finish_sol(errors),
             Dialect::Listener => self.finish_listeners(path, errors),
         }
+        self.config.persistence.settle();
         self.warn_of_files();
         self.warn_of_auth(path);
     }

@@ -58,6 +58,11 @@ impl Persistence {
         self.durability.unwrap_or(by_default)
     }
 
+    /// All is read: what was not said is what it is by default.
+    pub(crate) fn settle(&mut self) {
+        self.durability = Some(self.durability());
+    }
+
     /// Where the journal is; `None`: there is none.
     #[must_use]
     pub fn directory(&self) -> Option<PathBuf> {
@@ -74,7 +79,6 @@ pub(crate) const ROWS: &[Directive] = &[
         "What an acknowledged message, Subscription or Session survives: nothing, the process, or a power cut (true: that).",
         durability,
     )
-    .own()
     .restart()
     .shown(|config| one(config.persistence.durability())),
     Directive::new(
@@ -96,7 +100,6 @@ pub(crate) const ROWS: &[Directive] = &[
             Ok(())
         },
     )
-    .own()
     .restart()
     .shown(|config| path(config.persistence.location.as_deref())),
     Directive::new(
@@ -112,7 +115,6 @@ pub(crate) const ROWS: &[Directive] = &[
             Ok(())
         },
     )
-    .own()
     .restart()
     .shown(|config| one(show_size(config.persistence.bytes_max.unwrap_or(0)))),
     Directive::new(
@@ -122,7 +124,6 @@ pub(crate) const ROWS: &[Directive] = &[
         "Whether a broker whose journal is damaged starts with what can be read of it.",
         damage,
     )
-    .own()
     .restart()
     .shown(|config| one(if config.persistence.salvages { "salvage" } else { "refuse" })),
     Directive::new(
