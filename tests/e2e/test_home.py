@@ -3,6 +3,7 @@
 
 The files lie in home/ as they would in /etc/mosquitto; only places and ports are others here."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -52,6 +53,9 @@ class Home(Broker):
                 text = text.replace(f" {place}", f" {self.directory}{place}")
             for old, new in ports.items():
                 text = text.replace(f"listener {old}", f"listener {new}")
+            if path.name == "mosquitto.conf" and os.geteuid() == 0:
+                # Another user could not enter the folder that stands for the root.
+                text += "\nuser root\n"
             path.write_text(text)
         return ""
 
@@ -69,19 +73,20 @@ def login(user: str) -> list[str]:
 
 
 def test_it_starts_and_says_what_differs(home, tmp_path):
-    """It runs unchanged; that nothing is kept on disk is said in the log, in the banner and by `sol check`, by file and line."""
+    """It runs unchanged, and keeps on disk what it acknowledges: the banner says where. What has no effect is said by `sol check`,
+    by file and line."""
     log = tmp_path / "var/log/mosquitto/mosquitto.log"
-    wait_until(lambda: log.exists() and "persistence true" in log.read_text(), "line of the log")
-    said = "mosquitto.conf:8:13: nothing is kept on disk in this version"
-    assert said in log.read_text() and said in home.log()
-    assert "`persistence true` is not there yet" in home.log()
+    journal = tmp_path / "var/lib/mosquitto/sol-journal"
+    wait_until(lambda: log.exists() and "data directory: " in log.read_text(), "line of the log")
+    assert f"data directory: {journal} (persistence fsync: what is acknowledged survives a power cut)" in log.read_text()
+    assert any(path.suffix == ".seg" for path in journal.iterdir())
     assert (tmp_path / "run/mosquitto/mosquitto.pid").read_text().strip() == str(home.pid)
     done = subprocess.run(
         [sol_bin(), "check", "-c", home.etc / "mosquitto.conf"], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
-    assert done.returncode == 0 and said in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
     warnings = [line.rsplit("etc/mosquitto/", 1)[1] for line in done.stderr.splitlines()]
-    assert [warning.split(": ")[0] for warning in warnings] == ["mosquitto.conf:8:13", "mosquitto.conf:9", "conf.d/limits.conf:1"]
+    assert [warning.split(": ")[0] for warning in warnings] == ["conf.d/limits.conf:1"]
 
 
 def test_everybody_has_what_is_theirs(home, authority):
