@@ -6,10 +6,10 @@ import time
 import pytest
 
 import wire
-from broker import Listening, sol_bin, wait_until
+from broker import Listening, free_port, sol_bin, wait_until
 from clients import MosquittoSub, Paho, mosquitto_pub
 from durable import MODES, Durable, Member, flush, until
-from wire import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, V5, V31, V311, Will
+from wire import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, V5, V31, V311, Will, Wire
 
 pytestmark = pytest.mark.sol
 
@@ -243,6 +243,43 @@ def test_sessions_with_clean_start_leave_nothing(kept, how):
                 assert not w.connack.session_present
     with kept.client("ended", V5, clean=False) as w:
         assert not w.connack.session_present
+
+
+def test_a_session_with_much_to_forget_is_gone_at_once(kept):
+    """Once the CONNACK of a Clean Start has come the old Session is gone, whatever was queued for it, killed at that moment or not;
+    a second start has nothing left to clear away."""
+    sub = Member(kept, "sub")
+    sub.wire.subscribe(("much/#", 1))
+    sub.wire.close()
+    with kept.client("", V5) as pub:
+        for first in range(0, 1000, 20):
+            pub.send(*(wire.publish("much/a", b"x", 1, n + 1, version=V5) for n in range(first, first + 20)))
+            assert [pub.expect(PUBACK).reason for _ in range(20)] == [0] * 20
+    kept.client("sub", V5, clean=True)
+    for shards in (2, 3):
+        kept.restart(shards=shards)
+        assert " ERROR " not in kept.log()
+        with kept.client("", V5) as pub:
+            assert pub.publish("much/a", b"x", 1).reason == 0x10
+    with kept.client("sub", V5, clean=False) as w:
+        assert not w.connack.session_present
+
+
+def test_a_client_may_come_back_with_another_version(kept, version):
+    """The Session is its Client Identifier's, whichever version of the protocol made it and takes it up."""
+    sub = Member(kept, "sub", version)
+    sub.wire.subscribe(("v/a", 1), ("v/end", 2))
+    sub.wire.close()
+    with kept.client("", V311) as pub:
+        pub.publish("v/a", b"x", 1)
+    for other in (V5, V311, V31):
+        kept.restart()
+        sub.version, sub.options = other, {"properties_": {"session_expiry_interval": 3600}} if other == V5 else {}
+        got = flush(kept, sub.back(), "v/end")
+        assert [p.payload for p in got] == [b"x"]
+        with kept.client("", V311) as pub:
+            sub.wire.close()
+            pub.publish("v/a", b"x", 1)
 
 
 @either_way
@@ -631,6 +668,38 @@ def test_restored_sessions_get_what_their_user_may_read(start_broker, tmp_path):
     acl.write_text("topic readwrite a/#\n")
     broker.again(shards=3)
     assert [p.topic for p in flush(broker, sub.back(), "a/end")] == ["a/x", "a/y"]
+
+
+def test_restored_sessions_keep_their_listener(start_broker, tmp_path):
+    """Which listener's rules hold for a Session is known after the restart too, wherever the listener stands in the file."""
+    ports = [free_port(), free_port()]
+    for port, topics in zip(ports, ("a/#", "b/#")):
+        (tmp_path / f"acl{port}").write_text(f"topic readwrite {topics}\ntopic readwrite end\n")
+        (tmp_path / f"acl{port}").chmod(0o644)
+
+    def config(order) -> str:
+        lines = (f"listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {tmp_path}/acl{port}" for port in order)
+        return "per_listener_settings true\n" + "\n".join(lines)
+
+    broker = start_broker(config(ports), cls=Durable, shards=2)
+    for port in ports:
+        with Wire(port, V5) as w:
+            w.connect(f"sub{port}", clean=False, properties_={"session_expiry_interval": 60})
+            w.subscribe(("#", 1))
+    broker.restart(config=config(reversed(ports)), shards=3)
+    for port, topic in zip(ports, ("a/x", "b/x")):
+        with Wire(port, V5) as pub:
+            pub.connect("")
+            assert pub.publish(topic, b"", 1).reason == 0
+            assert pub.publish("a/y" if topic == "b/x" else "b/y", b"", 1).reason == 0x87
+    broker.restart(config=config(ports), shards=1)
+    for port, topic in zip(ports, ("a/x", "b/x")):
+        with Wire(port, V5) as w, Wire(port, V5) as pub:
+            w.connect(f"sub{port}", clean=False)
+            pub.connect("")
+            pub.publish("end", b"", 1)
+            assert [w.take().topic for _ in range(2)] == [topic, "end"]
+            w.disconnect()
 
 
 # --- What is kept where ----------------------------------------------------------------------------------------------

@@ -428,12 +428,14 @@ impl Engine {
         if let Some(enhanced) = connect.enhanced {
             self.clients.enhanced.insert(id, *enhanced);
         }
-        let durable = self
-            .clients
-            .sessions
-            .get(key)
-            .is_some_and(|session| session.record != RecordId(0));
-        if durable && self.clients.journal.hold(Gate::Connect(id)) {
+        // That a Session has ended is promised too [MQTT-3.1.2-4]: it must not come back.
+        let waits = self.clients.journal.is_dirty()
+            || self
+                .clients
+                .sessions
+                .get(key)
+                .is_some_and(|session| session.record != RecordId(0));
+        if waits && self.clients.journal.hold(Gate::Connect(id)) {
             self.clients.note_rare(Rare::ConnackHeld);
             return Flow::Stop;
         }

@@ -106,7 +106,8 @@ fn inbound_identifiers_wait() {
     );
 }
 
-/// CONNACK, SUBACK and UNSUBACK of durable Sessions wait; those of others do not.
+/// CONNACK, SUBACK and UNSUBACK of durable Sessions wait; those of others do not, but for a CONNACK that says that such a Session
+/// has ended [MQTT-3.1.2-4].
 #[test]
 fn changes_of_durable_sessions_wait() {
     with_journal(
@@ -134,8 +135,9 @@ fn changes_of_durable_sessions_wait() {
                 node.unsubscribe(short, &["a"]);
                 node.expect(short, &["SUBACK #1 [01]", "UNSUBACK #2 [00]"]);
                 node.disconnect(short);
-                // Ends the durable Session, which waits for nothing either.
                 let clean = node.connect_with(version, "durable", |_| {});
+                node.expect(clean, &[]);
+                node.make_all_durable();
                 node.expect(clean, &["CONNACK 00"]);
                 node.disconnect(clean);
             }
