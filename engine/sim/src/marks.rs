@@ -86,6 +86,7 @@ marks! {
     Oversized = "message larger than its receiver takes",
     AliasOut = "topic alias alone towards a client",
     JournalHolds = "CONNACK waits for the journal",
+    KeptAlone = "ticket kept before an earlier one",
     AckForGone = "acknowledgement complete for a Session that is gone",
     DropsBalance = "drops that are just what did not come",
     RefusalsBalance = "refusals that are just what did not come",

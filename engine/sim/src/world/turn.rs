@@ -462,6 +462,9 @@ impl World {
 
     fn make_durable(&mut self, shard: usize) -> Verdict {
         let (news, calls) = self.writer.news(shard, &mut self.pauses);
+        if matches!(news, Input::DurableAlone(_)) {
+            self.marks.hit(Mark::KeptAlone);
+        }
         self.completes = calls;
         let told = self.tell(shard, news);
         self.completes = 1;
