@@ -78,7 +78,7 @@ def test_a_directory_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_file_in_its_place_is_refused(tmp_path):
-    """What is no directory is refused, and so is a symbolic link where the journal's directory should be."""
+    """What is no directory is refused, and so is a symbolic link where the journal's directory, or a file in it, should be."""
     (tmp_path / "file").write_text("")
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {tmp_path}/file")
     assert (code, said) == (74, f"sol: error: FILE:5: no journal in {tmp_path}/file/sol-journal: Not a directory\n")
@@ -87,6 +87,11 @@ def test_a_file_in_its_place_is_refused(tmp_path):
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {tmp_path}")
     assert code == 74 and said.count("\n") == 1 and f"no journal in {tmp_path}/sol-journal: " in said
     assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / "other" / "sol-journal").mkdir(parents=True)
+    (tmp_path / "other" / "sol-journal" / "LOCK").symlink_to(tmp_path / "file")
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {tmp_path}/other")
+    assert code == 74 and said.count("\n") == 1 and "cannot lock it: " in said
+    assert (tmp_path / "file").read_text() == ""
 
 
 @needs_root
