@@ -50,6 +50,12 @@ impl Homes {
         Self(Placement::new(RandomState::with_seeds(a, b, c, d), shards))
     }
 
+    /// Who a message of this client is by.
+    #[must_use]
+    pub fn origin(&self, client_id: &str) -> Origin {
+        self.0.origin(client_id)
+    }
+
     /// The shard of a Client Identifier's Session.
     #[must_use]
     pub fn of_client(&self, client_id: &str) -> ShardId {

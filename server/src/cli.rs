@@ -1,5 +1,7 @@
 //! The command line: flags of the old broker, and a few more.
 
+mod store;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +10,8 @@ use crate::config::{Io, Metrics, Overrides, Shards, others, threads};
 use crate::passwd::Scheme;
 use crate::scram;
 use crate::stored::{Cost, PBKDF2_ITERATIONS_DEFAULT, PBKDF2_ITERATIONS_MAX};
+
+pub use self::store::StoreTool;
 
 /// An MQTT broker for MQTT 3.1, 3.1.1 and 5.0.
 ///
@@ -86,6 +90,9 @@ pub enum Command {
     Passwd(Passwd),
     /// Write a configuration for a broker that is open to the network: TLS, a first user, and rules
     Init(Init),
+    /// Verify, count, export, copy, save or fill the journal: what the broker keeps on disk
+    #[command(subcommand)]
+    Store(StoreTool),
 }
 
 /// Write a configuration for a broker that is open to the network: TLS, a first user, and rules.

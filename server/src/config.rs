@@ -59,6 +59,7 @@ pub use self::listener::{
 };
 pub use self::logins::Logins;
 pub use self::overrides::Overrides;
+pub(crate) use self::persistence::DIRECTORY as JOURNAL_DIRECTORY;
 pub use self::persistence::{Durability, Persistence};
 pub use self::place::{Place, Places};
 pub use self::tls::{Tls, TlsVersion};

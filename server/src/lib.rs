@@ -62,6 +62,7 @@ pub fn main(bind: Bind) -> ExitCode {
             print_all("warning", &warnings);
             let _ = std::io::stdout().write_all(told.as_bytes());
         })),
+        Some(Command::Store(tool)) => exit(store::run(&tool)),
         None if cli.serve.check => check(cli.serve.config.as_deref(), Some(&cli.serve)),
         None => serve_or_daemonise(&cli.serve, bind),
     }

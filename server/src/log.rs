@@ -31,6 +31,7 @@ pub use self::topic::Publish;
 pub use self::writer::QUEUE_LINES_MAX;
 
 use self::limit::{Admission, Limiter, is_limited};
+pub(crate) use self::line::push_time as utc;
 use self::line::{Bounded, Form, Record};
 use self::writer::Writer;
 use crate::config::{Levels, Log, LogFormat};

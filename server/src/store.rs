@@ -1,199 +1,132 @@
-//! The journal's directory, and what its owner hears of it.
+//! The journal's directory: opened when the broker starts, and looked at, copied, saved and filled by `sol store`.
 
-use std::fmt::Write as _;
-use std::io;
+mod check;
+mod export;
+mod fill;
+mod import;
+mod lines;
+mod mosquitto;
+mod open;
+mod output;
+mod place;
+#[cfg(test)]
+mod records;
+mod stats;
+
+use std::io::Write as _;
 use std::path::Path;
 
-use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
-use sol_transport::{Clock, Durable, DurableError};
+use sol_journal::{OnDamage, OsDisk, Snapshot};
 
-use crate::config::{Config, Durability, reason};
-use crate::owner::Ids;
+use crate::cli::StoreTool;
+use crate::print_error;
 use crate::serve::Failure;
 
-/// Exit codes, as `sysexits.h` has them: data that cannot be used, and a disk that fails.
+use self::output::Output;
+use self::place::Fresh;
+
+pub(crate) use self::open::{failure, open, prepare};
+
+/// Exit codes, as `sysexits.h` has them: data that cannot be used, none at all, a file that is in the way, a disk that
+/// fails.
 const DATA: u8 = 65;
+const NO_INPUT: u8 = 66;
+const CANNOT_CREATE: u8 = 73;
 pub(crate) const IO: u8 = 74;
 
-/// Makes the journal's directory, while that may take a privilege, and gives it to whom the process becomes.
+/// `sol store …`.
 ///
 /// # Errors
-/// A sentence that says what is missing.
-pub(crate) fn prepare(config: &Config, successor: Option<Ids>) -> Result<(), Failure> {
-    let Some(directory) = config.persistence.directory() else {
-        return Ok(());
-    };
-    let fail = |error: &io::Error| {
-        let hint = match directory.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
-                format!("; make {} first, for the broker's user alone", parent.display())
-            }
-            _ => String::new(),
-        };
-        let place = config
-            .places
-            .of("persistence_location")
-            .or_else(|| config.places.of("persistence"));
-        let text = format!("no journal in {}: {}{hint}", directory.display(), reason(error));
-        Failure {
-            code: IO,
-            text: place.map_or_else(|| text.clone(), |place| place.say(&text).to_string()),
-        }
-    };
-    OsDisk::create(&directory).map_err(|error| fail(&error))?;
-    if let Some(Ids { user, group }) = successor {
-        std::os::unix::fs::lchown(&directory, Some(user), Some(group)).map_err(|error| fail(&error))?;
+/// A sentence that names the file, and what to do.
+pub(crate) fn run(tool: &StoreTool) -> Result<(), Failure> {
+    match tool {
+        StoreTool::Check { directory } => check::check(directory),
+        StoreTool::Stats { directory } => stats::stats(directory),
+        StoreTool::Export { directory, out } => export(directory, out.as_deref()),
+        StoreTool::Import { file, directory } => import::import(file, directory),
+        StoreTool::Backup { directory, to } => backup(directory, to),
+        StoreTool::Salvage { directory, out } => salvage(directory, out),
+        StoreTool::ImportMosquitto {
+            file,
+            directory,
+            partial,
+        } => mosquitto::import(file, directory, *partial),
     }
+}
+
+fn export(directory: &Path, out: Option<&Path>) -> Result<(), Failure> {
+    let (place, snapshot) = place::read(directory, OnDamage::Refuse)?;
+    let mut output = Output::new(out)?;
+    let written = export::write(&place, &snapshot, &mut output, false)?;
+    output.finish()?;
+    note(&format!("{} records exported", written.records));
     Ok(())
 }
 
-/// Opens the journal, if there is to be one; `listeners` are the names of the listeners that are bound.
-///
-/// # Errors
-/// A sentence that says why it cannot be used, and what to do.
-pub(crate) fn open(
-    config: &Config,
-    seeds: [u64; 4],
-    listeners: &[String],
-    clock: Clock,
-) -> Result<Option<Durable<OsDisk>>, Failure> {
-    let Some(directory) = config.persistence.directory() else {
-        return Ok(None);
-    };
-    let mode = match config.persistence.durability() {
-        Durability::Fsync => Mode::Fsync,
-        Durability::Os | Durability::None => Mode::Os,
-    };
-    let mut identity = [0; 16];
-    getrandom::fill(&mut identity).map_err(|error| format!("no randomness: {error}"))?;
-    let options = Options {
-        max_bytes: config.persistence.bytes_max.unwrap_or(u64::MAX),
-        on_damage: if config.persistence.salvages {
-            OnDamage::Salvage
-        } else {
-            OnDamage::Refuse
-        },
-        identity,
-        ..Options::default()
-    };
-    let disk = OsDisk::existing(&directory).map_err(|error| Failure {
-        code: IO,
-        text: format!("no journal in {}: {}", directory.display(), reason(&error)),
-    })?;
-    let durable = Durable::open(disk, &options, mode, seeds, listeners, clock);
-    let durable = durable.map_err(|error| failure(&directory, &error))?;
-    tell(&directory, durable.report());
-    Ok(Some(durable))
-}
-
-/// Why a journal cannot be used.
-pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
-    let directory = directory.display();
-    let (code, hint) = match error {
-        DurableError::Open(OpenError::Damaged(_) | OpenError::Missing { .. }) => (
-            DATA,
-            format!(
-                "; what was acknowledged would be missing. `sol store check {directory}` tells more, `sol store salvage {directory} \
-                 --out FILE` saves what can be read, and `persistence_damage salvage` starts with it"
-            ),
-        ),
-        DurableError::Open(OpenError::Locked(LockError::Taken(_))) => (1, String::new()),
-        DurableError::Open(OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. }) => {
-            (IO, owner_hint(error).to_owned())
-        }
-        DurableError::Write(_) | DurableError::System(_) => (IO, String::new()),
-        DurableError::Open(_) | DurableError::Record(..) | DurableError::Restore(_) => (DATA, String::new()),
-    };
-    let error = reason(&io::Error::other(error.to_string()));
-    Failure {
-        code,
-        text: format!("the journal in {directory} cannot be used: {error}{hint}"),
-    }
-}
-
-/// What to do where somebody else, root as a rule, has run a broker there before.
-fn owner_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; all that is in it has to belong to the user that the broker runs as",
-        _ => "",
-    }
-}
-
-/// Says what was found.
-fn tell(directory: &Path, report: &Report) {
-    let directory = directory.display();
-    if let Some(tail) = &report.tail {
-        tracing::warn!(
-            "journal: {} bytes ({} frames) at the end of {directory}/{} were not whole and had been promised to nobody; they \
-             are dropped",
-            tail.bytes,
-            tail.frames,
-            tail.file
-        );
-    }
+fn salvage(directory: &Path, out: &Path) -> Result<(), Failure> {
+    let (place, snapshot) = place::read(directory, OnDamage::Salvage)?;
+    let mut output = Output::new(Some(out))?;
+    let written = export::write(&place, &snapshot, &mut output, true)?;
+    output.finish()?;
+    let report = snapshot.report();
     for hole in &report.holes {
-        tracing::error!("journal: {}", hole_text(&directory.to_string(), hole));
+        note(&check::hole_text(&place, hole));
     }
-    if report.orphans > 0 {
-        tracing::error!(
-            "journal: {} records were dropped because what they refer to is lost",
-            report.orphans
-        );
+    if let Some(tail) = &report.tail {
+        note(&format!("missing: {}", check::tail_text(tail)));
     }
-    let mut text = format!(
-        "journal: read {} frames of {} bytes in {} segment{}",
-        report.frames,
-        report.bytes,
-        report.segments,
-        if report.segments == 1 { "" } else { "s" }
-    );
-    if !report.was_closed && report.frames > 0 {
-        let _ = write!(text, "; the last broker did not end in order");
+    for unreadable in &written.unreadable {
+        note(&format!("missing: {unreadable}"));
     }
-    tracing::info!("{text}");
+    let lost = report.orphans + written.orphans;
+    if lost > 0 {
+        note(&format!(
+            "missing: {lost} records that refer to a message or a Session that is lost"
+        ));
+    }
+    let is_whole = report.holes.is_empty() && report.tail.is_none() && written.unreadable.is_empty() && lost == 0;
+    note(&format!(
+        "{} records saved in {}{}; `sol store import` makes a new journal of them",
+        written.records,
+        out.display(),
+        if is_whole { ", nothing is missing" } else { "" }
+    ));
+    Ok(())
 }
 
-fn hole_text(directory: &str, hole: &sol_journal::Hole) -> String {
-    format!(
-        "{directory}/{} is damaged at offset {}: what stood there is lost",
-        hole.file, hole.offset
-    )
+fn backup(directory: &Path, to: &Path) -> Result<(), Failure> {
+    let place = place::existing(directory)?;
+    let disk = place::disk(&place)?;
+    let fresh = Fresh::at(to)?;
+    let copy: Snapshot<OsDisk> =
+        sol_journal::backup(&disk, fresh.disk()?).map_err(|error| place::refuse(&place, &error))?;
+    let report = copy.report();
+    let (frames, bytes) = (report.frames, report.bytes);
+    let target = fresh.finish()?;
+    say(&format!(
+        "{frames} frames of {bytes} bytes copied to {}, and verified",
+        target.display()
+    ));
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An operator reads one sentence: who has the journal, or what the system would not do, without its numbers, and the exit
-    /// code tells which.
-    #[test]
-    fn a_journal_that_cannot_be_had_is_a_sentence_and_a_code() {
-        let open = |error: OpenError| {
-            let Failure { code, text } = failure("/d".as_ref(), &DurableError::Open(error));
-            (code, text)
-        };
-        let denied = || io::Error::from_raw_os_error(13);
-        let begin = "the journal in /d cannot be used: ";
-        let hint = "; all that is in it has to belong to the user that the broker runs as";
-        assert_eq!(
-            open(OpenError::Locked(LockError::Taken(Some(7)))),
-            (1, format!("{begin}it is in use by process 7"))
-        );
-        assert_eq!(
-            open(OpenError::Locked(LockError::Io(denied()))),
-            (IO, format!("{begin}cannot lock it: Permission denied{hint}"))
-        );
-        let file = "0000000000000001.seg".to_owned();
-        assert_eq!(
-            open(OpenError::Io {
-                doing: "make",
-                file,
-                error: io::Error::from_raw_os_error(28),
-            }),
-            (
-                IO,
-                format!("{begin}cannot make 0000000000000001.seg: No space left on device")
-            )
-        );
+/// The key of a new store's hashes.
+fn seeds() -> Result<[u64; 4], Failure> {
+    let mut seeds = [0; 4];
+    for seed in &mut seeds {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|error| format!("no randomness: {error}"))?;
+        *seed = u64::from_le_bytes(bytes);
     }
+    Ok(seeds)
+}
+
+/// Prints what was asked for; a closed pipe is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Tells the operator beside what was asked for.
+fn note(line: &str) {
+    print_error(line);
 }

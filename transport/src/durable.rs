@@ -16,9 +16,6 @@ pub(crate) use self::restore::{Restored, Restorer};
 use crate::clock::Clock;
 use crate::mailbox::{Exchange, Mail};
 
-/// The record that a store has of itself: no shard gives out this identifier.
-const ABOUT: RecordId = RecordId(u64::MAX);
-const ABOUT_KIND: Kind = Kind::new(0);
 const ABOUT_VERSION: u8 = 1;
 
 /// A store that shards write to, opened and not yet read.
@@ -31,13 +28,13 @@ pub struct Durable<D: Disk> {
     report: Report,
 }
 
-/// What a store says of itself.
+/// What a store says of itself, in a record of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct About {
+pub struct About {
     /// The key of the hashes that place what it holds, and that tell clients apart in it.
-    seeds: [u64; 4],
+    pub seeds: [u64; 4],
     /// All listeners that its records ever spoke of, by the numbers that they have in there.
-    listeners: Vec<String>,
+    pub listeners: Vec<String>,
 }
 
 /// What number a listener has in the configuration, and what number in the store: one keeps its number there, wherever its
@@ -131,11 +128,13 @@ impl<D: Disk> Durable<D> {
         let Opened { mut store, report } = Store::open(disk, options, now)?;
         let mut about = None;
         store.for_each_of(
-            1 << ABOUT_KIND.number(),
+            1 << About::KIND.number(),
             |key| key.id,
             |record| about = Some(About::decode(record.bytes)),
         )?;
-        let known = about.transpose().map_err(|error| DurableError::Record(ABOUT, error))?;
+        let known = about
+            .transpose()
+            .map_err(|error| DurableError::Record(About::ID, error))?;
         let mut about = known.clone().unwrap_or(About {
             seeds,
             listeners: Vec::new(),
@@ -147,7 +146,7 @@ impl<D: Disk> Durable<D> {
         }
         if known.as_ref() != Some(&about) {
             let mut batch = Batch::default();
-            batch.put(ABOUT_KIND, ABOUT.0, &about.encode());
+            batch.put(About::KIND, About::ID.0, &about.encode());
             store.add(&batch);
             match store.commit(now) {
                 Ok(_) => store.sync().map_err(DurableError::Write)?,
@@ -181,7 +180,14 @@ impl<D: Disk> Durable<D> {
 }
 
 impl About {
-    fn encode(&self) -> Vec<u8> {
+    /// The record's identifier: no shard gives it out.
+    pub const ID: RecordId = RecordId(u64::MAX);
+    /// The record's kind: no record of the engine has it.
+    pub const KIND: Kind = Kind::new(0);
+
+    /// The record's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![ABOUT_VERSION];
         for seed in self.seeds {
             bytes.extend_from_slice(&seed.to_le_bytes());
@@ -191,7 +197,11 @@ impl About {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
+    /// What the record's bytes say.
+    ///
+    /// # Errors
+    /// They are none that this version knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
         let (&version, mut rest) = bytes.split_first().ok_or(PayloadError::Malformed)?;
         if version > ABOUT_VERSION {
             return Err(PayloadError::Newer);

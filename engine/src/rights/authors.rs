@@ -20,11 +20,14 @@ const AUTHOR_BYTES: usize = 128;
 /// Whose rights a retained message was published by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Author {
-    pub(crate) username: Option<Box<str>>,
-    pub(crate) vouched: bool,
+    /// User Name.
+    pub username: Option<Box<str>>,
+    /// An authenticator had confirmed that name.
+    pub vouched: bool,
     /// Where the rules spoke of this client alone.
-    pub(crate) client_id: Option<Box<str>>,
-    pub(crate) listener: ListenerId,
+    pub client_id: Option<Box<str>>,
+    /// The listener that it came in through.
+    pub listener: ListenerId,
 }
 
 /// The number of an entry, 0 for none.

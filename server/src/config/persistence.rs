@@ -12,7 +12,7 @@ use super::{Config, draft::Draft};
 const WRITTEN_AT_ONCE: &str = "what is acknowledged is on disk already, and nothing is dumped";
 
 /// The journal's directory in `persistence_location`, beside what other brokers keep there.
-const DIRECTORY: &str = "sol-journal";
+pub(crate) const DIRECTORY: &str = "sol-journal";
 
 /// What an acknowledgement promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

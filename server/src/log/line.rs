@@ -211,7 +211,7 @@ fn push_json_string(line: &mut String, text: &str) {
 }
 
 /// RFC 3339 in UTC with milliseconds.
-fn push_time(line: &mut String, time: Duration) {
+pub(crate) fn push_time(line: &mut String, time: Duration) {
     let (days, second) = (time.as_secs() / 86_400, time.as_secs() % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);

@@ -1,0 +1,196 @@
+//! The journal's directory, and what its owner hears of it.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+
+use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
+use sol_transport::{Clock, Durable, DurableError};
+
+use super::{DATA, IO};
+use crate::config::{Config, Durability, reason};
+use crate::owner::Ids;
+use crate::serve::Failure;
+
+/// Makes the journal's directory, while that may take a privilege, and gives it to whom the process becomes.
+///
+/// # Errors
+/// A sentence that says what is missing.
+pub(crate) fn prepare(config: &Config, successor: Option<Ids>) -> Result<(), Failure> {
+    let Some(directory) = config.persistence.directory() else {
+        return Ok(());
+    };
+    let fail = |error: &io::Error| {
+        let hint = match directory.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() && !parent.exists() => {
+                format!("; make {} first, for the broker's user alone", parent.display())
+            }
+            _ => String::new(),
+        };
+        let place = config
+            .places
+            .of("persistence_location")
+            .or_else(|| config.places.of("persistence"));
+        let text = format!("no journal in {}: {}{hint}", directory.display(), reason(error));
+        Failure {
+            code: IO,
+            text: place.map_or_else(|| text.clone(), |place| place.say(&text).to_string()),
+        }
+    };
+    OsDisk::create(&directory).map_err(|error| fail(&error))?;
+    if let Some(Ids { user, group }) = successor {
+        std::os::unix::fs::lchown(&directory, Some(user), Some(group)).map_err(|error| fail(&error))?;
+    }
+    Ok(())
+}
+
+/// Opens the journal, if there is to be one; `listeners` are the names of the listeners that are bound.
+///
+/// # Errors
+/// A sentence that says why it cannot be used, and what to do.
+pub(crate) fn open(
+    config: &Config,
+    seeds: [u64; 4],
+    listeners: &[String],
+    clock: Clock,
+) -> Result<Option<Durable<OsDisk>>, Failure> {
+    let Some(directory) = config.persistence.directory() else {
+        return Ok(None);
+    };
+    let mode = match config.persistence.durability() {
+        Durability::Fsync => Mode::Fsync,
+        Durability::Os | Durability::None => Mode::Os,
+    };
+    let mut identity = [0; 16];
+    getrandom::fill(&mut identity).map_err(|error| format!("no randomness: {error}"))?;
+    let options = Options {
+        max_bytes: config.persistence.bytes_max.unwrap_or(u64::MAX),
+        on_damage: if config.persistence.salvages {
+            OnDamage::Salvage
+        } else {
+            OnDamage::Refuse
+        },
+        identity,
+        ..Options::default()
+    };
+    let disk = OsDisk::existing(&directory).map_err(|error| Failure {
+        code: IO,
+        text: format!("no journal in {}: {}", directory.display(), reason(&error)),
+    })?;
+    let durable = Durable::open(disk, &options, mode, seeds, listeners, clock);
+    let durable = durable.map_err(|error| failure(&directory, &error))?;
+    tell(&directory, durable.report());
+    Ok(Some(durable))
+}
+
+/// Why a journal cannot be used.
+pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
+    let directory = directory.display();
+    let (code, hint) = match error {
+        DurableError::Open(OpenError::Damaged(_) | OpenError::Missing { .. }) => (
+            DATA,
+            format!(
+                "; what was acknowledged would be missing. `sol store check {directory}` tells more, `sol store salvage {directory} \
+                 --out FILE` saves what can be read, and `persistence_damage salvage` starts with it"
+            ),
+        ),
+        DurableError::Open(OpenError::Locked(LockError::Taken(_))) => (1, String::new()),
+        DurableError::Open(OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. }) => {
+            (IO, owner_hint(error).to_owned())
+        }
+        DurableError::Write(_) | DurableError::System(_) => (IO, String::new()),
+        DurableError::Open(_) | DurableError::Record(..) | DurableError::Restore(_) => (DATA, String::new()),
+    };
+    let error = reason(&io::Error::other(error.to_string()));
+    Failure {
+        code,
+        text: format!("the journal in {directory} cannot be used: {error}{hint}"),
+    }
+}
+
+/// What to do where somebody else, root as a rule, has run a broker there before.
+pub(super) fn owner_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; all that is in it has to belong to the user that the broker runs as",
+        _ => "",
+    }
+}
+
+/// Says what was found.
+fn tell(directory: &Path, report: &Report) {
+    let directory = directory.display();
+    if let Some(tail) = &report.tail {
+        tracing::warn!(
+            "journal: {} bytes ({} frames) at the end of {directory}/{} were not whole and had been promised to nobody; they \
+             are dropped",
+            tail.bytes,
+            tail.frames,
+            tail.file
+        );
+    }
+    for hole in &report.holes {
+        tracing::error!("journal: {}", hole_text(&directory.to_string(), hole));
+    }
+    if report.orphans > 0 {
+        tracing::error!(
+            "journal: {} records were dropped because what they refer to is lost",
+            report.orphans
+        );
+    }
+    let mut text = format!(
+        "journal: read {} frames of {} bytes in {} segment{}",
+        report.frames,
+        report.bytes,
+        report.segments,
+        if report.segments == 1 { "" } else { "s" }
+    );
+    if !report.was_closed && report.frames > 0 {
+        let _ = write!(text, "; the last broker did not end in order");
+    }
+    tracing::info!("{text}");
+}
+
+fn hole_text(directory: &str, hole: &sol_journal::Hole) -> String {
+    format!(
+        "{directory}/{} is damaged at offset {}: what stood there is lost",
+        hole.file, hole.offset
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator reads one sentence: who has the journal, or what the system would not do, without its numbers, and the exit
+    /// code tells which.
+    #[test]
+    fn a_journal_that_cannot_be_had_is_a_sentence_and_a_code() {
+        let open = |error: OpenError| {
+            let Failure { code, text } = failure("/d".as_ref(), &DurableError::Open(error));
+            (code, text)
+        };
+        let denied = || io::Error::from_raw_os_error(13);
+        let begin = "the journal in /d cannot be used: ";
+        let hint = "; all that is in it has to belong to the user that the broker runs as";
+        assert_eq!(
+            open(OpenError::Locked(LockError::Taken(Some(7)))),
+            (1, format!("{begin}it is in use by process 7"))
+        );
+        assert_eq!(
+            open(OpenError::Locked(LockError::Io(denied()))),
+            (IO, format!("{begin}cannot lock it: Permission denied{hint}"))
+        );
+        let file = "0000000000000001.seg".to_owned();
+        assert_eq!(
+            open(OpenError::Io {
+                doing: "make",
+                file,
+                error: io::Error::from_raw_os_error(28),
+            }),
+            (
+                IO,
+                format!("{begin}cannot make 0000000000000001.seg: No space left on device")
+            )
+        );
+    }
+}
