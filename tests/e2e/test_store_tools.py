@@ -63,7 +63,7 @@ def fill(broker: Broker) -> None:
 
 
 def drained(broker: Broker) -> list[tuple]:
-    """All that the Session gets, in order, until a marker comes; and the half-finished exchange ends."""
+    """All that the Session gets, in the order of each QoS; and the half-finished exchange ends."""
     with broker.client("pub", V5, **DURABLE) as pub, broker.client("sub", V5, **DURABLE) as sub:
         assert pub.connack.session_present and sub.connack.session_present
         # An identifier that is still taken: the repeated PUBLISH brings nothing new.
@@ -72,15 +72,17 @@ def drained(broker: Broker) -> list[tuple]:
         pub.send(ack(PUBREL, 99))
         assert pub.expect(PUBCOMP).reason == 0
         pub.publish("q/end", b"", 1, 100)
+        pub.publish("q/end", b"", 2, 101)
         got = []
-        while (p := sub.take()).topic != "q/end":
-            got.append((p.topic, p.payload, p.qos, sorted(p.properties.items(), key=str)))
-        return got
+        while [p.topic for p in got].count("q/end") < 2:
+            got.append(sub.take())
+        told = [(p.topic, p.payload, p.qos, sorted(p.properties.items(), key=str)) for p in got if p.topic != "q/end"]
+        return sorted(told, key=lambda message: message[2])
 
 
 def queue() -> list[tuple]:
     found = [("q/retained", b"\x00\xfe", 1)] + [("q/one", b"%d" % n, 1 + n % 2) for n in range(20)]
-    return [*found, ("q/held", b"held", 2)]
+    return sorted([*found, ("q/held", b"held", 2)], key=lambda message: message[2])
 
 
 def test_a_journal_is_looked_at_and_copied_while_it_is_used_and_moved_as_lines(start_broker, tmp_path):
@@ -247,7 +249,8 @@ def test_a_database_of_debians_mosquitto_is_served_on(start_broker, tmp_path, da
         assert pub.expect(PUBCOMP).reason == 0
     with sol.client("five", V5, **DURABLE, username="ann") as five:
         assert five.connack.session_present
-        got = [five.take() for _ in range(4)]
+        # Those of QoS 2 wait for the disk before they leave, and may come later.
+        got = sorted((five.take() for _ in range(4)), key=lambda p: p.qos)
         assert [(p.topic, p.payload, p.qos) for p in got] == [
             ("q/retained", b"kept", 1),
             ("/slash/x", b"one", 1),

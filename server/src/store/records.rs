@@ -18,7 +18,7 @@ pub(super) fn about() -> About {
 }
 
 pub(super) fn id(count: u64) -> RecordId {
-    RecordId(count % 3 << RecordId::COUNT_BITS | count)
+    RecordId((count % 3) << RecordId::COUNT_BITS | count)
 }
 
 fn record_id() -> impl Strategy<Value = RecordId> {
