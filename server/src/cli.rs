@@ -289,6 +289,39 @@ mod tests {
         }
     }
 
+    /// `sol store` is told what to do and with which directory; a salvage never goes to a terminal.
+    #[test]
+    fn store_flags() {
+        let tool = |line: &str| match parse(line)?.command {
+            Some(Command::Store(tool)) => Ok(tool),
+            _ => Err(ErrorKind::MissingSubcommand),
+        };
+        let directory = PathBuf::from("d");
+        assert_eq!(
+            tool("sol store export d"),
+            Ok(StoreTool::Export {
+                directory: directory.clone(),
+                out: None
+            })
+        );
+        assert_eq!(
+            tool("sol store import-mosquitto f d --partial"),
+            Ok(StoreTool::ImportMosquitto {
+                file: "f".into(),
+                directory,
+                partial: true
+            })
+        );
+        for bad in [
+            "sol store",
+            "sol store check",
+            "sol store backup d",
+            "sol store salvage d",
+        ] {
+            assert!(tool(bad).is_err(), "{bad}");
+        }
+    }
+
     /// `sol passwd` has mosquitto_passwd's flags, and contradictions are refused.
     #[test]
     fn passwd_flags() {

@@ -77,17 +77,17 @@ fn tell(left: &Left) {
     let Left { qos_0, strays, names } = left;
     if *qos_0 > 0 {
         note(&format!(
-            "{qos_0} queued messages of QoS 0 were left out: nothing is promised of them"
+            "{qos_0} of the queued messages were left out: they have QoS 0, and nothing is promised of them"
         ));
     }
     if *strays > 0 {
         note(&format!(
-            "{strays} entries were left out: they refer to clients or messages that are not in the file, or are there twice"
+            "{strays} of the entries were left out: they refer to clients or messages that are not in the file, or are there twice"
         ));
     }
     if *names > 0 {
         note(&format!(
-            "{names} User Names were left out, which an old Mosquitto had mixed up as it wrote them"
+            "{names} of the User Names were left out, which an old Mosquitto had mixed up as it wrote them"
         ));
     }
 }
