@@ -428,19 +428,19 @@ impl Engine {
         if let Some(enhanced) = connect.enhanced {
             self.clients.enhanced.insert(id, *enhanced);
         }
-        // That a Session has ended is promised too [MQTT-3.1.2-4]: it must not come back.
-        let waits = self.clients.journal.is_dirty()
-            || self
-                .clients
-                .sessions
-                .get(key)
-                .is_some_and(|session| session.record != RecordId(0));
-        if waits && self.clients.journal.hold(Gate::Connect(id)) {
+        if self.is_promise(key) && self.clients.journal.hold(Gate::Connect(id)) {
             self.clients.note_rare(Rare::ConnackHeld);
             return Flow::Stop;
         }
         self.activate(now, id, effects);
         Flow::Go
+    }
+
+    /// Whether a CONNACK promises anything of what is kept: its Session, or that the one before has ended and does not come
+    /// back [MQTT-3.1.2-4].
+    fn is_promise(&self, key: SessionKey) -> bool {
+        let session = self.clients.sessions.get(key);
+        self.clients.journal.is_dirty() || session.is_some_and(|session| session.record != RecordId(0))
     }
 
     /// Ends the connection that a client has already [MQTT-3.1.4-3].
