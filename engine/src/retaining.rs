@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::event::Event;
 use crate::ids::{ConnectionId, SessionKey, ShardId};
 use crate::memory::RETAINED_BYTES;
-use crate::message::Message;
+use crate::message::{Message, Origin};
 use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::retained::Page;
@@ -105,7 +105,8 @@ impl Engine {
         };
         message.author.set(author);
         let mut record = RecordId(0);
-        if self.clients.journal.is_on() {
+        // What the broker says of itself is true of this process alone.
+        if self.clients.journal.is_on() && message.origin != Origin::BROKER {
             record = self.retained.get(message.topic()).map_or(record, |old| old.record);
             if record == RecordId(0) {
                 record = self.clients.journal.next_id();
@@ -127,6 +128,9 @@ impl Engine {
             record,
         };
         if let Some(old) = self.retained.set(message.topic(), kept) {
+            if old.record != record {
+                self.clients.journal.delete(old.record, effects);
+            }
             self.release_author(&old.message);
             self.clients.let_go(old.message, effects);
         } else {

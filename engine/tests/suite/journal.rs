@@ -272,3 +272,24 @@ fn who_writes_waits_for_a_busy_journal() {
         node.expect(publisher, &["PINGRESP"]);
     });
 }
+
+/// What the broker says of itself is not kept: in the next process it would not be true.
+#[test]
+fn the_brokers_own_messages_are_not_kept() {
+    with_journal(pair, |node, (publisher, durable)| {
+        node.durable_at_once = true;
+        node.lose(durable);
+        node.retain(publisher, "own", 1, 1, "a client's");
+        let before = node.store.facts();
+        assert!(before.iter().any(|fact| fact.starts_with("retained")), "{before:?}");
+        let shard = node.shard_of(publisher);
+        for _ in 0..2 {
+            let own = |topic| Input::Publish(Box::new(sol_engine::Message::new(topic, b"1", true)));
+            node.input(shard, own("$SYS/broker/uptime"));
+            node.input(shard, own("own"));
+            node.run();
+        }
+        let after = node.store.facts();
+        assert!(!after.iter().any(|fact| fact.starts_with("retained")), "{after:?}");
+    });
+}
