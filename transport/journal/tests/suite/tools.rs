@@ -117,7 +117,10 @@ fn a_backup_beside_a_running_writer_is_a_state_of_it() {
             first = if first == 0 { last } else { first };
             last_seen = last;
         };
-        for n in 0..150 {
+        let mut n = 0;
+        // As long as it takes the writer to go through many segments.
+        while n < 150 || writer.handle().numbers().counts.removed_segments <= 5 {
+            n += 1;
             let copy = ModelDisk::new(n);
             let snapshot = backup(&disk, copy.clone()).unwrap();
             check(records(&snapshot));
@@ -127,9 +130,8 @@ fn a_backup_beside_a_running_writer_is_a_state_of_it() {
             std::thread::yield_now();
             check(records(&snapshot));
         }
-        assert!(last_seen > first + 100, "{first} {last_seen}");
+        assert!(last_seen > first, "{first} {last_seen}");
     });
-    assert!(writer.handle().numbers().counts.removed_segments > 5);
     writer.stop().unwrap();
 }
 
