@@ -26,9 +26,8 @@ use crate::message::{Message, Origin};
 use crate::rights::authors::Author;
 use crate::time::UnixMillis;
 
-/// The only version there is, and the last kind.
+/// The only version there is.
 const VERSION: u8 = 1;
-const KIND_MAX: u8 = 6;
 
 /// What a record is to the journal, beside its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,17 +87,31 @@ impl fmt::Display for PayloadError {
 impl core::error::Error for PayloadError {}
 
 impl Record {
-    /// The number of its kind; kinds are restored in this order. 0 is for whoever keeps the journal.
+    /// The kind of [`Record::Session`]; so it is with the others. Kinds are restored in this order; 0 is for whoever keeps the
+    /// journal.
+    pub const SESSION: u8 = 1;
+    /// Of [`Record::Subscription`].
+    pub const SUBSCRIPTION: u8 = 2;
+    /// Of [`Record::Body`].
+    pub const BODY: u8 = 3;
+    /// Of [`Record::Retained`].
+    pub const RETAINED: u8 = 4;
+    /// Of [`Record::Reference`].
+    pub const REFERENCE: u8 = 5;
+    /// Of [`Record::Inbound`].
+    pub const INBOUND: u8 = 6;
+
+    /// The number of its kind; a deletion has none.
     #[must_use]
     pub const fn kind(&self) -> u8 {
         match self {
             Self::Delete(_) => 0,
-            Self::Session(..) => 1,
-            Self::Subscription(..) => 2,
-            Self::Body(..) => 3,
-            Self::Retained { .. } => 4,
-            Self::Reference(..) => 5,
-            Self::Inbound { .. } => 6,
+            Self::Session(..) => Self::SESSION,
+            Self::Subscription(..) => Self::SUBSCRIPTION,
+            Self::Body(..) => Self::BODY,
+            Self::Retained { .. } => Self::RETAINED,
+            Self::Reference(..) => Self::REFERENCE,
+            Self::Inbound { .. } => Self::INBOUND,
         }
     }
 
@@ -300,7 +313,7 @@ struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     fn behind_version(kind: u8, payload: &'a [u8]) -> Result<Self, PayloadError> {
         let (&version, fields) = payload.split_first().ok_or(PayloadError::Malformed)?;
-        if version > VERSION || kind > KIND_MAX {
+        if version > VERSION || kind > Record::INBOUND {
             return Err(PayloadError::Newer);
         }
         Ok(Self(fields))
@@ -308,11 +321,11 @@ impl<'a> Fields<'a> {
 
     fn belongs(&mut self, kind: u8) -> Option<Belongs<'a>> {
         Some(match kind {
-            1 => {
+            Record::SESSION => {
                 self.byte()?;
                 Belongs::ToClient(self.utf8()?)
             }
-            3 => {
+            Record::BODY => {
                 let (_, [_, expires]) = self.qos_and_flags()?;
                 self.0 = self.0.get(size_of::<Origin>()..)?;
                 if expires {
@@ -320,20 +333,20 @@ impl<'a> Fields<'a> {
                 }
                 Belongs::ToTopic(self.utf8()?)
             }
-            4 => Belongs::ToBody,
-            5 => {
+            Record::RETAINED => Belongs::ToBody,
+            Record::REFERENCE => {
                 self.byte()?;
                 Belongs::ToSession(self.id()?)
             }
-            2 | 6 => Belongs::ToSession(self.id()?),
+            Record::SUBSCRIPTION | Record::INBOUND => Belongs::ToSession(self.id()?),
             _ => return None,
         })
     }
 
     fn record(&mut self, id: RecordId, kind: u8, parent: Option<RecordId>) -> Option<Record> {
         Some(match (kind, parent) {
-            (1, None) => Record::Session(id, Box::new(self.session()?)),
-            (2, None) => Record::Subscription(
+            (Record::SESSION, None) => Record::Session(id, Box::new(self.session()?)),
+            (Record::SUBSCRIPTION, None) => Record::Subscription(
                 id,
                 Box::new(SubscriptionRecord {
                     session: self.id()?,
@@ -345,14 +358,14 @@ impl<'a> Fields<'a> {
                     filter: core::str::from_utf8(self.rest()).ok()?.into(),
                 }),
             ),
-            (3, None) => Record::Body(id, Rc::new(self.body()?)),
-            (4, Some(body)) => Record::Retained {
+            (Record::BODY, None) => Record::Body(id, Rc::new(self.body()?)),
+            (Record::RETAINED, Some(body)) => Record::Retained {
                 id,
                 body,
                 author: self.author()?,
             },
-            (5, body) => Record::Reference(id, self.reference(body)?),
-            (6, None) => Record::Inbound {
+            (Record::REFERENCE, body) => Record::Reference(id, self.reference(body)?),
+            (Record::INBOUND, None) => Record::Inbound {
                 id,
                 session: self.id()?,
                 packet_id: self.packet_id()?,

@@ -130,16 +130,13 @@ impl Context {
                 begin,
                 end: self.bytes.len(),
             });
-        } else if record.kind.number() == SESSION {
-            Record::decode(RecordId(record.id), SESSION, None, record.bytes)?;
+        } else if record.kind.number() == Record::SESSION {
+            Record::decode(RecordId(record.id), Record::SESSION, None, record.bytes)?;
             self.sessions.insert(RecordId(record.id));
         }
         Ok(())
     }
 }
-
-/// The kind of a [`Record::Session`].
-const SESSION: u8 = 1;
 
 struct Writer<'a> {
     place: &'a Path,

@@ -93,7 +93,7 @@ impl Fill {
             Family::Child(parent) => {
                 // In one frame with what keeps it alive.
                 if let Some(bytes) = self.waiting.remove(&parent) {
-                    self.batch.body(Kind::new(BODY), parent.0, &bytes);
+                    self.batch.body(Kind::new(Record::BODY), parent.0, &bytes);
                     self.records += 1;
                 }
                 self.batch.child(kind, id, parent.0, &self.payload);
@@ -150,9 +150,6 @@ impl Fill {
         Ok((records, place.finish()?))
     }
 }
-
-/// The kind of a [`Record::Body`].
-const BODY: u8 = 3;
 
 impl Known {
     fn check(&mut self, record: &Record) -> Result<(), String> {

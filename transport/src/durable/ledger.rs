@@ -41,7 +41,7 @@ impl Ledger {
             let mut batch = self.spare.pop().unwrap_or_default();
             for mut record in left.by_ref().take(end - begin) {
                 record.renumber_listener(|listener| self.numbers.in_store(listener));
-                self.put(&mut batch, &record);
+                put(&mut batch, &record, &mut self.payload);
                 effects.spend(record);
             }
             begin = end;
@@ -57,18 +57,6 @@ impl Ledger {
         effects.commits = commits;
     }
 
-    fn put(&mut self, batch: &mut Batch, record: &Record) {
-        self.payload.clear();
-        record.encode(&mut self.payload);
-        let (kind, id) = (Kind::new(record.kind()), record.id().0);
-        match record.family() {
-            Family::Gone => batch.delete(id),
-            Family::Single => batch.put(kind, id, &self.payload),
-            Family::Body => batch.body(kind, id, &self.payload),
-            Family::Child(parent) => batch.child(kind, id, parent.0, &self.payload),
-        }
-    }
-
     /// A batch has been used up.
     pub(crate) fn take_back(&mut self, batch: Batch) {
         if self.spare.len() < SPARE_MAX {
@@ -79,6 +67,19 @@ impl Ledger {
     /// Whether so much waits that who adds to it has to wait too.
     pub(crate) fn is_busy(&self) -> bool {
         self.handle.load() == Load::High
+    }
+}
+
+/// Puts a record in a batch, or its end; `payload` is scratch memory.
+pub(super) fn put(batch: &mut Batch, record: &Record, payload: &mut Vec<u8>) {
+    payload.clear();
+    record.encode(payload);
+    let (kind, id) = (Kind::new(record.kind()), record.id().0);
+    match record.family() {
+        Family::Gone => batch.delete(id),
+        Family::Single => batch.put(kind, id, payload),
+        Family::Body => batch.body(kind, id, payload),
+        Family::Child(parent) => batch.child(kind, id, parent.0, payload),
     }
 }
 

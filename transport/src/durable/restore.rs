@@ -15,10 +15,8 @@ use crate::mailbox::Exchange;
 const HEAP_BYTES: usize = 64 << 10;
 const HEAPS_MAX: usize = 4;
 
-/// Kinds of the engine's records.
-const SESSION: u8 = 1;
-const RETAINED: u8 = 4;
-const REFERENCE: u8 = 5;
+/// What decides where others go.
+const DECIDING: u32 = 1 << Record::SESSION | 1 << Record::RETAINED | 1 << Record::REFERENCE;
 /// All kinds but the store's own: one that is not known is refused.
 const ALL: u32 = !1;
 
@@ -130,8 +128,7 @@ impl<D: Disk> Restorer<D> {
             highest: 0,
         };
         let mut fault = None;
-        let mask = |kinds: &[u8]| kinds.iter().fold(0, |mask, kind| mask | 1_u32 << kind);
-        store.for_each_of(mask(&[SESSION, RETAINED, REFERENCE]), order, |record| {
+        store.for_each_of(DECIDING, order, |record| {
             if let Err(error) = plan.look_at(&record) {
                 fault.get_or_insert(error);
             }

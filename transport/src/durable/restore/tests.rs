@@ -1,11 +1,12 @@
 use std::rc::Rc;
 use std::thread;
 
-use sol_engine::{EngineConfig, Family, Message, Record, Reference, ReferenceState, SessionRecord, ShardId};
+use sol_engine::{EngineConfig, Message, Record, Reference, ReferenceState, SessionRecord, ShardId};
 use sol_journal::model::ModelDisk;
 use sol_journal::{Kind, Mode, Options};
 
 use super::*;
+use crate::durable::ledger;
 use crate::mailbox::Exchange;
 
 const SEEDS: [u64; 4] = [5, 6, 7, 8];
@@ -15,14 +16,7 @@ fn id(shard: u64, count: u64) -> RecordId {
 }
 
 fn put(batch: &mut Batch, record: &Record) {
-    let mut bytes = Vec::new();
-    record.encode(&mut bytes);
-    let kind = Kind::new(record.kind());
-    match record.family() {
-        Family::Body => batch.body(kind, record.id().0, &bytes),
-        Family::Child(parent) => batch.child(kind, record.id().0, parent.0, &bytes),
-        _ => batch.put(kind, record.id().0, &bytes),
-    }
+    ledger::put(batch, record, &mut Vec::new());
 }
 
 fn session(record: RecordId, client_id: &str) -> Record {
