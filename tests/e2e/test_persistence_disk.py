@@ -347,7 +347,7 @@ def test_damage_in_the_middle_refuses_and_salvage_starts(start_broker, tmp_path)
     again = run_to_its_end(tmp_path, f"persistence os\npersistence_location {broker.data}")
     assert again == (code, said), "looking changes nothing"
     broker.again(config="persistence_damage salvage")
-    assert f"ERROR journal: {directory}/{first.name} is damaged at offset {offset}: what stood there is lost" in broker.log()
+    assert f"ERROR journal: {directory}/{first.name} is damaged at offset {offset}: frame" in broker.log()
     found = kept(broker)
     assert topics - found and len(topics - found) < 4, f"lost: {topics - found}"
     assert any(path.name.startswith(first.name + ".damaged") for path in (broker.data / "sol-journal").iterdir())

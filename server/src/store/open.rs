@@ -7,6 +7,7 @@ use std::path::Path;
 use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
 use sol_transport::{Clock, Durable, DurableError};
 
+use super::check::hole_text;
 use super::{DATA, IO};
 use crate::config::{Config, Durability, reason};
 use crate::owner::Ids;
@@ -117,8 +118,8 @@ pub(super) fn owner_hint(error: &io::Error) -> &'static str {
 }
 
 /// Says what was found.
-fn tell(directory: &Path, report: &Report) {
-    let directory = directory.display();
+fn tell(place: &Path, report: &Report) {
+    let directory = place.display();
     if let Some(tail) = &report.tail {
         tracing::warn!(
             "journal: {} bytes ({} frames) at the end of {directory}/{} were not whole and had been promised to nobody; they \
@@ -129,7 +130,7 @@ fn tell(directory: &Path, report: &Report) {
         );
     }
     for hole in &report.holes {
-        tracing::error!("journal: {}", hole_text(&directory.to_string(), hole));
+        tracing::error!("journal: {}", hole_text(place, hole));
     }
     if report.orphans > 0 {
         tracing::error!(
@@ -148,13 +149,6 @@ fn tell(directory: &Path, report: &Report) {
         let _ = write!(text, "; the last broker did not end in order");
     }
     tracing::info!("{text}");
-}
-
-fn hole_text(directory: &str, hole: &sol_journal::Hole) -> String {
-    format!(
-        "{directory}/{} is damaged at offset {}: what stood there is lost",
-        hole.file, hole.offset
-    )
 }
 
 #[cfg(test)]
