@@ -228,17 +228,12 @@ class Retainer(Publisher):
                 self.violation(f"retained in {topic} is {found.get(topic)}, not one of {sorted(allowed)}")
 
 
-class Subscriber(Actor):
-    """Has one Subscription from the beginning. `habits` are what it does: ack slowly, come and go, stay away, have its Session
-    ended by Clean Start, which gives back what it was owed as a member of a Shared Subscription."""
+class Renewable(Actor):
+    """One whose Session may end by Clean Start: `is_clean` says that its next one does."""
 
-    def __init__(self, rig, name: str, version: int, qos: int = 2, habits=(), share: str = "", receive_maximum=None):
+    def __init__(self, rig, name: str, version: int, receive_maximum: int | None = None):
         super().__init__(rig, name, version, receive_maximum)
-        self.qos, self.habits, self.share = qos, habits, share
-        self.received: collections.Counter = collections.Counter()
-        self.arrivals: dict = {}  # in the order of the last copy of each
         self.open: dict[int, bytes] = {}  # QoS 2 identifiers between PUBLISH and PUBREL, with what came
-        self.answers: list[bytes] = []
         self.is_subscribed = self.is_clean = False
 
     def connect(self) -> None:
@@ -249,6 +244,18 @@ class Subscriber(Actor):
 
     def connect_packet(self) -> bytes:
         return wire.connect(self.name, self.version, clean=self.is_clean, properties_=self.properties)
+
+
+class Subscriber(Renewable):
+    """Has one Subscription from the beginning. `habits` are what it does: ack slowly, come and go, stay away, have its Session
+    ended by Clean Start, which gives back what it was owed as a member of a Shared Subscription."""
+
+    def __init__(self, rig, name: str, version: int, qos: int = 2, habits=(), share: str = "", receive_maximum=None):
+        super().__init__(rig, name, version, receive_maximum)
+        self.qos, self.habits, self.share = qos, habits, share
+        self.received: collections.Counter = collections.Counter()
+        self.arrivals: dict = {}  # in the order of the last copy of each
+        self.answers: list[bytes] = []
 
     def resume(self) -> None:
         self.is_clean = False
@@ -401,23 +408,12 @@ class Churner(Actor):
                 self.violation(f"c/{n} is {'' if is_there else 'not '}subscribed to")
 
 
-class Renewer(Actor):
+class Renewer(Renewable):
     """Ends its Session again and again by Clean Start, and has another one: nothing of an earlier one may come back."""
 
     def __init__(self, rig, name: str, version: int):
         super().__init__(rig, name, version)
-        self.is_clean = self.is_subscribed = False
         self.since: dict[str, int] = {}
-        self.open: dict[int, bytes] = {}
-
-    def connect(self) -> None:
-        if self.is_clean:
-            self.is_subscribed, self.has_session = False, False
-            self.open.clear()
-        super().connect()
-
-    def connect_packet(self) -> bytes:
-        return wire.connect(self.name, self.version, clean=self.is_clean, properties_=self.properties)
 
     def resume(self) -> None:
         self.is_clean = False
