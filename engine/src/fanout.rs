@@ -186,6 +186,7 @@ impl Engine {
             self.clients.note_rare(Rare::LineDropped);
             self.clients.count_dropped(DropCause::LineLong);
             self.clients.let_go(publish.message, effects);
+            // Others wait for the part that would have come of it.
             self.clients.journal.enter(publish.transaction, true, effects);
             self.clients.journal.leave(true, effects);
             if let Source::Shard { from, n, .. } = publish.source {
