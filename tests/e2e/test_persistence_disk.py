@@ -372,7 +372,7 @@ def test_a_journal_of_another_store_is_refused(start_broker, tmp_path):
     """Segments of two journals are never mixed."""
     one, two = (start_broker(cls=Durable, data=tmp_path / name) for name in ("one", "two"))
     for broker in (one, two):
-        keep(broker, ["t/a"])
+        big(broker)
         broker.kill()
     shutil.copy(one.segments[1], two.segments[1])
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {two.data}")
