@@ -134,6 +134,10 @@ class Broker:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
 
+    def says(self, text: str) -> None:
+        """Waits until the log has this: it is written by a thread of its own, behind what a client hears."""
+        wait_until(lambda: text in self.log(), f"{text!r} in {self.log_file}")
+
     def alive(self) -> bool:
         return self.process.poll() is None
 

@@ -13,7 +13,7 @@ import zlib
 import pytest
 
 from authority import Authority
-from broker import Listening, free_port, wait_until
+from broker import Listening, free_port
 from doors import Tls, WebSocket, drip, frame, request, rest
 from hostile import check_healthy, cpu_seconds, resident_kb, survives
 from wire import TIMEOUT, V5, V311, Will, connect, publish, subscribe
@@ -478,5 +478,5 @@ def test_chains_of_certificates(start, authority, tmp_path):
         before = cpu_seconds(broker.pid)
         assert not comes_in(deep) and not comes_in((nowhere, deep[1]))
         assert cpu_seconds(broker.pid) - before < 2
-        wait_until(lambda: "certificate" in broker.log(), "line of the log")
+        broker.says("certificate")
     assert resident_kb(broker.pid) < 100_000

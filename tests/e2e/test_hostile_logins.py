@@ -107,7 +107,7 @@ def test_control_characters_forge_no_log_line(guarded):
         lines_before = len(guarded.log().splitlines())
         forged = "x\n2026-01-01T00:00:00.000Z ERROR forged\x1b[31m\u202e"
         attempt(guarded, V5, client_id=f"id{forged}", username=f"user{forged}", password="x")
-        wait_until(lambda: "userx" in guarded.log(), "log line")
+        guarded.says("userx")
         new = guarded.log().splitlines()[lines_before:]
         assert not [line for line in new if line.startswith("2026-01-01T00:00:00.000Z")]
         assert "\x1b" not in guarded.log() and "\u202e" not in guarded.log()
@@ -439,7 +439,7 @@ def test_health_tells_a_broker_that_stands_still(start_broker):
     """/healthz answers 200 while the shards answer, and nothing good once they do not."""
     port = free_port()
     b = start_broker(f"metrics 127.0.0.1:{port}")
-    wait_until(lambda: "memory limit" in b.log(), "banner, which comes when metrics are served")
+    b.says("memory limit")
     assert urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=TIMEOUT).status == 200
     os.kill(b.pid, signal.SIGSTOP)
     try:

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from broker import Listening, free_port, wait_until
+from broker import Listening, free_port
 from doors import WebSocket, frame, request
 from hostile import check_healthy, survives
 from wire import TIMEOUT, connect
@@ -61,7 +61,7 @@ def broker(start_broker, authority, www):
     certificate, key = authority.issue("broker")
     broker = start_broker(cls=Serving, certificate=certificate, key=key, www=www)
     # It listens before it has read them.
-    wait_until(lambda: "listening on" in broker.log(), "greeting")
+    broker.says("listening on")
     return broker
 
 
@@ -190,7 +190,7 @@ def test_sighup_reads_the_files_again(broker, open_, www):
     assert ask(open_, "/")[2] == b"new" and ask(open_, "/more.txt")[2] == b"more"
     www.rename(www.with_name("away"))
     broker.reload()
-    assert f"not reloaded, the old stays in force: {broker.config_file}:" in broker.log()
+    broker.says(f"not reloaded, the old stays in force: {broker.config_file}:")
     assert ask(open_, "/")[2] == b"new"
     www.with_name("away").rename(www)
 
@@ -203,8 +203,8 @@ def test_another_directory_in_its_place(broker, open_, www):
     (www / "index.html").write_text("new")
     broker.reload()
     if "sandbox: Landlock" in broker.log():
-        assert f"{www} cannot be read: Permission denied" in broker.log()
-        assert "`http_dir`: a directory that has taken the place of another needs a restart" in broker.log()
+        broker.says(f"{www} cannot be read: Permission denied")
+        broker.says("`http_dir`: a directory that has taken the place of another needs a restart")
         assert ask(open_, "/")[2] == b"<h1>Hello</h1>"
     else:
         assert ask(open_, "/")[2] == b"new"

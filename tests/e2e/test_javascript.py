@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from broker import Listening, free_port, wait_until
+from broker import Listening, free_port
 from javascript import FOLDER, LIBRARY, WENT_WELL, Browser, Host, Site, in_node
 from wire import V5, V311
 
@@ -97,5 +97,5 @@ def test_a_page_of_another_origin_is_refused(start_broker, site, browser):
     )
     assert browser.open(site, open=door) is True
     assert browser.open(other, open=door) is False
-    wait_until(lambda: "Pages of this origin may not connect" in broker.log(), "line of the log")
+    broker.says("Pages of this origin may not connect")
     other.close()

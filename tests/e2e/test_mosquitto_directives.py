@@ -154,7 +154,7 @@ def test_a_listener_that_is_gone_lets_nobody_in(start_broker):
     with second.client("there") as there:
         b.config_file.write_text(whole.replace(block, ""))
         b.reload()
-        assert f"needs a restart: 127.0.0.1:{second.port} is not in the file any more" in b.log()
+        b.says(f"needs a restart: 127.0.0.1:{second.port} is not in the file any more")
         with Wire(second.address, V5) as w:
             w.connect("new", expect=0x87)
         first.client("new").close()

@@ -6,9 +6,9 @@ import time
 import pytest
 
 import wire
-from broker import Listening, free_port, sol_bin, wait_until
+from broker import Listening, free_port, sol_bin
 from clients import MosquittoSub, Paho, mosquitto_pub
-from durable import MODES, Durable, Member, flush, until
+from durable import Durable, Member, flush, until
 from wire import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, V5, V31, V311, Will, Wire
 
 pytestmark = pytest.mark.sol
@@ -709,7 +709,7 @@ def test_restored_sessions_keep_their_listener(start_broker, tmp_path):
 def test_without_persistence_nothing_is_left(start_broker, how):
     """`persistence none` leaves neither files nor state, and the banner says so."""
     broker = start_broker(cls=Durable, mode="none", shards=2)
-    assert "data directory: none, everything is in memory and ends with the process" in broker.log()
+    broker.says("data directory: none, everything is in memory and ends with the process")
     sub = Member(broker, "sub")
     sub.wire.subscribe(("a", 1))
     with broker.client("", V5) as pub:
@@ -741,7 +741,7 @@ def test_a_directory_alone_means_os(start_broker, tmp_path):
     data = tmp_path / "here"
     data.mkdir()
     broker = start_broker(f"persistence_location {data}\nmetrics off", cls=Listening)
-    wait_until(lambda: f"data directory: {data}/sol-journal (persistence os:" in broker.log(), "banner")
+    broker.says(f"data directory: {data}/sol-journal (persistence os:")
     assert (data / "sol-journal").stat().st_mode & 0o077 == 0
 
 

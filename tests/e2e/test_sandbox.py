@@ -45,7 +45,7 @@ def start(directory):
         broker = Listening(directory, f"user {user}\n{config}", **options)
         started.append(broker)
         # It listens before it is inside.
-        wait_until(lambda: "listening on" in broker.log(), "greeting")
+        broker.says("listening on")
         return broker
 
     yield start_
@@ -111,7 +111,7 @@ def test_what_only_root_reads_is_not_served(start, directory):
             return answer.status, answer.read()
 
     assert (get("/"), get("/secret.html")[0]) == ((200, b"index.html"), 404)
-    assert f"{www}/secret.html is not served: Permission denied" in broker.log()
+    broker.says(f"{www}/secret.html is not served: Permission denied")
     replace(www / "index.html", "new")
     broker.reload()
     assert (get("/"), get("/secret.html")[0]) == ((200, b"new"), 404)
@@ -282,7 +282,7 @@ def test_a_kernel_that_lacks_it(start, directory, call, said):
     """Where the kernel lacks a part of the sandbox, `on` starts with the rest and says what is missing; `required` does not
     start; `off` has none of it and says so."""
     broker = start(preexec_fn=lacking(call))
-    assert said in broker.log()
+    broker.says(said)
     broker.stop()
     config = broker.config_file
     config.write_text(config.read_text() + "sandbox required\n")
@@ -290,7 +290,7 @@ def test_a_kernel_that_lacks_it(start, directory, call, said):
     assert done.returncode == 1
     assert re.search(r"error: no sandbox for (files|system calls): .*; `sandbox on` starts without", done.stderr), done.stderr
     broker = start("sandbox off")
-    assert "; sandbox: off" in broker.log()
+    broker.says("; sandbox: off")
     assert all(status["Seccomp"] == "0" for status in statuses(broker))
 
 
@@ -312,7 +312,7 @@ def test_what_root_alone_can_read_is_said(start, directory):
     users = passwd(directory, "users", "ann")
     users.chmod(0o600)
     broker = start(f"password_file {users}")
-    assert f"SIGHUP will not be able to read {users}: Permission denied" in broker.log()
+    broker.says(f"SIGHUP will not be able to read {users}: Permission denied")
     broker.client("c", username="ann", password=b"ann").close()
 
 
@@ -334,10 +334,10 @@ def test_an_authority_that_cannot_be_read_is_a_fault(start, directory):
     (cas / "ca.pem").chmod(0o600)
     port = free_port()
     broker = start(f"listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\ncapath {cas}\nrequire_certificate true")
-    assert f"SIGHUP will not be able to read {cas}/ca.pem: Permission denied" in broker.log()
+    broker.says(f"SIGHUP will not be able to read {cas}/ca.pem: Permission denied")
     broker.process.send_signal(signal.SIGHUP)
     said = f"not reloaded, the old stays in force: {cas}/ca.pem: cannot be read: Permission denied"
-    wait_until(lambda: said in broker.log(), "fault")
+    broker.says(said)
     broker.port = port
     tls = ["--cafile", authority.cafile, "--cert", crt, "--key", own]
     mosquitto_pub(broker, "-i", "c", "-t", "t", "-m", "x", "-q", "1", *tls)
@@ -354,10 +354,10 @@ def test_what_cannot_be_made_or_removed_is_said(start, directory):
         f"log_dest file {closed}/sol.log\nlog_dest stderr\npid_file {closed}/sol.pid\nlistener 0 {closed}/sol.sock"
     )
     assert (closed / "sol.log").stat().st_uid == 65534
-    assert f"SIGHUP will not be able to make {closed}/sol.log anew once it has been renamed: uid 65534 may not write to {closed}" in broker.log()
+    broker.says(f"SIGHUP will not be able to make {closed}/sol.log anew once it has been renamed: uid 65534 may not write to {closed}")
     assert broker.terminate() == 0
-    assert f"pid file {closed}/sol.pid stays behind: it cannot be removed: Permission denied" in broker.log()
-    assert f"the socket {closed}/sol.sock stays behind: it cannot be removed" in broker.log()
+    broker.says(f"pid file {closed}/sol.pid stays behind: it cannot be removed: Permission denied")
+    broker.says(f"the socket {closed}/sol.sock stays behind: it cannot be removed")
 
 
 def test_a_user_without_a_name(start):

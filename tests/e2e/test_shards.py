@@ -432,7 +432,7 @@ def test_max_memory_is_one_for_all_shards(start_broker):
     when the first shard sets it free. The sum stays at the limit."""
     limit = 4 << 20
     b = start_broker("max_memory 4MB", **TOLD)
-    names = b.names(2)
+    names = b.names(3)
     stays = {"clean": False, "properties_": {"session_expiry_interval": 600}}
     away = b.client(names[0][0], V5, **stays)
     away.subscribe(("queued", 1))
@@ -440,7 +440,7 @@ def test_max_memory_is_one_for_all_shards(start_broker):
     elsewhere = b.client(names[1][0], V5, **stays)
     elsewhere.subscribe(("other", 1))
     elsewhere.disconnect()
-    five, three = b.client(names[1][1], V5), b.client(names[0][1], V311)
+    five, three, beside = b.client(names[1][1], V5), b.client(names[0][1], V311), b.client(names[0][2], V5)
     refused = 0
     for n in range(1, 200):
         refused = five.publish("queued", b"x" * 60_000, 1, n).reason
@@ -450,13 +450,14 @@ def test_max_memory_is_one_for_all_shards(start_broker):
     memory = b.by_shard("sol_shard_memory_bytes")
     assert memory[0] > limit * 9 // 10 and sum(memory) < limit + (1 << 20), memory
     wait_until(lambda: five.publish("other", b"y" * 1_000, 1, 1).reason == 0x97, "a refusal on the other shard")
+    wait_until(lambda: beside.publish("other", b"y" * 1_000, 1, 1).reason == 0x97, "a refusal on the first shard")
     three.send(wire.publish("other", b"waits", 1, 9))
     three.ping()
     gone = b.client(names[0][0], V5, clean=True)
     assert three.expect(PUBACK).packet_id == 9
     # The first shard's may have heard of it before this one's.
     wait_until(lambda: five.publish("other", b"y", 1, 2).reason == 0, "room on the other shard")
-    for w in (gone, five, three):
+    for w in (gone, five, three, beside):
         w.disconnect()
 
 
