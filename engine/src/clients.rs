@@ -119,6 +119,8 @@ pub(crate) struct How {
     pub(crate) may_refuse: bool,
     /// Another Session gets it if this one does not: what is not taken is not counted.
     pub(crate) tries_others: bool,
+    /// Who published it is told, in the end, that nobody could take it: then nothing is written where there is no room.
+    pub(crate) tells_publisher: bool,
 }
 
 /// What became of a message at one Session.
@@ -347,6 +349,9 @@ impl Clients {
         let Some(session) = self.sessions.get_mut(key) else {
             return Delivered::Dropped;
         };
+        if how.tells_publisher && self.journal.is_full && owed.qos > QoS::AtMostOnce && session.is_durable() {
+            return Delivered::Refused;
+        }
         if !holds
             && let Some(id) = session.connection
             && let Some(connection) = self.connections.get(id)

@@ -188,6 +188,10 @@ impl Engine {
                     self.resume(now, Hold::Journal, effects);
                 }
             }
+            Input::JournalFull(is_full) => {
+                self.clients.journal.is_full = is_full;
+                self.release_parked(now, effects);
+            }
             Input::Pressure(level) => self.on_pressure(now, level, effects),
             Input::Elsewhere(held) => self.on_elsewhere(now, held, effects),
             Input::Publish(message) => self.on_own_publish(now, *message, effects),
@@ -286,7 +290,8 @@ impl Engine {
     /// When [`Engine::tick`] has something to do next: in the past if it has something to do now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let waits_for_memory = !self.parking.is_empty() || !self.unasked.is_empty();
+        let may_release = !self.parking.is_empty() && !self.clients.journal.is_full;
+        let waits_for_memory = may_release || !self.unasked.is_empty();
         let has_memory = waits_for_memory && !self.clients.memory.would_be_full();
         let in_line = self.line.is_busy() || self.line.has_questions();
         let owes = self.links.owes_answer() || self.may_announce();

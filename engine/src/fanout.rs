@@ -310,6 +310,7 @@ impl Engine {
                 extra: target.extra.clone(),
                 may_refuse,
                 tries_others: false,
+                tells_publisher: may_refuse,
             };
             let delivered = self.clients.deliver(now, key, message, &how, effects);
             fanout.refused |= delivered == Delivered::Refused;

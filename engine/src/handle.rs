@@ -12,3 +12,4 @@ pub(crate) mod publish;
 mod shard;
 mod subscribe;
 mod unsubscribe;
+mod unwritten;

@@ -71,7 +71,10 @@ pub enum Input<'a> {
     DurableAlone(Ticket),
     /// Whether so much waits for the journal that those who add to it have to wait too.
     JournalBusy(bool),
-    /// How scarce memory or disk are outside of what the engine charges itself.
+    /// Whether the journal has no room: what is new and would be written is refused where that can be said, or waits. All else
+    /// goes on.
+    JournalFull(bool),
+    /// How scarce memory is outside of what the engine charges itself.
     Pressure(Level),
     /// What counts against a limit of the whole broker beside what this engine has: other shards hold it, or the transport
     /// does.

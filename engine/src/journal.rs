@@ -74,6 +74,8 @@ pub(crate) struct Journal {
     entered: Option<Entered>,
     /// Much waits for it, so that who adds to it is not read.
     pub(crate) is_busy: bool,
+    /// It has no room, so that nothing new is added to it.
+    pub(crate) is_full: bool,
 }
 
 /// Something that waits.
@@ -112,6 +114,7 @@ impl Journal {
             gates: VecDeque::new(),
             entered: None,
             is_busy: false,
+            is_full: false,
         }
     }
 

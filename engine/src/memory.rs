@@ -53,7 +53,7 @@ pub(crate) struct Memory {
     /// What is left of it for this shard.
     share: usize,
     peak: usize,
-    /// Pressure from outside: the journal's disk, the process.
+    /// Pressure from outside: what transports hold.
     pub(crate) outside: Level,
     full: bool,
     /// As it was when somebody looked last.

@@ -83,7 +83,10 @@ impl Engine {
             }
             return true;
         }
-        if self.has_no_room_for(publish) && self.retained.get(message.topic()).is_none() {
+        let is_full = self.clients.journal.is_full;
+        if self.has_no_room_for(publish) && self.retained.get(message.topic()).is_none()
+            || is_full && publish.source.may_refuse()
+        {
             return false;
         }
         let written = author.clone().filter(|_| self.clients.journal.is_on());
@@ -105,8 +108,10 @@ impl Engine {
         };
         message.author.set(author);
         let mut record = RecordId(0);
-        // What the broker says of itself is true of this process alone.
-        if self.clients.journal.is_on() && message.origin != Origin::BROKER {
+        // What the broker says of itself is true of this process alone. And at QoS 0 nothing is promised: where there is no
+        // room it is kept in memory, and what it replaces goes from the disk.
+        let is_written = message.origin != Origin::BROKER && !(is_full && message.qos == QoS::AtMostOnce);
+        if self.clients.journal.is_on() && is_written {
             record = self.retained.get(message.topic()).map_or(record, |old| old.record);
             if record == RecordId(0) {
                 record = self.clients.journal.next_id();

@@ -336,6 +336,7 @@ impl Engine {
                         extra: None,
                         may_refuse,
                         tries_others: false,
+                        tells_publisher: may_refuse,
                     };
                     let delivered = clients.deliver(now, subscription.session, &publish.message, &how, effects);
                     outcome.refused |= delivered == Delivered::Refused;

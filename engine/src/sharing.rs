@@ -60,7 +60,7 @@ impl Engine {
         match self.pick_shard(group, 0) {
             Picked::Here => {
                 let may_refuse = publish.source.may_refuse();
-                let delivered = self.give_to_member(now, group, None, &publish.message, effects);
+                let delivered = self.give_to_member(now, group, None, &publish.message, may_refuse, effects);
                 if delivered.is_none() && self.pass_on(group, 0) {
                     return;
                 }
@@ -102,7 +102,7 @@ impl Engine {
             self.clients.count_dropped(DropCause::NoMember);
             return false;
         };
-        let delivered = self.give_to_member(now, group, None, message, effects);
+        let delivered = self.give_to_member(now, group, None, message, may_refuse, effects);
         if delivered.is_some() {
             return self.count_given(delivered, may_refuse) == Some(Delivered::Refused);
         }
@@ -144,6 +144,7 @@ impl Engine {
         group: GroupKey,
         except: Option<SessionKey>,
         message: &Rc<Message>,
+        tells_publisher: bool,
         effects: &mut Effects,
     ) -> Option<Delivered> {
         let extra = if self.clients.config.qos_out_max(message.qos) > QoS::AtMostOnce {
@@ -178,6 +179,7 @@ impl Engine {
                     extra: extra.clone(),
                     may_refuse: true,
                     tries_others: true,
+                    tells_publisher,
                 };
                 match clients.deliver(now, key, message, &how, effects) {
                     Delivered::Taken => return Some(Delivered::Taken),
@@ -191,7 +193,8 @@ impl Engine {
 
     /// Counts a message that no member took, unless its publisher is told.
     fn count_given(&mut self, delivered: Option<Delivered>, may_refuse: bool) -> Option<Delivered> {
-        let tells = may_refuse && self.clients.config.queue_full == QueueFull::Refuse;
+        let refuses = self.clients.config.queue_full == QueueFull::Refuse || self.clients.journal.is_full;
+        let tells = may_refuse && refuses;
         match delivered {
             Some(Delivered::Taken) => delivered,
             Some(Delivered::Refused) if tells => delivered,
@@ -280,7 +283,9 @@ impl Engine {
             return Some(owed);
         };
         let taken = match self.pick_shard(group, 0) {
-            Picked::Here => self.give_to_member(now, group, Some(key), message, effects) == Some(Delivered::Taken),
+            Picked::Here => {
+                self.give_to_member(now, group, Some(key), message, false, effects) == Some(Delivered::Taken)
+            }
             Picked::There(shard) => {
                 let pick = GroupPick {
                     share: share.clone(),
@@ -317,7 +322,7 @@ impl Engine {
             .map(|group| (group, self.pick_shard(group, 0)));
         match picked {
             Some((group, Picked::Here)) => {
-                let delivered = self.give_to_member(now, group, None, &message, effects);
+                let delivered = self.give_to_member(now, group, None, &message, false, effects);
                 self.count_given(delivered, false);
             }
             Some((_, Picked::There(shard))) => {

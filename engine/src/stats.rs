@@ -54,6 +54,8 @@ pub struct Stats {
     pub full_sessions: u64,
     /// For want of memory.
     pub full_memory: u64,
+    /// For want of room in the journal.
+    pub full_journal: u64,
     /// Connections ended for a malformed packet or a broken rule.
     pub protocol_errors: u64,
     /// Connections closed because the peer did not read.
@@ -101,6 +103,7 @@ impl Stats {
             Full::User => &mut self.full_user,
             Full::Sessions => &mut self.full_sessions,
             Full::Memory => &mut self.full_memory,
+            Full::Journal => &mut self.full_journal,
         };
         *count += 1;
     }
@@ -113,7 +116,7 @@ impl Stats {
         add!(clients_connected clients_disconnected clients_maximum clients_expired packets_received packets_sent
              publish_received publish_bytes_received publish_sent publish_bytes_sent publish_dropped publish_expired
              publish_refused publish_oversized publish_unauthorized subscribe_unauthorized
-             deliver_unauthorized retained_unauthorized connects_accepted connects_refused full_connections full_user full_sessions full_memory protocol_errors
+             deliver_unauthorized retained_unauthorized connects_accepted connects_refused full_connections full_user full_sessions full_memory full_journal protocol_errors
              slow_closed parked_closed paused_closed keep_alive_closed login_expired_closed packets_too_large rate_pauses takeovers forwards_sent forwards_received subscriptions shared_subscriptions
              retained_messages stored_messages memory_bytes memory_bytes_maximum);
         self.memory_level = self.memory_level.max(other.memory_level);

@@ -34,6 +34,8 @@ pub(crate) enum Full {
     Sessions,
     /// Memory.
     Memory,
+    /// The journal.
+    Journal,
 }
 
 /// What one CONNECT may add to: all Sessions, the user's connections, and these at the listener.

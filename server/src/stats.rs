@@ -148,6 +148,8 @@ pub struct FullStats {
     pub sessions: u64,
     /// CONNECTs refused for want of memory.
     pub memory: u64,
+    /// CONNECTs refused because the journal had no room for their Session.
+    pub journal: u64,
 }
 
 /// What became of logins that somebody had to be asked about.
@@ -255,6 +257,7 @@ impl Stats {
         self.full.user += engine.full_user;
         self.full.sessions += engine.full_sessions;
         self.full.memory += engine.full_memory;
+        self.full.journal += engine.full_journal;
         self.paused_closed += engine.paused_closed;
         self.keep_alive_closed += engine.keep_alive_closed;
         self.login_expired_closed += engine.login_expired_closed;

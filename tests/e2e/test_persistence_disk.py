@@ -180,20 +180,23 @@ def test_a_full_disk_refuses_what_is_new_and_frees_itself(narrow):
     sub.wire.subscribe(("f/#", 1))
     sub.wire.close()
     with broker.client("", V311) as old, broker.client("", V5) as live, broker.client("", V5) as pub:
-        live.subscribe(("l/#", 1))
         taken = fill(broker)
         assert len(taken) > 300
         wait_until(lambda: full(broker), "word of it")
         old.send(wire.publish("f/a", numbered(100_000), 1, 5))
         old.ping()  # what comes behind it is dealt with
+        live.subscribe(("l/#", 2))
         pub.publish("l/0", b"0", 0)
-        assert live.take().payload == b"0"
+        assert [pub.publish("l/0", b"%d" % qos, qos).reason for qos in (1, 2)] == [0, 0], "nobody is to keep it"
+        assert [live.take().payload for _ in range(3)] == [b"0", b"1", b"2"]
         assert pub.publish("r", b"x", 1, retain=True).reason == 0x97
         assert pub.publish("f/a", b"small", 2, packet_id=9).reason == 0x97
         w = sub.back()
         for n in taken:
             p = w.expect(PUBLISH)
             assert number_in(p) == n and not p.dup
+            if n == 0:
+                assert w.subscribe(("g/#", 1)).reasons == [0x97], "it would be kept"
             w.send(wire.ack(PUBACK, p.packet_id))
         assert old.expect(PUBACK, 30).packet_id == 5, "it waited, and was taken when there was room"
         assert number_in(w.take()) == 100_000

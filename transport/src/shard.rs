@@ -127,8 +127,6 @@ struct Core<O> {
     ledger: Option<Ledger>,
     /// More waits to be written than should.
     journal_busy: bool,
-    /// There is no room for more.
-    journal_full: bool,
     /// Why nothing is kept any more.
     unkept: Option<String>,
 }
@@ -219,7 +217,6 @@ impl<B: Backend, O: Observer> Shard<B, O> {
             has_begun: false,
             ledger: None,
             journal_busy: false,
-            journal_full: false,
             unkept: None,
             config,
         };

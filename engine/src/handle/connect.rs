@@ -254,6 +254,8 @@ impl Engine {
             Some(Full::Connections)
         } else if self.has_no_memory_for(connect, known) {
             Some(Full::Memory)
+        } else if self.is_new_on_disk(connect, known) {
+            Some(Full::Journal)
         } else {
             self.clients.tallies_full(listener, connect.named_user(), known)
         }

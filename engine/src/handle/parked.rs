@@ -94,6 +94,7 @@ impl Engine {
     /// fan-out go. The next tick goes on.
     pub(crate) fn release_parked(&mut self, now: Now, effects: &mut Effects) {
         while !self.clients.memory.is_full()
+            && !self.clients.journal.is_full
             && !self.has_done_enough(effects)
             && self.line.len() < self.clients.config.fanout_waiting_max
             && let Some((&n, &id)) = self.parking.first_key_value()

@@ -113,7 +113,7 @@ impl Engine {
         let expiry = publish.properties.message_expiry_interval;
         alone.expires_at = expiry.map_or(UnixMillis::NEVER, |seconds| now.wall.plus_seconds(seconds));
         let is_kept = config.qos_out_max(publish.qos) > QoS::AtMostOnce || publish.retain;
-        if self.has_parked(from.id) || is_kept && self.clients.memory.is_full() {
+        if self.has_parked(from.id) || is_kept && (self.clients.memory.is_full() || self.is_unwritable(from, alone)) {
             return self.refuse_or_park(now, from, message, ack, effects);
         }
         if is_kept {

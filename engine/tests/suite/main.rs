@@ -10,6 +10,7 @@ mod hostile;
 mod journal;
 mod limits;
 mod memory;
+mod no_room;
 mod owners;
 mod queues;
 mod restart;

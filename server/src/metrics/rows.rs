@@ -268,12 +268,13 @@ pub(super) const AUTH: [(&str, &str, Value); 10] = [
 pub(super) const FULL_NAME: &str = "sol_connections_refused_total";
 
 /// Limits and values of [`FULL_NAME`].
-pub(super) const FULL: [(&str, Value); 5] = [
+pub(super) const FULL: [(&str, Value); 6] = [
     ("address", |s| s.full.address),
     ("connections", |s| s.full.connections),
     ("user", |s| s.full.user),
     ("clients", |s| s.full.sessions),
     ("memory", |s| s.full.memory),
+    ("journal", |s| s.full.journal),
 ];
 
 /// What rises and falls.

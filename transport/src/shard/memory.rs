@@ -228,7 +228,7 @@ impl<O: Observer> Core<O> {
             self.tell(None, Input::Elsewhere(Elsewhere::Memory(elsewhere)));
         }
         self.others.held = marks.level(own_held.saturating_add(others.held), self.others.held);
-        let level = if self.others.full || self.journal_full {
+        let level = if self.others.full {
             Level::Full
         } else {
             self.others.held

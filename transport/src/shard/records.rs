@@ -23,7 +23,7 @@ impl<O: Observer> Core<O> {
                 }
             }
             Event::Pressure(pressure) => {
-                self.journal_full = pressure != Pressure::Normal;
+                self.tell(None, Input::JournalFull(pressure != Pressure::Normal));
                 if self.mailbox.shard() == ShardId(0) {
                     self.observer.notice(Notice::Journal(pressure));
                 }

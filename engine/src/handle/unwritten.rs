@@ -1,0 +1,69 @@
+//! What is not done while the journal has no room: what is new and would be written. What writes nothing goes on, and so does
+//! what was taken before, which makes room.
+
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
+use sol_codec::QoS;
+
+use crate::engine::Engine;
+use crate::handle::publish::Publisher;
+use crate::ids::SessionKey;
+use crate::input::OwnedConnect;
+use crate::last_route;
+use crate::message::Message;
+use crate::route::is_own;
+use crate::session::Session;
+use crate::subscription::Options;
+use crate::topic_tree::{GroupKey, Subscription};
+
+impl Engine {
+    /// Whether there is no room for what a client's publish would have written. Its cost is that of listing the Subscriptions
+    /// that match.
+    ///
+    /// What other shards, or a choice among the members of a Shared Subscription, would write is not known here. A 5.0
+    /// publisher hears of it from there; an older one cannot be told, and waits where something might be.
+    pub(crate) fn is_unwritable(&mut self, from: Publisher, message: &Message) -> bool {
+        if !self.clients.journal.is_full || message.qos == QoS::AtMostOnce {
+            return false;
+        }
+        let is_durable = |key| self.clients.sessions.get(key).is_some_and(Session::is_durable);
+        let is_retained = message.retain && self.clients.config.retain_available && !message.payload().is_empty();
+        if is_retained || message.qos == QoS::ExactlyOnce && is_durable(from.key) {
+            return true;
+        }
+        let Some(connection) = self.clients.connections.get_mut(from.id) else {
+            return false;
+        };
+        let mut matches = self.scratch.matches.take().unwrap_or_default();
+        last_route::find(&self.tree, &mut connection.last_route, message.topic(), &mut matches);
+        let mut subscriptions = matches.filters.iter().flat_map(|&filter| self.tree.subscribers(filter));
+        let is_unwritable = subscriptions.any(|subscription| self.would_write(subscription, message))
+            || !from.v5 && (matches.shards != 0 || matches.groups.iter().any(|&group| self.may_write(group, message)));
+        self.scratch.matches = Some(matches);
+        is_unwritable
+    }
+
+    /// Whether a message that goes to this Subscription is written.
+    fn would_write(&self, subscription: &Subscription, message: &Message) -> bool {
+        let options = Options(subscription.options);
+        let session = self.clients.sessions.get(subscription.session);
+        self.clients.config.qos_out_max(message.qos).min(options.qos()) > QoS::AtMostOnce
+            && session.is_some_and(Session::is_durable)
+            && !(options.no_local() && is_own(&self.clients, subscription, message))
+    }
+
+    /// Whether a member of a Shared Subscription would have the message written.
+    fn may_write(&self, group: GroupKey, message: &Message) -> bool {
+        self.tree.group(group).is_some_and(|group| {
+            let mut members = group.members.iter();
+            !group.remote.is_empty() || members.any(|member| self.would_write(member, message))
+        })
+    }
+
+    /// Whether there is no room for the Session that a client would have: one that outlives its connection, and is not
+    /// written yet.
+    pub(crate) fn is_new_on_disk(&self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
+        let known = known.and_then(|key| self.clients.sessions.get(key));
+        self.clients.journal.is_full && connect.session_expiry_interval > 0 && !known.is_some_and(Session::is_durable)
+    }
+}

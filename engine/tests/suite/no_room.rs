@@ -1,0 +1,209 @@
+//! While the journal has no room, what is new and would be written is refused, or waits; all else goes on.
+
+use sol_engine::{EngineConfig, Input, QueueFull};
+
+use crate::support::*;
+
+/// Nodes whose journal has no room once `prepare` has run, and has had some again at the end.
+fn without_room<T>(prepare: impl Fn(&mut Node) -> T, test: impl Fn(&mut Node, T) -> Client, then: &[&str]) {
+    for queue_full in [QueueFull::Refuse, QueueFull::DropOldest] {
+        let config = EngineConfig {
+            journal: true,
+            queue_full,
+            ..Default::default()
+        };
+        in_each_node(config, |node| {
+            let prepared = prepare(node);
+            let before = node.store.facts();
+            node.input_all(|| Input::JournalFull(true));
+            let client = test(node, prepared);
+            assert_eq!(node.store.facts(), before, "what was written without room");
+            node.input_all(|| Input::JournalFull(false));
+            node.run();
+            node.expect(client, then);
+            assert_eq!(node.stats().publish_dropped, 0);
+            node.check();
+        });
+    }
+}
+
+/// A subscriber of `t` at QoS 2 on the last shard whose Session ends with its connection, and a publisher beside it.
+fn passing(node: &mut Node, version: sol_codec::ProtocolVersion) -> (Client, Client) {
+    let last = node.engines.len() - 1;
+    let subscriber = node.connect(V5, &node.name_on(last, "subscriber"));
+    node.subscribed(subscriber, &["t"], 2);
+    (node.connect(version, &node.name_on(last, "publisher")), subscriber)
+}
+
+/// Clients without a lasting Session come, subscribe and publish to each other, as if there were no journal.
+#[test]
+fn what_writes_nothing_goes_on() {
+    for version in [V311, V5] {
+        without_room(
+            |node| passing(node, version),
+            |node, (publisher, subscriber)| {
+                node.publish(publisher, "t", 1, 1, "x");
+                node.publish(publisher, "t", 2, 2, "y");
+                node.pubrel(publisher, 2);
+                node.expect(publisher, &["PUBACK #1", "PUBREC #2", "PUBCOMP #2"]);
+                node.expect(subscriber, &[r#"PUBLISH t q1 #1 "x""#, r#"PUBLISH t q2 #2 "y""#]);
+                let new = node.connect(version, "new");
+                node.subscribed(new, &["new/#", "$share/g/new"], 1);
+                node.publish(new, "new", 0, 0, "own");
+                node.expect(new, &[r#"PUBLISH new q0 "own""#, r#"PUBLISH new q0 "own""#]);
+                publisher
+            },
+            &[],
+        );
+    }
+}
+
+/// A 5.0 publisher hears 0x97 for what a durable Session would be owed, for what would be retained, and for an inbound
+/// identifier that would be kept; wherever those are.
+#[test]
+fn what_would_be_written_is_refused() {
+    let prepare = |node: &mut Node| {
+        let durable = node.connect_durable(V5, &node.name_on(0, "durable"));
+        node.subscribed(durable, &["t", "$share/g/shared"], 2);
+        node.subscribed(durable, &["zero"], 0);
+        let (publisher, _) = passing(node, V5);
+        (publisher, node.connect_durable(V5, "lasting"), durable)
+    };
+    without_room(
+        prepare,
+        |node, (publisher, lasting, durable)| {
+            node.publish(publisher, "t", 1, 1, "x");
+            node.publish(publisher, "t", 2, 2, "y");
+            node.publish(publisher, "shared", 1, 3, "z");
+            node.retain(publisher, "r", 1, 4, "kept");
+            node.publish(lasting, "nobody", 2, 5, "");
+            let mut got = [node.take(publisher), node.take(lasting)].concat();
+            got.sort();
+            let refused = [
+                "PUBACK #1 97",
+                "PUBACK #3 97",
+                "PUBACK #4 97",
+                "PUBREC #2 97",
+                "PUBREC #5 97",
+            ];
+            assert_eq!(got, refused);
+            node.publish(publisher, "zero", 1, 1, "granted 0");
+            node.publish(lasting, "nobody", 1, 1, "");
+            node.expect(publisher, &["PUBACK #1"]);
+            node.expect(lasting, &["PUBACK #1 10"]);
+            node.expect(durable, &[r#"PUBLISH zero q0 "granted 0""#]);
+            publisher
+        },
+        &[],
+    );
+}
+
+/// A 3.1.1 publisher cannot be told and waits, and is served when there is room.
+#[test]
+fn who_cannot_be_told_waits() {
+    let prepare = |node: &mut Node| {
+        let durable = node.connect_durable(V5, "durable");
+        node.subscribed(durable, &["t", "$share/g/shared"], 2);
+        node.lose(durable);
+        node.connect(V311, "publisher")
+    };
+    without_room(
+        prepare,
+        |node, publisher| {
+            node.publish(publisher, "t", 1, 1, "x");
+            node.publish(publisher, "shared", 2, 2, "y");
+            node.retain(publisher, "r", 1, 3, "kept");
+            node.ping(publisher);
+            node.expect(publisher, &["PINGRESP"]);
+            publisher
+        },
+        &["PUBACK #1", "PUBREC #2", "PUBACK #3"],
+    );
+}
+
+/// What was taken in while there was room is written where it arrives, whatever there is by then.
+#[test]
+fn what_was_taken_before_is_written() {
+    let config = EngineConfig {
+        journal: true,
+        ..Default::default()
+    };
+    let mut node = Node::new(2, config);
+    let durable = node.connect_durable(V5, &node.name_on(1, "durable"));
+    node.subscribed(durable, &["t", "$share/g/t"], 2);
+    node.lose(durable);
+    let publisher = node.connect(V311, &node.name_on(0, "publisher"));
+    node.hold_mail();
+    node.publish(publisher, "t", 1, 1, "x");
+    node.input_all(|| Input::JournalFull(true));
+    node.release_mail();
+    node.expect(publisher, &["PUBACK #1"]);
+    let facts = node.store.facts();
+    assert_eq!(
+        facts.iter().filter(|fact| fact.starts_with("reference")).count(),
+        2,
+        "{facts:?}"
+    );
+}
+
+/// Durable Sessions that are new, and their new Subscriptions, are refused; those that are there come back, may replace a
+/// Subscription, take what is theirs, and may go.
+#[test]
+fn sessions_do_not_grow() {
+    let prepare = |node: &mut Node| {
+        let durable = node.connect_durable(V5, "durable");
+        node.subscribed(durable, &["t"], 1);
+        node.publish(durable, "t", 1, 1, "x");
+        assert_eq!(node.take(durable).len(), 2);
+        node.lose(durable);
+    };
+    without_room(
+        prepare,
+        |node, ()| {
+            for version in [V311, V5] {
+                let new = node.resume(version, "new", 100);
+                assert_eq!(node.take(new).first().map(String::as_str), Some("CONNACK 97"));
+            }
+            assert_eq!(node.stats().full_journal, 2);
+            let durable = node.resume(V5, "durable", 3_600);
+            node.expect(durable, &["CONNACK 00 present", r#"PUBLISH t q1 #1 dup "x""#]);
+            node.subscribe(durable, &["more", "$share/g/more", "t"], 1);
+            node.expect(durable, &["SUBACK #1 [97, 97, 01]"]);
+            let gone = node
+                .store
+                .facts()
+                .into_iter()
+                .filter(|fact| fact.starts_with("reference"));
+            assert_eq!(gone.count(), 1);
+            durable
+        },
+        &[],
+    );
+}
+
+/// What is retained at QoS 0 is promised nothing: it is given out and kept in memory, and what it replaced does not come back.
+/// What clears is taken, as all deletions are.
+#[test]
+fn what_is_retained_at_qos_0_stays_in_memory() {
+    let config = EngineConfig {
+        journal: true,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let publisher = node.connect(V5, "publisher");
+        node.retain(publisher, "r", 1, 1, "old");
+        node.retain(publisher, "cleared", 1, 2, "old");
+        node.take(publisher);
+        node.input_all(|| Input::JournalFull(true));
+        node.retain(publisher, "r", 0, 0, "new");
+        node.retain(publisher, "cleared", 1, 2, "");
+        node.expect(publisher, &["PUBACK #2 10"]);
+        let subscriber = node.connect(V5, "subscriber");
+        node.subscribe(subscriber, &["#"], 1);
+        node.expect(subscriber, &["SUBACK #1 [01]", r#"PUBLISH r q0 retain "new""#]);
+        assert!(node.store.facts().is_empty(), "{:?}", node.store.facts());
+        node.input_all(|| Input::JournalFull(false));
+        node.retain(publisher, "r", 0, 0, "newer");
+        assert_eq!(node.store.facts().len(), 1);
+    });
+}
