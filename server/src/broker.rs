@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -14,8 +14,8 @@ use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
 use sol_transport::{
-    Applicant, AuthReply, BoundShards, Clock, Exit, Files, Handle, ListenAddr, ListenerConfig, Notice, Observer,
-    ProxyRules, ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
+    Applicant, AuthReply, BoundShards, Clock, Exit, Files, Handle, ListenAddr, ListenError, ListenerConfig, Notice,
+    Observer, ProxyRules, ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
 };
 
 use crate::auth::{Full, Login, Peer, Request, Verdict, Verifier};
@@ -35,6 +35,10 @@ use crate::tls;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ports tried where several addresses are to have the same.
 const PORT_ATTEMPTS_MAX: usize = 16;
+/// How often a port that is in use is tried, and how long after the last time: for a second. A broker that was killed has its
+/// ports until the system has taken its io_uring apart, which is a matter of ten milliseconds and happens behind its end.
+const BIND_ATTEMPTS: usize = 21;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
 /// Exit code after a fault of ours: a supervisor restarts the process.
 const EXIT_POISONED: u8 = 70;
 
@@ -45,12 +49,32 @@ const EXIT_POISONED: u8 = 70;
 pub fn bind(config: &Config, rights: &Rights, tls: &tls::Listeners) -> Result<Box<dyn Bound>, String> {
     let (transport, owners) = transport_config(config, tls)?;
     let engine = engine_config(config, rights, owners.iter().copied());
-    let shards = Shards::bind(&transport, &engine).map_err(sentence)?;
+    let pause = |attempt, error: &ListenError| {
+        if attempt == 1 {
+            tracing::warn!("{error}; trying again for a second");
+        }
+        thread::sleep(BIND_PAUSE);
+    };
+    let shards = bind_patiently(|| Shards::bind(&transport, &engine), pause).map_err(sentence)?;
     Ok(Box::new(Listeners {
         shards,
         owners,
         count: usize::from(engine.shards),
     }))
+}
+
+/// Tries again where a port or socket is in use; `pause` hears of each attempt but the last.
+fn bind_patiently<T>(
+    bind: impl Fn() -> Result<T, StartError>,
+    mut pause: impl FnMut(usize, &ListenError),
+) -> Result<T, StartError> {
+    for attempt in 1..BIND_ATTEMPTS {
+        match bind() {
+            Err(StartError::Listen(error)) if error.source.kind() == io::ErrorKind::AddrInUse => pause(attempt, &error),
+            done => return done,
+        }
+    }
+    bind()
 }
 
 /// Listeners that are bound, and of each which one of the configuration it is of.
@@ -116,7 +140,7 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
         tracing::info!("{backend} and not io_uring: {why}");
     }
     let handle = shards.handle();
-    let joiner = std::thread::Builder::new()
+    let joiner = thread::Builder::new()
         .name("sol-shards".to_owned())
         .spawn(move || on_end(end(shards.join())))
         .map_err(|error| format!("no thread: {}", reason(&error)))?;
@@ -519,6 +543,8 @@ fn end(exit: Exit) -> End {
 
 #[cfg(test)]
 mod tests {
+    use sol_engine::EngineConfig;
+
     use super::*;
 
     /// Of several addresses those that the machine lacks are left out; a machine that has none of them is told so.
@@ -532,6 +558,37 @@ mod tests {
             ("127.0.0.1:1883".parse().unwrap(), "203.0.113.1:1883".parse().unwrap());
         assert_eq!(available(&name, vec![gone, here]), [here]);
         assert_eq!(available(&name, vec![gone]), [gone]);
+    }
+
+    /// What is in use is tried again for a second, and whoever waits is told why: a broker that was killed may have its port
+    /// for a moment. Another one that runs keeps it, and is named as ever.
+    #[test]
+    fn a_port_in_use_is_tried_again() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let config = TransportConfig {
+            listeners: vec![ListenerConfig::new(ListenAddr::Tcp(address))],
+            ..TransportConfig::default()
+        };
+        let bind = || Shards::bind(&config, &EngineConfig::default());
+        let refused = format!("cannot listen on {address}: the port is in use; another broker may be running");
+        let mut heard = Vec::new();
+        let Err(error) = bind_patiently(bind, |attempt, error| heard.push((attempt, error.to_string()))) else {
+            panic!("bound twice");
+        };
+        assert_eq!(error.to_string(), refused);
+        assert_eq!(heard.len(), BIND_ATTEMPTS - 1);
+        assert_eq!(BIND_PAUSE * heard.len() as u32, Duration::from_secs(1));
+        let mut held = Some(held);
+        let bound = bind_patiently(bind, |attempt, error| {
+            assert_eq!((attempt, error.to_string()), (1, refused.clone()));
+            held = None;
+        });
+        assert!(bound.is_ok());
+        let mut attempts = 0;
+        let other = || Err::<(), _>(StartError::System(io::ErrorKind::AddrInUse.into()));
+        assert!(bind_patiently(other, |_, _| attempts += 1).is_err());
+        assert_eq!(attempts, 0, "nothing else is tried twice");
     }
 
     /// A port that the system chooses is one for all addresses of a name.
