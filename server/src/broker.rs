@@ -20,7 +20,7 @@ use sol_transport::{
 
 use crate::auth::{Full, Login, Peer, Request, Verdict, Verifier};
 use crate::banner::{Facts, Listening};
-use crate::config::{self, Address, CertificateName, Config, Listener, SocketDomain, reason};
+use crate::config::{self, Address, CertificateName, Config, Listener, SocketDomain, in_words, reason};
 use crate::engine_config::{engine_config, transport_limits};
 use crate::events;
 use crate::log::Publish;
@@ -91,7 +91,7 @@ impl Bound for Listeners {
 }
 
 fn sentence(error: StartError) -> String {
-    reason(&io::Error::other(error.to_string()))
+    in_words(error.to_string())
 }
 
 fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn Broker>, Failure> {
@@ -532,7 +532,10 @@ fn end(exit: Exit) -> End {
         },
         Exit::Unkept(why) => End {
             code: store::IO,
-            text: format!("the journal has failed, and nothing is acknowledged any more: {why}"),
+            text: format!(
+                "the journal has failed, and nothing is acknowledged any more: {}",
+                in_words(why)
+            ),
         },
         Exit::Failed(error) => End {
             code: 1,
@@ -558,6 +561,16 @@ mod tests {
             ("127.0.0.1:1883".parse().unwrap(), "203.0.113.1:1883".parse().unwrap());
         assert_eq!(available(&name, vec![gone, here]), [here]);
         assert_eq!(available(&name, vec![gone]), [gone]);
+    }
+
+    /// Why the journal failed is told in the system's words, without its number.
+    #[test]
+    fn a_journal_that_failed_is_a_sentence() {
+        let error = io::Error::from_raw_os_error(5);
+        let End { code, text } = end(Exit::Unkept(format!("cannot sync 0000000000000001.seg: {error}")));
+        let why = "cannot sync 0000000000000001.seg: Input/output error";
+        let all = format!("the journal has failed, and nothing is acknowledged any more: {why}");
+        assert_eq!((code, text), (store::IO, all));
     }
 
     /// What is in use is tried again for a second, and whoever waits is told why: a broker that was killed may have its port

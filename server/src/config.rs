@@ -396,9 +396,13 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// The operating system's words without Rust's "(os error N)".
 pub(crate) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
+    in_words(error.to_string())
+}
+
+/// A sentence that ends in the operating system's words, without Rust's "(os error N)".
+pub(crate) fn in_words(mut sentence: String) -> String {
+    if let Some(end) = sentence.find(" (os error") {
+        sentence.truncate(end);
     }
+    sentence
 }

@@ -108,9 +108,18 @@ fn text(place: &Path, report: &Report) -> String {
 
 pub(super) fn tail_text(tail: &Tail) -> String {
     format!(
-        "{} bytes ({} frames) at the end of {}, from offset {}: being written, or promised to nobody",
-        tail.bytes, tail.frames, tail.file, tail.offset
+        "{} ({}) at the end of {}, from offset {}: being written, or promised to nobody",
+        counted(tail.bytes, "byte"),
+        counted(tail.frames, "frame"),
+        tail.file,
+        tail.offset
     )
+}
+
+/// So many of something, as one says it.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    let more = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{more}")
 }
 
 pub(super) fn hole_text(place: &Path, hole: &Hole) -> String {

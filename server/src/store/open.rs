@@ -7,9 +7,9 @@ use std::path::Path;
 use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
 use sol_transport::{Clock, Durable, DurableError};
 
-use super::check::hole_text;
+use super::check::{counted, hole_text};
 use super::{DATA, IO};
-use crate::config::{Config, Durability, reason};
+use crate::config::{Config, Durability, in_words, reason};
 use crate::owner::Ids;
 use crate::serve::Failure;
 
@@ -102,7 +102,7 @@ pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
         DurableError::Write(_) | DurableError::System(_) => (IO, String::new()),
         DurableError::Open(_) | DurableError::Record(..) | DurableError::Restore(_) => (DATA, String::new()),
     };
-    let error = reason(&io::Error::other(error.to_string()));
+    let error = in_words(error.to_string());
     Failure {
         code,
         text: format!("the journal in {directory} cannot be used: {error}{hint}"),
@@ -122,10 +122,9 @@ fn tell(place: &Path, report: &Report) {
     let directory = place.display();
     if let Some(tail) = &report.tail {
         tracing::warn!(
-            "journal: {} bytes ({} frames) at the end of {directory}/{} were not whole and had been promised to nobody; they \
-             are dropped",
-            tail.bytes,
-            tail.frames,
+            "journal: dropped {} ({}) at the end of {directory}/{}: not whole, and promised to nobody",
+            counted(tail.bytes, "byte"),
+            counted(tail.frames, "frame"),
             tail.file
         );
     }
@@ -134,16 +133,15 @@ fn tell(place: &Path, report: &Report) {
     }
     if report.orphans > 0 {
         tracing::error!(
-            "journal: {} records were dropped because what they refer to is lost",
-            report.orphans
+            "journal: dropped {}: what they refer to is lost",
+            counted(report.orphans, "record")
         );
     }
     let mut text = format!(
-        "journal: read {} frames of {} bytes in {} segment{}",
-        report.frames,
-        report.bytes,
-        report.segments,
-        if report.segments == 1 { "" } else { "s" }
+        "journal: read {} of {} in {}",
+        counted(report.frames, "frame"),
+        counted(report.bytes, "byte"),
+        counted(report.segments, "segment")
     );
     if !report.was_closed && report.frames > 0 {
         let _ = write!(text, "; the last broker did not end in order");

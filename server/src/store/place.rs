@@ -9,7 +9,7 @@ use sol_journal::{Disk as _, LockError, OnDamage, OpenError, OsDisk, Snapshot};
 
 use super::open::owner_hint;
 use super::{CANNOT_CREATE, DATA, IO, NO_INPUT};
-use crate::config::{JOURNAL_DIRECTORY, reason};
+use crate::config::{JOURNAL_DIRECTORY, in_words, reason};
 use crate::serve::Failure;
 
 /// The exit code for what goes away by itself, as `sysexits.h` has it: the directory is in use.
@@ -78,7 +78,7 @@ pub(super) fn refuse(place: &Path, error: &OpenError) -> Failure {
         OpenError::Locked(LockError::Taken(_)) => (IN_USE, "; stop that broker first".to_owned()),
         OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. } => (IO, owner_hint(error).to_owned()),
     };
-    let error = reason(&std::io::Error::other(error.to_string()));
+    let error = in_words(error.to_string());
     Failure {
         code,
         text: format!("the journal in {place} cannot be used: {error}{hint}"),
