@@ -243,7 +243,8 @@ impl Engine {
         message
     }
 
-    /// Publishes a message that no client waits for, and leaves the transaction that was entered for it.
+    /// Publishes a message that no client waits for, and leaves the transaction that was entered for it, which is not for the
+    /// caller to do: the place in line enters it again, and only here it is known whether this was its last part.
     pub(crate) fn publish_own(
         &mut self,
         now: Now,
