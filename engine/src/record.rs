@@ -108,10 +108,16 @@ pub struct SubscriptionRecord {
     pub session: RecordId,
     /// Topic Filter, `$share/…` included.
     pub filter: String,
-    /// Subscription options as in SUBSCRIBE.
+    /// Subscription options as in SUBSCRIBE, and [`Self::REPLAYS`].
     pub options: u8,
     /// Subscription Identifier.
     pub subscription_id: Option<SubscriptionId>,
+}
+
+impl SubscriptionRecord {
+    /// Of the options' reserved bits: it is not through with the retained messages that it is due at QoS 1 or 2. After a restart
+    /// all of them are sent that it is not owed already.
+    pub const REPLAYS: u8 = 0x40;
 }
 
 /// A message owed to a Session.

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, collections::BTreeMap, rc::Rc, sync::Arc, vec::Vec};
 use core::cell::Cell;
 
-use sol_codec::{QoS, TopicFilter};
+use sol_codec::{PacketId, QoS, TopicFilter};
 
 use crate::clients::Reason;
 use crate::effects::Effects;
@@ -16,12 +16,16 @@ use crate::retaining::Kept;
 use crate::rights::Standing;
 use crate::rights::authors::{Author, AuthorId};
 use crate::rights::rules::Rules;
+use crate::session::replay::Replay;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 use crate::session::sessions::SessionRef;
 use crate::session::{Session, User};
 use crate::shard_message::ShardMessage;
 use crate::subscription::Options;
 use crate::time::{Now, UnixMillis, after};
+
+/// Of the SUBSCRIBE of an earlier process: nobody waits for its SUBACK.
+const NOBODYS: PacketId = PacketId::new(1).unwrap();
 
 /// Sessions whose Will or end is overdue after a restart.
 #[derive(Debug, Default)]
@@ -199,7 +203,7 @@ impl Engine {
     fn restore_subscription(&mut self, id: RecordId, record: &SubscriptionRecord) -> Result<(), RestoreError> {
         let key = self.restored_session(record.session)?;
         let filter = TopicFilter::new(&record.filter).map_err(|_| RestoreError::InvalidFilter(id))?;
-        let options = Options(record.options);
+        let options = Options(record.options & !SubscriptionRecord::REPLAYS);
         let mut effects = Effects::default();
         match filter.shared() {
             Some((share, plain)) => {
@@ -216,6 +220,13 @@ impl Engine {
         self.restoring.announcements.append(&mut effects.forwards);
         if let Some(session) = self.clients.sessions.get_mut(key) {
             session.subscriptions_mut().records.insert(record.filter.clone(), id);
+        }
+        if record.options & SubscriptionRecord::REPLAYS != 0 && self.clients.config.retain_available {
+            let shards = self.shards_to_replay(filter);
+            let replay = Replay::new(&record.filter, options, record.subscription_id, shards, NOBODYS);
+            if let Some(session) = self.clients.sessions.get_mut(key) {
+                session.replays.get_or_insert_default().restore(replay);
+            }
         }
         Ok(())
     }
@@ -274,7 +285,12 @@ impl Engine {
         };
         self.clients.memory.charge(REFERENCE_BYTES);
         self.clients.stats.stored_messages += 1;
+        let seen_max = self.clients.config.replay_seen_max;
         if let Some(session) = self.clients.sessions.get_mut(key) {
+            if let (Some(replays), Some(message)) = (&mut session.replays, owed.message.as_ref().filter(|m| m.retain)) {
+                // What it is owed of a topic is not older than what a replay would bring.
+                replays.saw_earlier(message.topic().as_bytes(), seen_max);
+            }
             let sender = session.sender_mut();
             match packet_id {
                 Some(packet_id) => sender.restore(packet_id, owed),

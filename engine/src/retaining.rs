@@ -521,8 +521,17 @@ impl Engine {
         let Some(session) = self.clients.sessions.get_mut(key) else {
             return;
         };
-        if session.replays.as_mut().is_some_and(|replays| replays.finish()) {
+        let Some(replays) = session.replays.as_mut() else {
+            return;
+        };
+        let (done, is_last) = replays.finish();
+        if is_last {
             session.replays = None;
+        }
+        if let Some(filter) = done {
+            self.write_replay_end(key, &filter, effects);
+        }
+        if is_last {
             self.clients.pump(now, key, effects);
         }
     }

@@ -89,6 +89,25 @@ def test_retained_messages_survive(kept, how):
             assert p.properties == {**more, "payload_format_indicator": 1}
 
 
+def test_what_a_new_subscription_is_due_survives(kept, how):
+    """Ended in the midst of the retained messages that a Subscription is due, the broker sends all of them after the restart, and
+    not again after the next one [MQTT-3.3.1-9]."""
+    topics = {f"many/{n}" for n in range(100)}
+    with kept.client("", V5) as pub:
+        for topic in topics:
+            pub.publish(topic, b"x", 1, retain=True)
+    sub = Member(kept, "sub", receive_maximum=5)
+    sub.wire.subscribe(("many/#", 2))
+    sub.wire.take()
+    kept.restart(how, shards=4 - kept.shards)
+    w, seen = sub.back(), set()
+    while seen != topics:
+        seen.add(w.take().topic)
+    w.subscribe(("none", 1))  # acknowledged when everything before it is written
+    kept.restart(how)
+    assert flush(kept, sub.back(), "many/end") == []
+
+
 @either_way
 def test_a_retained_message_expires_while_the_broker_is_down(one, how):
     """The Message Expiry Interval goes on by the wall clock, and what is left of it is told [MQTT-3.3.2-6]."""

@@ -1,6 +1,6 @@
 //! SUBSCRIBE (section 3.8): grant, store, tell the other shards, replay what is retained.
 
-use alloc::{boxed::Box, collections::VecDeque, rc::Rc, string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use sol_codec::mutants::mutant;
 use sol_codec::{
@@ -295,29 +295,19 @@ impl Engine {
             return false;
         }
         let filter = wish.filter.as_str();
-        let shards: Vec<ShardId> = if wish.filter.has_wildcards() {
-            self.links.others().chain([self.shard]).collect()
-        } else {
-            let home = self.placement.home_of_hash(self.tree.topic_hash(filter));
-            if self.links.is_alone() && self.retained.get(filter).is_none() {
+        if self.links.is_alone() {
+            let is_due = if wish.filter.has_wildcards() {
+                !self.retained.is_empty()
+            } else {
+                self.retained.get(filter).is_some()
+            };
+            if !is_due {
                 return false;
             }
-            Vec::from([home])
-        };
-        if self.links.is_alone() && self.retained.is_empty() {
-            return false;
         }
+        let shards = self.shards_to_replay(wish.filter);
         let asks_others = shards.iter().any(|&shard| shard != self.shard);
-        let replay = Replay {
-            filter: Rc::from(filter),
-            options,
-            subscription_id: wish.subscription_id,
-            shards,
-            after: None,
-            page: VecDeque::new(),
-            asked: None,
-            packet_id: wish.packet_id,
-        };
+        let replay = Replay::new(filter, options, wish.subscription_id, shards, wish.packet_id);
         if let Some(session) = self.clients.sessions.get_mut(key) {
             let replaced = session.replays.get_or_insert_default().push(replay);
             if replaced {
@@ -325,6 +315,26 @@ impl Engine {
             }
         }
         asks_others
+    }
+
+    /// The shards that may have retained messages for a filter, in the order in which they are asked from the last one on.
+    pub(crate) fn shards_to_replay(&self, filter: TopicFilter<'_>) -> Vec<ShardId> {
+        if filter.has_wildcards() {
+            self.links.others().chain([self.shard]).collect()
+        } else {
+            Vec::from([self.placement.home_of_hash(self.tree.topic_hash(filter.as_str()))])
+        }
+    }
+
+    /// A Subscription has had the retained messages that it was due: a restart does not send them again.
+    pub(crate) fn write_replay_end(&mut self, key: SessionKey, filter: &str, effects: &mut Effects) {
+        if let Some(subscription) = self.tree.find(filter, key).filter(|_| self.clients.journal.is_on()) {
+            let options = Options(subscription.options);
+            let subscription_id = SubscriptionId::new(subscription.sub_id);
+            if options.qos() > QoS::AtMostOnce {
+                self.write_subscription(key, filter, options, subscription_id, effects);
+            }
+        }
     }
 
     fn write_subscription(
@@ -345,6 +355,13 @@ impl Engine {
             return;
         }
         let owner = session.record;
+        // At QoS 0 nothing is promised.
+        let replays = session.replays.as_ref().filter(|_| options.qos() > QoS::AtMostOnce);
+        let replays = if replays.is_some_and(|replays| replays.has(filter)) {
+            SubscriptionRecord::REPLAYS
+        } else {
+            0
+        };
         let records = &mut session.subscriptions_mut().records;
         let known = records.get(filter).copied();
         let record = known.unwrap_or_else(|| self.clients.journal.next_id());
@@ -352,7 +369,7 @@ impl Engine {
         let written = SubscriptionRecord {
             session: owner,
             filter: String::from(filter),
-            options: options.0,
+            options: options.0 | replays,
             subscription_id,
         };
         self.clients

@@ -34,6 +34,25 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
+    pub(crate) fn new(
+        filter: &str,
+        options: Options,
+        subscription_id: Option<SubscriptionId>,
+        shards: Vec<ShardId>,
+        packet_id: PacketId,
+    ) -> Self {
+        Self {
+            filter: Rc::from(filter),
+            options,
+            subscription_id,
+            shards,
+            after: None,
+            page: VecDeque::new(),
+            asked: None,
+            packet_id,
+        }
+    }
+
     /// Notes where a page ended.
     pub(crate) fn turn_page(&mut self, end: Page) {
         match end {
@@ -82,6 +101,12 @@ impl Replays {
         old.is_some()
     }
 
+    /// Lines up a replay of an earlier process: nothing has to leave before it.
+    pub(crate) fn restore(&mut self, replay: Replay) {
+        self.push(replay);
+        self.ready = self.next;
+    }
+
     /// A SUBACK has left: the replays of its SUBSCRIBE, which are the next, may run.
     pub(crate) fn start(&mut self, packet_id: PacketId) {
         while let Some((&n, replay)) = self.open.range(self.ready..).next()
@@ -112,10 +137,10 @@ impl Replays {
         (first.asked == Some(id)).then_some(first)
     }
 
-    /// The first replay is done. Returns whether it was the last.
-    pub(crate) fn finish(&mut self) -> bool {
-        self.open.pop_first();
-        self.open.is_empty()
+    /// The first replay is done. Returns its filter, and whether it was the last.
+    pub(crate) fn finish(&mut self) -> (Option<Rc<str>>, bool) {
+        let done = self.open.pop_first().map(|(_, replay)| replay.filter);
+        (done, self.open.is_empty())
     }
 
     /// The messages at hand, when the Session ends.
@@ -155,6 +180,13 @@ impl Replays {
             *ready = self.ready;
         } else {
             self.seen.insert(topic.into(), self.ready);
+        }
+    }
+
+    /// The same of an earlier process. Beyond `max` an entry comes twice.
+    pub(crate) fn saw_earlier(&mut self, topic: &[u8], max: usize) {
+        if self.seen.len() < max {
+            self.saw(topic);
         }
     }
 

@@ -79,6 +79,57 @@ fn a_session_comes_back() {
     });
 }
 
+/// What a Subscription is due of the retained messages comes after a restart that cuts it short: all of it but what it is owed
+/// already. Once it has come no restart sends it again; nor does one that comes behind UNSUBSCRIBE, or at QoS 0.
+#[test]
+fn an_open_replay_comes_back() {
+    let prepare = |node: &mut Node| {
+        let publisher = node.connect(V5, "publisher");
+        for n in 0..9 {
+            node.retain(publisher, &format!("r/{n}"), 1, 1, "kept");
+            node.retain(publisher, &format!("gone/{n}"), 1, 1, "kept");
+        }
+        for (name, filter, level) in [("client", "r/+", 1), ("fickle", "gone/+", 1), ("zero", "gone/+", 0)] {
+            let client = node.connect_durable(V5, name);
+            node.subscribe_with(client, &[filter], Some(7), options(level));
+            node.take(client);
+            if name == "fickle" {
+                node.unsubscribe(client, &[filter]);
+            }
+        }
+    };
+    in_every_restart(prepare, NOW, |node| {
+        let expected: Vec<_> = (0..9)
+            .map(|n| format!("PUBLISH r/{n} q1 # retain ids[7] \"kept\""))
+            .collect();
+        let mut shards = node.engines.len() as u16;
+        for times in 1..=2 {
+            let client = node.resume(V5, "client", 3_600);
+            let mut got = node.drink(client);
+            got.retain(|line| line.starts_with("PUBLISH"));
+            for line in &mut got {
+                *line = line
+                    .replace(&format!("#{}", packet_id_of(line)), "#")
+                    .replace("dup ", "");
+            }
+            got.sort();
+            let all = if times == 1 { expected.as_slice() } else { &[] };
+            assert_eq!(got, all, "start {times}");
+            for name in ["fickle", "zero"] {
+                let client = node.resume(V5, name, 3_600);
+                assert!(
+                    !node
+                        .drink(client)
+                        .iter()
+                        .any(|line| line.starts_with("PUBLISH") && !line.contains(" dup "))
+                );
+            }
+            shards = shards % 3 + 1;
+            *node = node.restart(shards, NOW);
+        }
+    });
+}
+
 /// Retained messages come back, and the cleared ones do not.
 #[test]
 fn retained_messages_come_back() {
@@ -414,7 +465,7 @@ impl Run {
             Op::Subscribe { who, filter, level, id } => {
                 if let Some(client) = self.connected[who] {
                     let id = (id > 0 && version(who) == V5).then_some(id);
-                    // A replay that is open ends with its process, so none is begun.
+                    // A replay that is open begins anew in the next process, so none is begun.
                     let mut options = options(level);
                     options.retain_handling = RetainHandling::DoNotSend;
                     node.subscribe_with(client, &[FILTERS[filter]], id, options);

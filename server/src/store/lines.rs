@@ -180,6 +180,7 @@ fn write_subscription(id: RecordId, subscription: &SubscriptionRecord, line: &mu
     object.flag("no_local", options & NO_LOCAL != 0);
     object.flag("retain_as_published", options & RETAIN_AS_PUBLISHED != 0);
     object.number("retain_handling", u64::from((options & RETAIN_HANDLING) >> 4));
+    object.flag("replays_retained", options & SubscriptionRecord::REPLAYS != 0);
     if let Some(id) = subscription_id {
         object.number("subscription_identifier", u64::from(id.get()));
     }

@@ -118,6 +118,9 @@ fn subscription(fields: &mut Fields) -> Result<SubscriptionRecord, String> {
         handling @ 0..=2 => options |= (handling as u8) << 4,
         _ => return Err("`retain_handling` must be 0, 1 or 2".to_owned()),
     }
+    if fields.flag("replays_retained")? {
+        options |= SubscriptionRecord::REPLAYS;
+    }
     let subscription_id = fields.maybe_number("subscription_identifier")?;
     Ok(SubscriptionRecord {
         session: fields.id("session")?,
