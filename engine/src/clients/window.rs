@@ -67,17 +67,21 @@ impl Clients {
         let session = self.sessions.get_mut(key)?;
         // A connection whose CONNACK has not left takes it up when it becomes active.
         let connection = session.connection.filter(|&id| self.connections.is_active(id));
-        let owed = session.sender.as_mut()?.get_mut(packet_id)?;
+        let sender = session.sender.as_mut()?;
+        let is_next = sender.released.is_empty();
+        let owed = sender.get_mut(packet_id)?;
         match owed.flow {
             SenderFlow::ExpectDurable => {
-                owed.flow = SenderFlow::ExpectPubrec;
-                let delivery = owed.delivery(Some(packet_id));
-                if let (Some(id), Some(delivery)) = (connection, delivery)
-                    && !self.send_publish(now, id, delivery, effects)
-                {
-                    self.finish(key, packet_id, effects);
-                    return Some(key);
+                let Some(id) = connection else {
+                    owed.flow = SenderFlow::ExpectPubrec;
+                    return None;
+                };
+                if is_next && self.sendable(key).is_some() {
+                    return self.send_released(now, key, id, packet_id, effects).then_some(key);
                 }
+                // Many may be released at once: more than a client has room for that reads as fast as it can.
+                self.sessions.get_mut(key)?.sender_mut().released.push_back(packet_id);
+                self.go_on_after_flush(key);
             }
             SenderFlow::ExpectDurableRelease => {
                 owed.flow = SenderFlow::ExpectPubcomp;
@@ -88,6 +92,28 @@ impl Clients {
             _ => {}
         }
         None
+    }
+
+    /// Sends a QoS 2 PUBLISH whose record is durable. Returns whether its exchange ended with it, as above.
+    fn send_released(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        id: ConnectionId,
+        packet_id: PacketId,
+        effects: &mut Effects,
+    ) -> bool {
+        let sender = self.sessions.get_mut(key).and_then(|session| session.sender.as_mut());
+        let Some(owed) = sender.and_then(|sender| sender.get_mut(packet_id)) else {
+            return false;
+        };
+        owed.flow = SenderFlow::ExpectPubrec;
+        let delivery = owed.delivery(Some(packet_id));
+        let is_too_large = delivery.is_some_and(|delivery| !self.send_publish(now, id, delivery, effects));
+        if is_too_large {
+            self.finish(key, packet_id, effects);
+        }
+        is_too_large
     }
 
     /// Ends an exchange and lets go of what it held. Returns whether there was one.
@@ -171,7 +197,8 @@ impl Clients {
         true
     }
 
-    /// Sends all that a Session is owed and may have now: first what was begun on an earlier connection, then its queue.
+    /// Sends all that a Session is owed and may have now: first what was begun on an earlier connection, then what the journal
+    /// had held, then its queue.
     pub(crate) fn pump(&mut self, now: Now, key: SessionKey, effects: &mut Effects) {
         while let Some((id, quota)) = self.sendable(key) {
             let Some(session) = self.sessions.get_mut(key) else {
@@ -184,6 +211,10 @@ impl Clients {
             if let Some((packet_id, owed)) = sender.next_resend(quota) {
                 let (flow, delivery) = (owed.flow, owed.delivery(Some(packet_id)));
                 self.send_again(now, key, id, packet_id, flow, delivery, effects);
+                continue;
+            }
+            if let Some(packet_id) = sender.released.pop_front() {
+                self.send_released(now, key, id, packet_id, effects);
                 continue;
             }
             let room = sender.has_room(quota, self.config.inflight_bytes_max);

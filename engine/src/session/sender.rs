@@ -99,6 +99,8 @@ pub(crate) struct Sender {
     cursor: usize,
     /// Those of them that are unfinished: what the client's Receive Maximum limits (section 4.9).
     outstanding: u16,
+    /// What waited for the journal, [`SenderFlow::ExpectDurable`], and waits only for room in the connection now, in order.
+    pub(crate) released: VecDeque<PacketId>,
     pub(crate) queue: VecDeque<Owed>,
     pub(crate) queue_bytes: usize,
     /// How many in the queue have QoS 0: later ones must not overtake them.
@@ -113,9 +115,9 @@ impl Sender {
         self.window.is_empty() && self.queue.is_empty()
     }
 
-    /// Whether anything waits for a place in the window: in the queue, or to be taken up again.
+    /// Whether anything waits to be sent: in the queue, to be taken up again, or behind the journal.
     pub(crate) fn has_waiting(&self) -> bool {
-        !self.queue.is_empty() || self.cursor < self.window.len()
+        !self.queue.is_empty() || self.cursor < self.window.len() || !self.released.is_empty()
     }
 
     /// Whether a new message may be sent now, past an empty queue.
@@ -285,7 +287,12 @@ impl Sender {
     pub(crate) fn is_consistent(&self) -> bool {
         let sent = self.window.iter().take(self.cursor).flatten().count();
         let queued_qos0 = self.queue.iter().filter(|owed| owed.qos == QoS::AtMostOnce).count();
+        let is_held = |&id: &PacketId| {
+            let owed = self.index_of(id).and_then(|at| self.window.get(at)?.as_ref());
+            owed.is_some_and(|owed| owed.flow == SenderFlow::ExpectDurable)
+        };
         sent == usize::from(self.outstanding)
+            && self.released.iter().all(is_held)
             && self.cursor <= self.window.len()
             && queued_qos0 == self.queued_qos0
             && self.queue.iter().map(Owed::charge).sum::<usize>() == self.queue_bytes
@@ -297,6 +304,12 @@ impl Sender {
         self.outstanding = 0;
         for owed in self.window.iter_mut().take(sent).flatten() {
             owed.dup |= matches!(owed.flow, SenderFlow::ExpectPuback | SenderFlow::ExpectPubrec);
+        }
+        // These were never sent.
+        for packet_id in core::mem::take(&mut self.released) {
+            if let Some(owed) = self.get_mut(packet_id) {
+                owed.flow = SenderFlow::ExpectPubrec;
+            }
         }
     }
 

@@ -48,3 +48,58 @@ fn too_much_unsent_closes_that_connection_alone() {
         node.expect(other, &["PINGRESP"]);
     });
 }
+
+/// What the journal has held leaves as the client takes it, in order, though all of it is released at once: nobody who reads is
+/// taken to be slow for it. A connection that is lost before leaves the rest to the next one, without DUP.
+#[test]
+fn what_the_journal_held_leaves_as_it_is_taken() {
+    const MESSAGES: usize = 30;
+    let config = EngineConfig {
+        journal: true,
+        unsent_bytes_high: 500,
+        unsent_bytes_max: 2_000,
+        ..EngineConfig::default()
+    };
+    in_each_node(config, |node| {
+        let name = "client";
+        let client = node.connect_durable(V5, name);
+        node.subscribed(client, &["t"], 2);
+        node.lose(client);
+        let publisher = node.connect(V5, "publisher");
+        for n in 0..MESSAGES {
+            node.publish(publisher, "t", 2, n as u16 + 1, &format!("{n:0>200}"));
+        }
+        node.durable_at_once = false;
+        let client = node.resume(V5, name, 3_600);
+        node.make_all_durable();
+        node.expect(client, &["CONNACK 00 present"]);
+        // The kernel did not take all of something: from now on bytes add up.
+        node.congest(client, 100);
+        node.make_all_durable();
+        let mut got = node.take(client);
+        assert_eq!(got.len(), 2, "as many as fit: {got:?}");
+        node.drain(client);
+        got.extend(node.take(client));
+        assert!(got.len() > 2 && !ended_as_slow(node));
+        node.congest(client, 501);
+        node.make_all_durable();
+        node.expect(client, &[]);
+        node.check();
+        node.lose(client);
+        node.check();
+        node.durable_at_once = true;
+        let client = node.resume(V5, name, 3_600);
+        let all = node.drink(client);
+        let payloads = |lines: &[String], wanted: &str| -> Vec<String> {
+            let lines = lines
+                .iter()
+                .filter(|line| line.starts_with("PUBLISH") && line.contains(wanted));
+            lines.map(|line| line.split('"').nth(1).unwrap().to_owned()).collect()
+        };
+        let expected: Vec<_> = (0..MESSAGES).map(|n| format!("{n:0>200}")).collect();
+        assert_eq!(payloads(&all, ""), expected, "everything comes, in order");
+        assert_eq!(payloads(&all, "dup"), payloads(&got, ""), "DUP is set of what was sent");
+        assert!(!ended_as_slow(node));
+        node.check();
+    });
+}
