@@ -86,7 +86,7 @@ def test_unsafe_stands_in_the_transport_only():
     places = {line.split(":")[0] for line in found(r"\bunsafe\b(?!_)", "transport", tests=True)}
     uring = "transport/src/backend/uring"
     allowed = {"transport/src/listener.rs", f"{uring}/buffers.rs", f"{uring}/ring.rs", f"{uring}/send.rs"}
-    assert places - {"transport/tests/ladder.rs"} == allowed
+    assert places - {"transport/tests/suite/ladder.rs"} == allowed
     assert "#![deny(unsafe_code)]" in lib("transport"), "transport/src/lib.rs: use #![deny(unsafe_code)]"
     for crate, root in (("server", "lib.rs"), ("server", "main.rs"), ("engine/sim", "lib.rs"), ("benches", "lib.rs"), ("transport/journal", "lib.rs")):
         path = ROOT / crate / "src" / root

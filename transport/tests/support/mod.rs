@@ -34,14 +34,14 @@ macro_rules! on_each_backend {
         mod readiness {
             $(#[test]
             fn $test() {
-                super::support::on(sol_transport::Io::Epoll, super::$test);
+                crate::support::on(sol_transport::Io::Epoll, super::$test);
             })*
         }
 
         mod io_uring {
             $(#[test]
             fn $test() {
-                super::support::on(sol_transport::Io::IoUring, super::$test);
+                crate::support::on(sol_transport::Io::IoUring, super::$test);
             })*
         }
     };

@@ -1,10 +1,5 @@
 //! Logins of several steps: who may wait for whom, and how long.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -12,7 +7,7 @@ use sol_codec::{Auth, AuthProperties, Connect, ConnectProperties, Packet, Protoc
 use sol_engine::{AuthOutcome, AuthRequest, Credentials, Event, ListenerRules, ShardId};
 use sol_transport::{Applicant, AuthReply, Notice, Observer, Source};
 
-use self::support::{Broker, Client, PATIENCE};
+use crate::support::{Broker, Client, PATIENCE};
 
 on_each_backend! {
     an_exchange_ends_at_home
@@ -129,7 +124,7 @@ fn expect_connack(client: &mut Client) {
 
 /// A client that has proven who it is comes in wherever it is at home, with what it sent behind its last AUTH.
 fn an_exchange_ends_at_home() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let (broker, _held) = start(3, Duration::from_secs(60), 100);
     for n in 0..12 {
         let mut client = begin(&broker, &format!("client {n}"));
@@ -183,7 +178,7 @@ fn a_late_challenge_comes_too_late() {
 /// Clients that owe an AUTH are part of the crowd outside: whoever of it came first goes for a new one. Who waits for an
 /// answer does not.
 fn who_owes_an_auth_makes_room() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let (broker, held) = start(1, Duration::from_secs(60), 3);
     let mut asked = begin(&broker, HELD);
     let reply = held.recv_timeout(PATIENCE).unwrap();
@@ -207,7 +202,7 @@ fn who_owes_an_auth_makes_room() {
 /// While logins are being checked that take all places, whoever comes waits in the listener's queue, and is let in as soon
 /// as one of them has its answer. Nobody is sent away.
 fn who_comes_while_logins_are_checked_waits() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let (broker, held) = start(1, Duration::from_secs(60), 1);
     let mut asked = begin(&broker, HELD);
     let reply = held.recv_timeout(PATIENCE).unwrap();

@@ -1,10 +1,5 @@
 //! Two shards and clients that set them against each other: no lock, no loser but the one who must be, no stop that hangs.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
@@ -14,7 +9,7 @@ use sol_codec::{ProtocolVersion, ReasonCode};
 use sol_engine::EngineConfig;
 use sol_transport::{Clock, Shards, StartError, TransportConfig};
 
-use self::support::{Broker, Client, PATIENCE, connect, publish};
+use crate::support::{Broker, Client, PATIENCE, connect, publish};
 
 on_each_backend! {
     two_shards_that_flood_each_other_do_not_lock
@@ -110,7 +105,7 @@ fn a_shard_that_cannot_start_is_not_waited_for() {
         shards: 65,
         ..EngineConfig::default()
     };
-    let started = Shards::start(&config, &engine, support::SEEDS, Clock::start(), |_| ());
+    let started = Shards::start(&config, &engine, crate::support::SEEDS, Clock::start(), |_| ());
     assert!(matches!(started, Err(StartError::System(_))));
 }
 

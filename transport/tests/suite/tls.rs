@@ -1,12 +1,5 @@
 //! TLS over real sockets, on both backends, beside what the filter's own tests prove of its bytes.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU32;
@@ -21,8 +14,8 @@ use sol_transport::{
     WebSocketRules,
 };
 
-use support::{Broker, Client, PATIENCE, connect, disconnect, names_at_home, publish, subscribe};
-use tls::{Authority, TlsClient, VERSIONS};
+use crate::authority::{Authority, TlsClient, VERSIONS};
+use crate::support::{Broker, Client, PATIENCE, connect, disconnect, names_at_home, publish, subscribe};
 
 on_each_backend! {
     what_is_pipelined_arrives_whole_on_every_shard
@@ -62,7 +55,7 @@ fn expect_publish(client: &mut TlsClient, topic: &str, payload: &[u8]) {
 /// A connection moves to its home shard with its keys and all that was read of it: what a client sends behind its CONNECT
 /// without waiting arrives once and in order, in one record or in a record for each byte.
 fn what_is_pipelined_arrives_whole_on_every_shard() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let authority = Authority::new("authority");
     let broker = start(2, &authority.server(&authority.issue("broker", 1), None));
     for version in VERSIONS {
@@ -232,7 +225,7 @@ impl Observer for Porter {
 /// arrives and its Will does not, though its connection moves home before, or somebody is asked about it first.
 fn an_end_right_behind_the_last_packet_loses_nothing() {
     const VERSION: ProtocolVersion = ProtocolVersion::V5;
-    support::keep_shards();
+    crate::support::keep_shards();
     let authority = Authority::new("authority");
     let tls = authority.server(&authority.issue("broker", 1), None);
     let rules = |ask: bool| ListenerRules {
@@ -362,7 +355,7 @@ fn an_end_behind_what_waits_for_a_rate_comes_after_it() {
 /// A part of a record is not held for as long as its peer likes, though it came with the CONNECT that lets it in, here or on
 /// another shard.
 fn a_record_that_does_not_arrive_whole_in_time_ends_its_connection() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let authority = Authority::new("authority");
     let tls = authority.server(&authority.issue("broker", 1), None);
     let broker = Broker::start(2, |config, _| {
@@ -718,7 +711,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 /// MQTT in WebSocket frames comes in and goes out, moves home with what was pipelined, and ends with a Close.
 fn mqtt_over_websocket() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let rules = Arc::new(WebSocketRules::default());
     let broker = Broker::start(2, |config, _| config.listeners[0].protocol = Protocol::WebSocket(rules));
     for shard in 0..2 {
@@ -738,7 +731,7 @@ fn web_client(address: SocketAddr, name: &str) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut bytes = UPGRADE.to_vec();
     bytes.extend(message(&connect(VERSION, name)));
-    bytes.extend(message(&support::subscribe_at(VERSION, name, QoS::AtMostOnce)));
+    bytes.extend(message(&crate::support::subscribe_at(VERSION, name, QoS::AtMostOnce)));
     bytes.extend(message(&publish(VERSION, name, b"payload")));
     stream.write_all(&bytes).unwrap();
     let expected = publish(VERSION, name, b"payload");

@@ -1,9 +1,6 @@
 //! Where io_uring cannot be had, the broker says why: it runs on epoll if it may choose, and refuses to start otherwise.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-mod support;
 
 use std::thread;
 
@@ -11,7 +8,7 @@ use sol_codec::ProtocolVersion;
 use sol_engine::EngineConfig;
 use sol_transport::{BackendName, Clock, Io, ListenAddr, ListenerConfig, Shards, StartError, TransportConfig};
 
-use self::support::Client;
+use crate::support::Client;
 
 /// Runs on a thread on which the system refuses io_uring with an error, as a container's filter does. Whatever threads it
 /// starts are under the filter too.
@@ -78,7 +75,7 @@ fn start(io: Io) -> Result<Shards, StartError> {
         shards: 2,
         ..EngineConfig::default()
     };
-    Shards::start(&config, &engine, support::SEEDS, Clock::start(), |_| ())
+    Shards::start(&config, &engine, crate::support::SEEDS, Clock::start(), |_| ())
 }
 
 /// Refused, `auto` takes epoll for all shards and says why in one sentence; clients are served.

@@ -1,12 +1,5 @@
 //! Certificates made for a test, and clients that speak TLS.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "each test file uses its own part, and a failure fails the test"
-)]
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -22,21 +15,21 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use sol_codec::{Packet, ProtocolVersion};
 use sol_transport::Tls;
 
-use super::PATIENCE;
+use crate::support::{PATIENCE, connect};
 
-pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
 /// An authority.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key.
-pub struct Identity {
+pub(crate) struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -49,7 +42,7 @@ impl Authority {
     }
 
     /// A certificate for a name, with a serial number.
-    pub fn issue(&self, name: &str, serial: u64) -> Identity {
+    pub(crate) fn issue(&self, name: &str, serial: u64) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -85,7 +78,7 @@ impl Authority {
     }
 
     /// What a listener needs; `revoked`: clients need a certificate, and not the one with this serial number.
-    pub fn server(&self, own: &Identity, revoked: Option<u64>) -> Tls {
+    pub(crate) fn server(&self, own: &Identity, revoked: Option<u64>) -> Tls {
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&VERSIONS)
             .unwrap();
@@ -108,7 +101,11 @@ impl Authority {
     }
 
     /// What a client needs that trusts this authority.
-    pub fn client(&self, version: &'static SupportedProtocolVersion, own: Option<&Identity>) -> Arc<ClientConfig> {
+    pub(crate) fn client(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        own: Option<&Identity>,
+    ) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[version])
             .unwrap()
@@ -122,15 +119,15 @@ impl Authority {
     }
 }
 
-pub struct TlsClient {
-    pub tls: StreamOwned<ClientConnection, TcpStream>,
-    pub version: ProtocolVersion,
+pub(crate) struct TlsClient {
+    pub(crate) tls: StreamOwned<ClientConnection, TcpStream>,
+    pub(crate) version: ProtocolVersion,
     received: Vec<u8>,
 }
 
 impl TlsClient {
     /// A connection on which nothing was sent.
-    pub fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+    pub(crate) fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -145,16 +142,16 @@ impl TlsClient {
     }
 
     /// Agrees with the broker on TLS, and sends nothing else.
-    pub fn shake_hands(&mut self) {
+    pub(crate) fn shake_hands(&mut self) {
         while self.tls.conn.is_handshaking() {
             self.tls.conn.complete_io(&mut self.tls.sock).unwrap();
         }
     }
 
     /// A connection that was let in.
-    pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, client_id: &str) -> Self {
+    pub(crate) fn connect(address: SocketAddr, config: &Arc<ClientConfig>, client_id: &str) -> Self {
         let mut client = Self::open(address, config);
-        client.send(&super::connect(client.version, client_id));
+        client.send(&connect(client.version, client_id));
         client.with_packet(|packet| match packet {
             Packet::ConnAck(connack) => assert_eq!(connack.reason_code, sol_codec::ReasonCode::Success),
             other => panic!("no CONNACK: {other:?}"),
@@ -163,34 +160,31 @@ impl TlsClient {
     }
 
     /// Sends in one record, if it fits.
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.tls.write_all(bytes).unwrap();
     }
 
     /// Waits for a packet.
-    pub fn with_packet<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
+    pub(crate) fn with_packet<T>(&mut self, look: impl FnOnce(Packet<'_>) -> T) -> T {
         super::support::with_packet(&mut self.tls, &mut self.received, self.version, look)
     }
 
     /// A round trip.
-    pub fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         self.send(&[0xc0, 0]);
         self.with_packet(|packet| assert!(matches!(packet, Packet::PingResp), "no PINGRESP: {packet:?}"));
     }
 
     /// Why nothing can be sent or received any more: what the alert says, or a reset.
-    pub fn refusal(&mut self) -> String {
+    pub(crate) fn refusal(&mut self) -> String {
         let mut bytes = [0; 4_096];
-        let outcome = self
-            .tls
-            .write_all(&super::connect(self.version, "refused"))
-            .and_then(|()| {
-                loop {
-                    if self.tls.read(&mut bytes)? == 0 {
-                        return Err(ErrorKind::UnexpectedEof.into());
-                    }
+        let outcome = self.tls.write_all(&connect(self.version, "refused")).and_then(|()| {
+            loop {
+                if self.tls.read(&mut bytes)? == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
                 }
-            });
+            }
+        });
         outcome.map_or_else(|error| error.to_string(), |()| String::new())
     }
 }

@@ -1,18 +1,13 @@
 //! One shard that hands more to another than that can take at once: nothing is lost on the way, what lies in between is
 //! bounded, and whoever was paused for it goes on.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::io::Write;
 use std::thread;
 
 use sol_codec::{Connect, Packet, ProtocolVersion, QoS, TopicName, Will, WillProperties};
 use sol_engine::{Answer, Query};
 
-use self::support::{Broker, Client, PATIENCE, connect, disconnect, name_at_home, names_at_home, publish, subscribe};
+use crate::support::{Broker, Client, PATIENCE, connect, disconnect, name_at_home, names_at_home, publish, subscribe};
 
 on_each_backend! {
     a_burst_that_another_shard_passes_on_arrives_whole

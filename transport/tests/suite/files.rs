@@ -1,12 +1,5 @@
 //! Browsers that ask for files beside MQTT over WebSocket, and what slow ones may cost.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +9,8 @@ use sol_codec::ProtocolVersion;
 use sol_engine::{EngineConfig, ListenerId};
 use sol_transport::{Files, ListenAddr, ListenerConfig, Protocol, TransportConfig, WebSocketRules};
 
-use self::support::{Broker, Client, PATIENCE, connect};
-use self::tls::{Authority, TlsClient, VERSIONS};
+use crate::authority::{Authority, TlsClient, VERSIONS};
+use crate::support::{Broker, Client, PATIENCE, connect};
 
 on_each_backend! {
     files_arrive_whole_and_a_piece_is_held
@@ -226,7 +219,7 @@ fn a_reader_that_takes_its_file_may_take_longer_than_a_login() {
 
 /// What is held for all readers is bounded by what is held for all who have not been let in.
 fn the_pieces_are_smaller_the_more_there_are() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let budget = 32 << 10;
     let broker = start(LARGE, |config, _| config.unauthenticated_bytes_max = budget);
     let mut slow: Vec<_> = (1..=24)
@@ -253,7 +246,7 @@ fn the_pieces_are_smaller_the_more_there_are() {
 
 /// No client waits, and none is closed, for the memory that readers hold: they go before.
 fn readers_go_before_clients_wait_for_their_memory() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let broker = start(LARGE, |_, engine| {
         engine.memory_bytes_max = 1 << 20;
         engine.maximum_packet_size = 200_000;
@@ -289,7 +282,7 @@ fn readers_go_before_clients_wait_for_their_memory() {
 
 /// Readers take nobody's place who has a login to send.
 fn who_reads_longest_goes_first_when_there_are_too_many() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let broker = start(LARGE, |config, _| config.unauthenticated_max = 3);
     let mut readers: Vec<_> = (1..=3)
         .map(|n| {
@@ -307,7 +300,7 @@ fn who_reads_longest_goes_first_when_there_are_too_many() {
 
 /// The same when the time for a login is over for them: whoever came before that, and has yet to say who it is, stays.
 fn readers_go_first_however_long_they_have_been_there() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let broker = start(LARGE, |config, _| {
         config.unauthenticated_max = 3;
         config.linger_time_max = Duration::from_millis(1_000);

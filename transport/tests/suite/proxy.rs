@@ -1,12 +1,5 @@
 //! The header of a proxy over real sockets, on both backends, beside what its reader's own tests prove of its bytes.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
 use std::io::Write;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
@@ -16,8 +9,8 @@ use sol_codec::{Packet, ProtocolVersion};
 use sol_engine::{AuthRequest, Event};
 use sol_transport::{Applicant, AuthReply, Notice, Observer, ProxyRules, ProxyVersion, Source};
 
-use support::{Broker, Client, PATIENCE, connect, names_at_home, publish, subscribe};
-use tls::{Authority, TlsClient, VERSIONS};
+use crate::authority::{Authority, TlsClient, VERSIONS};
+use crate::support::{Broker, Client, connect, names_at_home, publish, subscribe};
 
 on_each_backend! {
     a_client_is_where_its_proxy_says
@@ -81,7 +74,7 @@ fn start(heard: &Heard, rules: ProxyRules) -> Broker {
 /// Header, CONNECT and what follows may come in one segment: all of it is served, and the client is where the header says on
 /// whichever shard it is at home.
 fn a_client_is_where_its_proxy_says() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let heard = Heard::default();
     let broker = start(&heard, rules(ProxyVersion::V1));
     for shard in [0, 1] {

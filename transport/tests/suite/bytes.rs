@@ -1,15 +1,10 @@
 //! Bytes in, bytes out: however they are cut, the packets are the same.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::net::SocketAddr;
 
 use sol_codec::{Packet, PacketId, ProtocolVersion, QoS, TopicName};
 
-use self::support::{Broker, Client, connect, disconnect, publish, publish_at, subscribe};
+use crate::support::{Broker, Client, connect, disconnect, publish, publish_at, subscribe};
 
 on_each_backend! {
     a_client_may_pipeline_everything_in_one_segment
@@ -79,7 +74,7 @@ fn a_client_may_pipeline_everything_in_one_segment() {
 }
 
 fn connections_move_to_their_home_shard() {
-    support::keep_shards();
+    crate::support::keep_shards();
     // A Session lives on one shard, wherever its connection was accepted.
     let broker = Broker::start(2, |_, _| ());
     for n in 0..40 {

@@ -1,10 +1,5 @@
 //! Clients that send faster than they may, and addresses that come too often: slowed down, and nothing lost.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,7 +9,7 @@ use sol_codec::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode};
 use sol_engine::Query;
 use sol_transport::{Admission, Clock, Limits, ListenAddr, ListenerConfig, ListenerLimits, Rates, TransportConfig};
 
-use self::support::{Broker, Client, PATIENCE, connect, publish};
+use crate::support::{Broker, Client, PATIENCE, connect, publish};
 
 const V5: ProtocolVersion = ProtocolVersion::V5;
 

@@ -1,10 +1,5 @@
 //! Peers that keep a shard busy, and what is left for the others.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +8,7 @@ use std::time::Duration;
 
 use sol_codec::ProtocolVersion;
 
-use self::support::{Broker, Client, name_at_home, publish};
+use crate::support::{Broker, Client, name_at_home, publish};
 
 on_each_backend! {
     a_ping_is_answered_while_others_flood
@@ -70,7 +65,7 @@ fn a_ping_is_answered_while_others_flood() {
 fn a_ping_is_answered_while_there_is_mail() {
     // What another shard has handed over in one turn takes this one long, since each message matches many filters of one
     // client. Somebody else's PINGREQ [MQTT-3.12.4-1] waits for a little of that, and not for all.
-    support::keep_shards();
+    crate::support::keep_shards();
     const MESSAGES: u32 = 3_000;
     let broker = Broker::start(2, |_, _| ());
     let version = ProtocolVersion::V311;

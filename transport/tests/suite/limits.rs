@@ -1,17 +1,12 @@
 //! Peers that ask for too much, and what they may cost.
 
-#![allow(clippy::unwrap_used, reason = "a failure fails the test")]
-
-#[macro_use]
-mod support;
-
 use std::io::Write;
 use std::time::Duration;
 
 use sol_codec::{ProtocolVersion, ReasonCode};
 use sol_transport::ListenAddr;
 
-use self::support::{Broker, Client, connect, publish};
+use crate::support::{Broker, Client, connect, publish};
 
 on_each_backend! {
     a_peer_that_stays_silent_is_cut_and_nobody_else_is
@@ -74,7 +69,7 @@ fn a_connect_larger_than_allowed_is_refused_before_it_has_come() {
 }
 
 fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let broker = Broker::start(1, |config, _| {
         config.unauthenticated_max = 3;
         config.listeners[0].defer_accept = false;
@@ -101,7 +96,7 @@ fn the_crowd_outside_is_bounded_and_who_waits_longest_goes() {
 }
 
 fn the_bytes_of_the_crowd_outside_are_bounded_and_who_waits_longest_goes() {
-    support::keep_shards();
+    crate::support::keep_shards();
     // Whoever came late is not made to pay for those who were there before.
     let broker = Broker::start(1, |config, _| config.unauthenticated_bytes_max = 2_500);
     let mut crowd: Vec<Client> = (0..4)
@@ -247,7 +242,7 @@ fn clients_come_in_through_every_listener() {
         Client::connect(address, ProtocolVersion::V311, "move-tcp").ping();
     }
     let mut unix = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    unix.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    unix.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
     unix.write_all(&connect(ProtocolVersion::V311, "move-unix")).unwrap();
     let mut answer = [0; 4];
     std::io::Read::read_exact(&mut unix, &mut answer).unwrap();
