@@ -19,7 +19,7 @@ GROUPS = {
     "WS": 13, "TL": 6, "OV": 16, "FD": 12, "DK": 18, "CL": 6, "SH": 18, "CF": 20, "OP": 21,
 }  # fmt: skip
 WAITS_FOR = re.compile(
-    r"waits for: (journal|bridges|rate limits for each client|limits for each address|rules for each listener)"
+    r"waits for: (bridges|rate limits for each client|limits for each address|rules for each listener)"
 )
 
 pytestmark = pytest.mark.sol

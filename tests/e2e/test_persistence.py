@@ -1,7 +1,9 @@
 """What survives: a stop, and a kill -9, in both modes, on one and on several shards."""
 
+import json
 import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +15,9 @@ from wire import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, V5, V31, V311, Will, 
 
 pytestmark = pytest.mark.sol
 
+
+START_MAX = 5
+"""Seconds within which a broker with much to read begins: a few, on a machine that has nothing else to do."""
 
 CASES = [("os", 1, "kill", V311), ("os", 3, "kill", V5), ("fsync", 1, "kill", V5), ("fsync", 3, "kill", V31), ("os", 3, "stop", V5)]
 
@@ -36,6 +41,26 @@ def how(case):
 @pytest.fixture
 def version(case):
     return case[3]
+
+
+def many_records(count: int, queued: int) -> Iterator[str]:
+    """The lines of a store with so many Sessions, each with a Subscription, and retained messages; the last Session is owed
+    `queued` messages."""
+    yield json.dumps({"format": "sol-store", "version": 1, "seeds": ["0123456789abcdef"] * 4, "listeners": []})
+    message = {"record": "message", "qos": 1, "origin": "0" * 16, "payload": "eA=="}
+    for n in range(1, count + 1):
+        session = f"0-{n}"
+        yield json.dumps({"record": "session", "id": session, "client_id": f"c{n}", "session_expiry_interval": 4294967295})
+        subscription = {"session": session, "filter": f"own/{n}/#", "qos": 1, "retain_handling": 0}
+        yield json.dumps({"record": "subscription", "id": f"0-{count + n}", **subscription})
+        body = f"0-{2 * count + n}"
+        yield json.dumps({**message, "id": body, "topic": f"r/{n % 100}/{n}", "retain": True})
+        yield json.dumps({"record": "retained", "id": f"0-{3 * count + n}", "message": body})
+    for n in range(1, queued + 1):
+        body = f"0-{4 * count + 2 * n}"
+        yield json.dumps({**message, "id": body, "topic": f"own/{count}/{n}"})
+        reference = {"session": f"0-{count}", "message": body, "qos": 1, "state": "queued"}
+        yield json.dumps({"record": "reference", "id": f"0-{4 * count + 2 * n + 1}", **reference})
 
 
 @pytest.fixture
@@ -122,6 +147,27 @@ def test_a_retained_message_expires_while_the_broker_is_down(one, how):
     with one.client("", V5) as w:
         w.subscribe(("e/long", 1))
         assert w.take().properties["message_expiry_interval"] in range(90, 99)
+
+
+def test_a_hundred_thousand_sessions_come_back(start_broker, tmp_path):
+    """A broker with as many Sessions, Subscriptions and retained messages begins in seconds, and all of them are there: a Session
+    is owed its messages in order, a Subscription gets what is published to it, a wildcard all that is retained below it."""
+    count, queued = 100_000, 500
+    (tmp_path / "lines").write_text("\n".join(many_records(count, queued)) + "\n")
+    subprocess.run([sol_bin(), "store", "import", tmp_path / "lines", tmp_path / "data"], check=True, timeout=60)
+    start = time.monotonic()
+    broker = start_broker("max_queued_messages 0", cls=Durable, data=tmp_path / "data", shards=2)
+    taken = time.monotonic() - start
+    assert taken < START_MAX, f"it took {taken:.1f} s"
+    with broker.client("probe", V5) as w:
+        w.subscribe(("r/7/#", 1))
+        assert {w.take().topic for _ in range(count // 100)} == {f"r/7/{n}" for n in range(7, count, 100)}
+        for n in (1, count // 2):
+            assert w.publish(f"own/{n}/live", b"x", 1).reason == 0
+    for n, expected in ((1, ["live"]), (count // 2, ["live"]), (count, [str(n) for n in range(1, queued + 1)])):
+        w = broker.client(f"c{n}", V5, clean=False)
+        assert w.connack.session_present
+        assert [w.take().topic for _ in expected] == [f"own/{n}/{last}" for last in expected]
 
 
 @either_way

@@ -94,6 +94,31 @@ def test_a_file_in_its_place_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_what_is_swapped_under_a_broker_is_not_followed(start_broker, tmp_path):
+    """A broker writes to the directory that it opened, whatever has its name by then: nothing comes to be where a symbolic link
+    leads that was put in its place, and what was acknowledged is where the directory went."""
+    broker = start_broker(cls=Durable)
+    directory, away, elsewhere = broker.data / "sol-journal", tmp_path / "away", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    before = {path.name for path in broker.segments}
+    directory.rename(away)
+    directory.symlink_to(elsewhere)
+    topics = {f"t/{n}" for n in range(1000)}
+    with broker.client("", V5) as pub:
+        for topic in topics:
+            assert pub.publish(topic, topic.encode() + b":" + b"x" * MESSAGE, 1, retain=True).reason in (0, 0x10)
+    assert {path.name for path in away.glob("*.seg")} - before, "it has made segments since"
+    assert list(elsewhere.iterdir()) == []
+    broker.kill()
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {broker.data}")
+    assert code == 74 and f"no journal in {directory}: " in said
+    assert list(elsewhere.iterdir()) == []
+    directory.unlink()
+    away.rename(directory)
+    broker.again()
+    assert kept(broker) == topics
+
+
 @needs_root
 def test_a_read_only_disk_is_refused(small_disk, tmp_path):
     """On a disk that cannot be written to the broker does not start, whether there is a journal already or not."""

@@ -131,6 +131,17 @@ impl Broker {
         observer: impl Fn(ShardId) -> O,
         change: impl FnOnce(&mut TransportConfig, &mut EngineConfig),
     ) -> Self {
+        Self::start_by(shards, change, |config, engine| {
+            Shards::start(config, engine, SEEDS, Clock::start(), observer)
+        })
+    }
+
+    /// The same with another way to start.
+    pub fn start_by(
+        shards: u16,
+        change: impl FnOnce(&mut TransportConfig, &mut EngineConfig),
+        start: impl FnOnce(&TransportConfig, &EngineConfig) -> Result<Shards, StartError>,
+    ) -> Self {
         let mut config = TransportConfig {
             io: IO.get(),
             listeners: vec![ListenerConfig::new(ListenAddr::Tcp("127.0.0.1:0".parse().unwrap()))],
@@ -141,7 +152,7 @@ impl Broker {
             ..EngineConfig::default()
         };
         change(&mut config, &mut engine);
-        let shards = Shards::start(&config, &engine, SEEDS, Clock::start(), observer).unwrap();
+        let shards = start(&config, &engine).unwrap();
         let ListenAddr::Tcp(address) = shards.addresses()[0] else {
             panic!("not a TCP listener")
         };
