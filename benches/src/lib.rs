@@ -4,5 +4,6 @@
 pub mod doors;
 pub mod packets;
 pub mod peers;
+pub mod process;
 pub mod routing;
 pub mod trace;

@@ -14,13 +14,12 @@ use sol_engine::{Engine, EngineConfig, ListenerRules, ShardId};
 use sol_transport::{Clock, Io, ListenAddr, ListenerConfig, Shards, TransportConfig};
 
 use crate::packets::encoded;
+use crate::process;
 
 const SEEDS: [u64; 4] = [1, 2, 3, 4];
 const VERSION: ProtocolVersion = ProtocolVersion::V311;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Of the kernel's accounting, on every Linux.
-const TICKS_PER_SECOND: u64 = 100;
 
 /// A running broker on a free port.
 #[derive(Debug)]
@@ -92,18 +91,14 @@ impl Broker {
     /// # Errors
     /// On a system without Linux's accounting.
     pub fn processor_time(&self) -> io::Result<Duration> {
-        let mut ticks = 0;
+        let mut seconds = 0.0;
         for task in fs::read_dir("/proc/self/task")? {
             let task = task?.path();
             if fs::read_to_string(task.join("comm"))?.starts_with("shard-") {
-                let stat = fs::read_to_string(task.join("stat"))?;
-                // Behind the name, which may hold anything, the 12th and 13th field are user and system time.
-                let behind = stat.rsplit(')').next().unwrap_or_default();
-                let fields = behind.split_whitespace().skip(11).take(2);
-                ticks += fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+                seconds += process::seconds(&task.join("stat"))?;
             }
         }
-        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+        Ok(Duration::from_secs_f64(seconds))
     }
 
     /// Stops it and waits for its end.

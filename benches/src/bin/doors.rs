@@ -2,7 +2,6 @@
 //! against them; one line of JSON is the result.
 
 use std::error::Error;
-use std::fs;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,14 +10,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sol_benches::doors::{Door, Handshakes, Visitor};
 use sol_benches::packets::encoded;
 use sol_benches::peers;
+use sol_benches::process::Process;
 use sol_codec::{
     Connect, Disconnect, Packet, PacketId, ProtocolVersion, ReasonCode, Subscribe, SubscribeProperties,
     SubscriptionOptions, Subscriptions, TopicFilter,
 };
 
 const VERSION: ProtocolVersion = ProtocolVersion::V311;
-/// Of the kernel's accounting, on every Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// Before the broker's processor time is read first.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -115,22 +113,8 @@ impl Arguments {
         })
     }
 
-    /// Processor time of the broker so far, user and system, in seconds.
-    fn spent(&self) -> Outcome<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
-        // Behind the name, which may hold anything, the 12th and 13th field are user and system time.
-        let behind = stat.rsplit(')').next().unwrap_or_default();
-        let fields = behind.split_whitespace().skip(11).take(2);
-        let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
-        Ok(ticks / TICKS_PER_SECOND)
-    }
-
-    /// What of the broker is resident, in bytes.
-    fn resident(&self) -> Outcome<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        Ok(kib.ok_or("no VmRSS")? << 10)
+    const fn process(&self) -> Process {
+        Process(self.pid)
     }
 
     /// Goes round until the time is over; what the broker spent for how many rounds, without the warm-up.
@@ -139,13 +123,13 @@ impl Arguments {
         while Instant::now() < warm {
             round()?;
         }
-        let (before, end) = (self.spent()?, Instant::now() + Duration::from_secs(secs));
+        let (before, end) = (self.process().spent()?, Instant::now() + Duration::from_secs(secs));
         let mut rounds = 0;
         while Instant::now() < end {
             round()?;
             rounds += 1;
         }
-        Ok((self.spent()? - before, rounds))
+        Ok((self.process().spent()? - before, rounds))
     }
 
     fn pairs(&self, pairs: u32, window: usize, secs: u64) -> Outcome<String> {
@@ -213,12 +197,12 @@ impl Arguments {
         for _ in 0..20 {
             visit()?;
         }
-        let before = self.spent()?;
+        let before = self.process().spent()?;
         let mut resumed = 0;
         for _ in 0..count {
             resumed += u32::from(visit()?);
         }
-        let spent = (self.spent()? - before) * 1e6 / f64::from(count);
+        let spent = (self.process().spent()? - before) * 1e6 / f64::from(count);
         Ok(format!(
             r#""visits": {count}, "resumed": {resumed}, "cpu_us_per_visit": {spent:.2}"#
         ))
@@ -231,11 +215,11 @@ impl Arguments {
         for number in 0..count / 10 {
             silent.push(let_in(&door, &format!("early{number}"))?);
         }
-        let before = self.resident()?;
+        let before = self.process().resident()?;
         for number in 0..count {
             silent.push(let_in(&door, &format!("silent{number}"))?);
         }
-        let grown = self.resident()?.saturating_sub(before);
+        let grown = self.process().resident()?.saturating_sub(before);
         Ok(format!(
             r#""connections": {count}, "rss_bytes_per_conn": {}"#,
             grown / u64::from(count)
@@ -246,7 +230,7 @@ impl Arguments {
         let door = self.door()?;
         let mut lines = Vec::new();
         for pass in ["first", "again"] {
-            let (before, start) = (self.spent()?, Instant::now());
+            let (before, start) = (self.process().spent()?, Instant::now());
             let mut visitors = Vec::new();
             for number in 0..count {
                 let user = number % users;
@@ -272,7 +256,7 @@ impl Arguments {
             lines.push(format!(
                 r#""{pass}_s": {:.2}, "{pass}_cpu_s": {:.2}, "{pass}_refused": {refused}, "{pass}_lost": {lost}"#,
                 start.elapsed().as_secs_f64(),
-                self.spent()? - before,
+                self.process().spent()? - before,
             ));
         }
         Ok(lines.join(", "))
