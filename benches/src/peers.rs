@@ -61,6 +61,12 @@ impl Broker {
         }
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A Client Identifier that is at home on a shard: `name` with a number behind it.
     #[must_use]
     pub fn name_on(&self, shard: u16, name: &str) -> String {
