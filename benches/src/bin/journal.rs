@@ -73,7 +73,8 @@ enum Work {
     Sessions {
         #[arg(long)]
         count: usize,
-        #[arg(long, default_value_t = 1000)]
+        /// As many as wait to be accepted where a broker says nothing else: with more, connecting takes seconds.
+        #[arg(long, default_value_t = 100)]
         wave: usize,
         /// What all subscribe to; otherwise each has a filter of its own.
         #[arg(long)]
