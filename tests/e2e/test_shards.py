@@ -12,7 +12,7 @@ from broker import IO, SHARDS, wait_until
 from hostile import GOOD_HASH, check_healthy, descriptors, reset
 from sharded import Sharded
 from test_scram import PASSWORDS, Scram, auth, begin, challenge, login, passwd
-from wire import CONNACK, DISCONNECT, PUBACK, PUBLISH, SUBACK, TIMEOUT, V5, V31, V311, Will, Wire
+from wire import CONNACK, DISCONNECT, PINGRESP, PUBACK, PUBLISH, SUBACK, TIMEOUT, V5, V31, V311, Will, Wire
 
 pytestmark = pytest.mark.sol
 
@@ -451,10 +451,16 @@ def test_max_memory_is_one_for_all_shards(start_broker):
     assert memory[0] > limit * 9 // 10 and sum(memory) < limit + (1 << 20), memory
     wait_until(lambda: five.publish("other", b"y" * 1_000, 1, 1).reason == 0x97, "a refusal on the other shard")
     wait_until(lambda: beside.publish("other", b"y" * 1_000, 1, 1).reason == 0x97, "a refusal on the first shard")
-    three.send(wire.publish("other", b"waits", 1, 9))
-    three.ping()
+    # Whoever cannot be told goes on until all is full.
+    for n in range(1, 200):
+        three.send(wire.publish("queued", b"x" * 30_000, 1, n) + wire.packet(0xC0))
+        if (p := three.recv()).kind == PINGRESP:
+            break
+        assert p.packet_id == n and three.recv().kind == PINGRESP
+    memory = b.by_shard("sol_shard_memory_bytes")
+    assert sum(memory) < limit + (1 << 20), memory
     gone = b.client(names[0][0], V5, clean=True)
-    assert three.expect(PUBACK).packet_id == 9
+    assert p.kind == PINGRESP and three.expect(PUBACK).packet_id == n
     # The first shard's may have heard of it before this one's.
     wait_until(lambda: five.publish("other", b"y", 1, 2).reason == 0, "room on the other shard")
     for w in (gone, five, three, beside):
