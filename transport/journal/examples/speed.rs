@@ -101,11 +101,11 @@ fn through_a_writer(path: &Path, mode: Mode, outstanding: u64, messages: u64) {
     let writer = Writer::start(open(path), options, Channel(sender), clock).unwrap();
     let handle = writer.handle();
     let (start, before) = (Instant::now(), cpu());
-    let (mut ticket, mut kept, mut spare) = (0, 0, Vec::new());
+    let (mut ticket, mut kept) = (0, 0);
     while kept < messages {
         while ticket < messages && ticket - kept < outstanding {
             ticket += 1;
-            let mut batch: Batch = spare.pop().unwrap_or_default();
+            let mut batch = handle.batch(0);
             message(&mut batch, ticket, &[0x5a; 128]);
             handle.submit(Submission {
                 source: 0,
@@ -116,7 +116,6 @@ fn through_a_writer(path: &Path, mode: Mode, outstanding: u64, messages: u64) {
         }
         match events.recv().unwrap() {
             Event::Kept(upto) => kept = upto,
-            Event::Spent(batch) => spare.push(batch),
             other => assert!(matches!(other, Event::Pressure(_) | Event::Load(_)), "{other:?}"),
         }
     }

@@ -18,7 +18,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::disk::Disk;
 use crate::error::{CommitError, Failure};
@@ -31,6 +31,9 @@ use thread::Thread;
 
 /// What a batch costs in the queue beside its bytes.
 const BATCH_OVERHEAD: usize = 128;
+/// Empty batches that are kept for a source, and the largest that is: it would keep its room for good.
+const SPARES_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 256 << 10;
 
 /// What an answered ticket promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +71,6 @@ pub enum Event {
     Load(Load),
     /// The journal has failed: no ticket will be answered any more.
     Failed(Failure),
-    /// A batch has been used up: it is empty, and can be filled again.
-    Spent(Batch),
 }
 
 /// A batch to be kept.
@@ -134,11 +135,33 @@ struct Shared {
     /// [`Load::High`] was answered, and nothing has taken it back.
     is_high: AtomicBool,
     queue_bytes_max: usize,
-    sources: u16,
+    /// Batches of each source that have been used up. Whoever they are for finds them: nobody is woken for one.
+    spares: Box<[(Sender<Batch>, Receiver<Batch>)]>,
     counters: Counters,
 }
 
 impl Shared {
+    fn new(options: WriterOptions) -> Self {
+        Self {
+            queued: AtomicUsize::new(0),
+            is_high: AtomicBool::new(false),
+            queue_bytes_max: options.queue_bytes_max,
+            spares: (0..options.sources).map(|_| bounded(SPARES_MAX)).collect(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// A batch has been used up: it can be filled again.
+    fn give_back(&self, source: u16, mut batch: Batch) {
+        if batch.len() <= SPARE_BYTES_MAX
+            && let Some((spares, _)) = self.spares.get(usize::from(source))
+        {
+            batch.clear();
+            // Where there are enough of them it is freed.
+            let _ = spares.try_send(batch);
+        }
+    }
+
     /// What waits is this much less. Says whether those who were told to bring less are to bring more.
     fn shrink(&self, bytes: usize) -> bool {
         let queued = self.queued.fetch_sub(bytes, Ordering::AcqRel).saturating_sub(bytes);
@@ -161,10 +184,22 @@ enum Message {
 }
 
 impl Handle {
+    /// An empty batch, which has the room of one that was used up if there is any.
+    #[must_use]
+    pub fn batch(&self, source: u16) -> Batch {
+        let spares = self.shared.spares.get(usize::from(source));
+        spares
+            .and_then(|(_, spares)| spares.try_recv().ok())
+            .unwrap_or_default()
+    }
+
     /// Queues a batch: always, and without waiting. After the journal's end it is dropped.
     #[allow(clippy::must_use_candidate, reason = "who reads from nobody has nothing to stop")]
     pub fn submit(&self, submission: Submission) -> Load {
-        debug_assert!(submission.source < self.shared.sources, "nobody would be answered");
+        debug_assert!(
+            usize::from(submission.source) < self.shared.spares.len(),
+            "nobody would be answered"
+        );
         let bytes = cost(&submission.batch);
         let queued = self.shared.queued.fetch_add(bytes, Ordering::AcqRel) + bytes;
         let is_high = queued > self.shared.queue_bytes_max / 2;
@@ -226,13 +261,7 @@ impl Writer {
             ));
         }
         let (sender, receiver) = unbounded();
-        let shared = Arc::new(Shared {
-            queued: AtomicUsize::new(0),
-            is_high: AtomicBool::new(false),
-            queue_bytes_max: options.queue_bytes_max,
-            sources: options.sources,
-            counters: Counters::default(),
-        });
+        let shared = Arc::new(Shared::new(options));
         let handle = Handle {
             sender,
             shared: Arc::clone(&shared),
@@ -284,4 +313,38 @@ impl Drop for Writer {
 /// What is said of a thread that ended without being told to.
 fn death() -> Failure {
     Failure("a thread of the journal has died: a fault of this program".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Kind;
+
+    /// A batch that was used up is found by its source, empty, with its room; one that is very large is freed, and so is what
+    /// nobody comes for.
+    #[test]
+    fn batches_are_used_again() {
+        let (sender, _receiver) = unbounded();
+        let shared = Arc::new(Shared::new(WriterOptions {
+            mode: Mode::Os,
+            sources: 2,
+            queue_bytes_max: 0,
+        }));
+        let handle = Handle { sender, shared };
+        let filled = |length| {
+            let mut batch = Batch::default();
+            batch.put(Kind::new(1), 1, &vec![0; length]);
+            batch
+        };
+        let used = filled(1_000);
+        let room = used.bytes().as_ptr();
+        handle.shared.give_back(1, used);
+        assert_ne!(handle.batch(0).bytes().as_ptr(), room);
+        let again = handle.batch(1);
+        assert!(again.is_empty() && again.records() == 0 && again.bytes().as_ptr() == room);
+        handle.shared.give_back(1, filled(SPARE_BYTES_MAX + 1));
+        (0..=SPARES_MAX).for_each(|_| handle.shared.give_back(0, filled(1)));
+        let waiting = |source: usize| handle.shared.spares[source].1.len();
+        assert_eq!((waiting(0), waiting(1)), (SPARES_MAX, 0));
+    }
 }

@@ -7,16 +7,12 @@ use sol_journal::{Batch, Handle, Kind, Load, Submission};
 
 use super::Numbers;
 
-/// Empty batches that are kept to be filled again.
-const SPARE_MAX: usize = 64;
-
 /// What a shard writes through.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     handle: Handle,
     source: u16,
     numbers: Arc<Numbers>,
-    spare: Vec<Batch>,
     payload: Vec<u8>,
 }
 
@@ -26,7 +22,6 @@ impl Ledger {
             handle,
             source,
             numbers,
-            spare: Vec::new(),
             payload: Vec::new(),
         }
     }
@@ -38,7 +33,7 @@ impl Ledger {
         let mut left = records.drain(..);
         let mut begin = 0;
         for Commit { ticket, end, part } in commits.drain(..) {
-            let mut batch = self.spare.pop().unwrap_or_default();
+            let mut batch = self.handle.batch(self.source);
             for mut record in left.by_ref().take(end - begin) {
                 record.renumber_listener(|listener| self.numbers.in_store(listener));
                 put(&mut batch, &record, &mut self.payload);
@@ -55,13 +50,6 @@ impl Ledger {
         drop(left);
         effects.records = records;
         effects.commits = commits;
-    }
-
-    /// A batch has been used up.
-    pub(crate) fn take_back(&mut self, batch: Batch) {
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(batch);
-        }
     }
 
     /// Whether so much waits that who adds to it has to wait too.

@@ -17,11 +17,6 @@ impl<O: Observer> Core<O> {
             Event::KeptAlone(ticket) => {
                 self.tell(None, Input::DurableAlone(Ticket(ticket)));
             }
-            Event::Spent(batch) => {
-                if let Some(ledger) = &mut self.ledger {
-                    ledger.take_back(batch);
-                }
-            }
             Event::Pressure(pressure) => {
                 self.tell(None, Input::JournalFull(pressure != Pressure::Normal));
                 if self.mailbox.shard() == ShardId(0) {

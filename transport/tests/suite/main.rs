@@ -18,4 +18,5 @@ mod pressure;
 mod proxy;
 mod races;
 mod rates;
+mod slow_disk;
 mod tls;

@@ -6,7 +6,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::disk::Disk;
 use crate::error::{CommitError, Failure};
-use crate::ops::Batch;
 use crate::store::{Pressure, Store};
 
 use super::syncer::Syncer;
@@ -16,8 +15,6 @@ use super::{Clock, Event, Handle, Load, Message, Mode, Shared, Sink, Submission,
 
 /// A frame is closed at this length, a cost for each batch included; one batch may be longer.
 const FRAME_BYTES: usize = 1 << 20;
-/// The largest batch that is handed back to be filled again: a larger one would keep its room for good.
-const SPENT_BYTES_MAX: usize = 256 << 10;
 /// How long the thread sleeps where nothing is to be done, and where it moves records.
 const TICK: Duration = Duration::from_secs(1);
 const BUSY_TICK: Duration = Duration::from_millis(20);
@@ -217,12 +214,7 @@ impl<D: Disk> Thread<D> {
             bytes += cost(&submission.batch);
             self.store.add(&submission.batch);
             self.unanswered.push((submission.source, submission.ticket));
-            let mut batch = submission.batch;
-            if batch.len() > SPENT_BYTES_MAX {
-                batch = Batch::default();
-            }
-            batch.clear();
-            self.sources.tell(submission.source, Event::Spent(batch));
+            self.shared.give_back(submission.source, submission.batch);
         }
         self.shrink(bytes);
         self.store.commit(now)?;

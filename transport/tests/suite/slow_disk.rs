@@ -1,18 +1,14 @@
 //! A disk that takes its time holds up what waits for it, and nothing else.
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed, and says where")]
-
-#[macro_use]
-mod support;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
+use crate::support::{Broker, Client, SEEDS, name_at_home, publish, publish_at};
 use sol_codec::{Packet, PacketId, ProtocolVersion, QoS};
 use sol_engine::EngineConfig;
 use sol_journal::model::{ModelDisk, ModelFile};
 use sol_journal::{Disk, DiskFile, LockError, Mode, Options};
 use sol_transport::{Clock, Durable, Shards};
-use support::{Broker, Client, SEEDS, name_at_home, publish, publish_at};
 
 on_each_backend! {
     nobody_waits_for_a_slow_disk_but_for_what_is_kept
@@ -137,7 +133,7 @@ fn expect_puback(client: &mut Client) {
 /// While a sync does not come to its end no shard does: what is kept is not acknowledged, and everybody is served, the client
 /// that waits among them. Then it is acknowledged.
 fn nobody_waits_for_a_slow_disk_but_for_what_is_kept() {
-    support::keep_shards();
+    crate::support::keep_shards();
     let gate = Arc::new(Gate::default());
     let disk = SlowDisk {
         disk: ModelDisk::new(1),
