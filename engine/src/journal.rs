@@ -55,6 +55,8 @@ pub struct Part {
     pub forwards: u32,
     /// Nothing more comes of what began it here: the publish, or one forward.
     pub is_last: bool,
+    /// Transactions that name the same record are kept in the order of their first parts.
+    pub after: Option<RecordId>,
 }
 
 /// The engine's side of the journal.
@@ -66,6 +68,8 @@ pub(crate) struct Journal {
     /// The latest commit.
     ticket: u64,
     emitted: bool,
+    /// The latest commit that is a part of a transaction.
+    part_ticket: u64,
     /// All tickets up to this one are durable.
     durable: u64,
     /// The body emitted last in this call: a fan-out writes its body once.
@@ -94,6 +98,7 @@ struct Entered {
     /// Other parts of it have been written, or will be.
     is_shared: bool,
     forwards: u32,
+    after: Option<RecordId>,
     /// What stood in the tray and before the gates when it was entered.
     records: usize,
     gates: usize,
@@ -108,6 +113,7 @@ impl Journal {
             next_id: upper,
             next_transaction: upper,
             ticket: 0,
+            part_ticket: 0,
             emitted: false,
             durable: 0,
             last_body: 0,
@@ -199,9 +205,17 @@ impl Journal {
                 transaction,
                 is_shared,
                 forwards: 0,
+                after: None,
                 records: effects.records.len(),
                 gates: self.gates.len(),
             });
+        }
+    }
+
+    /// What was entered is kept after what was entered with the same record before. To be called at once.
+    pub(crate) fn keep_order_of(&mut self, record: RecordId) {
+        if let Some(entered) = &mut self.entered {
+            entered.after = Some(record);
         }
     }
 
@@ -226,15 +240,20 @@ impl Journal {
             transaction,
             is_shared,
             forwards,
+            after,
             records,
             gates,
         } = entered;
-        if is_shared || !is_last {
+        // One that is all here may have to wait for one that is not.
+        let waits = after.is_some() && self.part_ticket > self.durable;
+        if is_shared || !is_last || waits {
             self.ticket += 1;
+            self.part_ticket = self.ticket;
             let part = Part {
                 transaction,
                 forwards,
                 is_last,
+                after,
             };
             effects.commits.push(Commit {
                 ticket: Ticket(self.ticket),

@@ -253,8 +253,7 @@ impl Engine {
         let mut transaction = None;
         if let Some((Lane::PubRec, packet_id)) = ack {
             // Were its identifier kept without the message, its repeat would be taken for one that was routed.
-            transaction = self.begin_inbound(key);
-            self.clients.journal.enter(transaction, false, effects);
+            transaction = self.enter_inbound(key, effects);
             if !self.note_inbound(key, packet_id, effects) && !mutant("5.0/4.3.3-10") {
                 self.clients.journal.leave(true, effects);
                 self.clients.let_go(message, effects);
@@ -315,11 +314,15 @@ impl Engine {
         self.pause_for_full_shard(now, id)
     }
 
-    /// The transaction of a QoS 2 publish whose identifier is kept.
-    fn begin_inbound(&mut self, key: SessionKey) -> Option<Transaction> {
+    /// Enters the transaction of a QoS 2 publish whose identifier is kept. It is kept after those that its Session published
+    /// before: what is not is published again after a crash, and would come behind it [MQTT-4.6.0-5].
+    fn enter_inbound(&mut self, key: SessionKey, effects: &Effects) -> Option<Transaction> {
         let Clients { sessions, journal, .. } = &mut self.clients;
-        let is_kept = journal.is_on() && sessions.get(key).is_some_and(Session::is_durable);
-        if is_kept { journal.begin() } else { None }
+        let session = sessions.get(key).filter(|session| session.is_durable())?;
+        let transaction = journal.begin();
+        journal.enter(transaction, false, effects);
+        journal.keep_order_of(session.record);
+        transaction
     }
 
     /// Acknowledges what was routed just now: at once, or when all that it waits for has come.

@@ -86,6 +86,32 @@ fn a_publish_to_several_shards_is_kept_at_once() {
     }
 }
 
+/// A publisher's QoS 2 messages are kept in the order in which they came, wherever they go: what is not would be published
+/// again after a crash, and come behind what is [MQTT-4.6.0-5]. Other publishers are not held up.
+#[test]
+fn publishes_of_a_session_are_kept_in_order() {
+    let (mut node, publisher, _) = scene(SHARDS, 3, 64);
+    let local = node.name_on(0, "local");
+    let local = node.connect_durable(V5, &local);
+    node.subscribed(local, &["here"], 2);
+    node.lose(local);
+    let other = node.name_on(0, "other");
+    let other = node.connect_durable(V5, &other);
+    node.hold_mail();
+    node.publish(publisher, "t", 2, 1, "x");
+    node.publish(publisher, "here", 2, 2, "x");
+    node.publish(other, "here", 2, 1, "x");
+    assert_eq!(kept(&node.store.facts()), (1, 1), "what the other one published");
+    node.expect(other, &["PUBREC #1"]);
+    node.expect(publisher, &[]);
+    for link in [(0, 1), (0, 2), (1, 0), (2, 0)] {
+        node.deliver_all(link.0, link.1);
+    }
+    assert_eq!(kept(&node.store.facts()), (5, 3));
+    node.expect(publisher, &["PUBREC #1", "PUBREC #2"]);
+    node.check();
+}
+
 /// A fan-out that takes several calls is kept at once, and so is what waits in line behind it; whatever comes meanwhile is
 /// kept without waiting for them.
 #[test]

@@ -99,6 +99,8 @@ pub struct Part {
     pub forwards: u32,
     /// Its source sends no more parts of what it was asked for once.
     pub is_last: bool,
+    /// Transactions that name the same record are kept in the order of their first parts, as if each of them touched it.
+    pub after: Option<u64>,
 }
 
 /// How much waits in the queue.

@@ -71,10 +71,11 @@ pub(super) fn put(batch: &mut Batch, record: &Record, payload: &mut Vec<u8>) {
     }
 }
 
-const fn part_of(part: Part) -> sol_journal::Part {
+fn part_of(part: Part) -> sol_journal::Part {
     sol_journal::Part {
         transaction: part.transaction.0.get(),
         forwards: part.forwards,
         is_last: part.is_last,
+        after: part.after.map(|record| record.0),
     }
 }

@@ -84,7 +84,8 @@ impl Writer {
             let mut ids: BTreeSet<RecordId> = BTreeSet::new();
             let of_blocked: BTreeSet<_> = blocked.iter().filter_map(|&at| self.transaction(at)).collect();
             for at in 0..self.waiting.len() {
-                let touches = self.waiting[at].records.iter().flat_map(touched);
+                let after = self.waiting[at].part.and_then(|part| part.after);
+                let touches = self.waiting[at].records.iter().flat_map(touched).chain(after);
                 let transaction = self.transaction(at);
                 let waits = transaction.is_some_and(|it| !self.is_whole(it) || of_blocked.contains(&it));
                 if waits || blocked.contains(&at) || touches.clone().any(|id| ids.contains(&id)) {

@@ -60,6 +60,7 @@ impl Transactions {
         }
         self.touched.clear();
         each_id(&submission.batch, |id| self.touched.push(id));
+        self.touched.extend(part.and_then(|part| part.after));
         if stands_alone && !self.touched.iter().any(|id| self.of_record.contains_key(id)) {
             return ready.push(submission);
         }
@@ -210,6 +211,7 @@ mod tests {
             transaction,
             forwards,
             is_last,
+            after: None,
         });
         Submission {
             source: 0,
@@ -278,6 +280,26 @@ mod tests {
             submission(4, Some((7, 0, true)), &[12]),
         ]);
         assert_eq!(ready, [vec![], vec![], vec![], vec![1, 4, 2, 3]]);
+    }
+
+    /// Transactions that name the same record are kept in order, though the later one is complete first; those that name
+    /// another one, or none, overtake.
+    #[test]
+    fn transactions_of_one_order_do_not_overtake_each_other() {
+        let after = |mut submission: Submission, record| {
+            let part = submission.part.as_mut().unwrap();
+            part.after = Some(record);
+            submission
+        };
+        let ready = run(vec![
+            after(submission(1, Some((7, 1, true)), &[10]), 5),
+            after(submission(2, Some((8, 0, true)), &[11]), 5),
+            after(submission(3, Some((9, 0, true)), &[12]), 6),
+            after(submission(4, Some((10, 1, true)), &[13]), 5),
+            submission(5, Some((10, 0, true)), &[14]),
+            submission(6, Some((7, 0, true)), &[15]),
+        ]);
+        assert_eq!(ready, [vec![], vec![], vec![3], vec![], vec![], vec![1, 6, 2, 4, 5]]);
     }
 
     /// What touches two transactions waits for both, and they do not wait for each other.
@@ -391,16 +413,25 @@ mod tests {
                         open.remove(&transaction);
                     }
                 }
+                let mut submitted = submission(ticket, part, &ids);
+                let mut touched = ids;
+                if let Some(part) = &mut submitted.part
+                    && random.below(3) == 0
+                {
+                    let after = 100 + random.below(2);
+                    part.after = Some(after);
+                    touched.push(after);
+                }
                 let plain = Plain {
                     ticket,
                     unit: number,
-                    ids: ids.clone(),
+                    ids: touched,
                 };
                 waiting.push(plain);
                 let expected = releasable(&waiting, open.keys().copied().collect());
                 waiting.retain(|plain| !expected.contains(&plain.ticket));
                 let mut ready = Vec::new();
-                transactions.take(submission(ticket, part, &ids), ticket, &mut ready);
+                transactions.take(submitted, ticket, &mut ready);
                 let released: Vec<u64> = ready.iter().map(|submission| submission.ticket).collect();
                 assert_eq!(
                     released.iter().copied().collect::<BTreeSet<_>>(),

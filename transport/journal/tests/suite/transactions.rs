@@ -66,6 +66,7 @@ impl Sources {
                 transaction,
                 forwards: if is_at_the_end { 0 } else { self.random.below(3) as u32 },
                 is_last: is_at_the_end || self.random.below(4) > 0,
+                after: None,
             };
             let more = u64::from(part.forwards) + u64::from(!part.is_last);
             self.forwards.extend((0..more).map(|_| transaction));

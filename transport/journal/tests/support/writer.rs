@@ -74,6 +74,7 @@ pub(crate) fn part(source: u16, ticket: u64, transaction: u64, forwards: u32) ->
         transaction,
         forwards,
         is_last: true,
+        after: None,
     };
     Submission {
         part: Some(part),
