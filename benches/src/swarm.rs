@@ -237,9 +237,6 @@ impl Swarm {
             let taken = self.take(client, &input, handle)?;
             input.drain(..taken);
             self.clients[client].input = input;
-            if read < buffer.len() {
-                return Ok(());
-            }
         }
     }
 

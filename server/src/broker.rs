@@ -68,13 +68,18 @@ fn bind_patiently<T>(
     bind: impl Fn() -> Result<T, StartError>,
     mut pause: impl FnMut(usize, &ListenError),
 ) -> Result<T, StartError> {
-    for attempt in 1..BIND_ATTEMPTS {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
         match bind() {
-            Err(StartError::Listen(error)) if error.source.kind() == io::ErrorKind::AddrInUse => pause(attempt, &error),
+            Err(StartError::Listen(error))
+                if error.source.kind() == io::ErrorKind::AddrInUse && attempt < BIND_ATTEMPTS =>
+            {
+                pause(attempt, &error);
+            }
             done => return done,
         }
     }
-    bind()
 }
 
 /// Listeners that are bound, and of each which one of the configuration it is of.

@@ -11,13 +11,14 @@ import wire
 from broker import Listening, free_port, sol_bin
 from clients import MosquittoSub, Paho, mosquitto_pub
 from durable import Durable, Member, flush, until
+from hostile import cpu_seconds
 from wire import PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, V5, V31, V311, Will, Wire
 
 pytestmark = pytest.mark.sol
 
 
 START_MAX = 5
-"""Seconds within which a broker with much to read begins: a few, on a machine that has nothing else to do."""
+"""Seconds of processor time at most until a broker with much to read has begun."""
 
 CASES = [("os", 1, "kill", V311), ("os", 3, "kill", V5), ("fsync", 1, "kill", V5), ("fsync", 3, "kill", V31), ("os", 3, "stop", V5)]
 
@@ -128,7 +129,8 @@ def test_what_a_new_subscription_is_due_survives(kept, how):
     w, seen = sub.back(), set()
     while seen != topics:
         seen.add(w.take().topic)
-    w.subscribe(("none", 1))  # acknowledged when everything before it is written
+    for n in range(4):  # a commit for each, on whatever shards they are: what came before is written by then
+        w.subscribe((f"none/{n}", 1))
     kept.restart(how)
     assert flush(kept, sub.back(), "many/end") == []
 
@@ -155,10 +157,8 @@ def test_a_hundred_thousand_sessions_come_back(start_broker, tmp_path):
     count, queued = 100_000, 500
     (tmp_path / "lines").write_text("\n".join(many_records(count, queued)) + "\n")
     subprocess.run([sol_bin(), "store", "import", tmp_path / "lines", tmp_path / "data"], check=True, timeout=60)
-    start = time.monotonic()
     broker = start_broker("max_queued_messages 0", cls=Durable, data=tmp_path / "data", shards=2)
-    taken = time.monotonic() - start
-    assert taken < START_MAX, f"it took {taken:.1f} s"
+    assert cpu_seconds(broker.pid) < START_MAX
     with broker.client("probe", V5) as w:
         w.subscribe(("r/7/#", 1))
         assert {w.take().topic for _ in range(count // 100)} == {f"r/7/{n}" for n in range(7, count, 100)}

@@ -20,7 +20,6 @@ use crate::rare::{DropCause, Rare};
 use crate::record::{Record, RecordId};
 use crate::rights::{Action, Rights, may};
 use crate::route::{Outcome, Publish, Source};
-use crate::session::Session;
 use crate::session::acks::{Acks, Lane, Waiting};
 use crate::time::{Now, UnixMillis};
 use crate::violation::Violation;

@@ -121,6 +121,11 @@ impl Batch {
         self.near = Near::default();
     }
 
+    /// How many bytes it holds before it has to grow.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives back room beyond this much.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         self.bytes.shrink_to(bytes);

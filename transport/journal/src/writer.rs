@@ -31,8 +31,9 @@ use thread::Thread;
 
 /// What a batch costs in the queue beside its bytes.
 const BATCH_OVERHEAD: usize = 128;
-/// Empty batches that are kept for a source, and the largest that is: it would keep its room for good.
-const SPARES_MAX: usize = 64;
+/// Empty batches that are kept for a source, and the largest that is: it would keep its room for good. A shard submits one a
+/// turn, and all of them take turns.
+const SPARES_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 256 << 10;
 
 /// What an answered ticket promises.
@@ -155,7 +156,7 @@ impl Shared {
 
     /// A batch has been used up: it can be filled again.
     fn give_back(&self, source: u16, mut batch: Batch) {
-        if batch.len() <= SPARE_BYTES_MAX
+        if batch.room() <= SPARE_BYTES_MAX
             && let Some((spares, _)) = self.spares.get(usize::from(source))
         {
             batch.clear();

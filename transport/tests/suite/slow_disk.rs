@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::support::{Broker, Client, SEEDS, name_at_home, publish, publish_at};
+use crate::support::{Broker, Client, PATIENCE, SEEDS, name_at_home, publish, publish_at};
 use sol_codec::{Packet, PacketId, ProtocolVersion, QoS};
 use sol_engine::EngineConfig;
 use sol_journal::model::{ModelDisk, ModelFile};
@@ -31,10 +31,11 @@ impl Gate {
     }
 
     fn wait_until_stuck(&self) {
-        let stuck = self
+        let state = self.state.lock().unwrap();
+        let waited = self
             .changed
-            .wait_while(self.state.lock().unwrap(), |(_, is_stuck)| !*is_stuck);
-        drop(stuck.unwrap());
+            .wait_timeout_while(state, PATIENCE, |(_, is_stuck)| !*is_stuck);
+        assert!(!waited.unwrap().1.timed_out(), "no sync came");
     }
 
     fn pass(&self) {
