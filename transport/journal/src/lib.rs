@@ -25,8 +25,8 @@
 //! ```
 //!
 //! [`Store`] is the log without a thread: tests and simulations call it directly. [`Writer`] runs one on a thread of its
-//! own, takes batches through a queue that never blocks, and answers their tickets. [`Disk`] is all that either of them
-//! sees of an operating system.
+//! own, takes batches through a queue that never blocks, and answers their tickets; [`Desk`] is what that thread does, a step
+//! at a time. [`Disk`] is all that any of them sees of an operating system.
 
 #![forbid(unsafe_code)]
 // Nothing in here may panic on what lies on a disk: the compiler refuses what could.
@@ -68,5 +68,5 @@ pub use read::{Hole, OnDamage, Report, Tail};
 pub use snapshot::{KindStats, Snapshot, Stats, backup};
 pub use store::{Counts, Opened, Options, Pressure, RecordKey, RecordRef, Sizes, Store, SyncJob};
 pub use writer::{
-    BATCH_SIZES, Clock, Event, Handle, Load, Mode, Numbers, Part, Sink, Submission, Writer, WriterOptions,
+    BATCH_SIZES, Clock, Desk, Event, Handle, Load, Mode, Numbers, Part, Sink, Submission, Writer, WriterOptions,
 };

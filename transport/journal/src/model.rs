@@ -7,7 +7,7 @@
 mod check;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -176,7 +176,7 @@ impl ModelDisk {
         let state = self.state();
         Self(Arc::new(Mutex::new(State {
             random: state.random.clone(),
-            inodes: state.inodes.clone(),
+            inodes: state.inodes_left(),
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             unsynced_names: state.unsynced_names.clone(),
@@ -200,7 +200,8 @@ impl ModelDisk {
             }
         }
         odds = random.odds();
-        let inodes = state.inodes.iter().map(|inode| inode.cut(&mut random, odds)).collect();
+        let inodes = state.inodes_left();
+        let inodes = inodes.iter().map(|inode| inode.cut(&mut random, odds)).collect();
         Self(Arc::new(Mutex::new(State {
             random,
             inodes,
@@ -285,6 +286,26 @@ impl State {
     fn used(&self) -> u64 {
         let inodes = self.names.values().filter_map(|&inode| self.inodes.get(inode));
         inodes.map(Inode::used).sum()
+    }
+
+    /// All inodes; those that no name can lead to any more are empty, since nobody has them open either.
+    fn inodes_left(&self) -> Vec<Inode> {
+        let named = self.names.values().chain(self.durable_names.values()).copied();
+        let changed = self.unsynced_names.iter().filter_map(|change| match change {
+            NameChange::Create(_, inode) => Some(*inode),
+            NameChange::Rename(..) | NameChange::Unlink(_) => None,
+        });
+        let kept: BTreeSet<usize> = named.chain(changed).collect();
+        let inodes = self.inodes.iter().enumerate();
+        inodes
+            .map(|(n, inode)| {
+                if kept.contains(&n) {
+                    inode.clone()
+                } else {
+                    Inode::default()
+                }
+            })
+            .collect()
     }
 
     fn has_room(&self, inode: usize, length: u64) -> bool {

@@ -4,6 +4,7 @@
 //! timer: while one sync runs the next frame fills. Nobody who submits ever waits for the disk.
 
 mod counters;
+mod desk;
 mod syncer;
 mod thread;
 mod tickets;
@@ -27,6 +28,7 @@ use crate::store::{Pressure, Store};
 
 use counters::Counters;
 pub use counters::{BATCH_SIZES, Numbers};
+pub use desk::Desk;
 use thread::Thread;
 
 /// What a batch costs in the queue beside its bytes.

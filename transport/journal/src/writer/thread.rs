@@ -8,10 +8,9 @@ use crate::disk::Disk;
 use crate::error::{CommitError, Failure};
 use crate::store::{Pressure, Store};
 
+use super::desk::Desk;
 use super::syncer::Syncer;
-use super::tickets::Tickets;
-use super::transactions::Transactions;
-use super::{Clock, Event, Handle, Load, Message, Mode, Shared, Sink, Submission, WriterOptions, cost, death};
+use super::{Clock, Event, Handle, Load, Message, Mode, Shared, Sink, WriterOptions, cost, death};
 
 /// A frame is closed at this length, a cost for each batch included; one batch may be longer.
 const FRAME_BYTES: usize = 1 << 20;
@@ -58,21 +57,15 @@ impl Drop for Sources {
 }
 
 pub(super) struct Thread<D: Disk> {
-    store: Store<D>,
+    desk: Desk<D>,
     mode: Mode,
     sources: Sources,
     clock: Arc<dyn Clock>,
     receiver: Receiver<Message>,
     shared: Arc<Shared>,
     syncer: Option<Syncer<D::File>>,
-    transactions: Transactions,
-    tickets: Vec<Tickets>,
-    /// Batches for the next frame.
-    ready: Vec<Submission>,
     /// What has been taken since the last frame, ready or not.
     taken_bytes: usize,
-    /// What was given to the store and waits for its promise.
-    unanswered: Vec<(u16, u64)>,
     pressure: Pressure,
     now_nanos: u64,
     synced_at: u64,
@@ -94,7 +87,7 @@ impl<D: Disk> Thread<D> {
         };
         let now = clock.nanos();
         Ok(Self {
-            store,
+            desk: Desk::new(store, options.mode, options.sources),
             mode: options.mode,
             sources: Sources {
                 sink,
@@ -105,11 +98,7 @@ impl<D: Disk> Thread<D> {
             receiver,
             shared: Arc::clone(&handle.shared),
             syncer,
-            transactions: Transactions::default(),
-            tickets: (0..options.sources).map(|_| Tickets::default()).collect(),
-            ready: Vec::new(),
             taken_bytes: 0,
-            unanswered: Vec::new(),
             pressure: Pressure::Normal,
             now_nanos: now,
             synced_at: now,
@@ -120,7 +109,7 @@ impl<D: Disk> Thread<D> {
 
     pub(super) fn run(mut self) -> Result<(), CommitError> {
         loop {
-            let tick = if self.store.has_work() { BUSY_TICK } else { TICK };
+            let tick = if self.desk.store.has_work() { BUSY_TICK } else { TICK };
             let mut is_idle = false;
             let mut stops = false;
             match self.receiver.recv_timeout(tick) {
@@ -149,7 +138,7 @@ impl<D: Disk> Thread<D> {
         match message {
             Message::Submit(submission) => {
                 self.taken_bytes += cost(&submission.batch);
-                self.transactions.take(submission, self.now_nanos, &mut self.ready);
+                self.desk.take(submission, self.now_nanos);
                 false
             }
             Message::Synced { frame, result, nanos } => {
@@ -158,7 +147,7 @@ impl<D: Disk> Thread<D> {
                     syncer.finished();
                 }
                 // A failure is kept by the store.
-                let _ = self.store.finished(frame, result);
+                let _ = self.desk.store.finished(frame, result);
                 false
             }
             Message::Stop => true,
@@ -173,7 +162,7 @@ impl<D: Disk> Thread<D> {
         }
         self.tend(now, is_idle)?;
         if is_idle {
-            match self.store.mark(now) {
+            match self.desk.store.mark(now) {
                 Ok(()) | Err(CommitError::Full) => {}
                 failed => return failed,
             }
@@ -190,34 +179,32 @@ impl<D: Disk> Thread<D> {
         if is_due {
             self.tended_at = self.now_nanos;
         }
-        let may_take_long = is_idle && (self.pressure != Pressure::DiskFull || !self.store.has_work());
-        self.store.tend(now, is_due || may_take_long)
+        let may_take_long = is_idle && (self.pressure != Pressure::DiskFull || !self.desk.store.has_work());
+        self.desk.store.tend(now, is_due || may_take_long)
     }
 
     /// One frame of all that is ready, and its answers.
     fn write(&mut self, now: u64) -> Result<(), CommitError> {
         self.taken_bytes = 0;
-        if !self.unanswered.is_empty() {
+        if self.desk.owes_answers() {
             // There was no room for these.
-            self.store.commit(now)?;
+            self.desk.commit(now)?;
             self.answer()?;
         }
-        if self.ready.is_empty() {
-            return self
-                .store
+        if !self.desk.is_ready() {
+            return (self.desk.store)
                 .failure()
                 .map_or(Ok(()), |failure| Err(failure.clone().into()));
         }
-        self.shared.counters.batch(self.ready.len());
+        self.shared.counters.batch(self.desk.ready.len());
         let mut bytes = 0;
-        for submission in self.ready.drain(..) {
+        let Self { desk, shared, .. } = self;
+        desk.fill(|submission| {
             bytes += cost(&submission.batch);
-            self.store.add(&submission.batch);
-            self.unanswered.push((submission.source, submission.ticket));
-            self.shared.give_back(submission.source, submission.batch);
-        }
+            shared.give_back(submission.source, submission.batch);
+        });
         self.shrink(bytes);
-        self.store.commit(now)?;
+        self.desk.commit(now)?;
         self.answer()
     }
 
@@ -232,20 +219,14 @@ impl<D: Disk> Thread<D> {
         if self.mode == Mode::Fsync {
             self.sync()?;
         }
-        for (source, ticket) in self.unanswered.drain(..) {
-            if let Some(tickets) = self.tickets.get_mut(usize::from(source)) {
-                tickets.done(ticket);
-            }
-        }
-        for (source, tickets) in self.tickets.iter_mut().enumerate() {
-            tickets.tell(|event| self.sources.tell(source as u16, event));
-        }
+        let Self { desk, sources, .. } = self;
+        desk.answer(|source, event| sources.tell(source, event));
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), CommitError> {
         let before = self.clock.nanos();
-        self.store.sync()?;
+        self.desk.store.sync()?;
         self.shared.counters.sync(self.clock.nanos().saturating_sub(before));
         Ok(())
     }
@@ -254,14 +235,14 @@ impl<D: Disk> Thread<D> {
     fn sync_beside(&mut self, is_idle: bool) -> Result<(), CommitError> {
         let now = self.clock.nanos();
         let Some(syncer) = &mut self.syncer else {
-            if is_idle && self.store.sync_job().is_some() {
+            if is_idle && self.desk.store.sync_job().is_some() {
                 self.sync()?;
             }
             return Ok(());
         };
         if !syncer.is_at_work()
             && (is_idle || now.saturating_sub(self.synced_at) >= SYNC_NANOS)
-            && let Some(job) = self.store.sync_job()
+            && let Some(job) = self.desk.store.sync_job()
         {
             self.synced_at = now;
             syncer.begin(job);
@@ -270,7 +251,7 @@ impl<D: Disk> Thread<D> {
     }
 
     fn tell_pressure(&mut self) {
-        let pressure = self.store.pressure();
+        let pressure = self.desk.store.pressure();
         if pressure != self.pressure {
             self.pressure = pressure;
             self.sources.tell_all(&Event::Pressure(pressure));
@@ -278,23 +259,28 @@ impl<D: Disk> Thread<D> {
     }
 
     fn tell_failure(&mut self) {
-        let bytes = self.ready.drain(..).map(|submission| cost(&submission.batch)).sum();
+        let bytes = self
+            .desk
+            .ready
+            .drain(..)
+            .map(|submission| cost(&submission.batch))
+            .sum();
         self.taken_bytes = 0;
         self.shrink(bytes);
-        if let Some(failure) = self.store.failure() {
+        if let Some(failure) = self.desk.store.failure() {
             self.sources.tell_end(failure);
         }
     }
 
     fn count(&mut self) {
         let counters = &self.shared.counters;
-        counters.set(self.store.counts(), self.store.pressure());
+        counters.set(self.desk.store.counts(), self.desk.store.pressure());
         let now = self.clock.nanos();
-        let (waiting, since) = self.transactions.waiting();
+        let (waiting, since) = self.desk.waiting();
         counters.set_waiting(waiting, since.map_or(0, |since| now.saturating_sub(since)));
         if now.saturating_sub(self.counted_at) >= COUNT_NANOS {
             self.counted_at = now;
-            counters.set_sizes(self.store.sizes());
+            counters.set_sizes(self.desk.store.sizes());
         }
     }
 
@@ -309,7 +295,7 @@ impl<D: Disk> Thread<D> {
         let result = self.write(now);
         self.count();
         match result {
-            Ok(()) => self.store.close(now),
+            Ok(()) => self.desk.store.close(now),
             failed => {
                 self.tell_failure();
                 failed
