@@ -37,6 +37,10 @@ impl Engine {
         if let Some((Lane::PubRec, packet_id)) = ack
             && self.has_inbound(key, packet_id)
         {
+            if self.has_parked(id) {
+                // What is parked before it is answered before it [MQTT-4.6.0-3].
+                return self.park(now, id, message, ack, effects);
+            }
             // It was taken before: a refusal would let the client use the identifier for another message.
             self.clients.let_go(message, effects);
             return self.answer_again(now, from, packet_id, effects);

@@ -51,6 +51,22 @@ fn a_repeat_is_acknowledged_under_pressure() {
     });
 }
 
+/// [MQTT-4.6.0-3]: behind messages that wait for memory it is acknowledged in its turn.
+#[test]
+fn a_repeat_waits_for_its_turn() {
+    in_every_node(|node| {
+        let publisher = node.connect(V311, "publisher");
+        node.publish(publisher, "t", 2, 1, "x");
+        node.expect(publisher, &["PUBREC #1"]);
+        pressure(node, Level::Full);
+        node.publish(publisher, "t", 2, 2, "y");
+        node.publish(publisher, "t", 2, 1, "x");
+        node.expect(publisher, &[]);
+        pressure(node, Level::Normal);
+        node.expect(publisher, &["PUBREC #2", "PUBREC #1"]);
+    });
+}
+
 /// Under pressure the messages of a 3.1.1 publisher wait unacknowledged, QoS 0 behind them; packets that free space are
 /// handled; and all go their way in order when the pressure is gone.
 #[test]
