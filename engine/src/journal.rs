@@ -7,6 +7,7 @@ use alloc::{collections::VecDeque, rc::Rc};
 use core::num::NonZeroU64;
 
 use sol_codec::PacketId;
+use sol_codec::mutants::mutant;
 
 use crate::effects::Effects;
 use crate::ids::{ConnectionId, ShardId};
@@ -258,7 +259,7 @@ impl Journal {
             effects.commits.push(Commit {
                 ticket: Ticket(self.ticket),
                 end: effects.records.len(),
-                part: Some(part),
+                part: Some(part).filter(|_| !mutant("journal/parts-apart")),
             });
         } else if effects.records.len() > records {
             // All of it is here, and what is written together is kept together.

@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, collections::BTreeMap, rc::Rc, sync::Arc, vec::Vec};
 use core::cell::Cell;
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, QoS, TopicFilter};
 
 use crate::clients::Reason;
@@ -48,6 +49,8 @@ pub(crate) struct Restoring {
     bodies: BTreeMap<RecordId, Rc<Message>>,
     away_since: Vec<(SessionKey, Option<UnixMillis>)>,
     announcements: Vec<(ShardId, ShardMessage)>,
+    /// Records that another one stands beside: the end of one waited for other shards, and the other was written meanwhile.
+    doubles: Vec<RecordId>,
     /// A retained message can expire.
     expires: bool,
 }
@@ -67,7 +70,11 @@ impl Engine {
                 self.restoring.bodies.insert(id, message);
             }
             Record::Retained { id, body, author } => self.restore_retained(id, body, author)?,
+            Record::Reference(id, _) if id.0.is_multiple_of(16) && mutant("journal/reference-lost") => {
+                self.restoring.doubles.push(id);
+            }
             Record::Reference(id, reference) => self.restore_reference(id, &reference)?,
+            Record::Inbound { id, .. } if mutant("journal/inbound-forgotten") => self.restoring.doubles.push(id),
             Record::Inbound { id, session, packet_id } => {
                 let key = self.restored_session(session)?;
                 if let Some(session) = self.clients.sessions.get_mut(key) {
@@ -88,9 +95,15 @@ impl Engine {
             mut announcements,
             bodies,
             expires,
+            doubles,
             ..
         } = core::mem::take(&mut self.restoring);
-        effects.forwards.append(&mut announcements);
+        if !mutant("journal/interest-untold") {
+            effects.forwards.append(&mut announcements);
+        }
+        for record in doubles.into_iter().filter(|_| !mutant("journal/doubles-kept")) {
+            self.clients.journal.delete(record, effects);
+        }
         self.announce_all(effects);
         for body in bodies.into_values() {
             self.clients.let_go(body, effects);
@@ -165,6 +178,10 @@ impl Engine {
     }
 
     fn restore_session(&mut self, id: RecordId, record: SessionRecord) {
+        // An older one's end was not kept, so nobody was told that there is another: a CONNACK waits for all before it.
+        if self.clients.sessions.find(&record.client_id).is_some() {
+            return self.restoring.doubles.push(id);
+        }
         self.clients.memory.charge(SESSION_BYTES + record.client_id.len());
         let key = self.clients.sessions.insert(Session {
             origin: self.placement.origin(&record.client_id),
@@ -195,7 +212,8 @@ impl Engine {
         if self.clients.set_user(key, user) {
             self.start_marking();
         }
-        self.clients.set_will(key, record.will.map(Box::new));
+        let will = record.will.filter(|_| !mutant("journal/will-forgotten"));
+        self.clients.set_will(key, will.map(Box::new));
         self.restoring.sessions.insert(id, key);
         self.restoring.away_since.push((key, record.disconnected_at));
     }
@@ -219,7 +237,8 @@ impl Engine {
         }
         self.restoring.announcements.append(&mut effects.forwards);
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            session.subscriptions_mut().records.insert(record.filter.clone(), id);
+            let known = session.subscriptions_mut().records.insert(record.filter.clone(), id);
+            self.restoring.doubles.extend(known);
         }
         if record.options & SubscriptionRecord::REPLAYS != 0 && self.clients.config.retain_available {
             let shards = self.shards_to_replay(filter);
@@ -248,6 +267,7 @@ impl Engine {
         };
         self.restoring.expires |= message.expires_at != UnixMillis::NEVER;
         if let Some(old) = self.retained.set(message.topic(), kept) {
+            self.restoring.doubles.push(old.record);
             self.clients.let_go(old.message, &mut Effects::default());
         } else {
             self.clients.memory.charge(RETAINED_BYTES + message.topic().len());
