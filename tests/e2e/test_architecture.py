@@ -107,6 +107,7 @@ def test_dependencies_point_down():
     assert dependencies("engine") & own <= {"sol-codec"}
     assert dependencies("transport") & own <= {"sol-codec", "sol-engine", "sol-journal"}
     assert dependencies("transport/journal") & own == set()
+    assert dependencies("engine/sim") & own <= {"sol-codec", "sol-engine", "sol-journal"}
 
 
 def test_the_codec_knows_no_sessions():

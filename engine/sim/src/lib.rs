@@ -33,10 +33,13 @@
 //! | I13 | who breaks rules makes no difference to others: packets, forwards, records, events | `world/twin` | each call, in one seed of 50 |
 //! | I14 | no deadlock: when nothing can happen nothing is held, and every request is answered | `world/end` | when all are back |
 //! | I15 | one call's work is bounded, so that all have their turn | `world/calls` | each call |
+//! | I16 | Sessions, Subscriptions, what is retained and what waits are the same after the broker's death, with any number of shards | `world/crash` | one crash of four, which comes at rest |
+//! | I1, I2, I6, I10 | the same holds across the broker's death: lost power, or a killed process | as above, with what `oracle/crash` says | whenever it dies |
+//! | | the journal opens again undamaged, and no record is written after its end | `world/journal` | each restart, each call |
 //!
-//! I11 (Keep Alive) has tests in the engine's suites; restarts (I16) have a property there.
+//! I11 (Keep Alive) has tests in the engine's suites.
 //!
-//! What the oracle lets pass, and by which rule:
+//! What the oracle lets pass, and by which rule (for the broker's death there are more, in `oracle/crash`):
 //!
 //! | | why |
 //! |---|---|

@@ -93,6 +93,20 @@ marks! {
     QuestionInLine = "question for retained messages in line behind a fan-out",
     ReloadBelow = "limits lowered below what is queued",
     WallBack = "wall clock set back",
+    PowerLost = "power lost",
+    Killed = "process killed",
+    DiedAtStart = "broker died again before its start was over",
+    DiedUnwritten = "broker died while something waited to be written",
+    DiedInTransaction = "broker died while a transaction was incomplete",
+    DiedBeforePubrel = "broker died between PUBREC and PUBREL",
+    DiedDuringPubrel = "broker died while a delivery was between PUBREC and PUBCOMP",
+    DiedAtTakeover = "broker died during a takeover",
+    FewerShards = "restart with fewer shards",
+    MoreShards = "restart with more shards",
+    WillOfTheDead = "Will of a client that was connected when the broker died",
+    ExpiredWhileDown = "Session expired while the broker was down",
+    TornTail = "torn tail found",
+    CameBackTheSame = "everything the same after a restart, with messages that wait",
 }
 
 /// How often each was hit.

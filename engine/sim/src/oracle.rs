@@ -14,6 +14,7 @@
 //! It is not fast, knows no shard, and shares no code with the engine.
 
 mod burdens;
+mod crash;
 mod debts;
 mod delivery;
 mod forget;
@@ -30,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sol_codec::{ProtocolVersion, QoS, ReasonCode};
 use sol_engine::{AckKind, EngineConfig, Now, QueueFull, UnixMillis};
 
+pub use self::crash::{Crash, Found};
 use self::debts::{GroupDebt, Missing, ReplayDebt};
 pub use self::delivery::Arrival;
 pub use self::matching::matches;
@@ -47,6 +49,8 @@ pub type At = u64;
 /// A Network Connection, by a number that is never used again.
 pub type LinkId = usize;
 
+/// Milliseconds that two clocks differ by because each is rounded.
+const CLOCKS_APART_MAX: u64 = 10;
 /// Longer queues than this one are never full here.
 const QUEUE_MAX_MET: usize = 10_000;
 
@@ -79,6 +83,10 @@ pub struct Oracle {
     pressed: bool,
     /// The latest the wall clock was since then.
     wall_max: UnixMillis,
+    /// When somebody set it last.
+    wall_set: At,
+    /// When the broker died, since everything was forgotten.
+    crashes: Vec<At>,
 }
 
 /// What a broker may do by its configuration.
@@ -180,6 +188,12 @@ impl Oracle {
         self.rules.refuses || self.may_lack_room()
     }
 
+    /// The present moment.
+    #[must_use]
+    pub const fn at(&self) -> At {
+        self.at
+    }
+
     fn advance(&mut self) -> At {
         self.at += 1;
         self.at
@@ -187,6 +201,7 @@ impl Oracle {
 
     /// Time passes: deadlines that lie behind may have had their effect from now on.
     pub fn time(&mut self, now: Now) {
+        self.look_at_clocks(now);
         self.now = now;
         self.wall_max = self.wall_max.max(now.wall);
         let due: Vec<Number> = (self.current.values())
@@ -194,6 +209,15 @@ impl Oracle {
             .collect();
         for number in due {
             self.begin_will(number);
+        }
+    }
+
+    /// Whether the wall clock goes on as the other one does.
+    fn look_at_clocks(&mut self, now: Now) {
+        let passed = now.mono.saturating_since(self.now.mono).as_millis() as u64;
+        let expected = self.now.wall.as_millis() + passed;
+        if now.wall.as_millis().abs_diff(expected) > CLOCKS_APART_MAX {
+            self.wall_set = self.at;
         }
     }
 
@@ -326,10 +350,12 @@ impl Oracle {
             return;
         };
         let (message, life) = (&told.message, &mut told.life);
+        // A crash may have lost it: then it is published now, and else that was it.
+        let was_lost = std::mem::take(&mut life.lost) && (life.refused || !self.sessions[id].blurred);
         if let Some(packet_id) = packet_id {
             let known = self.sessions[id].unanswered.insert(packet_id, number);
             let refuses = may_refuse && self.sessions[id].version == ProtocolVersion::V5;
-            if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) {
+            if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) && !was_lost {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
                 // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
                 let may_have_parked = self.pressed || self.rules.lacks_room;
@@ -347,13 +373,21 @@ impl Oracle {
                 "a Packet Identifier is in use"
             );
         }
-        life.published(at);
+        if was_lost && life.refused {
+            life.may_come_again(at);
+            life.doubtful = true;
+        } else if was_lost {
+            // If it was kept, who had no room for it then has lost it, and nobody says so any more.
+            life.published_after_all(at, may_refuse);
+        } else {
+            life.published(at);
+        }
         life.link = Some(link);
         life.expires
             .extend(message.expiry.map(|seconds| wall.plus_seconds(seconds)));
         self.open.push(number);
         let topic = life.topic;
-        if message.retain {
+        if message.retain && !(was_lost && self.retained[topic].contains(&number)) {
             self.retained[topic].push(number);
         }
         self.burden(topic);
@@ -450,7 +484,8 @@ impl Oracle {
             .filter_map(|&id| self.session(id).will)
             .collect();
         let open = std::mem::take(&mut self.open);
-        let (late, done) = open.into_iter().partition(|number| wills.contains(number));
+        let is_late = |number: &Number| wills.contains(number) || self.life(*number).may_yet_come(now);
+        let (late, done) = open.into_iter().partition(is_late);
         self.open = done;
         for number in self.open.clone() {
             self.settle(number);
@@ -470,6 +505,7 @@ impl Oracle {
     fn end_session(&mut self, id: SessionId) {
         let at = self.advance();
         let session = self.session_mut(id);
+        session.remember(at);
         session.end(at);
         let (who, will) = (session.who, session.will.take());
         if self.current.get(&who) == Some(&id) {
@@ -484,8 +520,9 @@ impl Oracle {
 
     /// A client is back before its Session was seen to end.
     fn resume(&mut self, id: SessionId) {
-        let now = self.now;
+        let (at, now) = (self.at, self.now);
         let late = self.session(id).may_be_over(now);
+        self.session_mut(id).remember(at);
         let will = self.session_mut(id).will.take();
         if let Some(number) = will.filter(|&number| self.life(number).is_published()) {
             // Its time had come, but perhaps the client came first.

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Violation {
     /// Its short name: I1 no loss after an acknowledgement, I2 exactly once, I3 DUP, I4 order, I5 no delivery without
     /// cause, I6 retained, I7 Packet Identifiers, I8 charges, I9 one owner, I10 Wills, I12 legal output, I13 containment, I14 it
-    /// comes to rest, I15 bounded work.
+    /// comes to rest, I15 bounded work, I16 a restart changes nothing.
     pub invariant: &'static str,
     /// What happened.
     pub what: String,

@@ -10,6 +10,7 @@
 //! after the other: others have their turns between. A shard may rest for a while and do nothing at all.
 
 mod calls;
+mod crash;
 mod credits;
 mod end;
 mod journal;
@@ -30,8 +31,10 @@ use sol_engine::{
     UnixMillis,
 };
 
+pub use self::crash::CrashPlan;
+use self::crash::Past;
 use self::credits::Credits;
-use self::journal::{Journal, Writer};
+use self::journal::{Unsubmitted, Writer};
 use self::links::Links;
 use self::observe::Seen;
 use self::ready::Act;
@@ -44,7 +47,7 @@ use crate::client::Client;
 use crate::fault::Fault;
 use crate::hash::Hash;
 use crate::marks::{Mark, Marks};
-use crate::oracle::{LinkId, Number, Oracle, SessionId};
+use crate::oracle::{At, LinkId, Number, Oracle, SessionId};
 use crate::packet::{ConnectRequest, Reply, Request};
 use crate::rng::Rng;
 use crate::violation::Verdict;
@@ -73,6 +76,8 @@ pub struct Setup {
     pub pace: Pace,
     /// A client that breaks every rule is told to a twin of each engine, and may make no difference to anybody else.
     pub twin: bool,
+    /// Where there is a journal, what is acknowledged survives a power cut; else only the process.
+    pub syncs: bool,
     /// What is dropped is exactly what does not come: nothing else may keep a message from a Session.
     pub counts: bool,
     /// What is broken on purpose.
@@ -112,6 +117,10 @@ pub struct World {
     /// How much a journal writes at once, and how long a shard or a connection stands still.
     pauses: Rng,
     logins: Rng,
+    /// What of the last words of a broker that dies arrives.
+    crashes: Rng,
+    /// Where things are at home.
+    seeds: [u64; 4],
     now: Now,
     config: Rc<EngineConfig>,
     shards: Vec<Shard>,
@@ -143,6 +152,9 @@ pub struct World {
     seen: BTreeMap<String, Number>,
     counts: bool,
     sums: Sums,
+    past: Past,
+    /// When the present step began, by the oracle's time.
+    began: At,
     /// How many earlier calls the present one may complete: a batch is no larger than what waits for it.
     completes: usize,
     steps: u64,
@@ -186,7 +198,7 @@ struct Shard {
     posting: VecDeque<(usize, Mail)>,
     /// Logins that are being checked.
     logins: Vec<(LinkId, ConnectionId)>,
-    journal: Journal,
+    unsubmitted: Unsubmitted,
     /// The connection in each slot, and how many tenants there were.
     slots: Vec<Option<LinkId>>,
     tenants: u32,
@@ -202,6 +214,8 @@ struct Party {
     link: Option<LinkId>,
     /// It is among what could happen next that it hears something.
     offered: bool,
+    /// It has begun anew, and no CONNACK has left since.
+    is_untold: bool,
     /// The listener that it connects through: the second one asks who it is.
     listener: ListenerId,
 }
@@ -285,16 +299,7 @@ impl World {
         let seed = setup.seed;
         let mut rng = Rng::named(seed, "engines");
         let seeds = [rng.next(), rng.next(), rng.next(), rng.next()];
-        let mut config = setup.config;
-        if setup.logins != 0 {
-            let asks = ListenerRules {
-                allow_anonymous: false,
-                ask: true,
-                named: false,
-            };
-            config.listeners = vec![ListenerRules::default(), asks];
-        }
-        let config = Rc::new(config);
+        let config = Rc::new(with_listeners(setup.config, setup.logins != 0));
         let shards: Vec<_> = (0..config.shards)
             .map(|shard| Shard::new(ShardId(shard), &config, seeds))
             .collect();
@@ -304,18 +309,22 @@ impl World {
             client: Client::new(format!("client {who}"), version),
             link: None,
             offered: false,
+            is_untold: false,
             listener: ListenerId(u16::from(who < 64 && setup.logins >> who & 1 == 1)),
         };
+        let writer = Writer::new(seed, shards.len(), config.journal, setup.syncs);
         let mut pauses = Rng::named(seed, "pauses");
         let mut world = Self {
             rng: Rng::named(seed, "what happens next"),
             places: Rng::named(seed, "places"),
             logins: Rng::named(seed, "logins"),
+            crashes: Rng::named(seed, "crashes"),
+            seeds,
             now: Now {
                 mono: Instant::from_nanos(0),
                 wall: UnixMillis::from_millis(1_000_000_000_000),
             },
-            writer: Writer::new(shards.len()),
+            writer,
             credits: Credits::new(shards.len(), setup.mail_bytes_high),
             shards,
             links: Links::default(),
@@ -340,6 +349,8 @@ impl World {
             seen: BTreeMap::new(),
             counts: setup.counts,
             sums: Sums::default(),
+            past: Past::default(),
+            began: 0,
             completes: 1,
             steps: 0,
             hash: Hash::default(),
@@ -532,6 +543,19 @@ impl World {
     }
 }
 
+/// A configuration whose second listener, if there is one, asks who comes.
+fn with_listeners(mut config: EngineConfig, asks: bool) -> EngineConfig {
+    if asks {
+        let asks = ListenerRules {
+            allow_anonymous: false,
+            ask: true,
+            named: false,
+        };
+        config.listeners = vec![ListenerRules::default(), asks];
+    }
+    config
+}
+
 impl Shard {
     fn new(shard: ShardId, config: &Rc<EngineConfig>, seeds: [u64; 4]) -> Self {
         Self {
@@ -543,7 +567,7 @@ impl Shard {
             moving: Vec::new(),
             posting: VecDeque::new(),
             logins: Vec::new(),
-            journal: Journal::default(),
+            unsubmitted: Unsubmitted::default(),
             slots: Vec::new(),
             tenants: 0,
             deadline: None,

@@ -20,6 +20,16 @@ const FOUND: &[(u64, &str, &str)] = &[
         "--events 20000",
         "parked publishes were counted by the buffers that they lay in",
     ),
+    (
+        144,
+        "--events 20000",
+        "a restart left a record beside the one that had taken its place",
+    ),
+    (
+        623,
+        "--events 20000",
+        "a repeat that a restart knew was answered before publishes that were parked",
+    ),
 ];
 
 /// What a seed has found once stays found.

@@ -1,6 +1,6 @@
 //! I3 and I7: Packet Identifiers of deliveries, DUP, and how many are in flight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sol_codec::QoS;
 use sol_engine::AckKind;
@@ -11,12 +11,21 @@ use crate::violation::{Violation, ensure};
 
 /// The unfinished deliveries of all Sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Flights(BTreeMap<SessionId, Outbound>);
+pub(crate) struct Flights {
+    sessions: BTreeMap<SessionId, Outbound>,
+    /// The broker has died since everything was at rest.
+    has_crashed: bool,
+}
 
 /// The unfinished deliveries of one Session.
 #[derive(Debug, Default)]
 struct Outbound {
     flights: BTreeMap<u16, Flight>,
+    /// Deliveries of before a crash that may be there again: identifiers, with what was sent at QoS 1, or nothing of what
+    /// has come to its PUBCOMP.
+    ghosts: BTreeSet<(u16, Option<String>)>,
+    /// What has ended since all was at rest: it is written beside, and nobody waits for that.
+    ended: Vec<(u16, Option<String>)>,
     /// The identifier that was given out last.
     last: u16,
 }
@@ -30,6 +39,8 @@ struct Flight {
     link: LinkId,
     /// PUBREC has been handled.
     released: bool,
+    /// Perhaps it has not, for the broker died.
+    unsure: bool,
     /// The connection that PUBREL was sent on last.
     pubrel: Option<LinkId>,
 }
@@ -49,7 +60,9 @@ pub(crate) struct To {
 impl Flights {
     /// A PUBLISH leaves. Whether its identifier has come round.
     pub(crate) fn publish(&mut self, to: To, received: &Received) -> Result<bool, Violation> {
-        let Outbound { flights, last } = self.0.entry(to.session).or_default();
+        let Outbound {
+            flights, last, ghosts, ..
+        } = self.sessions.entry(to.session).or_default();
         let Some(packet_id) = received.packet_id else {
             ensure(!received.dup, "I3", || format!("DUP at QoS 0: {received:?}"))?;
             return Ok(false);
@@ -59,11 +72,18 @@ impl Flights {
             // [MQTT-3.3.1-1]
             let again = known.is_some_and(|flight| {
                 flight.link != to.link
-                    && !flight.released
+                    && (!flight.released || flight.unsure)
                     && flight.payload == received.payload
                     && flight.qos == received.qos
             });
-            ensure(again, "I3", || {
+            let once = received.qos == QoS::AtLeastOnce;
+            let is_back = if once {
+                ghosts.contains(&(packet_id, Some(received.payload.clone())))
+            } else {
+                // It was written that it would be sent, and then it was not.
+                self.has_crashed && known.is_none()
+            };
+            ensure(again || is_back, "I3", || {
                 format!("DUP, and before it was {known:?}: {received:?}")
             })?;
         } else {
@@ -79,6 +99,7 @@ impl Flights {
             qos: received.qos,
             link: to.link,
             released: false,
+            unsure: false,
             pubrel: None,
         };
         flights.insert(packet_id, flight);
@@ -98,9 +119,11 @@ impl Flights {
         packet_id: u16,
         found: bool,
     ) -> Result<bool, Violation> {
-        let outbound = self.0.get_mut(&session);
-        let flight = outbound.and_then(|outbound| outbound.flights.get_mut(&packet_id));
-        let right = !found || flight.as_ref().is_some_and(|flight| flight.released);
+        let Outbound { flights, ghosts, .. } = self.sessions.entry(session).or_default();
+        let is_back = ghosts.contains(&(packet_id, None));
+        let flight = flights.get_mut(&packet_id);
+        let is_back = is_back && flight.as_ref().is_none_or(|flight| !flight.released);
+        let right = !found || is_back || flight.as_ref().is_some_and(|flight| flight.released);
         ensure(right, "I7", || format!("PUBREL {packet_id} of {flight:?}"))?;
         let before = flight.and_then(|flight| flight.pubrel.replace(link));
         Ok(before.is_some_and(|before| before != link))
@@ -108,7 +131,8 @@ impl Flights {
 
     /// A client's acknowledgement is handled. Whether that ends a delivery.
     pub(crate) fn acknowledged(&mut self, session: SessionId, kind: AckKind, packet_id: u16) -> bool {
-        let flights = &mut self.0.entry(session).or_default().flights;
+        let outbound = self.sessions.entry(session).or_default();
+        let flights = &mut outbound.flights;
         let Some(flight) = flights.get_mut(&packet_id) else {
             return false;
         };
@@ -122,9 +146,34 @@ impl Flights {
             AckKind::PubRel => false,
         };
         if ends {
+            let payload = Some(std::mem::take(&mut flight.payload)).filter(|_| kind == AckKind::PubAck);
             flights.remove(&packet_id);
+            outbound.ended.push((packet_id, payload));
         }
         ends
+    }
+
+    /// The broker died. A delivery at QoS 1 may be sent again in any way, and what had ended may not have; at QoS 2 it is
+    /// known how far it has come, or was before.
+    pub(crate) fn crash(&mut self) {
+        self.has_crashed = true;
+        for outbound in self.sessions.values_mut() {
+            let Outbound {
+                flights, ghosts, ended, ..
+            } = outbound;
+            ghosts.extend(ended.drain(..));
+            let once = flights.extract_if(.., |_, flight| flight.qos < QoS::ExactlyOnce);
+            ghosts.extend(once.map(|(packet_id, flight)| (packet_id, Some(flight.payload))));
+            for flight in flights.values_mut() {
+                flight.unsure |= flight.released && flight.pubrel.is_none();
+            }
+        }
+    }
+
+    /// Whether a delivery is between PUBREC and PUBCOMP.
+    pub(crate) fn has_released(&self) -> bool {
+        let mut flights = self.sessions.values().flat_map(|outbound| outbound.flights.values());
+        flights.any(|flight| flight.released)
     }
 
     /// How many deliveries have not ended, of Sessions that `packet_max` knows a Maximum Packet Size of and no larger than
@@ -137,13 +186,13 @@ impl Flights {
                 .filter(|flight| flight.payload.len() + 96 <= max)
                 .count()
         };
-        self.0.iter().map(unfinished).sum()
+        self.sessions.iter().map(unfinished).sum()
     }
 
     /// Whether a connection has QoS 1 in flight, and whether a PUBREL.
     pub(crate) fn state_of(&self, session: SessionId, link: LinkId) -> (bool, bool) {
         let flights = || {
-            self.0
+            self.sessions
                 .get(&session)
                 .into_iter()
                 .flat_map(|outbound| outbound.flights.values())
@@ -155,9 +204,12 @@ impl Flights {
 
     /// Everything is at rest: forgets Sessions that are none any more, and deliveries that ended with their connection.
     pub(crate) fn forget(&mut self, is_there: impl Fn(SessionId) -> bool) {
-        self.0.retain(|&id, _| is_there(id));
-        for outbound in self.0.values_mut() {
+        self.has_crashed = false;
+        self.sessions.retain(|&id, _| is_there(id));
+        for outbound in self.sessions.values_mut() {
             outbound.flights.clear();
+            outbound.ghosts.clear();
+            outbound.ended.clear();
         }
     }
 }

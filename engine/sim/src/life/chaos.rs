@@ -8,7 +8,7 @@ use super::Life;
 use super::swarm::Swarm;
 use crate::rng::Rng;
 use crate::violation::Verdict;
-use crate::world::ConnectPlan;
+use crate::world::{ConnectPlan, CrashPlan};
 
 macro_rules! chaos {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -60,6 +60,8 @@ chaos! {
     Login = "login",
     /// There is little memory.
     Memory = "memory",
+    /// The broker dies.
+    Crash = "crash",
 }
 
 impl Chaos {
@@ -145,9 +147,46 @@ impl Life<'_> {
                 let seconds = [1, 3_600, 31_536_000][rng.below(3)];
                 world.set_wall(if rng.percent(50) { seconds } else { -seconds });
             }
+            Chaos::Crash => self.crash(rng)?,
             Chaos::Press => world.press(shard, rng.percent(60))?,
             Chaos::Reload => world.reload(shard, |config| change(config, rng))?,
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Life<'_> {
+    /// The broker dies, and some or all clients come back soon.
+    fn crash(&mut self, rng: &mut Rng) -> Verdict {
+        let down = match rng.below(10) {
+            0..=4 => 0,
+            5..=7 => rng.between(1, 3_000),
+            8 => rng.between(3_000, 20_000),
+            _ => 101_000,
+        };
+        let plan = CrashPlan {
+            power: rng.percent(70),
+            shards: *rng.pick(&[1, 1, 2, 2, 3, 4, 5, 8]),
+            down: Duration::from_millis(down),
+            wall: if rng.percent(5) {
+                *rng.pick(&[-3_600, -2, 2, 3_600])
+            } else {
+                0
+            },
+            patience: if rng.percent(10) { rng.below(40) } else { usize::MAX },
+        };
+        if rng.percent(25) && !self.world.may_lack_room() {
+            self.world.restart(&plan)?;
+        } else {
+            self.world.crash(&plan)?;
+        }
+        let back = *rng.pick(&[0, 40, 100]);
+        for who in (0..self.swarm.clients()).filter(|&who| self.options.lets_in(who)) {
+            let plan = self.swarm.connect_plan(rng);
+            if rng.percent(back) {
+                self.world.connect(who, &plan);
+            }
         }
         Ok(())
     }

@@ -129,13 +129,26 @@ impl Swarm {
             is_long,
             counts: !is_long && seed % COUNTS_ONCE_IN == COUNTS_FIRST,
         };
-        if is_long {
-            swarm.live_long();
-        }
-        if swarm.counts {
-            swarm.live_by_the_book();
-        }
+        swarm.chaos[Chaos::Crash as usize] = swarm.crashes_once_in(seed, options);
+        swarm.specialise();
         swarm
+    }
+
+    fn specialise(&mut self) {
+        if self.is_long {
+            self.live_long();
+        }
+        if self.counts {
+            self.live_by_the_book();
+        }
+    }
+
+    /// How often the broker dies: never where nothing outlives it, or where what is counted begins anew with it.
+    fn crashes_once_in(&self, seed: u64, options: &Options) -> u64 {
+        let rate = some(&mut Rng::named(seed, "crash rate"), 50, &[5, 30, 120, 400]);
+        let is_even = self.is_long || self.counts || seed % TWIN_ONCE_IN == TWIN_FIRST;
+        let may = self.config.journal && !is_even && options.has(Chaos::Crash);
+        if may { rate } else { 0 }
     }
 
     /// Few clients, many messages, and Sessions that do not end.
@@ -214,6 +227,7 @@ impl Swarm {
             mail_bytes_high: self.mail_bytes_high,
             pace: self.pace,
             twin: is_twin && !lacks_room,
+            syncs: Rng::named(seed, "syncs").percent(50),
             counts: self.counts,
             fault: None,
         }
@@ -292,6 +306,9 @@ fn versions(rng: &mut Rng, clients: usize) -> Vec<ProtocolVersion> {
 fn rates(rng: &mut Rng, options: &Options) -> [u64; Chaos::ALL.len()] {
     let mut rates = [0; Chaos::ALL.len()];
     for kind in Chaos::ALL {
+        if kind == Chaos::Crash {
+            continue;
+        }
         let rate = some(rng, 55, &[10, 30, 100, 300]);
         rates[kind as usize] = if options.has(kind) { rate } else { 0 };
     }

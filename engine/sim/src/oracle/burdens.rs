@@ -23,6 +23,11 @@ impl Burden {
         self.taken.clear();
     }
 
+    /// Nobody knows of what was taken whether it is back.
+    pub(super) fn lose(&mut self) {
+        self.taken.clear();
+    }
+
     /// How much waited at most at any moment since.
     fn most_since(&self, at: At) -> usize {
         let taken = self.taken.partition_point(|&taken| taken < at);

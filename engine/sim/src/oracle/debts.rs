@@ -117,7 +117,7 @@ impl Oracle {
     /// Whether a Session surely exists, and has not had a message yet.
     fn is_due(&self, id: SessionId, number: Number) -> bool {
         let session = self.session(id);
-        session.is_sure(self.now) && !session.copies.contains_key(&number)
+        session.is_sure(self.now) && !session.copies.contains_key(&number) && !session.had.contains(&number)
     }
 
     fn owe_groups(&mut self, number: Number) {
@@ -206,6 +206,22 @@ impl Oracle {
         });
     }
 
+    /// A Session that nothing was kept for is lost, with all that its groups had given it.
+    pub(super) fn forgive_all_groups_of(&mut self, session: SessionId) {
+        let Self {
+            sessions,
+            messages,
+            group_debts,
+            ..
+        } = self;
+        let of_session = &sessions[session].subscriptions;
+        group_debts.retain(|debt| {
+            let first = messages.get(debt.number).life.first;
+            let may_have_it = |s: &Subscription| s.filter == debt.filter && s.may_stand_since(first);
+            !of_session.iter().any(may_have_it)
+        });
+    }
+
     /// Everything is at rest: all that is owed to those who take it has come, or its loss has a name.
     pub(super) fn collect(&mut self, rest: &Rest) -> Verdict {
         let is_ready = |who: usize, session: &Session| {
@@ -233,11 +249,12 @@ impl Oracle {
             who,
             missing,
             dropped: told,
+            dropped_before,
             ..
         } = *self.session(id);
-        ensure(missing <= dropped, "I1", || {
+        ensure(missing <= dropped + dropped_before, "I1", || {
             format!(
-                "client {who} misses {missing}, and {dropped} were dropped: {:?}",
+                "client {who} misses {missing}, and {dropped} and {dropped_before} before were dropped: {:?}",
                 self.missing
             )
         })?;
@@ -298,6 +315,7 @@ impl Oracle {
                     && (!may_be_refused || self.is_answered(number))
                     && !missing.contains(&number)
                     && !session.copies.contains_key(&number)
+                    && !session.had.contains(&number)
                     && !self.is_unnamed(id, number)
                     && self.owed_qos(id, number) == Some(QoS::AtMostOnce)
                     && !self.is_excused(id, number)

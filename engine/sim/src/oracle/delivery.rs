@@ -3,7 +3,7 @@
 use sol_codec::{ProtocolVersion, QoS};
 use sol_engine::Now;
 
-use super::message::Told;
+use super::message::{Life, Told};
 use super::session::{Session, Stream};
 use super::subscriptions::Subscription;
 use super::topics::FilterId;
@@ -73,6 +73,7 @@ impl Oracle {
         let copies = self.session_mut(session).copies.entry(number).or_default();
         let first = copies.all == 0;
         copies.all += 1;
+        copies.exactly += u32::from(received.qos == QoS::ExactlyOnce);
         copies.latest = Some(at);
         if causes.replay {
             copies.replayed = Some(at);
@@ -109,7 +110,7 @@ impl Oracle {
             if like_it && life.is_published() && self.is_unnamed(*session, number) {
                 let causes = self.causes(*session, number, received);
                 may_be |= causes.live && self.expiry_fits(number, arrival);
-                count_max += life.times * causes.live_max();
+                count_max += life.times * (1 + self.crashes_since(life.first)) * causes.live_max();
                 if !causes.groups.is_empty() {
                     count_max += self.losses(number);
                 }
@@ -212,8 +213,16 @@ impl Oracle {
         } else {
             self.losses(number)
         };
-        let live_max = self.life(number).times * causes.live_max() + back;
-        let fits = copies.all < live_max + causes.replays && (causes.replay || copies.live < live_max);
+        let &Life { times, first, .. } = self.life(number);
+        let fits = |all: u32, live: u32, each: u32| {
+            let live_max = each * times * causes.live_max() + back;
+            all < live_max + each * causes.replays && (causes.replay || live < live_max)
+        };
+        // What was sent before its record was kept is sent again, and what was not acknowledged was perhaps not kept. QoS 2
+        // is written before it is sent.
+        let again = self.crashes_since(first);
+        let (other, all) = (copies.all - copies.exactly, copies.all);
+        let fits = fits(all, copies.live, 1 + again) && (!exactly || again == 0 || fits(all - other, 0, 1));
         let rule = if exactly { "I2" } else { "I3" };
         ensure(fits, rule, || self.describe("comes too often", number, arrival))
     }
@@ -256,7 +265,8 @@ impl Oracle {
         let (message, life) = (self.message(number), self.life(number));
         let received = arrival.received;
         let stream: Stream = (message.origin, life.topic, message.qos, received.qos);
-        let (first, last, retain) = (life.first, life.again, message.retain);
+        // What a crash may have lost, for where it was to be retained, is perhaps here alone.
+        let (first, last, retain) = (life.first, life.again, message.retain && !life.doubtful);
         let session = self.session(arrival.session);
         let is_first = session.copies.get(&number).is_none_or(|copies| copies.live == 0);
         // What came live may not have come to where it was to be retained.
@@ -343,6 +353,7 @@ impl Oracle {
     /// One member of each Shared Subscription gets it, and another one only if that one was lost [MQTT-4.8.2-4, -5].
     fn check_groups(&self, number: Number, arrival: &Arrival<'_>) -> Verdict {
         let life = self.life(number);
+        let times = life.times * (1 + self.crashes_since(life.first));
         let (mut groups, mut count) = (0, 0);
         for filter in self.topics.matching(life.topic) {
             let is_group = self.topics.filter(filter).share.is_some();
@@ -353,9 +364,9 @@ impl Oracle {
             let is_plain = |s: &Subscription| !s.is_shared() && self.may_match(s, life);
             let plain = u32::from(session.subscriptions.iter().any(is_plain));
             let copies = session.copies.get(&number).map_or(0, |copies| copies.live);
-            count += copies.saturating_sub(life.times * plain);
+            count += copies.saturating_sub(times * plain);
         }
-        let max = life.times * groups + self.losses(number);
+        let max = times * groups + self.losses(number);
         ensure(count <= max, "I5", || {
             self.describe("went to several members of a group", number, arrival)
         })

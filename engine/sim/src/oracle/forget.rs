@@ -18,7 +18,8 @@ impl Oracle {
                 let who = self.sessions[id].who;
                 self.sessions[id] = Session::over(who, self.at);
             } else {
-                self.sessions[id].forget();
+                let Self { sessions, open, .. } = self;
+                sessions[id].forget(open);
             }
             for (n, s) in self.sessions[id].subscriptions.iter().enumerate() {
                 self.topics.filter_mut(s.filter).subscriptions.push((id, n));
@@ -28,6 +29,7 @@ impl Oracle {
         self.links.retain(|link, id| sessions[*id].link == Some(*link));
         self.group_debts.clear();
         self.replay_debts.clear();
+        self.crashes.clear();
         self.pressed = false;
         self.queue_max = self.rules.queue_max;
         self.wall_max = self.now.wall;

@@ -1,8 +1,9 @@
 //! A message, and what is known of its way.
 
 use sol_codec::QoS;
-use sol_engine::UnixMillis;
+use sol_engine::{Instant, Now, UnixMillis};
 
+use super::session::LATENESS;
 use super::topics::TopicId;
 use super::{At, LinkId, SessionId};
 
@@ -18,6 +19,8 @@ pub struct Message {
     pub origin: usize,
     /// It is a Will.
     pub is_will: bool,
+    /// Its Will Delay Interval, if it is one.
+    pub delay: u32,
     /// Topic Name.
     pub topic: String,
     /// Payload.
@@ -59,6 +62,10 @@ pub(super) struct Life {
     pub(super) had_room: Vec<SessionId>,
     /// Nobody can say whether it was published.
     pub(super) doubtful: bool,
+    /// The broker died before it answered: when it comes again, it is published then or was before.
+    pub(super) lost: bool,
+    /// Until when it may be published, if nobody can say when.
+    until: Option<Instant>,
     /// Since when it is surely not retained any more.
     pub(super) replaced: Option<At>,
     /// When it expires, for each time that it was published.
@@ -88,6 +95,23 @@ impl Life {
         (self.last, self.again) = (at, at);
         self.doubtful = false;
         (self.settled, self.replaced) = (None, None);
+    }
+
+    /// It was published now, or had been: not twice.
+    pub(super) const fn published_after_all(&mut self, at: At, may_be_refused: bool) {
+        self.again = at;
+        self.doubtful = may_be_refused;
+        (self.settled, self.replaced) = (None, None);
+    }
+
+    pub(super) fn may_come_until(&mut self, until: Instant) {
+        self.until = self.until.max(Some(until));
+    }
+
+    /// Whether it may still be published, as a deadline is kept.
+    pub(super) fn may_yet_come(&self, now: Now) -> bool {
+        self.until
+            .is_some_and(|until| until.saturating_add(LATENESS) > now.mono)
     }
 
     /// It was perhaps published once more.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sol_codec::{ProtocolVersion, QoS};
-use sol_engine::{Instant, Now};
+use sol_engine::{Instant, Now, UnixMillis};
 
 use super::burdens::Burden;
 use super::subscriptions::Subscription;
@@ -13,7 +13,7 @@ use super::{At, LinkId, Number};
 use crate::packet::ConnectRequest;
 
 /// How late a deadline may be kept by a broker that has nothing else to do.
-const LATENESS: Duration = Duration::from_secs(1);
+pub(super) const LATENESS: Duration = Duration::from_secs(1);
 
 /// A Session, by the order in which they began.
 pub type SessionId = usize;
@@ -31,12 +31,22 @@ pub(super) struct Session {
     /// Nobody can say whether it is one Session or two: its client came back late, and again before a CONNACK told.
     pub(super) blurred: bool,
     pub(super) expiry: u32,
-    /// When it ends, if its client does not come back.
+    /// When it ends, if its client does not come back: at the earliest, and at the latest.
     pub(super) ends: Option<Instant>,
+    pub(super) ends_latest: Option<Instant>,
+    /// A CONNACK has told of it.
+    pub(super) was_active: bool,
+    /// That CONNACK has waited until all before it was kept, for it is one that lasts.
+    pub(super) was_kept: bool,
+    /// What it was before what has changed it since its latest CONNACK.
+    pub(super) undone: Vec<State>,
+    /// When its latest connection ended, by the wall clock too.
+    pub(super) left_wall: Option<UnixMillis>,
+    pub(super) left_at: At,
     pub(super) ended: Option<At>,
     pub(super) will: Option<Number>,
     pub(super) will_delay: u32,
-    will_due: Option<Instant>,
+    pub(super) will_due: Option<Instant>,
     /// When its connections ended.
     pub(super) left: Vec<At>,
     /// Its connection took nothing for a while since all was at rest.
@@ -50,6 +60,8 @@ pub(super) struct Session {
     /// QoS 2 identifiers of its client that wait for PUBREL.
     pub(super) inbound: BTreeSet<u16>,
     pub(super) copies: BTreeMap<Number, Copies>,
+    /// What had come before much was forgotten, of what may still come to others.
+    pub(super) had: BTreeSet<Number>,
     /// Messages that cannot be told apart, by topic.
     pub(super) unnamed: BTreeMap<TopicId, Unnamed>,
     /// What it has subscribed to, in the order of asking.
@@ -62,12 +74,25 @@ pub(super) struct Session {
     pub(super) latest: BTreeMap<Stream, At>,
     /// The same of those that were published with RETAIN.
     pub(super) latest_retained: BTreeMap<Stream, At>,
-    /// Messages dropped, as the broker tells it at doubling counts.
+    /// Messages dropped, as the broker tells it at doubling counts; and those of before it died.
     pub(super) dropped: u64,
+    pub(super) dropped_before: u64,
     /// How many did not come, and have no other excuse.
     pub(super) missing: u64,
     /// What may wait in it.
     pub(super) burden: Burden,
+}
+
+/// What of a Session is kept with it, and changes as its connections come and go.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    /// When it was so last.
+    pub(super) at: At,
+    pub(super) expiry: u32,
+    pub(super) will: Option<Number>,
+    pub(super) will_delay: u32,
+    /// When its connection ended; `None` while there is one.
+    pub(super) left: Option<UnixMillis>,
 }
 
 /// What comes in order: publisher, topic, and QoS published and delivered.
@@ -78,6 +103,8 @@ pub(super) type Stream = (usize, TopicId, QoS, QoS);
 pub(super) struct Copies {
     /// Repeats left out.
     pub(super) all: u32,
+    /// Of them, those at QoS 2.
+    pub(super) exactly: u32,
     /// Of them, those that cannot have been replays of a retained message.
     pub(super) live: u32,
     /// When one came last that may have been a replay, and when one came last.
@@ -105,6 +132,12 @@ impl Session {
             blurred: false,
             expiry: 0,
             ends: None,
+            ends_latest: None,
+            was_active: false,
+            was_kept: false,
+            undone: Vec::new(),
+            left_wall: None,
+            left_at: 0,
             ended: None,
             will: None,
             will_delay: 0,
@@ -116,6 +149,7 @@ impl Session {
             unanswered: BTreeMap::new(),
             inbound: BTreeSet::new(),
             copies: BTreeMap::new(),
+            had: BTreeSet::new(),
             unnamed: BTreeMap::new(),
             subscriptions: Vec::new(),
             lends: false,
@@ -123,6 +157,7 @@ impl Session {
             latest: BTreeMap::new(),
             latest_retained: BTreeMap::new(),
             dropped: 0,
+            dropped_before: 0,
             missing: 0,
             burden: Burden::default(),
         }
@@ -136,8 +171,8 @@ impl Session {
         }
     }
 
-    /// Everything is at rest: what has ended or come is forgotten.
-    pub(super) fn forget(&mut self) {
+    /// Everything is at rest: what has ended or come is forgotten, but of what may still come.
+    pub(super) fn forget(&mut self, open: &[Number]) {
         self.subscriptions.retain(|s| s.ended.is_none());
         for s in &mut self.subscriptions {
             s.may_replay = false;
@@ -145,12 +180,15 @@ impl Session {
         self.lends = self.subscriptions.iter().any(Subscription::is_shared);
         self.packet_max = self.packet_max_now;
         self.left.clear();
+        let has_had = |number: &Number| self.copies.contains_key(number) || self.had.contains(number);
+        self.had = open.iter().copied().filter(has_had).collect();
         self.copies.clear();
         self.unnamed.clear();
         self.unanswered.clear();
         self.latest.clear();
         self.latest_retained.clear();
         self.burden.clear();
+        self.undone.clear();
     }
 
     /// A client's CONNECT is its own now.
@@ -158,7 +196,7 @@ impl Session {
         self.link = Some(link);
         self.version = connect.version;
         self.active = None;
-        self.ends = None;
+        (self.ends, self.ends_latest, self.left_wall) = (None, None, None);
         self.expiry = connect.session_expiry_interval;
         let will = connect.will.as_ref();
         self.will = will.map(|will| will.number);
@@ -178,6 +216,31 @@ impl Session {
     pub(super) fn activate(&mut self, at: At) {
         self.active = Some(at);
         self.present = Some(true);
+        self.was_active = true;
+        self.was_kept |= self.expiry > 0;
+        self.undone.clear();
+    }
+
+    /// As it is now.
+    pub(super) fn state(&self, at: At) -> State {
+        State {
+            at,
+            expiry: self.expiry,
+            will: self.will,
+            will_delay: self.will_delay,
+            left: self.left_wall.filter(|_| self.link.is_none()),
+        }
+    }
+
+    /// It is about to change.
+    pub(super) fn remember(&mut self, at: At) {
+        let state = self.state(at);
+        self.undone.push(state);
+    }
+
+    /// What it may be again if nothing was kept since.
+    pub(super) fn states_since(&self, horizon: At) -> impl Iterator<Item = &State> {
+        self.undone.iter().filter(move |state| state.at >= horizon)
     }
 
     /// The Session that takes this one's place: its connection and what came with the latest CONNECT.
@@ -196,11 +259,14 @@ impl Session {
     }
 
     pub(super) fn leave(&mut self, at: At, now: Now, clean: bool, expiry: Option<u32>) {
+        self.remember(at);
         self.link = None;
         self.active = None;
         self.left.push(at);
+        (self.left_wall, self.left_at) = (Some(now.wall), at);
         self.expiry = expiry.unwrap_or(self.expiry);
         self.ends = (self.expiry < u32::MAX).then(|| after(now, self.expiry));
+        self.ends_latest = self.ends;
         if clean {
             self.will = None;
         }
@@ -225,7 +291,10 @@ impl Session {
 
     /// Whether it has surely ended, once everything is at rest.
     pub(super) fn is_surely_over(&self, now: Now) -> bool {
-        self.link.is_none() && self.ends.is_some_and(|end| end.saturating_add(LATENESS) <= now.mono)
+        self.link.is_none()
+            && self
+                .ends_latest
+                .is_some_and(|end| end.saturating_add(LATENESS) <= now.mono)
     }
 
     /// Its Will, if it was surely published, once everything is at rest.

@@ -30,6 +30,8 @@ pub(super) struct Subscription {
     pub(super) ended: Option<At>,
     /// Retained messages may be sent, and must be sent, because of it.
     pub(super) may_replay: bool,
+    /// The broker died before it answered: what was asked for has had an effect or not.
+    pub(super) unsure: bool,
     must_replay: bool,
 }
 
@@ -101,6 +103,7 @@ impl Oracle {
                 ending: None,
                 ended: None,
                 may_replay,
+                unsure: false,
                 must_replay,
             });
         }
@@ -204,11 +207,11 @@ impl Oracle {
             let of_session = &mut self.sessions[id].subscriptions;
             for n in 0..of_session.len() {
                 let s = &of_session[n];
-                if s.ended.is_some() {
+                if s.ended.is_some() || s.unsure {
                     continue;
                 }
                 let mut later = of_session[n + 1..].iter();
-                let replaced = later.any(|later| later.filter == s.filter && later.ended.is_none());
+                let replaced = later.any(|later| later.filter == s.filter && later.ended.is_none() && !later.unsure);
                 if s.ending.is_some() || replaced && s.granted.is_none() {
                     of_session[n].ended = Some(at);
                 }

@@ -47,7 +47,7 @@ impl World {
     }
 
     /// An engine was called: its work was bounded, and it says when to call it again.
-    fn called(&mut self, shard: usize, before: usize) -> Verdict {
+    pub(super) fn called(&mut self, shard: usize, before: usize) -> Verdict {
         let Shard {
             engine, tray, config, ..
         } = &mut self.shards[shard];

@@ -23,6 +23,11 @@ impl Credits {
         }
     }
 
+    /// The same between so many shards that have nothing.
+    pub(super) fn renewed(&self, shards: usize) -> Self {
+        Self::new(shards, Some(self.high))
+    }
+
     /// Mail is posted.
     pub(super) fn charge(&mut self, from: usize, to: usize, bytes: usize) {
         self.charged[from * self.shards + to] += bytes;

@@ -34,19 +34,20 @@ impl World {
     }
 
     /// Messages that all shards together counted as dropped for a reason.
-    fn dropped(&self, why: DropCause) -> u64 {
-        self.shards.iter().map(|shard| shard.engine.dropped(why)).sum()
+    pub(super) fn dropped(&self, why: DropCause) -> u64 {
+        let now: u64 = self.shards.iter().map(|shard| shard.engine.dropped(why)).sum();
+        self.past.of(why) + now
     }
 
     /// Messages that a client's Session did not get because its queue was full.
-    fn dropped_for(&self, who: usize) -> u64 {
+    pub(super) fn dropped_for(&self, who: usize) -> u64 {
         let client_id = &self.parties[who].client.client_id;
         let mut engines = self.shards.iter().map(|shard| &shard.engine);
         let dropped = engines.find_map(|engine| engine.dropped_for(client_id));
         dropped.unwrap_or_default()
     }
 
-    fn come_to_rest(&mut self) -> Verdict {
+    pub(super) fn come_to_rest(&mut self) -> Verdict {
         for _ in 0..STEPS_MAX {
             if !self.step()? {
                 return Ok(());
@@ -277,14 +278,8 @@ impl World {
         self.pass(Duration::from_secs(1))?;
         self.rest()?;
         let stats = self.stats();
-        for (mark, count) in [
-            (Mark::SessionExpired, stats.clients_expired),
-            (Mark::Oversized, stats.publish_oversized),
-        ] {
-            if count > 0 {
-                self.marks.hit(mark);
-            }
-        }
+        self.mark_stats();
+        let [records, incomplete, stored] = self.writer.left();
         let left = [
             stats.memory_bytes,
             stats.subscriptions,
@@ -293,14 +288,34 @@ impl World {
             stats.stored_messages,
             stats.clients_connected,
             stats.clients_disconnected,
-            self.shards.iter().map(|shard| shard.journal.len() as u64).sum(),
-            self.writer.waiting() as u64,
+            records,
+            incomplete,
+            stored,
         ];
-        ensure(left == [0; 9], "I8", || {
+        ensure(left == [0; 10], "I8", || {
+            let decode = |record: &super::journal::Stored| record.decode();
+            let kept = self
+                .writer
+                .stored()
+                .map(|all| all.iter().map(decode).collect::<Vec<_>>());
             format!(
-                "bytes, Subscriptions, shared, retained, stored, online, away, records, transactions: {left:?} are left"
+                "bytes, Subscriptions, shared, retained, stored, online, away, records, transactions, stored records: {left:?} are left: \
+                 {kept:?}"
             )
         })
+    }
+
+    /// What the engines have counted and only tell at their end.
+    pub(super) fn mark_stats(&mut self) {
+        let stats = self.stats();
+        for (mark, count) in [
+            (Mark::SessionExpired, stats.clients_expired),
+            (Mark::Oversized, stats.publish_oversized),
+        ] {
+            if count > 0 {
+                self.marks.hit(mark);
+            }
+        }
     }
 
     /// The counters of all shards together.

@@ -1,25 +1,134 @@
-//! A journal that keeps nothing but which records are live. It never fails and may be slow.
+//! The journal: the real store and the real transactions, on a disk in memory that loses power. What its thread would do
+//! is done a step at a time, so that a crash may come between any two of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use sol_engine::{Commit, Input, Record, RecordId, Ticket, Transaction};
+use sol_codec::mutants::mutant;
+use sol_engine::{Commit, Effects, Family, Homes, Input, Record, RecordId, ShardId, Ticket};
+use sol_journal::model::ModelDisk;
+use sol_journal::{Batch, Desk, Event, Kind, Mode, Options, Store, Submission};
 
+use crate::oracle::At;
 use crate::rng::Rng;
-use crate::violation::{Verdict, ensure};
+use crate::violation::{Verdict, Violation, broken, ensure};
 
-/// What of one shard's records is live.
+/// How long the journal's thread stands still at most, in steps.
+const RESTS_MAX: [u64; 4] = [0, 0, 20, 200];
+/// Segments of so few bytes that some are full and old ones moved.
+const SEGMENT_BYTES: [u32; 3] = [4 << 10, 16 << 10, 256 << 10];
+/// What is not synced for an answer is so once in so many frames.
+const SYNCS_ONCE_IN: usize = 16;
+
+/// What of one shard's tray is not submitted.
 #[derive(Debug, Default)]
-pub(super) struct Journal {
-    live: BTreeSet<RecordId>,
-    dead: BTreeSet<RecordId>,
-    /// Calls that wrote what is in the tray.
+pub(super) struct Unsubmitted {
+    /// Calls that wrote it.
     calls: usize,
+    /// When the first of them came, or before.
+    since: Option<At>,
 }
 
-impl Journal {
-    /// Takes the records of one call.
-    pub(super) fn write(&mut self, records: &[Record]) -> Verdict {
-        self.calls += usize::from(!records.is_empty());
+impl Unsubmitted {
+    /// A call, which came at that moment or later, wrote something.
+    pub(super) fn add(&mut self, at: At) {
+        self.calls += 1;
+        self.since.get_or_insert(at);
+    }
+}
+
+/// The journal's thread and its disk.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// `None`: there is no journal.
+    desk: Option<Desk<ModelDisk>>,
+    disk: ModelDisk,
+    options: Options,
+    pub(super) mode: Mode,
+    rng: Rng,
+    inbox: VecDeque<Submission>,
+    sources: Vec<Source>,
+    /// Records that are live, were it not for a crash, and those that are not any more.
+    live: BTreeSet<RecordId>,
+    dead: BTreeSet<RecordId>,
+    rests_max: u64,
+    /// The step until which it does nothing.
+    pub(super) wakes: u64,
+    payload: Vec<u8>,
+}
+
+/// What a shard has submitted.
+#[derive(Debug, Default)]
+struct Source {
+    /// What is not kept, and since when it may have been written.
+    unkept: BTreeMap<u64, At>,
+    /// What it has not been told of: tickets, each with how many calls wrote under it.
+    untold: BTreeMap<u64, usize>,
+    news: VecDeque<Event>,
+}
+
+/// A record as the store has it.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) kind: u8,
+    pub(super) id: RecordId,
+    pub(super) parent: Option<RecordId>,
+    bytes: Vec<u8>,
+}
+
+/// What a store had when it was opened again.
+#[derive(Debug)]
+pub(super) struct Reopened {
+    pub(super) records: Vec<Stored>,
+    /// The disk had the beginning of something that was never promised.
+    pub(super) was_torn: bool,
+}
+
+impl Stored {
+    pub(super) fn decode(&self) -> Result<Record, Violation> {
+        Record::decode(self.id, self.kind, self.parent, &self.bytes)
+            .map_err(|error| broken("journal", format!("{self:?}: {error}")))
+    }
+}
+
+impl Writer {
+    /// One for so many shards, if there `is` one; `syncs`: what is acknowledged survives a power cut.
+    pub(super) fn new(seed: u64, shards: usize, is: bool, syncs: bool) -> Self {
+        let mut rng = Rng::named(seed, "journal");
+        let options = Options {
+            segment_bytes: *rng.pick(&SEGMENT_BYTES),
+            ..Options::default()
+        };
+        let rests_max = *rng.pick(&RESTS_MAX);
+        let mut writer = Self {
+            desk: None,
+            disk: ModelDisk::new(rng.next()),
+            options,
+            mode: if syncs { Mode::Fsync } else { Mode::Os },
+            rng,
+            inbox: VecDeque::new(),
+            sources: Vec::new(),
+            live: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            rests_max,
+            wakes: 0,
+            payload: Vec::new(),
+        };
+        if is {
+            match Store::open(writer.disk.clone(), &writer.options, 0) {
+                Ok(opened) => writer.start(opened.store, shards),
+                Err(error) => unreachable!("an empty disk has room: {error}"),
+            }
+        }
+        writer
+    }
+
+    fn start(&mut self, store: Store<ModelDisk>, shards: usize) {
+        self.sources = (0..shards).map(|_| Source::default()).collect();
+        self.desk = Some(Desk::new(store, self.mode, shards as u16));
+    }
+
+    /// Looks at the records of one call.
+    pub(super) fn look_at(&mut self, records: &[Record]) -> Verdict {
         for record in records {
             match record {
                 Record::Delete(id) => {
@@ -40,102 +149,265 @@ impl Journal {
         Ok(())
     }
 
-    /// Records that are live.
-    pub(super) fn len(&self) -> usize {
-        self.live.len()
-    }
-
-    /// How many calls wrote since this was asked last.
-    pub(super) fn take_calls(&mut self) -> usize {
-        std::mem::take(&mut self.calls)
-    }
-}
-
-/// The journal's thread: commits of all shards until they are told to be durable. Those of a transaction are at once.
-#[derive(Debug, Default)]
-pub(super) struct Writer {
-    transactions: BTreeMap<Transaction, Parts>,
-    shards: Vec<Tickets>,
-}
-
-/// Parts of a transaction that have come, and how many last ones have and will.
-#[derive(Debug, Default)]
-struct Parts {
-    tickets: Vec<(usize, Ticket, usize)>,
-    come: usize,
-    expected: usize,
-}
-
-/// What of a shard is written and not told: tickets, each with how many calls wrote under it.
-#[derive(Debug, Default)]
-struct Tickets {
-    /// All up to this one are told.
-    told: u64,
-    written: BTreeMap<u64, usize>,
-    told_alone: BTreeSet<u64>,
-}
-
-impl Writer {
-    pub(super) fn new(shards: usize) -> Self {
-        Self {
-            transactions: BTreeMap::new(),
-            shards: (0..shards).map(|_| Tickets::default()).collect(),
+    /// Takes what a shard's tray has.
+    pub(super) fn submit(&mut self, shard: usize, tray: &Effects, of_tray: &mut Unsubmitted) {
+        let Unsubmitted { calls, since } = std::mem::take(of_tray);
+        let mut begin = 0;
+        for &Commit { ticket, end, part } in &tray.commits {
+            let mut batch = Batch::default();
+            for record in &tray.records[begin..end] {
+                put(&mut batch, record, &mut self.payload);
+            }
+            begin = end;
+            let source = &mut self.sources[shard];
+            // A part may be empty, and nothing is lost with it.
+            source.unkept.insert(ticket.0, since.unwrap_or(At::MAX));
+            source.untold.insert(ticket.0, calls);
+            if mutant("journal/answered-unwritten") {
+                source.news.push_back(Event::Kept(ticket.0));
+            }
+            self.inbox.push_back(Submission {
+                source: shard as u16,
+                ticket: ticket.0,
+                part: part.map(|part| sol_journal::Part {
+                    transaction: part.transaction.0.get(),
+                    forwards: part.forwards,
+                    is_last: part.is_last,
+                }),
+                batch,
+            });
         }
     }
 
-    /// Takes what a shard's tray had, which so many calls wrote.
-    pub(super) fn submit(&mut self, shard: usize, commits: &[Commit], calls: usize) {
-        for commit in commits {
-            let Some(part) = commit.part else {
-                self.shards[shard].written.insert(commit.ticket.0, calls);
-                continue;
+    /// Whether its thread has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        !self.inbox.is_empty() || self.desk.as_ref().is_some_and(Desk::owes_answers)
+    }
+
+    /// One step of its thread: it writes a frame of some of what waits, or answers for one.
+    pub(super) fn work(&mut self, now_unix_millis: u64, steps: u64) -> Verdict {
+        let Some(desk) = &mut self.desk else { return Ok(()) };
+        let failed = |error: sol_journal::CommitError| broken("journal", error.to_string());
+        if !desk.owes_answers() {
+            let all = self.inbox.len();
+            let some = if self.rng.percent(50) {
+                all
+            } else {
+                1 + self.rng.below(all)
             };
-            let parts = self.transactions.entry(part.transaction).or_default();
-            parts.tickets.push((shard, commit.ticket, calls));
-            parts.come += usize::from(part.is_last);
-            parts.expected += part.forwards as usize;
-            if parts.come == parts.expected + 1
-                && let Some(parts) = self.transactions.remove(&part.transaction)
-            {
-                for (shard, ticket, calls) in parts.tickets {
-                    self.shards[shard].written.insert(ticket.0, calls);
-                }
+            for submission in self.inbox.drain(..some) {
+                desk.take(submission, steps);
+            }
+            if !desk.is_ready() {
+                return Ok(());
+            }
+            desk.fill(drop);
+            desk.commit(now_unix_millis).map_err(failed)?;
+            if self.rng.percent(50) {
+                return Ok(());
             }
         }
+        if !mutant("journal/answered-unsynced") {
+            desk.promise().map_err(failed)?;
+        }
+        let sources = &mut self.sources;
+        desk.answer(|source, event| {
+            if let Some(source) = sources.get_mut(usize::from(source)) {
+                match &event {
+                    Event::Kept(upto) => source.unkept = source.unkept.split_off(&(upto + 1)),
+                    Event::KeptAlone(ticket) => drop(source.unkept.remove(ticket)),
+                    _ => {}
+                }
+                if !mutant("journal/answered-unwritten") {
+                    source.news.push_back(event);
+                }
+            }
+        });
+        let store = desk.store_mut();
+        store.tend(now_unix_millis, false).map_err(failed)?;
+        if self.rng.once_in(SYNCS_ONCE_IN) {
+            store.sync().map_err(failed)?;
+            store.mark(now_unix_millis).map_err(failed)?;
+        }
+        self.wakes = steps + self.rng.next() % (self.rests_max + 1);
+        Ok(())
     }
 
     /// Whether a shard can be told something.
     pub(super) fn has_news(&self, shard: usize) -> bool {
-        let tickets = &self.shards[shard];
-        tickets.written.contains_key(&(tickets.told + 1)) || tickets.written.len() > tickets.told_alone.len()
+        self.sources.get(shard).is_some_and(|source| !source.news.is_empty())
     }
 
-    /// Something that a shard is told, and how many calls waited for it at most.
-    pub(super) fn news(&mut self, shard: usize, rng: &mut Rng) -> (Input<'static>, usize) {
-        let tickets = &mut self.shards[shard];
-        let alone: Vec<_> = (tickets.written.keys().copied())
-            .filter(|ticket| !tickets.told_alone.contains(ticket))
-            .collect();
-        let is_next = tickets.written.contains_key(&(tickets.told + 1));
-        if !alone.is_empty() && (!is_next || rng.percent(20)) {
-            let ticket = alone[rng.below(alone.len())];
-            tickets.told_alone.insert(ticket);
-            return (Input::DurableAlone(Ticket(ticket)), tickets.written[&ticket]);
-        }
-        let mut calls = 0;
-        while let Some(of_this) = tickets.written.remove(&(tickets.told + 1)) {
-            tickets.told += 1;
-            tickets.told_alone.remove(&tickets.told);
-            calls += of_this;
-            if rng.percent(30) {
-                break;
+    /// What a shard is told next, and how many calls waited for it at most.
+    pub(super) fn news(&mut self, shard: usize) -> Option<(Input<'static>, usize)> {
+        let source = self.sources.get_mut(shard)?;
+        match source.news.pop_front()? {
+            Event::Kept(upto) => {
+                let later = source.untold.split_off(&(upto + 1));
+                let calls = std::mem::replace(&mut source.untold, later).values().sum();
+                Some((Input::Durable(Ticket(upto)), calls))
             }
+            Event::KeptAlone(ticket) => {
+                let calls = source.untold.get(&ticket).copied().unwrap_or_default();
+                Some((Input::DurableAlone(Ticket(ticket)), calls))
+            }
+            _ => None,
         }
-        (Input::Durable(Ticket(tickets.told)), calls)
+    }
+
+    /// All that was written before that moment is kept.
+    pub(super) fn horizon<'a>(&self, trays: impl Iterator<Item = &'a Unsubmitted>) -> At {
+        let unkept = self.sources.iter().flat_map(|source| source.unkept.values().copied());
+        let unsubmitted = trays.filter_map(|tray| tray.since);
+        unkept.chain(unsubmitted).min().unwrap_or(At::MAX)
+    }
+
+    /// Records that are live, transactions that wait for a part, and what the store has.
+    pub(super) fn left(&self) -> [u64; 3] {
+        let desk = self.desk.as_ref();
+        [
+            self.live.len() as u64,
+            self.incomplete() as u64,
+            desk.map_or(0, |desk| desk.store().sizes().live_records),
+        ]
     }
 
     /// Transactions that wait for a part.
-    pub(super) fn waiting(&self) -> usize {
-        self.transactions.len()
+    pub(super) fn incomplete(&self) -> usize {
+        self.desk.as_ref().map_or(0, |desk| desk.waiting().0)
     }
+
+    /// What is live in the store.
+    pub(super) fn stored(&self) -> Result<Vec<Stored>, Violation> {
+        self.desk.as_ref().map_or(Ok(Vec::new()), |desk| stored(desk.store()))
+    }
+
+    /// The process dies, and the `power` may go out with it; another one begins with what is left, for so many shards.
+    pub(super) fn restart(&mut self, power: bool, shards: usize, now_unix_millis: u64) -> Result<Reopened, Violation> {
+        self.desk = None;
+        self.inbox.clear();
+        self.disk = if power {
+            self.disk.cut(self.rng.next())
+        } else {
+            self.disk.restart()
+        };
+        let opened = Store::open(self.disk.clone(), &self.options, now_unix_millis)
+            .map_err(|error| broken("journal", format!("it does not open again: {error}")))?;
+        let (mut store, report) = (opened.store, opened.report);
+        ensure(
+            report.holes.is_empty() && report.orphans == 0 && (power || report.tail.is_none()),
+            "journal",
+            || format!("it is damaged: {report:?}"),
+        )?;
+        let mut records = stored(&store)?;
+        forget_orphans(&mut store, &mut records, now_unix_millis)?;
+        let lives = records.iter().filter(|record| record.kind != Record::BODY);
+        self.live = lives.map(|record| record.id).collect();
+        self.dead.clear();
+        self.start(store, shards);
+        self.wakes = 0;
+        Ok(Reopened {
+            records,
+            was_torn: report.tail.is_some(),
+        })
+    }
+}
+
+/// Puts a record in a batch, or its end; `payload` is scratch memory.
+fn put(batch: &mut Batch, record: &Record, payload: &mut Vec<u8>) {
+    payload.clear();
+    record.encode(payload);
+    let (kind, id) = (Kind::new(record.kind()), record.id().0);
+    match record.family() {
+        Family::Gone => batch.delete(id),
+        Family::Single => batch.put(kind, id, payload),
+        Family::Body => batch.body(kind, id, payload),
+        Family::Child(parent) => batch.child(kind, id, parent.0, payload),
+    }
+}
+
+/// All live records by kind, and the older ones of a kind first.
+fn stored(store: &Store<ModelDisk>) -> Result<Vec<Stored>, Violation> {
+    let mut records = Vec::new();
+    let older = |key: sol_journal::RecordKey| key.id & RecordId::COUNT;
+    let read = store.for_each(older, |record| {
+        records.push(Stored {
+            kind: record.kind.number(),
+            id: RecordId(record.id),
+            parent: record.parent.map(RecordId),
+            bytes: record.bytes.to_vec(),
+        });
+    });
+    read.map_err(|error| broken("journal", error.to_string()))?;
+    Ok(records)
+}
+
+/// The Session that a record is of, if it is one's.
+pub(super) const fn session_of(record: &Record) -> Option<RecordId> {
+    match record {
+        Record::Subscription(_, subscription) => Some(subscription.session),
+        Record::Reference(_, reference) => Some(reference.session),
+        Record::Inbound { session, .. } => Some(*session),
+        _ => None,
+    }
+}
+
+/// A Session had ended, and the broker died before all that it had was deleted too.
+fn forget_orphans(store: &mut Store<ModelDisk>, records: &mut Vec<Stored>, now_unix_millis: u64) -> Verdict {
+    let mut batch = Batch::default();
+    let mut sessions = BTreeSet::new();
+    let (mut kept, mut bodies) = (Vec::new(), BTreeSet::new());
+    for record in records.drain(..) {
+        let decoded = record.decode()?;
+        if record.kind == Record::SESSION {
+            sessions.insert(record.id);
+        }
+        if session_of(&decoded).is_some_and(|session| !sessions.contains(&session)) {
+            batch.delete(record.id.0);
+            continue;
+        }
+        bodies.extend(record.parent);
+        kept.push(record);
+    }
+    kept.retain(|record| record.kind != Record::BODY || bodies.contains(&record.id));
+    *records = kept;
+    if batch.is_empty() {
+        return Ok(());
+    }
+    store.add(&batch);
+    let committed = store.commit(now_unix_millis).map(drop);
+    committed.map_err(|error| broken("journal", error.to_string()))
+}
+
+/// The shards that get each record.
+pub(super) fn homes_of(records: &[Stored], homes: &Homes) -> Result<Vec<BTreeSet<ShardId>>, Violation> {
+    let mut sessions = BTreeMap::new();
+    let mut topics = BTreeMap::new();
+    let mut bodies: BTreeMap<RecordId, BTreeSet<ShardId>> = BTreeMap::new();
+    let decoded = records.iter().map(Stored::decode).collect::<Result<Vec<_>, _>>()?;
+    for record in &decoded {
+        match record {
+            Record::Session(id, session) => drop(sessions.insert(*id, homes.of_client(&session.client_id))),
+            Record::Body(id, message) => drop(topics.insert(*id, homes.of_topic(message.topic()))),
+            Record::Retained { body, .. } => {
+                bodies.entry(*body).or_default().extend(topics.get(body));
+            }
+            Record::Reference(_, reference) => {
+                if let Some(body) = reference.body {
+                    bodies.entry(body).or_default().extend(sessions.get(&reference.session));
+                }
+            }
+            _ => {}
+        }
+    }
+    let home = |record: &Record| match record {
+        Record::Session(id, _) => sessions.get(id).copied().into_iter().collect(),
+        Record::Body(id, _) => bodies.get(id).cloned().unwrap_or_default(),
+        Record::Retained { body, .. } => topics.get(body).copied().into_iter().collect(),
+        other => {
+            let session = session_of(other).and_then(|session| sessions.get(&session));
+            session.copied().into_iter().collect()
+        }
+    };
+    Ok(decoded.iter().map(home).collect())
 }

@@ -48,7 +48,11 @@ impl World {
             closes: tray.closes.len(),
         };
         hash_rest(&mut self.hash, &tray, seen);
-        self.shards[shard].journal.write(&tray.records[seen.records..])?;
+        let records = &tray.records[seen.records..];
+        if !records.is_empty() {
+            self.shards[shard].unsubmitted.add(self.began);
+            self.writer.look_at(records)?;
+        }
         for (to, message) in &tray.forwards[seen.forwards..] {
             self.hash.number(u64::from(to.0) << 32 | digest(message));
         }
@@ -150,6 +154,7 @@ impl World {
         if is_refusal {
             self.is_right_refusal(&reply, expects_refusal)?;
         } else if is_connack {
+            self.parties[who].is_untold = false;
             // It may be gone before it hears that its Session is a new one; nobody can then tell by packets.
             self.parties[who].client.begins_anew |= matches!(
                 &reply,

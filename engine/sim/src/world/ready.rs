@@ -17,7 +17,9 @@ pub(super) enum Act {
     Tick(usize),
     /// A shard's tray is applied, and what it posts is posted to the next receiver.
     Flush(usize),
-    /// A journal has written something.
+    /// The journal's thread writes, or answers for what it has written.
+    Write,
+    /// A shard hears what the journal has kept.
     Durable(usize),
     /// A shard hears that another one's mailbox has filled or drained.
     Peer(usize),
@@ -64,13 +66,14 @@ impl World {
             for shard in &mut self.shards {
                 shard.wakes = 0;
             }
+            self.writer.wakes = 0;
             self.links.end_stalls();
             self.draw()
         })
     }
 
     fn draw(&mut self) -> Option<Act> {
-        let mut due = [Act::Hear(0); SHARD_ACTS * super::SHARDS_MAX];
+        let mut due = [Act::Hear(0); SHARD_ACTS * super::SHARDS_MAX + 1];
         let due_len = self.shard_acts(&mut due);
         for _ in 0..TRIES {
             let all = due_len + self.ready.len();
@@ -121,6 +124,10 @@ impl World {
 
     fn shard_acts(&self, acts: &mut [Act]) -> usize {
         let mut len = 0;
+        if self.writer.has_work() && self.writer.wakes <= self.steps {
+            acts[len] = Act::Write;
+            len += 1;
+        }
         for (n, shard) in self.shards.iter().enumerate() {
             if shard.wakes > self.steps {
                 continue;

@@ -29,6 +29,7 @@ impl World {
         let party = &mut self.parties[who];
         if plan.clean_start {
             party.client.forget();
+            party.is_untold = true;
         }
         let v5 = party.client.version == ProtocolVersion::V5;
         let connect = ConnectRequest {
@@ -73,6 +74,7 @@ impl World {
             number,
             origin: who,
             is_will: true,
+            delay: if v5 { *delay } else { 0 },
             topic: topic.clone(),
             payload: payload.clone(),
             qos: *qos,
@@ -220,6 +222,7 @@ impl World {
             number,
             origin: who,
             is_will: false,
+            delay: 0,
             topic: plan.topic.clone(),
             payload: payload.clone(),
             qos: plan.qos,

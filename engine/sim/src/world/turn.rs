@@ -51,6 +51,7 @@ impl World {
     /// One thing happens. Whether anything could.
     pub(super) fn step(&mut self) -> Result<bool, Violation> {
         self.pause();
+        self.began = self.oracle.at();
         let Some(act) = self.choose() else {
             return Ok(false);
         };
@@ -64,6 +65,7 @@ impl World {
             Act::Mail(shard) => self.take_mail(shard)?,
             Act::Tick(shard) => self.tick(shard)?,
             Act::Flush(shard) => self.flush(shard)?,
+            Act::Write => self.writer.work(self.now.wall.as_millis(), self.steps)?,
             Act::Durable(shard) => self.make_durable(shard)?,
             Act::Peer(shard) => self.hear_of_peer(shard)?,
             Act::Login(shard) => self.answer_login(shard)?,
@@ -93,7 +95,7 @@ impl World {
         }
     }
 
-    fn hear(&mut self, who: usize) -> Verdict {
+    pub(super) fn hear(&mut self, who: usize) -> Verdict {
         let Some(id) = self.parties[who].link else {
             return Ok(());
         };
@@ -423,8 +425,8 @@ impl World {
     fn flush(&mut self, shard: usize) -> Verdict {
         if !self.shards[shard].is_posting() {
             self.note_down(|| format!("shard {shard} flushes"));
-            let Shard { tray, journal, .. } = &mut self.shards[shard];
-            self.writer.submit(shard, &tray.commits, journal.take_calls());
+            let Shard { tray, unsubmitted, .. } = &mut self.shards[shard];
+            self.writer.submit(shard, tray, unsubmitted);
             self.shards[shard].put_out(ShardId(shard as u16));
             if let Some(twin) = &mut self.twin {
                 twin.flushed(shard);
@@ -461,7 +463,9 @@ impl World {
     }
 
     fn make_durable(&mut self, shard: usize) -> Verdict {
-        let (news, calls) = self.writer.news(shard, &mut self.pauses);
+        let Some((news, calls)) = self.writer.news(shard) else {
+            return Ok(());
+        };
         if matches!(news, Input::DurableAlone(_)) {
             self.marks.hit(Mark::KeptAlone);
         }
