@@ -173,6 +173,7 @@ impl Writer {
                     transaction: part.transaction.0.get(),
                     forwards: part.forwards,
                     is_last: part.is_last,
+                    after: part.after.map(|record| record.0),
                 }),
                 batch,
             });
