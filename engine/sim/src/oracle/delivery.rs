@@ -214,13 +214,15 @@ impl Oracle {
             self.losses(number)
         };
         let &Life { times, first, .. } = self.life(number);
+        let again = self.crashes_since(first);
+        // A replay that was open begins anew.
+        let replays = (1 + again) * causes.replays;
         let fits = |all: u32, live: u32, each: u32| {
             let live_max = each * times * causes.live_max() + back;
-            all < live_max + each * causes.replays && (causes.replay || live < live_max)
+            all < live_max + replays && (causes.replay || live < live_max)
         };
         // What was sent before its record was kept is sent again, and what was not acknowledged was perhaps not kept. QoS 2
         // is written before it is sent.
-        let again = self.crashes_since(first);
         let (other, all) = (copies.all - copies.exactly, copies.all);
         let fits = fits(all, copies.live, 1 + again) && (!exactly || again == 0 || fits(all - other, 0, 1));
         let rule = if exactly { "I2" } else { "I3" };
