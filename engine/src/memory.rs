@@ -22,7 +22,7 @@ pub(crate) const REFERENCE_BYTES: usize = 64;
 
 /// Bytes of Will and User Name that a client may bring although memory is full, unless it has more already: whoever comes
 /// to take what is queued must get in. More is an attacker's way around the limit.
-const BAGGAGE_BYTES_MAX: usize = 1_024;
+pub(crate) const BAGGAGE_BYTES_MAX: usize = 1_024;
 
 /// How far the memory is used up that there may be, and what is not done any more for it. Each is left again when a
 /// twentieth of the memory more is free.

@@ -8,9 +8,11 @@ use sol_codec::QoS;
 use crate::engine::Engine;
 use crate::handle::publish::Publisher;
 use crate::ids::SessionKey;
-use crate::input::OwnedConnect;
+use crate::input::{OwnedConnect, OwnedWill};
 use crate::last_route;
+use crate::memory::BAGGAGE_BYTES_MAX;
 use crate::message::Message;
+use crate::record::RecordId;
 use crate::route::is_own;
 use crate::session::Session;
 use crate::subscription::Options;
@@ -60,10 +62,18 @@ impl Engine {
         })
     }
 
-    /// Whether there is no room for the Session that a client would have: one that outlives its connection, and is not
-    /// written yet.
+    /// Whether there is no room for what a CONNECT would have written: a Session that outlives its connection, or one with a
+    /// Will, and neither is there. Who comes to take what is queued gets in with a Will of usual size.
     pub(crate) fn is_new_on_disk(&self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
+        if !self.clients.journal.is_full {
+            return false;
+        }
+        let is_durable = connect.session_expiry_interval > 0;
         let known = known.and_then(|key| self.clients.sessions.get(key));
-        self.clients.journal.is_full && connect.session_expiry_interval > 0 && !known.is_some_and(Session::is_durable)
+        let Some(session) = known.filter(|session| session.record != RecordId(0)) else {
+            return is_durable || connect.will.is_some();
+        };
+        let [will, has] = [&connect.will, &session.will].map(|will| will.as_deref().map_or(0, OwnedWill::charge));
+        is_durable && !session.is_durable() || will > has.max(BAGGAGE_BYTES_MAX)
     }
 }

@@ -146,7 +146,7 @@ fn what_was_taken_before_is_written() {
     );
 }
 
-/// Durable Sessions that are new, and their new Subscriptions, are refused; those that are there come back, may replace a
+/// Durable Sessions that are new, new Wills, and new Subscriptions are refused; Sessions that are there come back, may replace a
 /// Subscription, take what is theirs, and may go.
 #[test]
 fn sessions_do_not_grow() {
@@ -165,6 +165,14 @@ fn sessions_do_not_grow() {
                 assert_eq!(node.take(new).first().map(String::as_str), Some("CONNACK 97"));
             }
             assert_eq!(node.stats().full_journal, 2);
+            for (name, expiry) in [("new", 0), ("durable", 3_600)] {
+                let client = node.connect_with(V5, name, move |connect| {
+                    connect.clean_start = false;
+                    connect.will = Some(will("w", &[0; 10_000], 1));
+                    connect.properties.session_expiry_interval = Some(expiry);
+                });
+                node.expect(client, &["CONNACK 97", "CLOSE"]);
+            }
             let durable = node.resume(V5, "durable", 3_600);
             node.expect(durable, &["CONNACK 00 present", r#"PUBLISH t q1 #1 dup "x""#]);
             node.subscribe(durable, &["more", "$share/g/more", "t"], 1);
