@@ -68,7 +68,7 @@ impl Engine {
         if !self.clients.journal.is_full {
             return false;
         }
-        let is_durable = connect.session_expiry_interval > 0;
+        let is_durable = connect.session_expiry_interval.min(self.clients.config.session_expiry_max) > 0;
         let known = known.and_then(|key| self.clients.sessions.get(key));
         let Some(session) = known.filter(|session| session.record != RecordId(0)) else {
             return is_durable || connect.will.is_some();

@@ -189,6 +189,22 @@ fn sessions_do_not_grow() {
     );
 }
 
+/// Where no Session outlives its connection, whatever its client asks for, it is not written either.
+#[test]
+fn what_the_configuration_ends_goes_on() {
+    let config = EngineConfig {
+        journal: true,
+        session_expiry_max: 0,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        node.input_all(|| Input::JournalFull(true));
+        let client = node.resume(V5, "client", 100);
+        node.expect(client, &["CONNACK 00"]);
+        assert!(node.store.facts().is_empty());
+    });
+}
+
 /// What is retained at QoS 0 is promised nothing: it is given out and kept in memory, and what it replaced does not come back.
 /// What clears is taken, as all deletions are.
 #[test]
