@@ -254,7 +254,7 @@ impl Engine {
             Some(Full::Connections)
         } else if self.has_no_memory_for(connect, known) {
             Some(Full::Memory)
-        } else if self.is_new_on_disk(connect, known) {
+        } else if self.has_no_room_on_disk_for(connect, known) {
             Some(Full::Journal)
         } else {
             self.clients.tallies_full(listener, connect.named_user(), known)

@@ -157,8 +157,8 @@ impl Engine {
             .subscriptions
             .as_ref()
             .map_or(0, |subscriptions| subscriptions.len());
-        let is_unwritable = self.clients.journal.is_full && session.is_durable();
-        let full = held >= self.clients.config.subscriptions_max || is_unwritable || self.clients.memory.is_full();
+        let has_no_room = self.clients.journal.is_full && session.is_durable();
+        let full = held >= self.clients.config.subscriptions_max || has_no_room || self.clients.memory.is_full();
         if full && !self.has_subscription(key, wish.filter) {
             return (ReasonCode::QuotaExceeded, 0);
         }

@@ -64,11 +64,14 @@ impl Engine {
 
     /// Whether there is no room for what a CONNECT would have written: a Session that outlives its connection, or one with a
     /// Will, and neither is there. Who comes to take what is queued gets in with a Will of usual size.
-    pub(crate) fn is_new_on_disk(&self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
+    pub(crate) fn has_no_room_on_disk_for(&self, connect: &OwnedConnect, known: Option<SessionKey>) -> bool {
         if !self.clients.journal.is_full {
             return false;
         }
-        let is_durable = connect.session_expiry_interval.min(self.clients.config.session_expiry_max) > 0;
+        let is_durable = connect
+            .session_expiry_interval
+            .min(self.clients.config.session_expiry_max)
+            > 0;
         let known = known.and_then(|key| self.clients.sessions.get(key));
         let Some(session) = known.filter(|session| session.record != RecordId(0)) else {
             return is_durable || connect.will.is_some();
