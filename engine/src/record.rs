@@ -116,7 +116,7 @@ pub struct SubscriptionRecord {
 
 impl SubscriptionRecord {
     /// Of the options' reserved bits: it is not through with the retained messages that it is due at QoS 1 or 2. After a restart
-    /// all of them are sent that it is not owed already.
+    /// all of them are sent, beside what it is owed already.
     pub const REPLAYS: u8 = 0x40;
 }
 

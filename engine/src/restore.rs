@@ -305,12 +305,7 @@ impl Engine {
         };
         self.clients.memory.charge(REFERENCE_BYTES);
         self.clients.stats.stored_messages += 1;
-        let seen_max = self.clients.config.replay_seen_max;
         if let Some(session) = self.clients.sessions.get_mut(key) {
-            if let (Some(replays), Some(message)) = (&mut session.replays, owed.message.as_ref().filter(|m| m.retain)) {
-                // What it is owed of a topic is not older than what a replay would bring.
-                replays.saw_earlier(message.topic().as_bytes(), seen_max);
-            }
             let sender = session.sender_mut();
             match packet_id {
                 Some(packet_id) => sender.restore(packet_id, owed),

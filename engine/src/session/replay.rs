@@ -101,7 +101,8 @@ impl Replays {
         old.is_some()
     }
 
-    /// Lines up a replay of an earlier process: nothing has to leave before it.
+    /// Lines up a replay of an earlier process: nothing has to leave before it. What the Session is owed from then is older than
+    /// what is retained, or the same: it makes nothing stale.
     pub(crate) fn restore(&mut self, replay: Replay) {
         self.push(replay);
         self.ready = self.next;
@@ -180,13 +181,6 @@ impl Replays {
             *ready = self.ready;
         } else {
             self.seen.insert(topic.into(), self.ready);
-        }
-    }
-
-    /// The same of an earlier process. Beyond `max` an entry comes twice.
-    pub(crate) fn saw_earlier(&mut self, topic: &[u8], max: usize) {
-        if self.seen.len() < max {
-            self.saw(topic);
         }
     }
 
