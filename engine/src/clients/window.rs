@@ -55,7 +55,7 @@ impl Clients {
     }
 
     /// Sends what a gate held: a QoS 2 PUBLISH or a PUBREL whose record is durable now. Returns the Session whose
-    /// exchange ended with it, because its client does not take packets of that size.
+    /// exchange ended with it, because its client does not take packets of that size or the message has expired.
     pub(crate) fn send_held(
         &mut self,
         now: Now,
@@ -109,11 +109,24 @@ impl Clients {
         };
         owed.flow = SenderFlow::ExpectPubrec;
         let delivery = owed.delivery(Some(packet_id));
+        if delivery.as_ref().is_some_and(|delivery| delivery.message.is_expired(now)) {
+            drop(delivery);
+            self.expire_unsent(key, packet_id, effects);
+            return true;
+        }
         let is_too_large = delivery.is_some_and(|delivery| !self.send_publish(now, id, delivery, effects));
         if is_too_large {
             self.finish(key, packet_id, effects);
         }
         is_too_large
+    }
+
+    /// Ends an exchange whose message expired before it was sent for the first time [MQTT-3.3.2-5].
+    #[cold]
+    fn expire_unsent(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) {
+        self.stats.publish_expired += 1;
+        self.note_rare(Rare::ExpiredInQueue);
+        self.finish(key, packet_id, effects);
     }
 
     /// Ends an exchange and lets go of what it held. Returns whether there was one.
@@ -248,9 +261,13 @@ impl Clients {
         }
         // What still waits for the journal is sent by its gate.
         let sendable = matches!(flow, SenderFlow::ExpectPuback | SenderFlow::ExpectPubrec);
-        if let Some(delivery) = delivery.filter(|_| sendable)
-            && !self.send_publish(now, id, delivery, effects)
-        {
+        let Some(delivery) = delivery.filter(|_| sendable) else {
+            return;
+        };
+        if !delivery.dup && delivery.message.is_expired(now) {
+            drop(delivery);
+            self.expire_unsent(key, packet_id, effects);
+        } else if !self.send_publish(now, id, delivery, effects) {
             self.finish(key, packet_id, effects);
         }
     }

@@ -103,3 +103,53 @@ fn what_the_journal_held_leaves_as_it_is_taken() {
         node.check();
     });
 }
+
+/// [MQTT-3.3.2-5]: what expires while it waits for the journal, or behind it for room in the connection, was never begun and is
+/// not sent; nor on a later connection, if this one is lost. What was sent once is sent again.
+#[test]
+fn what_expires_behind_the_journal_is_not_sent() {
+    let config = EngineConfig {
+        journal: true,
+        unsent_bytes_high: 500,
+        ..EngineConfig::default()
+    };
+    for (is_durable, is_lost) in [(true, false), (true, true), (false, false), (false, true)] {
+        in_each_node(config.clone(), |node| {
+            let client = node.connect_durable(V5, "client");
+            node.subscribed(client, &["t"], 2);
+            let publisher = node.connect(V5, "publisher");
+            let send = |node: &mut Node, n: u16, expiry| {
+                node.publish_with(publisher, "t", 2, n, &n.to_string(), move |publish| {
+                    publish.properties.message_expiry_interval = expiry;
+                });
+            };
+            send(node, 1, Some(10));
+            node.expect(client, &[r#"PUBLISH t q2 #1 expiry10 "1""#]);
+            node.durable_at_once = false;
+            send(node, 2, Some(10));
+            send(node, 3, None);
+            // The kernel takes no more, so that the next waits behind the journal or for it.
+            node.congest(client, 501);
+            if is_durable {
+                node.make_all_durable();
+            }
+            node.pass(Duration::from_secs(20));
+            node.expect(client, &[]);
+            let again = r#"PUBLISH t q2 #1 dup expiry0 "1""#;
+            let last = r#"PUBLISH t q2 #3 "3""#;
+            node.durable_at_once = true;
+            if is_lost {
+                node.lose(client);
+                node.make_all_durable();
+                let client = node.resume(V5, "client", 3_600);
+                node.expect(client, &["CONNACK 00 present", again, last]);
+            } else {
+                node.make_all_durable();
+                node.drain(client);
+                node.expect(client, &[last]);
+            }
+            assert_eq!(node.stats().publish_expired, 1);
+            node.check();
+        });
+    }
+}
