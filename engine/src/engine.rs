@@ -60,6 +60,8 @@ pub struct Engine {
     pub(crate) unasked: VecDeque<(u64, SessionRef)>,
     /// Sessions whose replay or queue goes on in the next tick.
     pub(crate) replaying: VecDeque<SessionRef>,
+    /// Those whose replay waits for room in the journal.
+    pub(crate) held_replays: VecDeque<SessionRef>,
     /// Connections with parked publishes, in the order in which they began to park.
     pub(crate) parking: BTreeMap<u64, ConnectionId>,
     pub(crate) last_parked: u64,
@@ -111,6 +113,7 @@ impl Engine {
             last_query: 0,
             unasked: VecDeque::new(),
             replaying: VecDeque::new(),
+            held_replays: VecDeque::new(),
             parking: BTreeMap::new(),
             last_parked: 0,
             scratch: Scratch::default(),
@@ -190,6 +193,7 @@ impl Engine {
             }
             Input::JournalFull(is_full) => {
                 self.clients.journal.is_full = is_full;
+                self.release_replays();
                 self.release_parked(now, effects);
             }
             Input::Pressure(level) => self.on_pressure(now, level, effects),

@@ -210,6 +210,7 @@ impl Engine {
             let Some(session) = self.clients.sessions.get_mut(key) else {
                 return;
             };
+            let is_held = session.is_durable() && self.clients.journal.is_full;
             let Some(replays) = session.replays.as_mut() else {
                 return;
             };
@@ -227,6 +228,9 @@ impl Engine {
                 if qos > QoS::AtMostOnce {
                     if !free {
                         return;
+                    }
+                    if is_held {
+                        return self.hold_replay(key);
                     }
                     replays.favoured = false;
                 }
@@ -256,7 +260,7 @@ impl Engine {
     }
 
     /// A Session's replay goes on in the next tick, after those that wait already.
-    fn go_on_next_tick(&mut self, key: SessionKey, id: ConnectionId) {
+    pub(crate) fn go_on_next_tick(&mut self, key: SessionKey, id: ConnectionId) {
         if let Some(connection) = self.clients.connections.get_mut(id)
             && !connection.marks.set(Marks::GOES_ON)
         {
@@ -334,7 +338,7 @@ impl Engine {
         }
     }
 
-    fn replays_mut(&mut self, key: SessionKey) -> Option<&mut Replays> {
+    pub(crate) fn replays_mut(&mut self, key: SessionKey) -> Option<&mut Replays> {
         self.clients.sessions.get_mut(key)?.replays.as_deref_mut()
     }
 

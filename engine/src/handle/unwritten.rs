@@ -79,4 +79,32 @@ impl Engine {
         let [will, has] = [&connect.will, &session.will].map(|will| will.as_deref().map_or(0, OwnedWill::charge));
         is_durable && !session.is_durable() || will > has.max(BAGGAGE_BYTES_MAX)
     }
+
+    /// A durable Session's replay, of which each message is written, waits until there is room for that.
+    pub(crate) fn hold_replay(&mut self, key: SessionKey) {
+        let session = self.clients.sessions.reference(key);
+        if let Some(replays) = self.replays_mut(key)
+            && !core::mem::replace(&mut replays.is_held, true)
+        {
+            self.held_replays.push_back(session);
+        }
+    }
+
+    /// If the journal has room again, replays that waited for it go on from the next tick.
+    pub(crate) fn release_replays(&mut self) {
+        if self.clients.journal.is_full {
+            return;
+        }
+        for session in core::mem::take(&mut self.held_replays) {
+            let Some(key) = self.clients.sessions.resolve(session) else {
+                continue;
+            };
+            if let Some(replays) = self.replays_mut(key) {
+                replays.is_held = false;
+            }
+            if let Some(id) = self.clients.sessions.get(key).and_then(|session| session.connection) {
+                self.go_on_next_tick(key, id);
+            }
+        }
+    }
 }

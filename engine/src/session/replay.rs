@@ -85,6 +85,8 @@ pub(crate) struct Replays {
     pub(crate) holds_live: bool,
     /// The next free place in the window goes to a replay, though messages are queued.
     pub(crate) favoured: bool,
+    /// The Session is listed among those whose replay waits for room in the journal.
+    pub(crate) is_held: bool,
 }
 
 impl Replays {

@@ -1,5 +1,7 @@
 //! While the journal has no room, what is new and would be written is refused, or waits; all else goes on.
 
+use std::time::Duration;
+
 use sol_engine::{EngineConfig, Input, QueueFull};
 
 use crate::support::*;
@@ -187,6 +189,52 @@ fn sessions_do_not_grow() {
         },
         &[],
     );
+}
+
+/// A lasting Session that subscribes again waits for the retained messages that it would be owed until there is room, as does one
+/// whose replay a restart cut short. To others they come at once.
+#[test]
+fn replays_that_would_write_wait() {
+    let config = EngineConfig {
+        journal: true,
+        inflight_max: 2,
+        ..Default::default()
+    };
+    in_each_node(config, |before| {
+        let publisher = before.connect(V5, "publisher");
+        for n in 0..6 {
+            before.retain(publisher, &format!("r/{n}"), 1, 1, "kept");
+        }
+        let [open, done] = ["open", "done"].map(|name| before.connect_durable(V5, name));
+        before.subscribe(open, &["r/+"], 1);
+        before.subscribe(done, &["r/+"], 1);
+        before.drink(done);
+        let shards = before.engines.len() as u16;
+        let mut node = before.restart(shards, Duration::ZERO);
+        let references = |node: &Node| -> Vec<String> {
+            let facts = node.store.facts().into_iter();
+            facts.filter(|fact| fact.starts_with("reference")).collect()
+        };
+        let published = |lines: &[String]| lines.iter().filter(|line| line.starts_with("PUBLISH")).count();
+        assert_eq!(references(&node).len(), 2);
+        node.input_all(|| Input::JournalFull(true));
+        let [open, done] = ["open", "done"].map(|name| node.resume(V5, name, 3_600));
+        node.subscribe(done, &["r/+"], 1);
+        node.expect(done, &["CONNACK 00 present", "SUBACK #1 [01]"]);
+        assert_eq!(published(&node.drink(open)), 2, "what had begun");
+        assert_eq!(references(&node), Vec::<String>::new());
+        let passing = node.connect(V5, "passing");
+        node.subscribe(passing, &["r/+"], 1);
+        assert_eq!(published(&node.drink(passing)), 6);
+        // Who was away when there was room again has them when it comes back.
+        node.lose(open);
+        node.input_all(|| Input::JournalFull(false));
+        let open = node.resume(V5, "open", 3_600);
+        for client in [open, done] {
+            assert_eq!(published(&node.drink(client)), 6);
+        }
+        node.check();
+    });
 }
 
 /// Where no Session outlives its connection, whatever its client asks for, it is not written either.
