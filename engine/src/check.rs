@@ -69,12 +69,13 @@ impl Engine {
             }
             if let Some(waiting) = &connection.parked {
                 parked += 1;
-                if self.parking.get(&waiting.n) != Some(&id) {
+                let listed = [&self.parking, &self.parking_for_room].map(|parking| parking.get(&waiting.n));
+                if !listed.contains(&Some(&id)) {
                     return Err("a connection has parked, and nobody releases it");
                 }
             }
         }
-        if (paused, parked) != (self.line.paused_len(), self.parking.len()) {
+        if (paused, parked) != (self.line.paused_len(), self.unrest().parked) {
             return Err("a connection that is gone is paused or has parked");
         }
         // Of those whose time passed while the broker was down, other shards may have to be heard first.

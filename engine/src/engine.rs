@@ -64,6 +64,8 @@ pub struct Engine {
     pub(crate) held_replays: VecDeque<SessionRef>,
     /// Connections with parked publishes, in the order in which they began to park.
     pub(crate) parking: BTreeMap<u64, ConnectionId>,
+    /// Those of them whose first publish was found to have no room in the journal.
+    pub(crate) parking_for_room: BTreeMap<u64, ConnectionId>,
     pub(crate) last_parked: u64,
     pub(crate) scratch: Scratch,
     /// Steps of the present call: targets, members, topics looked at. A call does no more than `tray_max`, and one.
@@ -115,6 +117,7 @@ impl Engine {
             replaying: VecDeque::new(),
             held_replays: VecDeque::new(),
             parking: BTreeMap::new(),
+            parking_for_room: BTreeMap::new(),
             last_parked: 0,
             scratch: Scratch::default(),
             work: 0,
@@ -193,6 +196,7 @@ impl Engine {
             }
             Input::JournalFull(is_full) => {
                 self.clients.journal.is_full = is_full;
+                self.parking.append(&mut self.parking_for_room);
                 self.release_replays();
                 self.release_parked(now, effects);
             }
@@ -294,8 +298,7 @@ impl Engine {
     /// When [`Engine::tick`] has something to do next: in the past if it has something to do now.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let may_release = !self.parking.is_empty() && !self.clients.journal.is_full;
-        let waits_for_memory = may_release || !self.unasked.is_empty();
+        let waits_for_memory = !self.parking.is_empty() || !self.unasked.is_empty();
         let has_memory = waits_for_memory && !self.clients.memory.would_be_full();
         let in_line = self.line.is_busy() || self.line.has_questions();
         let owes = self.links.owes_answer() || self.may_announce();

@@ -135,7 +135,7 @@ impl Engine {
             fanout: self.line.has_open(),
             line: self.line.len(),
             paused: self.line.paused_len(),
-            parked: self.parking.len(),
+            parked: self.parking.len() + self.parking_for_room.len(),
             queries: self.queries.len() + self.unasked.len(),
         }
     }

@@ -67,6 +67,7 @@ impl Engine {
         };
         if let Some(parked) = &connection.parked {
             self.parking.remove(&parked.n);
+            self.parking_for_room.remove(&parked.n);
         }
         self.clients.drop_connection_parts(&mut connection, effects);
         if connection.paused {

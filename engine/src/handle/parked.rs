@@ -21,7 +21,8 @@ use crate::time::Now;
 impl Engine {
     /// Whether earlier publishes of this connection are parked: later ones must not overtake them.
     pub(crate) fn has_parked(&self, id: ConnectionId) -> bool {
-        !self.parking.is_empty() && self.clients.connections.get(id).is_some_and(|c| c.parked.is_some())
+        let nobody_has = self.parking.is_empty() && self.parking_for_room.is_empty();
+        !nobody_has && self.clients.connections.get(id).is_some_and(|c| c.parked.is_some())
     }
 
     /// Refuses a publish where that can be said, else parks it; when it does not fit there, the connection ends.
@@ -94,11 +95,11 @@ impl Engine {
         Flow::Go
     }
 
-    /// The pressure is gone: parked publishes go their way, in order, as far as this call's work and the line behind a
-    /// fan-out go. The next tick goes on.
+    /// There is memory: parked publishes go their way, in order, as far as this call's work and the line behind a fan-out
+    /// go. The next tick goes on. What would be written waits on while the journal has no room, and with it what its
+    /// connection sent later.
     pub(crate) fn release_parked(&mut self, now: Now, effects: &mut Effects) {
         while !self.clients.memory.is_full()
-            && !self.clients.journal.is_full
             && !self.has_done_enough(effects)
             && self.line.len() < self.clients.config.fanout_waiting_max
             && let Some((&n, &id)) = self.parking.first_key_value()
@@ -117,6 +118,15 @@ impl Engine {
                 }
                 continue;
             };
+            if self.is_unwritable(from, &message) {
+                let connection = self.clients.connections.get_mut(id);
+                if let Some(parked) = connection.and_then(|connection| connection.parked.as_mut()) {
+                    parked.waiting.push_front((message, packet_id));
+                }
+                self.parking.remove(&n);
+                self.parking_for_room.insert(n, id);
+                continue;
+            }
             let lane = lane_of(message.qos);
             let ack = packet_id.map(|packet_id| (lane, packet_id));
             let flow = self.take_publish(now, from, message, ack, effects);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sol_engine::{EngineConfig, Input, QueueFull};
+use sol_engine::{EngineConfig, Input, Level, QueueFull};
 
 use crate::support::*;
 
@@ -120,6 +120,36 @@ fn who_cannot_be_told_waits() {
             publisher
         },
         &["PUBACK #1", "PUBREC #2", "PUBACK #3"],
+    );
+}
+
+/// What waits for memory and writes nothing goes on when there is some, though others wait for the disk, and what is behind those.
+#[test]
+fn who_waits_for_memory_does_not_wait_for_the_disk() {
+    let prepare = |node: &mut Node| {
+        let durable = node.connect_durable(V5, "durable");
+        node.subscribed(durable, &["t"], 1);
+        node.lose(durable);
+        let (publisher, subscriber) = passing(node, V311);
+        node.subscribed(subscriber, &["other"], 1);
+        (node.connect(V311, "before"), publisher, subscriber)
+    };
+    without_room(
+        prepare,
+        |node, (before, publisher, subscriber)| {
+            node.publish(before, "t", 1, 1, "written");
+            node.input_all(|| Input::Pressure(Level::Full));
+            node.publish(before, "other", 1, 2, "behind it");
+            node.publish(publisher, "other", 1, 1, "x");
+            node.publish(publisher, "t", 1, 2, "written");
+            node.expect(publisher, &[]);
+            node.input_all(|| Input::Pressure(Level::Normal));
+            node.expect(publisher, &["PUBACK #1"]);
+            node.expect(subscriber, &[r#"PUBLISH other q1 #1 "x""#]);
+            node.expect(before, &[]);
+            before
+        },
+        &["PUBACK #1", "PUBACK #2"],
     );
 }
 
