@@ -203,12 +203,15 @@ impl Clients {
     #[cold]
     #[inline(never)]
     fn is_allowed(&mut self, key: SessionKey, message: &Message) -> bool {
-        let Some(session) = self.sessions.get(key) else {
-            return false;
-        };
-        let is_allowed = may(&mut self.rights, session, Action::Deliver, message.topic());
+        let is_allowed = self.may_read(key, message);
         self.stats.deliver_unauthorized += u64::from(!is_allowed);
         is_allowed
+    }
+
+    /// Whether a Session has a right to a message. Who asks ahead counts nothing.
+    pub(crate) fn may_read(&mut self, key: SessionKey, message: &Message) -> bool {
+        let session = self.sessions.get(key);
+        session.is_some_and(|session| may(&mut self.rights, session, Action::Deliver, message.topic()))
     }
 
     /// Whether a message may have to be kept for somebody, and is charged before it is known.

@@ -109,7 +109,10 @@ impl Clients {
         };
         owed.flow = SenderFlow::ExpectPubrec;
         let delivery = owed.delivery(Some(packet_id));
-        if delivery.as_ref().is_some_and(|delivery| delivery.message.is_expired(now)) {
+        if delivery
+            .as_ref()
+            .is_some_and(|delivery| delivery.message.is_expired(now))
+        {
             drop(delivery);
             self.expire_unsent(key, packet_id, effects);
             return true;

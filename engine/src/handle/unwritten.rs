@@ -5,6 +5,7 @@
 
 use sol_codec::QoS;
 
+use crate::clients::Clients;
 use crate::engine::Engine;
 use crate::handle::publish::Publisher;
 use crate::ids::SessionKey;
@@ -33,32 +34,27 @@ impl Engine {
         if is_retained || message.qos == QoS::ExactlyOnce && is_durable(from.key) {
             return true;
         }
-        let Some(connection) = self.clients.connections.get_mut(from.id) else {
+        let Self {
+            tree, clients, scratch, ..
+        } = self;
+        let Some(connection) = clients.connections.get_mut(from.id) else {
             return false;
         };
-        let mut matches = self.scratch.matches.take().unwrap_or_default();
-        last_route::find(&self.tree, &mut connection.last_route, message.topic(), &mut matches);
-        let mut subscriptions = matches.filters.iter().flat_map(|&filter| self.tree.subscribers(filter));
-        let is_unwritable = subscriptions.any(|subscription| self.would_write(subscription, message))
+        let mut matches = scratch.matches.take().unwrap_or_default();
+        last_route::find(tree, &mut connection.last_route, message.topic(), &mut matches);
+        let mut subscriptions = matches.filters.iter().flat_map(|&filter| tree.subscribers(filter));
+        let is_unwritable = subscriptions.any(|it| clients.would_write(it, message))
             || !from.v5 && (matches.shards != 0 || matches.groups.iter().any(|&group| self.may_write(group, message)));
         self.scratch.matches = Some(matches);
         is_unwritable
     }
 
-    /// Whether a message that goes to this Subscription is written.
-    fn would_write(&self, subscription: &Subscription, message: &Message) -> bool {
-        let options = Options(subscription.options);
-        let session = self.clients.sessions.get(subscription.session);
-        self.clients.config.qos_out_max(message.qos).min(options.qos()) > QoS::AtMostOnce
-            && session.is_some_and(Session::is_durable)
-            && !(options.no_local() && is_own(&self.clients, subscription, message))
-    }
-
     /// Whether a member of a Shared Subscription would have the message written.
-    fn may_write(&self, group: GroupKey, message: &Message) -> bool {
-        self.tree.group(group).is_some_and(|group| {
+    fn may_write(&mut self, group: GroupKey, message: &Message) -> bool {
+        let Self { tree, clients, .. } = self;
+        tree.group(group).is_some_and(|group| {
             let mut members = group.members.iter();
-            !group.remote.is_empty() || members.any(|member| self.would_write(member, message))
+            !group.remote.is_empty() || members.any(|member| clients.would_write(member, message))
         })
     }
 
@@ -106,5 +102,16 @@ impl Engine {
                 self.go_on_next_tick(key, id);
             }
         }
+    }
+}
+
+impl Clients {
+    /// Whether a message that goes to this Subscription is written.
+    fn would_write(&mut self, subscription: &Subscription, message: &Message) -> bool {
+        let options = Options(subscription.options);
+        self.config.qos_out_max(message.qos).min(options.qos()) > QoS::AtMostOnce
+            && self.sessions.get(subscription.session).is_some_and(Session::is_durable)
+            && !(options.no_local() && is_own(self, subscription, message))
+            && (self.rights.holds(subscription.readable) || self.may_read(subscription.session, message))
     }
 }

@@ -1,8 +1,9 @@
 //! While the journal has no room, what is new and would be written is refused, or waits; all else goes on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sol_engine::{EngineConfig, Input, Level, QueueFull};
+use sol_engine::{Access, EngineConfig, Input, Level, QueueFull, Rule, RuleSet, Rules};
 
 use crate::support::*;
 
@@ -98,6 +99,32 @@ fn what_would_be_written_is_refused() {
         },
         &[],
     );
+}
+
+/// Whoever may not read a message is not owed it, so that nothing of it is written.
+#[test]
+fn what_nobody_may_read_goes_on() {
+    let mut rules = RuleSet::default();
+    rules.anonymous.push(Rule::new(Access::Write, "#"));
+    rules.anonymous.push(Rule::new(Access::Read, "open/#"));
+    let config = EngineConfig {
+        journal: true,
+        rights: vec![Some(Arc::new(Rules::new(rules)))],
+        ..Default::default()
+    };
+    let mut node = Node::new(1, config);
+    let durable = node.connect_durable(V5, "durable");
+    node.subscribed(durable, &["+/#", "$share/g/+/#"], 1);
+    node.input_all(|| Input::JournalFull(true));
+    for (version, code) in [(V311, ""), (V5, " 97")] {
+        let publisher = node.connect(version, "publisher");
+        node.publish(publisher, "secret", 1, 1, "x");
+        node.expect(publisher, &["PUBACK #1"]);
+        node.publish(publisher, "open/x", 1, 2, "x");
+        let answer = format!("PUBACK #2{code}");
+        assert_eq!(node.take(publisher), if version == V5 { vec![answer] } else { vec![] });
+    }
+    node.expect(durable, &[]);
 }
 
 /// A 3.1.1 publisher cannot be told and waits, and is served when there is room.
