@@ -61,7 +61,9 @@ impl Engine {
             Picked::Here => {
                 let may_refuse = publish.source.may_refuse();
                 let delivered = self.give_to_member(now, group, None, &publish.message, may_refuse, effects);
-                if delivered.is_none() && self.pass_on(group, 0) {
+                // Elsewhere a member may have nothing written for it.
+                let has_no_room = delivered == Some(Delivered::Refused) && self.clients.journal.is_full;
+                if (delivered.is_none() || has_no_room) && self.pass_on(group, 0) {
                     return;
                 }
                 let delivered = self.count_given(delivered, may_refuse);

@@ -101,6 +101,29 @@ fn what_would_be_written_is_refused() {
     );
 }
 
+/// A Shared Subscription's message goes to a member elsewhere for whom nothing is written, where it would be for those at the
+/// publisher's own shard.
+#[test]
+fn a_member_elsewhere_takes_what_would_be_written_here() {
+    let config = EngineConfig {
+        journal: true,
+        ..Default::default()
+    };
+    let mut node = Node::new(3, config);
+    let durable = node.connect_durable(V5, &node.name_on(0, "durable"));
+    node.subscribed(durable, &["$share/g/t"], 1);
+    let passing = node.connect(V5, &node.name_on(1, "passing"));
+    node.subscribed(passing, &["$share/g/t"], 1);
+    let publisher = node.connect(V5, &node.name_on(0, "publisher"));
+    node.input_all(|| Input::JournalFull(true));
+    for n in 1..=4 {
+        node.publish(publisher, "t", 1, n, "x");
+    }
+    node.expect(publisher, &["PUBACK #1", "PUBACK #2", "PUBACK #3", "PUBACK #4"]);
+    node.expect(durable, &[]);
+    assert_eq!(node.take(passing).len(), 4);
+}
+
 /// Whoever may not read a message is not owed it, so that nothing of it is written.
 #[test]
 fn what_nobody_may_read_goes_on() {
