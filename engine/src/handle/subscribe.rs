@@ -328,7 +328,10 @@ impl Engine {
 
     /// A Subscription has had the retained messages that it was due: a restart does not send them again.
     pub(crate) fn write_replay_end(&mut self, key: SessionKey, filter: &str, effects: &mut Effects) {
-        if let Some(subscription) = self.tree.find(filter, key).filter(|_| self.clients.journal.is_on()) {
+        if !self.clients.journal.is_on() {
+            return;
+        }
+        if let Some(subscription) = self.tree.find(filter, key) {
             let options = Options(subscription.options);
             let subscription_id = SubscriptionId::new(subscription.sub_id);
             if options.qos() > QoS::AtMostOnce {
