@@ -115,11 +115,10 @@ pub(crate) struct How {
     pub(crate) options: Options,
     pub(crate) subscription_id: Option<SubscriptionId>,
     pub(crate) extra: Option<Rc<Extra>>,
-    /// The publisher is told if a queue is full.
-    pub(crate) may_refuse: bool,
     /// Another Session gets it if this one does not: what is not taken is not counted.
     pub(crate) tries_others: bool,
-    /// Who published it is told, in the end, that nobody could take it: then nothing is written where there is no room.
+    /// Who published it is told, in the end, that it could not be taken: by a full queue, or where it would be written and there
+    /// is no room.
     pub(crate) tells_publisher: bool,
 }
 
@@ -395,7 +394,8 @@ impl Clients {
         effects: &mut Effects,
     ) -> Option<Delivered> {
         // Whoever cannot be told goes on until nothing is kept any more, and waits then: it would lose what it has sent.
-        let can_refuse = how.may_refuse && self.config.queue_full == QueueFull::Refuse;
+        let may_refuse = how.tells_publisher || how.tries_others;
+        let can_refuse = may_refuse && self.config.queue_full == QueueFull::Refuse;
         let is_scarce = can_refuse && self.memory.is_scarce();
         if !is_scarce && !self.memory.is_full() && !self.is_over(key, owed) {
             return None;
@@ -415,7 +415,7 @@ impl Clients {
             }
             return None;
         }
-        if how.may_refuse && (policy == QueueFull::Refuse || how.tries_others) {
+        if may_refuse && (policy == QueueFull::Refuse || how.tries_others) {
             return Some(Delivered::Refused);
         }
         self.count_drop(key, effects);

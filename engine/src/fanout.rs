@@ -308,7 +308,6 @@ impl Engine {
                 options: target.options,
                 subscription_id: target.subscription_id,
                 extra: target.extra.clone(),
-                may_refuse,
                 tries_others: false,
                 tells_publisher: may_refuse,
             };

@@ -334,7 +334,6 @@ impl Engine {
                         options,
                         subscription_id: SubscriptionId::new(subscription.sub_id),
                         extra: None,
-                        may_refuse,
                         tries_others: false,
                         tells_publisher: may_refuse,
                     };

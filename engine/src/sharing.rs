@@ -179,7 +179,6 @@ impl Engine {
                     options: Options(member.options | if mutant("5.0/4.8.2-3") { 2 } else { 0 }),
                     subscription_id: SubscriptionId::new(member.sub_id),
                     extra: extra.clone(),
-                    may_refuse: true,
                     tries_others: true,
                     tells_publisher,
                 };
