@@ -68,7 +68,7 @@ pub(crate) enum Question {
 
 impl Engine {
     /// Keeps or clears the retained message of a topic that is at home here [MQTT-3.3.1-5, -6, -7]. `false`: there is
-    /// no memory for it.
+    /// no room for it, in memory or on the disk.
     pub(crate) fn store_retained(
         &mut self,
         now: Now,

@@ -177,7 +177,7 @@ impl Engine {
         outcome
     }
 
-    /// Has a message retained, here or at its topic's home. Returns whether its publisher is told that there is no memory
+    /// Has a message retained, here or at its topic's home. Returns whether its publisher is told that there is no room
     /// for it.
     #[inline(never)]
     fn retain_or_post(&mut self, now: Now, publish: &Publish, hash: u64, effects: &mut Effects) -> bool {
