@@ -129,15 +129,15 @@ pub(crate) fn notice(notice: &Notice<'_>) {
             info!(peer = %source.peer, "closed: no CONNECT in time, or no AUTH that was due")
         }
         Notice::Journal(Pressure::Normal) => {
-            info!("journal: there is room again; what had to wait or was refused may be published")
+            info!("journal: there is room again; what had to wait goes on, and nothing is refused any more")
         }
         Notice::Journal(Pressure::DiskFull) => error!(
-            "journal: the disk is full. New messages that would be kept are refused (0x97), or wait; what is acknowledged is \
-             safe. Make room: it goes on by itself"
+            "journal: the disk is full. New messages, Sessions and Subscriptions that would be kept are refused (0x97), and \
+             publishers that cannot be told wait; what is acknowledged is safe. Make room: it goes on by itself"
         ),
         Notice::Journal(Pressure::MaxBytes) => error!(
-            "journal: persistence_max_size is met. New messages that would be kept are refused (0x97), or wait, until queues \
-             have shrunk"
+            "journal: persistence_max_size is met. New messages, Sessions and Subscriptions that would be kept are refused \
+             (0x97), and publishers that cannot be told wait, until queues have shrunk"
         ),
         Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
         Notice::TlsOnPlain(source) => warn!(peer = %source.peer, "closed: it speaks TLS, and this listener does not"),
