@@ -280,6 +280,10 @@ impl Engine {
         let message = reference.body.map(|body| self.restored_body(body)).transpose()?;
         let (flow, packet_id) = match reference.state {
             ReferenceState::Queued => (SenderFlow::Queued, None),
+            // What comes before it had to be sent first, and was not: neither was this [MQTT-4.6.0-5].
+            ReferenceState::Sent(_) if reference.qos == QoS::ExactlyOnce && self.has_queued_qos2(key) => {
+                (SenderFlow::Queued, None)
+            }
             ReferenceState::Sent(packet_id) if reference.qos == QoS::ExactlyOnce => {
                 (SenderFlow::ExpectPubrec, Some(packet_id))
             }
@@ -313,6 +317,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn has_queued_qos2(&self, key: SessionKey) -> bool {
+        let sender = self
+            .clients
+            .sessions
+            .get(key)
+            .and_then(|session| session.sender.as_ref());
+        sender.is_some_and(|sender| sender.queue.iter().any(|owed| owed.qos == QoS::ExactlyOnce))
     }
 
     /// A Session that was connected when the broker died counts as disconnected now: never shorter than promised.

@@ -121,9 +121,28 @@ impl Engine {
         if refused && !waiting.reason_code.is_error() {
             waiting.reason_code = ReasonCode::QuotaExceeded;
         }
-        if waiting.waits == 0 {
-            self.leave(now, key, who.1.lane, effects);
+        if waiting.waits > 0 || self.waits_for_end_of_inbound(key, who, effects) {
+            return;
         }
+        self.leave(now, key, who.1.lane, effects);
+    }
+
+    /// A client that is refused may use its Packet Identifier for another message [MQTT-4.3.3-9]: before it is told, a restart
+    /// has to know no more of this one. Whether that has to be waited for.
+    fn waits_for_end_of_inbound(&mut self, key: SessionKey, who: (SessionRef, Place), effects: &mut Effects) -> bool {
+        let Some(waiting) = self.clients.ack_mut(key, who.1) else {
+            return false;
+        };
+        let is_refused = who.1.lane == Lane::PubRec && waiting.reason_code.is_error() && !waiting.repeats;
+        let packet_id = waiting.packet_id;
+        let ends = is_refused && self.unwrite_inbound(key, packet_id, effects);
+        if !ends || !self.clients.journal.hold(Gate::Ack(who.0, who.1)) {
+            return false;
+        }
+        if let Some(waiting) = self.clients.ack_mut(key, who.1) {
+            waiting.waits = 1;
+        }
+        true
     }
 
     /// Lets all acknowledgements of a lane leave whose turn it is.

@@ -450,6 +450,15 @@ impl Engine {
         true
     }
 
+    /// A restart will not know an inbound QoS 2 identifier any more. Returns whether it would have.
+    pub(crate) fn unwrite_inbound(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) -> bool {
+        let session = self.clients.sessions.get_mut(key);
+        let record = session.and_then(|session| session.inbound.take_record(&packet_id));
+        let record = record.unwrap_or(RecordId(0));
+        self.clients.journal.delete(record, effects);
+        record != RecordId(0)
+    }
+
     /// An inbound QoS 2 identifier is free again. Returns whether it was in use.
     pub(crate) fn forget_inbound(&mut self, key: SessionKey, packet_id: PacketId, effects: &mut Effects) -> bool {
         let Some(session) = self.clients.sessions.get_mut(key) else {

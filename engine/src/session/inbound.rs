@@ -54,6 +54,12 @@ impl Inbound {
         Some(record)
     }
 
+    /// The record of an identifier, which has none from now on.
+    pub(crate) fn take_record(&mut self, packet_id: &PacketId) -> Option<RecordId> {
+        let record = self.0.as_mut()?.records.get_mut(packet_id)?;
+        Some(core::mem::replace(record, RecordId(0)))
+    }
+
     /// Forgets all of them, and gives their records.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = RecordId> + use<> {
         self.0.take().into_iter().flat_map(|ids| ids.records.into_values())

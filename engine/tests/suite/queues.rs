@@ -92,6 +92,38 @@ fn a_refused_identifier_is_free() {
     });
 }
 
+/// A publisher whose Session lasts is not told of a refusal before that is durable: else a restart would still know the
+/// identifier, and take the next message with it for a repeat [MQTT-4.3.3-9].
+#[test]
+fn a_refused_identifier_is_free_after_a_restart() {
+    let config = EngineConfig {
+        journal: true,
+        ..config(QueueFull::Refuse)
+    };
+    in_each_node(config, |node| {
+        let slow = node.connect(V5, "slow");
+        node.subscribed(slow, &["t"], 2);
+        let publisher = node.connect_durable(V5, "publisher");
+        for n in 1..=5 {
+            node.publish(publisher, "t", 1, n, "x");
+        }
+        node.take(publisher);
+        node.durable_at_once = false;
+        node.publish(publisher, "t", 2, 9, "refused");
+        let has_id = |node: &Node| node.store.facts().iter().any(|fact| fact.starts_with("inbound"));
+        assert!(has_id(node));
+        node.make_all_durable();
+        assert!(!has_id(node));
+        node.expect(publisher, &[]);
+        // Until it is told it may ask again, and is not taken for somebody else.
+        node.publish_with(publisher, "t", 2, 9, "refused", |publish| publish.dup = true);
+        node.make_all_durable();
+        assert_eq!(node.take(publisher)[0], "PUBREC #9 97");
+        assert!(!has_id(node));
+        node.check();
+    });
+}
+
 /// A 3.1.1 publisher cannot be told: it gets its acknowledgement, and the drop is counted and told to the log, first at
 /// once and then at doubling counts.
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sol_codec::{ReasonCode, RetainHandling};
-use sol_engine::{EngineConfig, Record, RecordId};
+use sol_engine::{EngineConfig, Record, RecordId, ReferenceState};
 
 use crate::support::*;
 
@@ -710,4 +710,40 @@ proptest! {
         dies.check();
         prop_assert_eq!(lives.store.facts(), dies.store.facts());
     }
+}
+
+/// Of two QoS 2 messages the later one may be known as sent, and the earlier one not: then neither was, and they come in their
+/// order [MQTT-4.6.0-5].
+#[test]
+fn what_was_begun_out_of_order_comes_in_order() {
+    let prepare = |node: &mut Node| {
+        let client = node.connect_durable(V5, "client");
+        node.subscribed(client, &["t"], 2);
+        let publisher = node.connect(V5, "publisher");
+        for n in 1..=3 {
+            node.publish(publisher, "t", 2, n, &n.to_string());
+        }
+        node.take(client);
+        let mut records = node.store.records();
+        let state = |record: &mut Record| match record {
+            Record::Reference(_, reference) => Some(std::mem::replace(&mut reference.state, ReferenceState::Queued)),
+            _ => None,
+        };
+        let states: Vec<_> = records.iter_mut().filter_map(state).collect();
+        assert!(states.iter().all(|state| matches!(state, ReferenceState::Sent(_))) && states.len() == 3);
+        let last = records
+            .iter_mut()
+            .rfind(|record| matches!(record, Record::Reference(..)));
+        if let Some(Record::Reference(_, reference)) = last {
+            reference.state = states[2].clone();
+        }
+        node.store.apply(&records);
+    };
+    in_every_restart(prepare, NOW, |node| {
+        let client = node.resume(V5, "client", 100);
+        let all = node.drink(client);
+        let payloads: Vec<_> = all.iter().filter_map(|line| line.split('"').nth(1)).collect();
+        assert_eq!(payloads, ["1", "2", "3"], "{all:?}");
+        assert!(!all.iter().any(|line| line.contains("dup")), "{all:?}");
+    });
 }

@@ -172,7 +172,7 @@ fn transactions_are_whole_after_a_crash() {
         let disk = ModelDisk::new(seed);
         let Opened { store, .. } = Store::open(disk.clone(), &options(), 0).unwrap();
         let mut sources = Sources::new(seed);
-        let crashes_at = (sources.random.below(4) > 0).then(|| disk.calls() + 5 + sources.random.below(120));
+        let crashes_at = (sources.random.below(4) > 0).then(|| disk.calls() + 2 + sources.random.below(30));
         if let Some(call) = crashes_at {
             disk.plant(call, Fault::PowerOff);
         }
