@@ -240,7 +240,11 @@ impl Engine {
             let known = session.subscriptions_mut().records.insert(record.filter.clone(), id);
             self.restoring.doubles.extend(known);
         }
-        if record.options & SubscriptionRecord::REPLAYS != 0 && self.clients.config.retain_available {
+        // At QoS 0 nothing is promised, and its end would not be written; a Shared Subscription has no replay.
+        let is_due = record.options & SubscriptionRecord::REPLAYS != 0
+            && options.qos() > QoS::AtMostOnce
+            && filter.shared().is_none();
+        if is_due && self.clients.config.retain_available {
             let shards = self.shards_to_replay(filter);
             let replay = Replay::new(&record.filter, options, record.subscription_id, shards, NOBODYS);
             if let Some(session) = self.clients.sessions.get_mut(key) {

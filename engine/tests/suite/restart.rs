@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sol_codec::{ReasonCode, RetainHandling};
-use sol_engine::{EngineConfig, Record, RecordId, ReferenceState};
+use sol_engine::{EngineConfig, Record, RecordId, ReferenceState, SubscriptionRecord};
 
 use crate::support::*;
 
@@ -172,6 +172,33 @@ fn a_replay_that_comes_back_is_not_held_off_by_what_is_owed() {
             assert!(got.contains(r#"retain ids[7] "new""#), "{case}: {got}");
         });
     }
+}
+
+/// A replay is promised to no Subscription at QoS 0 and to no Shared Subscription: a record that says so, as only another program
+/// writes one, is not followed at every start.
+#[test]
+fn a_replay_that_nobody_is_due_does_not_come_back() {
+    let prepare = |node: &mut Node| {
+        let publisher = node.connect(V5, "publisher");
+        node.retain(publisher, "t", 1, 1, "kept");
+        let client = node.connect_durable(V5, "client");
+        node.subscribed(client, &["t"], 0);
+        node.subscribed(client, &["$share/g/t"], 1);
+        let mut records = node.store.records();
+        records.retain_mut(|record| match record {
+            Record::Subscription(_, subscription) => {
+                subscription.options |= SubscriptionRecord::REPLAYS;
+                true
+            }
+            _ => false,
+        });
+        assert_eq!(records.len(), 2);
+        node.store.apply(&records);
+    };
+    in_every_restart(prepare, NOW, |node| {
+        let client = node.resume(V5, "client", 3_600);
+        node.expect(client, &["CONNACK 00 present"]);
+    });
 }
 
 /// Retained messages come back, and the cleared ones do not.

@@ -103,15 +103,18 @@ pub(super) fn session() -> impl Strategy<Value = SessionRecord> {
 pub(super) fn subscription(session: RecordId) -> impl Strategy<Value = SubscriptionRecord> {
     let options = (qos(), any::<(bool, bool, bool)>(), 0..3_u8);
     (filter(), options, prop::option::of(subscription_id())).prop_map(
-        move |(filter, (qos, (no_local, as_published, replays), handling), subscription_id)| SubscriptionRecord {
-            session,
-            filter,
-            options: qos as u8
-                | u8::from(no_local) << 2
-                | u8::from(as_published) << 3
-                | handling << 4
-                | u8::from(replays) << 6,
-            subscription_id,
+        move |(filter, (qos, (no_local, as_published, replays), handling), subscription_id)| {
+            let replays = replays && qos > QoS::AtMostOnce && !filter.starts_with("$share/");
+            SubscriptionRecord {
+                session,
+                filter,
+                options: qos as u8
+                    | u8::from(no_local) << 2
+                    | u8::from(as_published) << 3
+                    | handling << 4
+                    | u8::from(replays) << 6,
+                subscription_id,
+            }
         },
     )
 }

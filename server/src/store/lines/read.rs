@@ -11,7 +11,7 @@ use sol_engine::{
 };
 use sol_transport::About;
 
-use super::{FORMAT, NO_LOCAL, RETAIN_AS_PUBLISHED, VERSION, checked_properties};
+use super::{FORMAT, NO_LOCAL, QOS, RETAIN_AS_PUBLISHED, VERSION, checked_properties};
 
 /// What the first line says.
 ///
@@ -106,7 +106,10 @@ fn will(mut fields: Fields) -> Result<OwnedWill, String> {
 
 fn subscription(fields: &mut Fields) -> Result<SubscriptionRecord, String> {
     let filter = fields.text("filter")?;
-    TopicFilter::new(&filter).map_err(|error| format!("`filter` is no Topic Filter: {error}"))?;
+    let is_shared = TopicFilter::new(&filter)
+        .map_err(|error| format!("`filter` is no Topic Filter: {error}"))?
+        .shared()
+        .is_some();
     let mut options = fields.qos()? as u8;
     if fields.flag("no_local")? {
         options |= NO_LOCAL;
@@ -119,6 +122,9 @@ fn subscription(fields: &mut Fields) -> Result<SubscriptionRecord, String> {
         _ => return Err("`retain_handling` must be 0, 1 or 2".to_owned()),
     }
     if fields.flag("replays_retained")? {
+        if is_shared || options & QOS == 0 {
+            return Err("`replays_retained` has no place at QoS 0, nor in a Shared Subscription".to_owned());
+        }
         options |= SubscriptionRecord::REPLAYS;
     }
     let subscription_id = fields.maybe_number("subscription_identifier")?;

@@ -127,6 +127,14 @@ fn what_a_broker_cannot_use_is_refused() {
             "`filter` is no Topic Filter: ",
         ),
         (
+            r#"{"record":"subscription","id":"0-1","session":"0-2","filter":"a","qos":0,"replays_retained":true}"#,
+            "`replays_retained` has no place at QoS 0",
+        ),
+        (
+            r#"{"record":"subscription","id":"0-1","session":"0-2","filter":"$share/g/a","qos":1,"replays_retained":true}"#,
+            "`replays_retained` has no place at QoS 0",
+        ),
+        (
             r#"{"record":"reference","id":"0-1","session":"0-2","qos":1,"state":"queued"}"#,
             "`message` is missing",
         ),
