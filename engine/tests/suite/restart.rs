@@ -568,6 +568,8 @@ struct Run {
     connected: [Option<Client>; CLIENTS.len()],
     unread: [std::collections::VecDeque<String>; CLIENTS.len()],
     published: usize,
+    /// Whether a Subscription is to bring what is retained.
+    replays: bool,
 }
 
 impl Run {
@@ -583,9 +585,10 @@ impl Run {
             Op::Subscribe { who, filter, level, id } => {
                 if let Some(client) = self.connected[who] {
                     let id = (id > 0 && version(who) == V5).then_some(id);
-                    // A replay that is open begins anew in the next process, so none is begun.
                     let mut options = options(level);
-                    options.retain_handling = RetainHandling::DoNotSend;
+                    if !self.replays {
+                        options.retain_handling = RetainHandling::DoNotSend;
+                    }
                     node.subscribe_with(client, &[FILTERS[filter]], id, options);
                 }
             }
@@ -703,8 +706,110 @@ const fn version(who: usize) -> sol_codec::ProtocolVersion {
     if who.is_multiple_of(2) { V5 } else { V311 }
 }
 
+/// What the Sessions that there are have been sent since they began, and their Subscriptions.
+#[derive(Default)]
+struct Sent {
+    publishes: [Vec<(String, String)>; CLIENTS.len()],
+    subscriptions: [BTreeMap<usize, u8>; CLIENTS.len()],
+}
+
+impl Sent {
+    /// Looks at what an operation has brought.
+    fn note(&mut self, node: &mut Node, run: &mut Run, op: Op) {
+        for (who, client) in run.connected.iter().enumerate() {
+            let Some(client) = *client else { continue };
+            let lines = node.take(client);
+            self.note_lines(who, &lines);
+            run.unread[who].extend(lines);
+        }
+        match op {
+            Op::Subscribe { who, filter, level, .. } if run.connected[who].is_some() => {
+                self.subscriptions[who].insert(filter, level);
+            }
+            Op::Unsubscribe { who, filter } if run.connected[who].is_some() => {
+                self.subscriptions[who].remove(&filter);
+            }
+            _ => {}
+        }
+    }
+
+    fn note_lines(&mut self, who: usize, lines: &[String]) {
+        for line in lines {
+            if line.starts_with("CONNACK") && !line.contains("present") {
+                self.publishes[who].clear();
+                self.subscriptions[who].clear();
+            } else if line.starts_with("PUBLISH") {
+                let topic = line.split(' ').nth(1).unwrap();
+                self.publishes[who].push((topic.to_owned(), payload_of(line)));
+            }
+        }
+    }
+
+    fn has(&self, who: usize, topic: &str, payload: &str) -> bool {
+        self.publishes[who].iter().any(|(t, p)| t == topic && p == payload)
+    }
+
+    /// Whether a message on this topic is promised to a client.
+    fn is_due(&self, who: usize, topic: &str) -> bool {
+        self.subscriptions[who].iter().any(|(&filter, &level)| {
+            let matches = match FILTERS[filter] {
+                "a/+" => ["a/b", "a/c"].contains(&topic),
+                "a/#" => topic.starts_with('a'),
+                "+/b" => topic == "a/b",
+                same => topic == same,
+            };
+            level > 0 && matches
+        })
+    }
+}
+
+fn payload_of(line: &str) -> String {
+    line.split('"').nth(1).unwrap().to_owned()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
+
+    /// [MQTT-3.3.1-9]: after any operations and two deaths each Session has been sent what is retained at QoS 1 or 2 and one of its
+    /// Subscriptions is due: as it was published or in a replay, however far those had come.
+    #[test]
+    fn what_is_retained_comes_through_deaths(
+        ops in prop::collection::vec(op(), 1..60),
+        later in prop::collection::vec(op(), 0..30),
+        shards in (1..4u16, 1..4u16, 1..4u16),
+    ) {
+        let mut node = Node::new(shards.0, config());
+        let mut run = Run { replays: true, ..Run::default() };
+        let mut sent = Sent::default();
+        for (ops, next) in [(&ops, shards.1), (&later, shards.2)] {
+            for &op in ops {
+                run.act(&mut node, op);
+                sent.note(&mut node, &mut run, op);
+            }
+            node = node.restart(next, NOW);
+            run.connected = Default::default();
+            run.unread = Default::default();
+            node.check();
+        }
+        for (who, name) in CLIENTS.into_iter().enumerate() {
+            let client = node.resume(version(who), name, 1_000);
+            let lines = node.drink(client);
+            sent.note_lines(who, &lines);
+        }
+        let probe = node.connect(V5, "probe");
+        node.subscribe(probe, &["#"], 2);
+        for line in node.drink(probe) {
+            let topic = line.split(' ').nth(1).unwrap();
+            if !line.starts_with("PUBLISH") || line.contains(" q0 ") {
+                continue;
+            }
+            for (who, name) in CLIENTS.into_iter().enumerate() {
+                let payload = payload_of(&line);
+                let is_lost = sent.is_due(who, topic) && !sent.has(who, topic, &payload);
+                prop_assert!(!is_lost, "{name} never got {line}");
+            }
+        }
+    }
 
     /// After any operations, a broker that died and came back, twice, with any numbers of shards, and one that only lost
     /// its connections cannot be told apart by any client.
