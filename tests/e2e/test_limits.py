@@ -138,6 +138,38 @@ def test_a_limit_that_is_met_is_told_and_counted(start_broker, limit, version):
         assert b.metrics()[counter] > before
 
 
+def test_a_full_journal_lets_in_no_new_session_that_lasts(start_broker, tmp_path):
+    """What of a new client would be written is refused, whatever its version, and counted; a client that leaves nothing comes in."""
+    data = tmp_path / "data"
+    data.mkdir()
+    b = start_broker(
+        f"persistence os\npersistence_location {data}\npersistence_max_size 100MB\nmax_queued_messages 0", cls=Sharded, shards=2
+    )
+    absent = b.client("absent", V311, clean=False)
+    absent.subscribe(("t", 1))
+    absent.close()
+    with b.client("publisher", V5) as w:
+        reasons = (w.publish("t", b"x" * 500_000, qos=1).reason for _ in range(400))
+        assert 0x97 in reasons
+    for n, (version, told, options) in enumerate([
+        (V5, 0x97, {"properties_": {"session_expiry_interval": 600}}),
+        (V311, 3, {"clean": False}),
+        (V5, 0x97, {"will": Will("w", b"x")}),
+    ]):
+        # Each shard hears of it by itself.
+        wait_until(lambda: refusal(b, f"new {n}", version, options) == told, "word of it on its shard")
+    before = b.total('sol_connections_refused_total{limit="journal"}')
+    assert before >= 3
+    assert refusal(b, "new 0", V5, {"will": Will("w", b"x")}) == 0x97
+    b.client("passing", V5).close()
+    assert b.total('sol_connections_refused_total{limit="journal"}') == before + 1
+
+
+def refusal(b, client_id: str, version: int, options: dict):
+    with b.wire(version) as w:
+        return connack(w, client_id, **options)
+
+
 # --- Rates ------------------------------------------------------------------------------------------------------------
 
 
