@@ -778,13 +778,22 @@ proptest! {
         later in prop::collection::vec(op(), 0..30),
         shards in (1..4u16, 1..4u16, 1..4u16),
     ) {
-        let mut node = Node::new(shards.0, config());
+        // So that a replay is open for long.
+        let config = EngineConfig { inflight_max: 1, ..config() };
+        let mut node = Node::new(shards.0, config);
         let mut run = Run { replays: true, ..Run::default() };
         let mut sent = Sent::default();
         for (ops, next) in [(&ops, shards.1), (&later, shards.2)] {
             for &op in ops {
-                run.act(&mut node, op);
-                sent.note(&mut node, &mut run, op);
+                // One by one, so that what each acknowledgement brings is seen.
+                let (op, times) = match op {
+                    Op::Acknowledge { who, count } => (Op::Acknowledge { who, count: 1 }, count),
+                    op => (op, 1),
+                };
+                for _ in 0..times {
+                    run.act(&mut node, op);
+                    sent.note(&mut node, &mut run, op);
+                }
             }
             node = node.restart(next, NOW);
             run.connected = Default::default();
