@@ -876,7 +876,7 @@ fn what_was_begun_out_of_order_comes_in_order() {
             .iter_mut()
             .rfind(|record| matches!(record, Record::Reference(..)));
         if let Some(Record::Reference(_, reference)) = last {
-            reference.state = states[2].clone();
+            reference.state = states[2];
         }
         node.store.apply(&records);
     };
