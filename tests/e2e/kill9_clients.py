@@ -423,7 +423,8 @@ class Renewer(Renewable):
             self.send(wire.subscribe([("k/#", 2)], 1, self.version))
 
     def step(self) -> None:
-        if self.is_subscribed and not self.rig.is_draining and self.rig.random.random() < 0.01:
+        # Of two connections that have not been let in yet either may take over the other.
+        if self.is_ready and self.is_subscribed and not self.rig.is_draining and self.rig.random.random() < 0.01:
             self.is_clean, self.since = True, {}
             self.lose()
         super().step()
