@@ -55,6 +55,12 @@ pub(crate) struct Restoring {
     expires: bool,
 }
 
+/// Whether a delivery is sent, and that only once its record is durable, behind all that was queued before. A replay of retained
+/// messages overtakes what is queued.
+fn is_in_order(qos: QoS, retain: bool) -> bool {
+    qos == QoS::ExactlyOnce && !retain
+}
+
 impl Engine {
     /// Replays one record that the journal has kept. Call it for each, in the order of [`Record`]'s variants, references
     /// of a Session in the order they were put; then [`Engine::restored`] once, before any other call.
@@ -284,8 +290,10 @@ impl Engine {
         let message = reference.body.map(|body| self.restored_body(body)).transpose()?;
         let (flow, packet_id) = match reference.state {
             ReferenceState::Queued => (SenderFlow::Queued, None),
-            // What comes before it had to be sent first, and was not: neither was this [MQTT-4.6.0-5].
-            ReferenceState::Sent(_) if reference.qos == QoS::ExactlyOnce && self.has_queued_qos2(key) => {
+            // What was queued before it had to be sent first, and was not: neither was this [MQTT-4.6.0-5].
+            ReferenceState::Sent(_)
+                if is_in_order(reference.qos, reference.retain) && self.has_queued_in_order(key) =>
+            {
                 (SenderFlow::Queued, None)
             }
             ReferenceState::Sent(packet_id) if reference.qos == QoS::ExactlyOnce => {
@@ -323,13 +331,13 @@ impl Engine {
         Ok(())
     }
 
-    fn has_queued_qos2(&self, key: SessionKey) -> bool {
-        let sender = self
-            .clients
-            .sessions
-            .get(key)
-            .and_then(|session| session.sender.as_ref());
-        sender.is_some_and(|sender| sender.queue.iter().any(|owed| owed.qos == QoS::ExactlyOnce))
+    fn has_queued_in_order(&self, key: SessionKey) -> bool {
+        let session = self.clients.sessions.get(key);
+        let mut queued = session
+            .and_then(|session| session.sender.as_ref())
+            .into_iter()
+            .flat_map(|sender| &sender.queue);
+        queued.any(|owed| is_in_order(owed.qos, owed.retain))
     }
 
     /// A Session that was connected when the broker died counts as disconnected now: never shorter than promised.

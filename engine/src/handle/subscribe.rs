@@ -360,7 +360,7 @@ impl Engine {
         let owner = session.record;
         // At QoS 0 nothing is promised.
         let replays = session.replays.as_ref().filter(|_| options.qos() > QoS::AtMostOnce);
-        let replays = if replays.is_some_and(|replays| replays.has(filter)) {
+        let replays = if replays.is_some_and(|replays| replays.is_promised(filter)) {
             SubscriptionRecord::REPLAYS
         } else {
             0

@@ -8,7 +8,7 @@ use alloc::{
     vec::Vec,
 };
 
-use sol_codec::{PacketId, SubscriptionId};
+use sol_codec::{PacketId, QoS, SubscriptionId};
 
 use crate::ids::ShardId;
 use crate::message::Message;
@@ -169,6 +169,16 @@ impl Replays {
     pub(crate) fn has(&self, filter: &str) -> bool {
         let first = self.open.first_key_value();
         self.ahead.contains_key(filter) || first.is_some_and(|(_, first)| *first.filter == *filter)
+    }
+
+    /// Whether such a replay brings more than QoS 0. The Subscription may be another one by now.
+    pub(crate) fn is_promised(&self, filter: &str) -> bool {
+        let ahead = self.ahead.get(filter).and_then(|n| self.open.get(n));
+        let first = self.open.first_key_value().map(|(_, first)| first);
+        let of_filter = first.filter(|first| *first.filter == *filter).into_iter().chain(ahead);
+        of_filter
+            .into_iter()
+            .any(|replay| replay.options.qos() > QoS::AtMostOnce)
     }
 
     /// A live retained update is about to pass. When more than `max` are remembered it has to wait, and so has
