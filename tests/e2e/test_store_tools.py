@@ -51,7 +51,8 @@ def is_own(record: dict) -> bool:
 def fill(broker: Broker) -> None:
     """A Session with queued messages, a Subscription, a Will and a half-finished QoS 2 exchange; a retained message."""
     with broker.client("sub", V5, **DURABLE, will=Will("gone", b"\xff\0", 1)) as sub:
-        sub.subscribe(("q/#", 2), properties_={"subscription_identifier": 7})
+        # Without a replay: one that is open when the copy is made begins anew.
+        sub.subscribe(("q/#", 2 | 2 << 4), properties_={"subscription_identifier": 7})
         sub.disconnect()
     pub = broker.client("pub", V5, **DURABLE)
     pub.publish("q/retained", b"\x00\xfe", 1, 1, retain=True)
