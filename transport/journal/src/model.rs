@@ -5,6 +5,7 @@
 //! survive. Every call is counted; a fault can be planted at any of them, or the power go out there.
 
 mod check;
+mod slow;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use crate::disk::{Disk, DiskFile, LockError};
 
 pub use check::{check_bytes, segment};
+pub use slow::{Gate, SlowDisk, SlowFile};
 
 /// What survives or is lost as one.
 pub const SECTOR: usize = 512;

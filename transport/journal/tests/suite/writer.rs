@@ -4,10 +4,10 @@ use std::sync::{Arc, mpsc};
 
 use sol_journal::{
     Event, Load, Mode, Opened, Options, OsDisk, Sink, Store, Writer,
-    model::{Fault, ModelDisk},
+    model::{Fault, Gate, ModelDisk, SlowDisk},
 };
 
-use crate::support::writer::{Channel, Gate, SlowDisk, Ticks, kept, kept_one, next, part, put, start, writer_options};
+use crate::support::writer::{Channel, Ticks, kept, kept_one, next, part, put, start, writer_options};
 use crate::support::{SINGLE, options, state_of};
 
 /// All that four threads submit is kept, each source's in order, in both modes, and read back from the file system.

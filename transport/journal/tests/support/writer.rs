@@ -1,19 +1,16 @@
-//! A writer whose sources are one test, and a disk that is slow.
+//! A writer whose sources are one test.
 
 use std::{
-    io,
     sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc,
     },
     time::Duration,
 };
 
 use sol_journal::{
-    Batch, Clock, Disk, DiskFile, Event, LockError, Mode, Opened, Options, Part, Sink, Store, Submission, Writer,
-    WriterOptions,
-    model::{ModelDisk, ModelFile},
+    Batch, Clock, Disk, Event, Mode, Opened, Options, Part, Sink, Store, Submission, Writer, WriterOptions,
 };
 
 use super::SINGLE;
@@ -113,115 +110,4 @@ pub(crate) fn kept(events: &mpsc::Receiver<(u16, Event)>, wanted: [u64; 4]) {
 
 pub(crate) fn kept_one(events: &mpsc::Receiver<(u16, Event)>, ticket: u64) {
     assert_eq!(next(events), (0, Event::Kept(ticket)));
-}
-
-/// Holds up every sync while it is closed.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    state: Mutex<(bool, bool)>,
-    changed: Condvar,
-    is_broken: AtomicBool,
-}
-
-impl Gate {
-    pub(crate) fn close(&self) {
-        self.state.lock().unwrap().0 = true;
-    }
-
-    pub(crate) fn open(&self) {
-        self.state.lock().unwrap().0 = false;
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn is_stuck(&self) -> bool {
-        self.state.lock().unwrap().1
-    }
-
-    pub(crate) fn wait_until_stuck(&self) {
-        drop(
-            self.changed
-                .wait_while(self.state.lock().unwrap(), |state| !state.1)
-                .unwrap(),
-        );
-    }
-
-    /// The next sync is a panic.
-    pub(crate) fn break_at_the_next(&self) {
-        self.is_broken.store(true, Ordering::Relaxed);
-    }
-
-    fn pass(&self) {
-        assert!(!self.is_broken.load(Ordering::Relaxed), "a fault of the program");
-        let mut state = self.state.lock().unwrap();
-        state.1 = state.0;
-        self.changed.notify_all();
-        drop(self.changed.wait_while(state, |state| state.0).unwrap());
-        self.state.lock().unwrap().1 = false;
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct SlowDisk {
-    pub(crate) disk: ModelDisk,
-    pub(crate) gate: Arc<Gate>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct SlowFile {
-    file: ModelFile,
-    gate: Arc<Gate>,
-}
-
-impl Disk for SlowDisk {
-    type File = SlowFile;
-
-    fn lock(&self) -> Result<(), LockError> {
-        self.disk.lock()
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list()
-    }
-    fn create(&self, name: &str) -> io::Result<SlowFile> {
-        Ok(SlowFile {
-            file: self.disk.create(name)?,
-            gate: Arc::clone(&self.gate),
-        })
-    }
-    fn open(&self, name: &str) -> io::Result<SlowFile> {
-        Ok(SlowFile {
-            file: self.disk.open(name)?,
-            gate: Arc::clone(&self.gate),
-        })
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn unlink(&self, name: &str) -> io::Result<()> {
-        self.disk.unlink(name)
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.disk.sync_dir()
-    }
-}
-
-impl DiskFile for SlowFile {
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(into, offset)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_at(bytes, offset)
-    }
-    fn reserve(&self, length: u64) -> io::Result<()> {
-        self.file.reserve(length)
-    }
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        self.file.truncate(length)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.file.sync_data()
-    }
 }
