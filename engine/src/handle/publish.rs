@@ -317,6 +317,9 @@ impl Engine {
     /// before: what is not is published again after a crash, and would come behind it [MQTT-4.6.0-5].
     fn enter_inbound(&mut self, key: SessionKey, effects: &Effects) -> Option<Transaction> {
         let Clients { sessions, journal, .. } = &mut self.clients;
+        if !journal.is_on() {
+            return None;
+        }
         let session = sessions.get(key).filter(|session| session.is_durable())?;
         let transaction = journal.begin();
         journal.enter(transaction, false, effects);

@@ -10,7 +10,6 @@ use crate::engine::Engine;
 use crate::handle::publish::Publisher;
 use crate::ids::SessionKey;
 use crate::input::{OwnedConnect, OwnedWill};
-use crate::last_route;
 use crate::memory::BAGGAGE_BYTES_MAX;
 use crate::message::Message;
 use crate::record::RecordId;
@@ -25,10 +24,14 @@ impl Engine {
     ///
     /// What other shards, or a choice among the members of a Shared Subscription, would write is not known here. A 5.0
     /// publisher hears of it from there; an older one cannot be told, and waits where something might be.
+    #[inline]
     pub(crate) fn is_unwritable(&mut self, from: Publisher, message: &Message) -> bool {
-        if !self.clients.journal.is_full || message.qos == QoS::AtMostOnce {
-            return false;
-        }
+        self.clients.journal.is_full && message.qos > QoS::AtMostOnce && self.would_be_written(from, message)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn would_be_written(&mut self, from: Publisher, message: &Message) -> bool {
         let is_durable = |key| self.clients.sessions.get(key).is_some_and(Session::is_durable);
         let is_retained = message.retain && self.clients.config.retain_available && !message.payload().is_empty();
         if is_retained || message.qos == QoS::ExactlyOnce && is_durable(from.key) {
@@ -37,11 +40,9 @@ impl Engine {
         let Self {
             tree, clients, scratch, ..
         } = self;
-        let Some(connection) = clients.connections.get_mut(from.id) else {
-            return false;
-        };
         let mut matches = scratch.matches.take().unwrap_or_default();
-        last_route::find(tree, &mut connection.last_route, message.topic(), &mut matches);
+        matches.clear();
+        tree.matches(message.topic(), tree.topic_hash(message.topic()), &mut matches);
         let mut subscriptions = matches.filters.iter().flat_map(|&filter| tree.subscribers(filter));
         let is_unwritable = subscriptions.any(|it| clients.would_write(it, message))
             || !from.v5 && (matches.shards != 0 || matches.groups.iter().any(|&group| self.may_write(group, message)));
