@@ -12,7 +12,7 @@ const HEAD: usize = 16;
 
 /// When a publisher sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// As soon as fewer than so many messages are under way: not acknowledged, or not delivered where somebody is there.
     Window(usize),
     /// So many messages in a second, of all publishers in turn, whatever comes back. Times count from when each was due.
@@ -21,7 +21,7 @@ pub enum Pace {
 
 /// Which topics they publish to.
 #[derive(Clone, Debug)]
-pub enum Topics {
+pub(crate) enum Topics {
     /// Each publisher has one, this with its number behind, which one subscriber listens to.
     Own(&'static str),
     /// All have this one.
@@ -32,22 +32,22 @@ pub enum Topics {
 
 /// What is published.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The QoS of publishers and subscribers.
-    pub qos: QoS,
+    pub(crate) qos: QoS,
     /// When.
-    pub pace: Pace,
+    pub(crate) pace: Pace,
     /// Where to.
-    pub topics: Topics,
+    pub(crate) topics: Topics,
     /// Payload, in bytes; at least 16.
-    pub size: usize,
+    pub(crate) size: usize,
     /// How many there are to be, of all publishers together; none is after these.
-    pub limit: u64,
+    pub(crate) limit: u64,
 }
 
 /// Its state.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     plan: Plan,
     publishers: Vec<Publisher>,
     /// The first publisher's and the first subscriber's number in the swarm, each followed by the others.
@@ -59,26 +59,26 @@ pub struct Flow {
     began: Instant,
     due: u64,
     /// Whether publishers go on.
-    pub is_open: bool,
+    pub(crate) is_open: bool,
     /// What counts since it was last set to nothing.
-    pub counts: FlowCounts,
+    pub(crate) counts: FlowCounts,
 }
 
 /// What has come of it.
 #[derive(Clone, Debug, Default)]
-pub struct FlowCounts {
+pub(crate) struct FlowCounts {
     /// Messages that were sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Of these, acknowledged to the end; at QoS 0 all.
-    pub acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// Messages that a subscriber heard for the first time.
-    pub delivered: u64,
+    pub(crate) delivered: u64,
     /// Messages that were not heard when a later one was.
-    pub lost: u64,
+    pub(crate) lost: u64,
     /// Messages that were heard again.
-    pub doubled: u64,
+    pub(crate) doubled: u64,
     /// From sending to the last acknowledgement, or at QoS 0 to delivery, each in nanoseconds.
-    pub nanos: Vec<u64>,
+    pub(crate) nanos: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ struct Publisher {
 impl Flow {
     /// `publishers` clients that have joined the swarm one after the other, beginning with `first_publisher`.
     #[must_use]
-    pub fn new(plan: Plan, publishers: usize, first_publisher: usize) -> Self {
+    pub(crate) fn new(plan: Plan, publishers: usize, first_publisher: usize) -> Self {
         let topic = |number: usize| match &plan.topics {
             Topics::Own(name) => format!("{name}{number}"),
             Topics::One(name) => (*name).to_owned(),
@@ -120,7 +120,7 @@ impl Flow {
     }
 
     /// Each publisher's subscriber is there, numbered in the same order from `first_subscriber`.
-    pub const fn listen(&mut self, first_subscriber: usize) {
+    pub(crate) const fn listen(&mut self, first_subscriber: usize) {
         self.first_subscriber = Some(first_subscriber);
     }
 
@@ -128,7 +128,7 @@ impl Flow {
     ///
     /// # Errors
     /// When a topic is not one.
-    pub fn begin(&mut self, swarm: &mut Swarm) -> Outcome<()> {
+    pub(crate) fn begin(&mut self, swarm: &mut Swarm) -> Outcome<()> {
         self.began = Instant::now();
         for number in 0..self.publishers.len() {
             self.go_on(swarm, number, self.began)?;
@@ -140,7 +140,7 @@ impl Flow {
     ///
     /// # Errors
     /// When a topic is not one.
-    pub fn pace(&mut self, swarm: &mut Swarm, now: Instant) -> Outcome<()> {
+    pub(crate) fn pace(&mut self, swarm: &mut Swarm, now: Instant) -> Outcome<()> {
         let Pace::Rate(rate) = self.plan.pace else {
             return Ok(());
         };
@@ -158,19 +158,19 @@ impl Flow {
 
     /// How many messages were sent since the beginning.
     #[must_use]
-    pub fn sent_in_all(&self) -> u64 {
+    pub(crate) fn sent_in_all(&self) -> u64 {
         self.publishers.iter().map(|publisher| publisher.sent).sum()
     }
 
     /// Whether it has a rate, so that time alone makes it go on.
     #[must_use]
-    pub const fn is_paced(&self) -> bool {
+    pub(crate) const fn is_paced(&self) -> bool {
         matches!(self.plan.pace, Pace::Rate(_))
     }
 
     /// Whether nothing is under way.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.publishers.iter().all(|publisher| {
             publisher.unacknowledged.is_empty()
                 && (self.first_subscriber.is_none() || publisher.delivered >= publisher.sent)
@@ -181,7 +181,7 @@ impl Flow {
     ///
     /// # Errors
     /// When it does not come to that.
-    pub fn finish(&mut self, swarm: &mut Swarm) -> Outcome<()> {
+    pub(crate) fn finish(&mut self, swarm: &mut Swarm) -> Outcome<()> {
         self.is_open = false;
         let mut heard_at = Instant::now();
         while !self.is_quiet() {
@@ -200,7 +200,13 @@ impl Flow {
     ///
     /// # Errors
     /// When acknowledgements are out of order.
-    pub fn handle(&mut self, swarm: &mut Swarm, client: usize, packet: &Packet<'_>, now: Instant) -> Outcome<()> {
+    pub(crate) fn handle(
+        &mut self,
+        swarm: &mut Swarm,
+        client: usize,
+        packet: &Packet<'_>,
+        now: Instant,
+    ) -> Outcome<()> {
         let many = self.publishers.len();
         if let Some(number) = client.checked_sub(self.first_publisher).filter(|number| *number < many) {
             match packet {
@@ -332,7 +338,7 @@ mod tests {
     use sol_transport::Io;
 
     use super::*;
-    use crate::peers::Broker;
+    use sol_benches::peers::Broker;
 
     const PAIRS: usize = 3;
 

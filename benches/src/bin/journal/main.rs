@@ -1,15 +1,19 @@
 //! What a broker keeps, at what cost and how fast: durable Sessions and retained messages. `load/journal` starts brokers
 //! and runs this against them; one line of JSON is the result.
 
+mod flow;
+mod swarm;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sol_benches::flow::{Flow, FlowCounts, Pace, Plan, Topics};
 use sol_benches::process::Process;
-use sol_benches::swarm::{Outcome, PATIENCE, Swarm};
 use sol_codec::{Packet, QoS};
+
+use crate::flow::{Flow, FlowCounts, Pace, Plan, Topics};
+use crate::swarm::{Outcome, PATIENCE, Swarm};
 
 /// Before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(500);

@@ -14,16 +14,16 @@ use sol_codec::{
 };
 
 /// What a measurement that may fail gives.
-pub type Outcome<T> = Result<T, Box<dyn Error>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// What all of them speak.
-pub const VERSION: ProtocolVersion = ProtocolVersion::V311;
+pub(crate) const VERSION: ProtocolVersion = ProtocolVersion::V311;
 /// Longer than a broker is silent that has something to say.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Clients that are numbered in the order in which they joined.
 #[derive(Debug)]
-pub struct Swarm {
+pub(crate) struct Swarm {
     address: SocketAddr,
     poll: Poll,
     events: Events,
@@ -37,15 +37,15 @@ pub struct Swarm {
 
 /// What has happened to a swarm.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Clients that were let in.
-    pub let_in: usize,
+    pub(crate) let_in: usize,
     /// Those of them whose Session the broker had kept.
-    pub present: usize,
+    pub(crate) present: usize,
     /// Subscriptions that were granted.
-    pub subscribed: usize,
+    pub(crate) subscribed: usize,
     /// Clients that said so and were closed by the broker.
-    pub left: usize,
+    pub(crate) left: usize,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Swarm {
     ///
     /// # Errors
     /// When the system has no readiness queue for it.
-    pub fn new(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn new(address: SocketAddr) -> io::Result<Self> {
         Ok(Self {
             address,
             poll: Poll::new()?,
@@ -76,27 +76,21 @@ impl Swarm {
 
     /// What has happened so far.
     #[must_use]
-    pub const fn counts(&self) -> Counts {
+    pub(crate) const fn counts(&self) -> Counts {
         self.counts
     }
 
     /// How many have joined, which is the next one's number.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.clients.len()
-    }
-
-    /// Whether nobody has.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.clients.is_empty()
     }
 
     /// Another client connects; its number.
     ///
     /// # Errors
     /// When there is no connection.
-    pub fn join(&mut self, client_id: &str, clean_start: bool) -> io::Result<usize> {
+    pub(crate) fn join(&mut self, client_id: &str, clean_start: bool) -> io::Result<usize> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
@@ -123,7 +117,7 @@ impl Swarm {
     ///
     /// # Errors
     /// When `filter` is no Topic Filter.
-    pub fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) -> Outcome<()> {
+    pub(crate) fn subscribe(&mut self, client: usize, filter: &str, qos: QoS) -> Outcome<()> {
         let options = SubscriptionOptions {
             qos,
             ..SubscriptionOptions::default()
@@ -139,7 +133,7 @@ impl Swarm {
     }
 
     /// What a client says at the end of the turn.
-    pub fn send(&mut self, client: usize, packet: &Packet<'_>) {
+    pub(crate) fn send(&mut self, client: usize, packet: &Packet<'_>) {
         let output = &mut self.clients[client].output;
         if output.is_empty() {
             self.talkative.push(client);
@@ -148,7 +142,7 @@ impl Swarm {
     }
 
     /// A client leaves in order.
-    pub fn leave(&mut self, client: usize) {
+    pub(crate) fn leave(&mut self, client: usize) {
         self.send(
             client,
             &Packet::Disconnect(Disconnect::new(ReasonCode::NORMAL_DISCONNECTION)),
@@ -161,7 +155,7 @@ impl Swarm {
     ///
     /// # Errors
     /// When a connection is lost, a client refused, or `handle` fails.
-    pub fn turn(
+    pub(crate) fn turn(
         &mut self,
         patience: Duration,
         mut handle: impl FnMut(&mut Self, usize, &Packet<'_>, Instant) -> Outcome<()>,
@@ -192,7 +186,7 @@ impl Swarm {
     ///
     /// # Errors
     /// As [`Self::turn`], and when nothing brings it about.
-    pub fn until(
+    pub(crate) fn until(
         &mut self,
         what: &str,
         is_so: impl Fn(&Self) -> bool,
