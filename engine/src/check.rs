@@ -232,9 +232,9 @@ mod tests {
             ("a Shared Subscription's count of members online is wrong", miscount),
             ("a Session's window or queue is not what it counts", |bench, key, _| {
                 let session = bench.engine.clients.sessions.get_mut(key).unwrap();
-                session.sender.as_mut().unwrap().queue_bytes += 1;
+                session.sender.as_mut().unwrap().queue.miscount();
             }),
-            ("a Session's window or queue is not what it counts", |bench, key, _| {
+            ("the gauge of stored messages is wrong", |bench, key, _| {
                 let session = bench.engine.clients.sessions.get_mut(key).unwrap();
                 session.sender.as_mut().unwrap().queue.pop_back().unwrap();
             }),

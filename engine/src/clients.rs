@@ -376,7 +376,7 @@ impl Clients {
         self.keep(key, &mut owed, effects);
         if let Some(session) = self.sessions.get_mut(key) {
             let sender = session.sender.get_or_insert_default();
-            sender.push_queue(owed);
+            sender.queue.push_back(owed);
             self.memory.charge(REFERENCE_BYTES);
             self.stats.stored_messages += 1;
             self.queued.push(key);
@@ -425,7 +425,7 @@ impl Clients {
     /// Whether a message is too much for a Session's queue as it stands.
     fn is_over(&self, key: SessionKey, owed: &Owed) -> bool {
         let sender = self.sessions.get(key).and_then(|session| session.sender.as_deref());
-        let (queued, bytes) = sender.map_or((0, 0), |sender| (sender.queue.len(), sender.queue_bytes));
+        let (queued, bytes) = sender.map_or((0, 0), |sender| (sender.queue.len(), sender.queue.bytes()));
         queued >= self.config.queue_max || bytes.saturating_add(owed.charge()) > self.config.queue_bytes_max
     }
 
@@ -461,7 +461,7 @@ impl Clients {
 
     /// Takes the oldest message off a queue.
     pub(crate) fn pop_queue(&mut self, key: SessionKey) -> Option<Owed> {
-        self.sessions.get_mut(key)?.sender.as_deref_mut()?.pop_queue()
+        self.sessions.get_mut(key)?.sender.as_deref_mut()?.queue.pop_front()
     }
 
     /// An owed message is settled or dropped: its reference goes, and its charge with it.

@@ -325,7 +325,7 @@ impl Engine {
             let sender = session.sender_mut();
             match packet_id {
                 Some(packet_id) => sender.restore(packet_id, owed),
-                None => sender.push_queue(owed),
+                None => sender.queue.push_back(owed),
             }
         }
         Ok(())
@@ -336,8 +336,8 @@ impl Engine {
         let mut queued = session
             .and_then(|session| session.sender.as_ref())
             .into_iter()
-            .flat_map(|sender| &sender.queue);
-        queued.any(|owed| is_in_order(owed.qos, owed.retain))
+            .flat_map(|sender| sender.queue.flags());
+        queued.any(|(qos, retain)| is_in_order(qos, retain))
     }
 
     /// A Session that was connected when the broker died counts as disconnected now: never shorter than promised.

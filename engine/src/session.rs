@@ -2,6 +2,7 @@
 
 pub(crate) mod acks;
 pub(crate) mod inbound;
+pub(crate) mod queue;
 pub(crate) mod replay;
 pub(crate) mod sender;
 pub(crate) mod sessions;

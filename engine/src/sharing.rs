@@ -255,7 +255,7 @@ impl Engine {
             if let Some(owed) = self.lend_one(now, key, groups, owed, effects)
                 && let Some(session) = self.clients.sessions.get_mut(key)
             {
-                session.sender_mut().push_queue(owed);
+                session.sender_mut().queue.push_back(owed);
             }
         }
     }

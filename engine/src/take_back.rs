@@ -13,7 +13,6 @@ use crate::effects::{Delivery, Effects, Mark, Outgoing, Read, Transmit};
 use crate::engine::Engine;
 use crate::ids::{ConnectionId, SessionKey};
 use crate::rare::DropCause;
-use crate::session::sender::Sender;
 
 impl Engine {
     /// Takes back what a call that panicked has put into the tray since `mark`. The publish that it was about, which was
@@ -108,7 +107,7 @@ impl Clients {
         for key in mem::take(&mut self.queued) {
             let session = self.sessions.get_mut(key);
             let sender = session.and_then(|session| session.sender.as_deref_mut());
-            if let Some(owed) = sender.and_then(Sender::unqueue) {
+            if let Some(owed) = sender.and_then(|sender| sender.queue.pop_back()) {
                 self.forget(owed, effects);
             }
         }

@@ -234,8 +234,8 @@ impl Clients {
                 continue;
             }
             let room = sender.has_room(quota, self.config.inflight_bytes_max);
-            let Some(next) = sender.queue.front() else { return };
-            if holds || !(room || next.qos == QoS::AtMostOnce) {
+            let Some(next) = sender.queue.front_qos() else { return };
+            if holds || !(room || next == QoS::AtMostOnce) {
                 return;
             }
             let Some(owed) = self.pop_queue(key) else { return };

@@ -15,6 +15,7 @@ use sol_codec::{PacketId, QoS, SubscriptionId};
 use crate::effects::Delivery;
 use crate::message::Message;
 use crate::record::RecordId;
+use crate::session::queue::Queue;
 use crate::time::Now;
 
 /// Packet Identifiers run from 1 to 65,535.
@@ -72,10 +73,13 @@ impl Owed {
     }
 
     pub(crate) fn charge(&self) -> usize {
-        self.message
-            .as_ref()
-            .map_or(0, |message| message.charge())
-            .saturating_add(size_of::<Self>())
+        Self::charge_of(self.message.as_ref())
+    }
+
+    /// What a message is charged that is owed to a Session.
+    pub(crate) fn charge_of(message: Option<&Rc<Message>>) -> usize {
+        let message = message.map_or(0, |message| message.charge());
+        message.saturating_add(size_of::<Self>())
     }
 
     /// The PUBLISH of this message, if it is still one to be published.
@@ -101,10 +105,7 @@ pub(crate) struct Sender {
     outstanding: u16,
     /// What waited for the journal, [`SenderFlow::ExpectDurable`], and waits only for room in the connection now, in order.
     pub(crate) released: VecDeque<PacketId>,
-    pub(crate) queue: VecDeque<Owed>,
-    pub(crate) queue_bytes: usize,
-    /// How many in the queue have QoS 0: later ones must not overtake them.
-    queued_qos0: usize,
+    pub(crate) queue: Queue,
     /// Messages dropped for this Session so far.
     pub(crate) dropped: u64,
 }
@@ -135,35 +136,12 @@ impl Sender {
         messages.map(|message| message.payload().len()).sum()
     }
 
-    /// Puts a message at the end of the queue.
-    pub(crate) fn push_queue(&mut self, owed: Owed) {
-        self.count_queued(&owed);
-        self.queue.push_back(owed);
-    }
-
-    fn count_queued(&mut self, owed: &Owed) {
-        self.queue_bytes += owed.charge();
-        self.queued_qos0 += usize::from(owed.qos == QoS::AtMostOnce);
-    }
-
-    /// Takes the oldest message off the queue.
-    pub(crate) fn pop_queue(&mut self) -> Option<Owed> {
-        let owed = self.queue.pop_front()?;
-        self.count_unqueued(&owed);
-        Some(owed)
-    }
-
-    fn count_unqueued(&mut self, owed: &Owed) {
-        self.queue_bytes -= owed.charge();
-        self.queued_qos0 -= usize::from(owed.qos == QoS::AtMostOnce);
-    }
-
     /// Takes out what has expired at the front of the queue, and among the few that come next.
     pub(crate) fn take_expired(&mut self, now: Now) -> Vec<Owed> {
         let mut expired = Vec::new();
         let mut kept = Vec::new();
         while kept.len() < EXPIRED_LOOK_MAX
-            && let Some(owed) = self.pop_queue()
+            && let Some(owed) = self.queue.pop_front()
         {
             if owed.message.as_ref().is_some_and(|message| message.is_expired(now)) {
                 expired.push(owed);
@@ -172,7 +150,6 @@ impl Sender {
             }
         }
         while let Some(owed) = kept.pop() {
-            self.count_queued(&owed);
             self.queue.push_front(owed);
         }
         expired
@@ -180,7 +157,7 @@ impl Sender {
 
     /// Whether a QoS 0 message that could be sent now would overtake another [MQTT-4.6.0-5].
     pub(crate) const fn queues_qos0(&self) -> bool {
-        self.queued_qos0 > 0
+        self.queue.has_qos0()
     }
 
     /// The same, with nothing before it in the queue.
@@ -258,17 +235,8 @@ impl Sender {
         Some(owed)
     }
 
-    /// Takes back the message that was queued last.
-    pub(crate) fn unqueue(&mut self) -> Option<Owed> {
-        let owed = self.queue.pop_back()?;
-        self.count_unqueued(&owed);
-        Some(owed)
-    }
-
     /// Puts such a message at the front of the queue, where it came from or would have been.
-    pub(crate) fn requeue(&mut self, mut owed: Owed) {
-        owed.flow = SenderFlow::Queued;
-        self.count_queued(&owed);
+    pub(crate) fn requeue(&mut self, owed: Owed) {
         self.queue.push_front(owed);
     }
 
@@ -286,7 +254,6 @@ impl Sender {
     /// Whether what is counted agrees with what is there.
     pub(crate) fn is_consistent(&self) -> bool {
         let sent = self.window.iter().take(self.cursor).flatten().count();
-        let queued_qos0 = self.queue.iter().filter(|owed| owed.qos == QoS::AtMostOnce).count();
         let is_held = |&id: &PacketId| {
             let owed = self.index_of(id).and_then(|at| self.window.get(at)?.as_ref());
             owed.is_some_and(|owed| owed.flow == SenderFlow::ExpectDurable)
@@ -294,8 +261,7 @@ impl Sender {
         sent == usize::from(self.outstanding)
             && self.released.iter().all(is_held)
             && self.cursor <= self.window.len()
-            && queued_qos0 == self.queued_qos0
-            && self.queue.iter().map(Owed::charge).sum::<usize>() == self.queue_bytes
+            && self.queue.is_consistent()
     }
 
     /// The connection is gone: all that is unfinished has to be taken up again on the next one.
@@ -323,16 +289,12 @@ impl Sender {
 
     /// Everything that is owed, when the Session ends.
     pub(crate) fn into_owed(self) -> impl Iterator<Item = Owed> {
-        self.window.into_iter().flatten().chain(self.queue)
+        self.window.into_iter().flatten().chain(self.queue.into_owed())
     }
 
     /// Whether anything owed came through a Shared Subscription.
     pub(crate) fn has_shared(&self) -> bool {
-        self.window
-            .iter()
-            .flatten()
-            .chain(&self.queue)
-            .any(|owed| owed.share().is_some())
+        self.window.iter().flatten().any(|owed| owed.share().is_some()) || self.queue.has_shared()
     }
 
     /// The exchanges that a Shared Subscription may give to another member: QoS 1 that was not acknowledged.
@@ -356,11 +318,11 @@ impl Sender {
             taken.extend(self.finish(id));
         }
         for _ in 0..self.queue.len() {
-            let Some(owed) = self.pop_queue() else { break };
+            let Some(owed) = self.queue.pop_front() else { break };
             if owed.share().is_some() {
                 taken.push(owed);
             } else {
-                self.push_queue(owed);
+                self.queue.push_back(owed);
             }
         }
         taken
