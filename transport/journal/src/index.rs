@@ -1,7 +1,9 @@
 //! Where each live record lies, and how many children each body has.
 //!
-//! An entry is 32 bytes in a chunk, and 4 bytes and a control byte in a hash table of which at least seven sixteenths are
-//! used: at most 44 bytes for a record, and no step in which a large table of entries is copied.
+//! An entry is 24 bytes in a chunk, and 4 bytes and a control byte in a hash table of which at least seven sixteenths are
+//! used: at most 36 bytes for a record, and no step in which a large table of entries is copied.
+
+mod entry;
 
 use std::collections::VecDeque;
 
@@ -10,9 +12,11 @@ use hashbrown::HashTable;
 use crate::hash::hash;
 use crate::ops::{Family, Kind, Op, Put};
 
-/// What a record costs in the log beside its own bytes, about.
-const OVERHEAD: u64 = 16;
+use entry::{At, Entry, Size, State};
+
 const CHUNK: usize = 4096;
+/// Entries that a chunk grows by: one that is not full yet must not make a few thousand records expensive.
+const GROWTH: usize = CHUNK / 8;
 const NONE: u32 = u32::MAX;
 
 /// Where a record's bytes lie.
@@ -36,25 +40,6 @@ pub(crate) struct Live {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Orphan {
     pub(crate) parent: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Named as a parent, and not there yet.
-    Absent,
-    Single,
-    Body,
-}
-
-/// `parent` is a slot, or the next free entry while the entry is free.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    id: u64,
-    place: Place,
-    parent: u32,
-    children: u32,
-    kind: Kind,
-    state: State,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +70,15 @@ pub(crate) struct Index {
     /// been moved to behind or before its children.
     touched: Vec<u32>,
     is_reading: bool,
+    /// Records that were not taken, since they would be children of no body.
+    strays: Option<Strays>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Strays {
+    /// What the first of them names as its parent.
+    parent: u64,
+    count: u64,
 }
 
 impl Index {
@@ -108,72 +102,77 @@ impl Index {
 
     fn put(&mut self, put: &Put, segment: u32, operations: u32) {
         let slot = self.slot_or_new(put.id);
-        let parent = match put.family {
-            Family::Child(parent) => self.slot_or_new(parent),
-            _ => NONE,
+        let old = *self.entry(slot);
+        let (state, link) = match put.family {
+            Family::Body => (State::Body, old.children()),
+            // Others name it as their parent.
+            _ if old.children() > 0 => return self.stray(slot, put.id),
+            Family::Single => (State::Single, 0),
+            Family::Child(parent) => match self.adopt(slot, parent) {
+                Some(parent) => (State::Child, parent),
+                None => return self.stray(slot, parent),
+            },
         };
-        if parent != NONE {
-            let entry = self.entry_mut(parent);
-            entry.children += 1;
-            if entry.state != State::Body {
-                self.touch(parent);
-            }
-        }
         let new = Entry {
             id: put.id,
-            place: Place {
-                segment,
-                // A segment is shorter than 4 GiB: FRAME_MAX and the size of one.
-                offset: operations + put.bytes.start as u32,
-                length: put.bytes.len() as u32,
-            },
-            parent,
-            children: self.entry(slot).children,
-            kind: put.kind,
-            state: if put.family == Family::Body {
-                State::Body
-            } else {
-                State::Single
-            },
+            // A segment is shorter than 4 GiB: FRAME_MAX and the size of one.
+            at: At::new(segment, operations + put.bytes.start as u32, put.kind),
+            size: Size::new(put.bytes.len() as u32, state),
+            link,
         };
-        let old = std::mem::replace(self.entry_mut(slot), new);
+        *self.entry_mut(slot) = new;
         self.forget(&old);
         self.usage.add(segment, new.cost());
         self.live_bytes += new.cost();
         self.records += 1;
-        if (new.state == State::Body) == (new.children == 0) {
+        if state == State::Body && link == 0 {
             self.touch(slot);
         }
+    }
+
+    /// Counts a child of what is, or may become, a body.
+    fn adopt(&mut self, child: u32, parent: u64) -> Option<u32> {
+        let slot = self.slot_or_new(parent);
+        let entry = self.entry_mut(slot);
+        let state = entry.state();
+        if slot == child || matches!(state, State::Single | State::Child) {
+            return None;
+        }
+        entry.link += 1;
+        if state == State::Absent {
+            self.touch(slot);
+        }
+        Some(slot)
+    }
+
+    fn stray(&mut self, slot: u32, parent: u64) {
+        self.touch(slot);
+        let strays = self.strays.get_or_insert(Strays { parent, count: 0 });
+        strays.count += 1;
     }
 
     fn delete(&mut self, id: u64) {
         let Some(slot) = self.slot(id) else { return };
         let old = *self.entry(slot);
-        if old.state != State::Single {
-            return;
-        }
-        self.forget(&old);
-        if old.children == 0 {
+        if matches!(old.state(), State::Single | State::Child) {
+            self.forget(&old);
             self.free(slot);
-        } else {
-            self.entry_mut(slot).state = State::Absent;
-            self.touch(slot);
         }
     }
 
     /// What an entry stood for is no more: its bytes are garbage, and its parent has a child less.
     fn forget(&mut self, old: &Entry) {
-        if old.state == State::Absent {
+        if old.state() == State::Absent {
             return;
         }
-        self.usage.sub(old.place.segment, old.cost());
+        self.usage.sub(old.at.segment(self.usage.first), old.cost());
         self.live_bytes -= old.cost();
         self.records -= 1;
-        if old.parent != NONE {
-            let entry = self.entry_mut(old.parent);
-            entry.children -= 1;
-            if entry.children == 0 {
-                self.touch(old.parent);
+        if old.state() == State::Child {
+            let entry = self.entry_mut(old.link);
+            entry.link -= 1;
+            if entry.link == 0 {
+                self.touch(old.link);
             }
         }
     }
@@ -186,7 +185,8 @@ impl Index {
         while let Some(slot) = self.touched.pop() {
             self.settle(slot)?;
         }
-        Ok(())
+        self.strays
+            .map_or(Ok(()), |Strays { parent, .. }| Err(Orphan { parent }))
     }
 
     /// The log has been read.
@@ -201,7 +201,8 @@ impl Index {
             }
         }
         self.touched.clear();
-        Ok(())
+        self.strays
+            .map_or(Ok(()), |Strays { parent, .. }| Err(Orphan { parent }))
     }
 
     /// The log has been read, as far as it could be: what names a parent that is not there is dropped. Says how many.
@@ -213,21 +214,22 @@ impl Index {
         };
         let slots: Vec<u32> = used(self);
         let orphaned = |&&slot: &&u32| {
-            let parent = self.entry(slot).parent;
-            parent != NONE && self.entry(parent).state != State::Body
+            let entry = self.entry(slot);
+            entry.state() == State::Child && self.entry(entry.link).state() != State::Body
         };
         let orphans: Vec<u64> = slots.iter().filter(orphaned).map(|&slot| self.entry(slot).id).collect();
         for &id in &orphans {
             self.delete(id);
         }
         for slot in slots {
-            if self.is_used(slot) && self.entry(slot).state == State::Absent {
+            if self.is_used(slot) && self.entry(slot).state() == State::Absent {
                 self.free(slot);
             }
         }
+        let strays = self.strays.take().map_or(0, |strays| strays.count);
         // Nothing is left that could be an orphan.
         let _ = self.end_of_log();
-        orphans.len() as u64
+        orphans.len() as u64 + strays
     }
 
     fn settle(&mut self, slot: u32) -> Result<(), Orphan> {
@@ -235,13 +237,13 @@ impl Index {
             return Ok(());
         }
         let entry = *self.entry(slot);
-        match (entry.state, entry.children) {
+        match (entry.state(), entry.children()) {
             (State::Body, 0) => {
                 self.forget(&entry);
                 self.free(slot);
             }
             (State::Absent, 0) => self.free(slot),
-            (State::Absent | State::Single, 1..) => return Err(Orphan { parent: entry.id }),
+            (State::Absent, 1..) => return Err(Orphan { parent: entry.id }),
             _ => {}
         }
         Ok(())
@@ -250,7 +252,15 @@ impl Index {
     /// Where a live record lies.
     pub(crate) fn place(&self, id: u64) -> Option<Place> {
         let entry = self.entry(self.slot(id)?);
-        (entry.state != State::Absent).then_some(entry.place)
+        (entry.state() != State::Absent).then(|| self.place_of(entry))
+    }
+
+    fn place_of(&self, entry: &Entry) -> Place {
+        Place {
+            segment: entry.at.segment(self.usage.first),
+            offset: entry.at.offset(),
+            length: entry.size.length(),
+        }
     }
 
     /// All live records with their slots, in no order.
@@ -263,15 +273,17 @@ impl Index {
     /// The live record of a slot.
     pub(crate) fn live(&self, slot: u32) -> Option<Live> {
         let entry = self.is_used(slot).then(|| self.entry(slot))?;
-        (entry.state != State::Absent).then(|| Live {
-            kind: entry.kind,
+        let family = match entry.state() {
+            State::Absent => return None,
+            State::Single => Family::Single,
+            State::Child => Family::Child(self.entry(entry.link).id),
+            State::Body => Family::Body,
+        };
+        Some(Live {
+            kind: entry.at.kind(),
             id: entry.id,
-            place: entry.place,
-            family: match entry.state {
-                State::Body => Family::Body,
-                _ if entry.parent == NONE => Family::Single,
-                _ => Family::Child(self.entry(entry.parent).id),
-            },
+            family,
+            place: self.place_of(entry),
         })
     }
 
@@ -322,28 +334,19 @@ impl Index {
             self.roomy.push(number);
             number
         });
-        let entry = Entry {
-            id,
-            place: Place {
-                segment: 0,
-                offset: 0,
-                length: 0,
-            },
-            parent: NONE,
-            children: 0,
-            kind: Kind::new(0),
-            state: State::Absent,
-        };
+        let entry = Entry::absent(id);
         let chunk = self.chunk(number);
         chunk.live += 1;
         let place = if chunk.free == NONE {
-            chunk.entries.reserve_exact(CHUNK - chunk.entries.len());
+            if chunk.entries.len() == chunk.entries.capacity() {
+                chunk.entries.reserve_exact(GROWTH);
+            }
             chunk.entries.push(entry);
             chunk.entries.len() - 1
         } else {
             let place = chunk.free as usize;
             if let Some(free) = chunk.entries.get_mut(place) {
-                chunk.free = free.parent;
+                chunk.free = free.link;
                 *free = entry;
             }
             place
@@ -373,9 +376,10 @@ impl Index {
                 ..Chunk::default()
             };
         } else if let Some(entry) = chunk.entries.get_mut(slot as usize % CHUNK) {
-            entry.id = 0;
-            entry.state = State::Absent;
-            entry.parent = chunk.free;
+            *entry = Entry {
+                link: chunk.free,
+                ..Entry::absent(0)
+            };
             chunk.free = slot % CHUNK as u32;
         }
         if was_full {
@@ -422,12 +426,6 @@ impl Index {
 )]
 fn entry_of(chunks: &[Chunk], slot: u32) -> &Entry {
     &chunks[slot as usize / CHUNK].entries[slot as usize % CHUNK]
-}
-
-impl Entry {
-    fn cost(&self) -> u64 {
-        u64::from(self.place.length) + OVERHEAD
-    }
 }
 
 impl Usage {
