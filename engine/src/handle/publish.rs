@@ -342,28 +342,39 @@ impl Engine {
             (false, false) if from.v5 => ReasonCode::NoMatchingSubscribers,
             (false, _) => ReasonCode::Success,
         };
-        let dirty = self.clients.journal.is_dirty();
-        if self.scratch.posted.is_empty() && !outcome.cut && !dirty && self.clients.lane_is_free(key, lane) {
+        let is_settled = self.scratch.posted.is_empty() && !outcome.cut && !self.clients.journal.is_dirty();
+        if is_settled && self.clients.lane_is_free(key, lane) {
             if lane == Lane::PubRec && reason.is_error() && !mutant("5.0/4.3.3-9") {
                 self.forget_inbound(key, packet_id, effects);
             }
             return self.acknowledge(id, kind_of(lane), packet_id, reason, effects);
         }
-        let waits = u32::from(outcome.cut);
-        let Some(place) = self.clients.open_ack(key, lane, Waiting::new(packet_id, reason, waits)) else {
+        self.acknowledge_later(now, key, (lane, packet_id), reason, outcome.cut, effects);
+    }
+
+    /// Puts an acknowledgement in its lane, to leave when the journal, other shards and the rest of its fan-out are through.
+    fn acknowledge_later(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        (lane, packet_id): (Lane, PacketId),
+        reason: ReasonCode,
+        is_cut: bool,
+        effects: &mut Effects,
+    ) {
+        let waiting = Waiting::new(packet_id, reason, u32::from(is_cut));
+        let Some(place) = self.clients.open_ack(key, lane, waiting) else {
             return;
         };
         let who = (self.clients.sessions.reference(key), place);
         self.wait_for_posted(who);
-        if dirty
+        if self.clients.journal.is_dirty()
             && self.clients.journal.hold(Gate::Ack(who.0, place))
             && let Some(waiting) = self.clients.ack_mut(key, place)
         {
             waiting.waits += 1;
         }
-        if outcome.cut
-            && let Some(Source::Client { ack, .. }) = self.line.open_source()
-        {
+        if is_cut && let Some(Source::Client { ack, .. }) = self.line.open_source() {
             *ack = Some(who);
         }
         self.leave(now, key, lane, effects);
