@@ -9,8 +9,8 @@ use crate::message::Message;
 use crate::record::RecordId;
 use crate::session::sender::{Extra, Owed, SenderFlow};
 
-/// A queue that is emptied keeps room for this many entries; a larger one was an exception.
-const KEPT_MAX: usize = 32;
+/// A queue that is emptied keeps room for this many entries at most; a longer one was an exception.
+const KEPT_MAX: usize = 8;
 
 /// Messages owed to a Session and not begun, in order.
 #[derive(Debug, Default)]
@@ -30,11 +30,13 @@ struct Entry {
     packed: Packed,
 }
 
+const _: () = assert!(size_of::<Entry>() == 16);
+
 /// The count of a [`RecordId`] in the lower bits, then its shard if that is a usual one, then the flags.
 #[derive(Clone, Copy, Debug)]
 struct Packed(u64);
 
-/// What few entries have.
+/// What few entries have, in 16 bytes more.
 #[derive(Debug)]
 struct Rest {
     extra: Option<Rc<Extra>>,
@@ -130,7 +132,7 @@ fn make_room<T>(entries: &mut VecDeque<T>) {
 
 fn give_back<T>(entries: &mut VecDeque<T>) {
     if entries.is_empty() && entries.capacity() > KEPT_MAX {
-        *entries = VecDeque::new();
+        entries.shrink_to(KEPT_MAX);
     }
 }
 
@@ -166,8 +168,8 @@ impl Queue {
 
     /// Whether any of it came through a Shared Subscription.
     pub(crate) fn has_shared(&self) -> bool {
-        let extras = self.rests.iter().flat_map(|rests| rests.iter());
-        extras
+        let rests = self.rests.iter().flat_map(|rests| rests.iter());
+        rests
             .filter_map(|rest| rest.extra.as_ref())
             .any(|extra| extra.share.is_some())
     }
@@ -255,7 +257,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
+    use alloc::{borrow::ToOwned, vec::Vec};
 
     use proptest::prelude::*;
 
@@ -265,55 +267,64 @@ mod tests {
         let shard = prop_oneof![0_u64..70, 2_046_u64..2_050, Just(65_535)];
         let count = prop_oneof![0_u64..9, Just(RecordId::COUNT)];
         let share = prop_oneof![Just(None), Just(None), Just(Some(("group".into(), "a/b".into())))];
-        (shard, count, 0_u8..3, any::<bool>(), any::<bool>(), 0_u32..2, share).prop_map(
-            |(shard, count, qos, retain, dup, id, share)| Owed {
-                message: None,
-                extra: share.map(|share| {
-                    Rc::new(Extra {
-                        share: Some(share),
-                        ..Extra::default()
-                    })
-                }),
-                record: RecordId(shard << RecordId::COUNT_BITS | count),
-                subscription_id: SubscriptionId::new(id),
-                qos: [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(qos)],
-                retain,
-                flow: SenderFlow::Queued,
-                dup,
+        let ids = prop_oneof![Just(None), Just(None), Just(SubscriptionId::new(7))];
+        let flags = (0_usize..3, any::<bool>(), any::<bool>(), 0_u32..2);
+        ((shard, count, "[a-z]{0,9}"), flags, share, ids).prop_map(
+            |((shard, count, topic), (qos, retain, dup, id), share, more)| {
+                let extra = Extra {
+                    subscription_ids: more.map(|id| Rc::new(alloc::vec![id])),
+                    share,
+                };
+                Owed {
+                    message: Some(Rc::new(Message::new(&topic, b"", false))),
+                    extra: (extra != Extra::default()).then(|| Rc::new(extra)),
+                    record: RecordId(shard << RecordId::COUNT_BITS | count),
+                    subscription_id: SubscriptionId::new(id),
+                    qos: [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][qos],
+                    retain,
+                    flow: SenderFlow::Queued,
+                    dup,
+                }
             },
         )
     }
 
     fn parts(owed: &Owed) -> impl PartialEq + core::fmt::Debug + use<> {
+        let topic = owed.message.as_ref().map(|message| message.topic().to_owned());
         let flags = (owed.qos, owed.retain, owed.flow, owed.dup);
-        (owed.extra.clone(), owed.record, owed.subscription_id, flags)
+        (topic, owed.extra.clone(), owed.record, owed.subscription_id, flags)
     }
 
     proptest! {
-        /// Packed or not, what goes in at either end comes out as it was, from either end.
+        /// Packed or not, what goes in at either end comes out as it was, from either end; the queue fills in one half of the
+        /// steps and is emptied in the other.
         #[test]
-        fn a_queue_is_a_deque(steps in prop::collection::vec((owed(), 0_u8..6), 0..200)) {
+        fn a_queue_is_a_deque(steps in prop::collection::vec((owed(), 0_u8..8), 0..200)) {
             let (mut queue, mut model) = (Queue::default(), VecDeque::<Owed>::new());
-            for (owed, step) in steps {
-                match step {
-                    0..3 => {
+            let half = steps.len() / 2;
+            for (at, (owed, step)) in steps.into_iter().enumerate() {
+                match if at < half { step } else { 7 - step } {
+                    0..4 => {
                         model.push_back(owed.clone());
                         queue.push_back(owed);
                     }
-                    3 => {
+                    4 | 5 => {
                         model.push_front(owed.clone());
                         queue.push_front(owed);
                     }
-                    4 => prop_assert_eq!(queue.pop_front().as_ref().map(parts), model.pop_front().as_ref().map(parts)),
+                    6 => prop_assert_eq!(queue.pop_front().as_ref().map(parts), model.pop_front().as_ref().map(parts)),
                     _ => prop_assert_eq!(queue.pop_back().as_ref().map(parts), model.pop_back().as_ref().map(parts)),
                 }
                 prop_assert!(queue.is_consistent());
                 prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!(queue.bytes(), model.iter().map(Owed::charge).sum::<usize>());
                 prop_assert_eq!(queue.has_shared(), model.iter().any(|owed| owed.share().is_some()));
                 prop_assert_eq!(queue.front_qos(), model.front().map(|owed| owed.qos));
                 let flags: Vec<_> = model.iter().map(|owed| (owed.qos, owed.retain)).collect();
                 prop_assert_eq!(queue.flags().collect::<Vec<_>>(), flags);
             }
+            let left: Vec<_> = model.iter().map(parts).collect();
+            prop_assert_eq!(queue.into_owed().map(|owed| parts(&owed)).collect::<Vec<_>>(), left);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Where each live record lies, and how many children each body has.
 //!
 //! An entry is 24 bytes in a chunk, and 4 bytes and a control byte in a hash table of which at least seven sixteenths are
-//! used: at most 36 bytes for a record, and no step in which a large table of entries is copied.
+//! used while nothing is deleted: at most 36 bytes for a record then, and no step in which a large table of entries is copied.
+//! What is deleted leaves room for what comes: a chunk goes with its last entry, and the table shrinks below an eighth.
 
 mod entry;
 
@@ -70,15 +71,14 @@ pub(crate) struct Index {
     /// been moved to behind or before its children.
     touched: Vec<u32>,
     is_reading: bool,
-    /// Records that were not taken, since they would be children of no body.
-    strays: Option<Strays>,
+    /// Records that were not taken, since what they name as their parent is there and no body.
+    strays: Vec<Stray>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Strays {
-    /// What the first of them names as its parent.
+struct Stray {
+    id: u64,
     parent: u64,
-    count: u64,
 }
 
 impl Index {
@@ -101,12 +101,13 @@ impl Index {
     }
 
     fn put(&mut self, put: &Put, segment: u32, operations: u32) {
-        let slot = self.slot_or_new(put.id);
+        let mut slot = self.slot_or_new(put.id);
+        if put.family != Family::Body && self.entry(slot).children() > 0 {
+            slot = self.set_aside(slot);
+        }
         let old = *self.entry(slot);
         let (state, link) = match put.family {
             Family::Body => (State::Body, old.children()),
-            // Others name it as their parent.
-            _ if old.children() > 0 => return self.stray(slot, put.id),
             Family::Single => (State::Single, 0),
             Family::Child(parent) => match self.adopt(slot, parent) {
                 Some(parent) => (State::Child, parent),
@@ -145,10 +146,27 @@ impl Index {
         Some(slot)
     }
 
-    fn stray(&mut self, slot: u32, parent: u64) {
+    /// Makes room for another record of an identifier that was a body's: after a restart it may be given out anew, and of a
+    /// damaged log the deletions between may be lost. Those that name it as their parent have none any more.
+    fn set_aside(&mut self, slot: u32) -> u32 {
+        let old = *self.entry(slot);
+        self.unlist(slot, old.id);
+        self.forget(&old);
+        *self.entry_mut(slot) = Entry {
+            link: old.link,
+            ..Entry::absent(old.id)
+        };
         self.touch(slot);
-        let strays = self.strays.get_or_insert(Strays { parent, count: 0 });
-        strays.count += 1;
+        self.allocate(old.id)
+    }
+
+    /// A child of what is no body is not taken, and what it was before is no more.
+    fn stray(&mut self, slot: u32, parent: u64) {
+        let old = *self.entry(slot);
+        self.forget(&old);
+        *self.entry_mut(slot) = Entry::absent(old.id);
+        self.touch(slot);
+        self.strays.push(Stray { id: old.id, parent });
     }
 
     fn delete(&mut self, id: u64) {
@@ -185,8 +203,13 @@ impl Index {
         while let Some(slot) = self.touched.pop() {
             self.settle(slot)?;
         }
+        self.no_strays()
+    }
+
+    fn no_strays(&self) -> Result<(), Orphan> {
         self.strays
-            .map_or(Ok(()), |Strays { parent, .. }| Err(Orphan { parent }))
+            .first()
+            .map_or(Ok(()), |&Stray { parent, .. }| Err(Orphan { parent }))
     }
 
     /// The log has been read.
@@ -201,8 +224,7 @@ impl Index {
             }
         }
         self.touched.clear();
-        self.strays
-            .map_or(Ok(()), |Strays { parent, .. }| Err(Orphan { parent }))
+        self.no_strays()
     }
 
     /// The log has been read, as far as it could be: what names a parent that is not there is dropped. Says how many.
@@ -226,10 +248,13 @@ impl Index {
                 self.free(slot);
             }
         }
-        let strays = self.strays.take().map_or(0, |strays| strays.count);
+        let mut strays = std::mem::take(&mut self.strays);
+        strays.sort_unstable_by_key(|stray| stray.id);
+        strays.dedup_by_key(|stray| stray.id);
+        strays.retain(|stray| self.place(stray.id).is_none());
         // Nothing is left that could be an orphan.
         let _ = self.end_of_log();
-        orphans.len() as u64 + strays
+        (orphans.len() + strays.len()) as u64
     }
 
     fn settle(&mut self, slot: u32) -> Result<(), Orphan> {
@@ -362,10 +387,7 @@ impl Index {
     }
 
     fn free(&mut self, slot: u32) {
-        let id = self.entry(slot).id;
-        if let Ok(found) = self.table.find_entry(hash(id), |&other| other == slot) {
-            found.remove();
-        }
+        self.unlist(slot, self.entry(slot).id);
         let number = slot / CHUNK as u32;
         let chunk = self.chunk(number);
         let was_full = chunk.live == CHUNK;
@@ -389,6 +411,12 @@ impl Index {
             let chunks = &self.chunks;
             self.table
                 .shrink_to(self.table.len() * 2, |&slot| hash(entry_of(chunks, slot).id));
+        }
+    }
+
+    fn unlist(&mut self, slot: u32, id: u64) {
+        if let Ok(found) = self.table.find_entry(hash(id), |&other| other == slot) {
+            found.remove();
         }
     }
 

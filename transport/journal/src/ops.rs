@@ -77,7 +77,8 @@ impl Batch {
 
     /// Puts a record that lives while a child of it does. A batch that refers to a body puts it too, unless it only replaces
     /// a record that has the same parent: a deletion of another child may overtake it, and take the body away. Putting it
-    /// twice is harmless.
+    /// twice is harmless. Where its identifier was another record's, that one is deleted, or the body put, before a child
+    /// names it.
     pub fn body(&mut self, kind: Kind, id: u64, bytes: &[u8]) {
         self.start(BODY, kind, id);
         self.near.parent = id;

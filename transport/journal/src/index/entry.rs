@@ -40,7 +40,7 @@ const _: () = assert!(Kind::COUNT as u32 <= 1 << At::KIND_BITS);
 impl At {
     const KIND_BITS: u32 = 5;
     const OFFSET_BITS: u32 = 32;
-    /// Segments are numbered without end, but those with live records are never so far from each other.
+    /// Segments with live records are never so far from each other.
     const SEGMENT_MASK: u32 = u32::MAX >> Self::KIND_BITS;
 
     pub(super) fn new(segment: u32, offset: u32, kind: Kind) -> Self {
