@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -145,9 +146,10 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
         tracing::info!("{backend} and not io_uring: {why}");
     }
     let handle = shards.handle();
+    let journal = config.persistence.directory();
     let joiner = thread::Builder::new()
         .name("sol-shards".to_owned())
-        .spawn(move || on_end(end(shards.join())))
+        .spawn(move || on_end(end(shards.join(), journal.as_deref())))
         .map_err(|error| format!("no thread: {}", reason(&error)))?;
     let facts = Facts {
         listening,
@@ -525,7 +527,8 @@ fn address(listening: &ListenAddr) -> Address {
     }
 }
 
-fn end(exit: Exit) -> End {
+/// What is told of the end; `journal` is where the journal is, if there is one.
+fn end(exit: Exit, journal: Option<&Path>) -> End {
     match exit {
         Exit::Stopped => End {
             code: 0,
@@ -538,7 +541,10 @@ fn end(exit: Exit) -> End {
         Exit::Unkept(why) => End {
             code: store::IO,
             text: format!(
-                "the journal has failed, and nothing is acknowledged any more: {}",
+                "the journal{} has failed, and nothing is acknowledged any more: {}",
+                journal
+                    .map(|path| format!(" in {}", path.display()))
+                    .unwrap_or_default(),
                 in_words(why)
             ),
         },
@@ -572,9 +578,10 @@ mod tests {
     #[test]
     fn a_journal_that_failed_is_a_sentence() {
         let error = io::Error::from_raw_os_error(5);
-        let End { code, text } = end(Exit::Unkept(format!("cannot sync 0000000000000001.seg: {error}")));
+        let exit = Exit::Unkept(format!("cannot sync 0000000000000001.seg: {error}"));
+        let End { code, text } = end(exit, Some(Path::new("/d")));
         let why = "cannot sync 0000000000000001.seg: Input/output error";
-        let all = format!("the journal has failed, and nothing is acknowledged any more: {why}");
+        let all = format!("the journal in /d has failed, and nothing is acknowledged any more: {why}");
         assert_eq!((code, text), (store::IO, all));
     }
 

@@ -250,7 +250,7 @@ fn run_broker(
     let (_metrics, _pid_file);
     _pid_file = prepared.pid_file;
     let broker = prepared.bound.start(&startup, on_end)?;
-    let _stop = StopBroker(broker.as_ref(), &supervisor);
+    let stop = StopBroker(broker.as_ref(), &supervisor);
     around.logger.publish_by(broker.log_publisher());
     _metrics = prepared
         .metrics
@@ -282,10 +282,25 @@ fn run_broker(
         broker: broker.as_ref(),
     };
     let rights = startup.rights.clone();
-    match run(Config::clone(config), rights, &parts, &supervisor, occurrences) {
+    let ended = run(Config::clone(config), rights, &parts, &supervisor, occurrences);
+    drop(stop);
+    match ended.or_else(|| failed_to_stop(occurrences)) {
         Some(End { code, text }) => Err(Failure { code, text }),
         None => Ok(()),
     }
+}
+
+/// How the broker ended after it was told to stop, unless that was in order: it may not be able to keep what it has acknowledged.
+fn failed_to_stop(occurrences: &Receiver<Occurrence>) -> Option<End> {
+    let end = occurrences.try_iter().find_map(|occurrence| match occurrence {
+        Occurrence::Ended(end) => Some(end),
+        Occurrence::Signal(_) => None,
+    })?;
+    if end.code == 0 {
+        return None;
+    }
+    tracing::error!("{}", end.text);
+    Some(end)
 }
 
 /// Most bytes of a core file. On Linux a limit of 0 holds for files alone, and a program that `core_pattern` pipes to is

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::Socket;
 use sol_engine::{EngineConfig, ListenerId, ShardId};
-use sol_journal::{Disk, OsDisk, Writer};
+use sol_journal::{CommitError, Disk, OsDisk, Writer};
 
 use crate::backend::epoll::Epoll;
 use crate::backend::uring::{Uring, try_out};
@@ -260,8 +260,10 @@ impl BoundShards {
             shards.handle.set_journal(writer.handle());
             shards.journal = Some(writer);
         }
-        await_all(shards.threads.len(), &readies)?;
-        Ok(shards)
+        match await_all(shards.threads.len(), &readies) {
+            Ok(()) => Ok(shards),
+            Err(error) => Err(shards.failure_of_journal().unwrap_or(StartError::System(error))),
+        }
     }
 }
 
@@ -334,6 +336,12 @@ impl Shards {
         self.handle.clone()
     }
 
+    /// What the journal has failed with, if it has: a shard that ends for that before it has begun cannot say so.
+    fn failure_of_journal(&mut self) -> Option<StartError> {
+        let failure = self.journal.take()?.stop().err()?;
+        matches!(failure, CommitError::Failed(_)).then(|| StartError::Durable(DurableError::Write(failure)))
+    }
+
     /// Waits until the shards have stopped, or the first one of them has failed.
     #[must_use]
     pub fn join(mut self) -> Exit {
@@ -350,7 +358,8 @@ impl Shards {
         }
         // Nobody writes any more, and what was written is kept.
         match self.journal.take().map(Writer::stop) {
-            Some(Err(error)) => Exit::Unkept(error.to_string()),
+            Some(Err(CommitError::Failed(failure))) => Exit::Unkept(failure.to_string()),
+            // What found no room was acknowledged to nobody.
             _ => Exit::Stopped,
         }
     }

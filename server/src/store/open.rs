@@ -99,7 +99,9 @@ pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
         DurableError::Open(OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. }) => {
             (IO, owner_hint(error).to_owned())
         }
-        DurableError::Write(_) | DurableError::System(_) => (IO, String::new()),
+        DurableError::Open(OpenError::Failed(_)) | DurableError::Write(_) | DurableError::System(_) => {
+            (IO, String::new())
+        }
         DurableError::Open(_) | DurableError::Record(..) | DurableError::Restore(_) => (DATA, String::new()),
     };
     let error = in_words(error.to_string());

@@ -77,6 +77,7 @@ pub(super) fn refuse(place: &Path, error: &OpenError) -> Failure {
         OpenError::Newer { .. } => (DATA, String::new()),
         OpenError::Locked(LockError::Taken(_)) => (IN_USE, "; stop that broker first".to_owned()),
         OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. } => (IO, owner_hint(error).to_owned()),
+        OpenError::Failed(_) => (IO, String::new()),
     };
     let error = in_words(error.to_string());
     Failure {

@@ -42,6 +42,8 @@ pub enum OpenError {
         /// What came of it.
         error: io::Error,
     },
+    /// The disk failed where the log was to say that what was read is durable.
+    Failed(Failure),
 }
 
 /// Where a journal is damaged at or before its durable mark.
@@ -78,6 +80,7 @@ impl fmt::Display for OpenError {
             }
             Self::Io { doing, file, error } if file.is_empty() => write!(f, "cannot {doing}: {error}"),
             Self::Io { doing, file, error } => write!(f, "cannot {doing} {file}: {error}"),
+            Self::Failed(failure) => failure.fmt(f),
         }
     }
 }

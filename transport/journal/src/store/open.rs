@@ -51,9 +51,7 @@ impl<D: Disk> Store<D> {
         }
         match store.first_mark(now_unix_millis) {
             Ok(()) | Err(CommitError::Full) => {}
-            Err(CommitError::Failed(failure)) => {
-                return Err(io_error("start", "", std::io::Error::other(failure)));
-            }
+            Err(CommitError::Failed(failure)) => return Err(OpenError::Failed(failure)),
         }
         Ok(Opened { store, report })
     }
