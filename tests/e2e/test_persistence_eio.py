@@ -22,7 +22,7 @@ EIO = os.strerror(errno.EIO)
 IO_ERROR = 74
 MESSAGE = 60_000
 
-BEFORE = [b"before %d" % n for n in range(30)]
+BEFORE = [b"before %d" % n for n in range(10)]
 HALF = b"has its PUBREC"
 AFTER = [b"after %d" % n for n in range(10)]
 
@@ -187,15 +187,18 @@ def test_a_sync_beside_that_fails_ends_it_too(start):
     broker = start("max_queued_messages 0", shards=3)
     exchange = Exchange(broker)
     fault = broker.disk.fail("fdatasync", is_held=True)
-    assert fault.reached.wait(TIMEOUT)
     w = exchange.publishers[1].wire
     for payload in AFTER:
         assert w.publish("of/1", payload, 1).reason == 0
+        assert fault.reached.wait(TIMEOUT), "there is something to sync"
     fault.let_go()
     taken = [*BEFORE, *AFTER]
     with contextlib.suppress(Closed, ConnectionError):
         for n in itertools.count():
-            assert w.publish("of/1", b"%d" % n, 1).reason == 0
+            w.send(wire.publish("of/1", b"%d" % n, 1, version=V5))
+            if (p := w.recv()).kind == DISCONNECT:
+                break
+            assert (p.kind, p.reason) == (PUBACK, 0)
             taken.append(b"%d" % n)
     broker.has_failed(f"cannot sync {broker.segments[0].name}")
     broker.again()
