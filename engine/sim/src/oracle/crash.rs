@@ -15,7 +15,8 @@
 //! | a DISCONNECT, or the end of a connection, is forgotten if it was not kept yet: its Will may be published, and the Session lasts longer | nothing is answered to either |
 //! | a Will that had been published may be published again, as QoS 2 not twice to anybody | its Session had it still |
 //! | the time of who was connected begins at the restart; where the wall clock was set, that of who was away may too | never shorter than promised |
-//! | a replay that was open to a Session that lasts begins anew, and I6 asks only for what comes to a connection that stands | how far it had come is not written |
+//! | a replay that was open to a Session that lasts begins anew, and I6 asks only for what comes to a connection that stands | how far it had come is not written, nor is anything waited for that says it is over |
+//! | at QoS 1 each of those replays is one more delivery, and comes once more for each crash after it: with n crashes as often as 1 + 2 + … + (n + 1) | that a client has acknowledged a delivery is written beside, and nothing waits for that |
 //! | two publishes of one publisher may change their order if the former was not acknowledged | the latter may have been kept alone, and the former comes again (section 4.6 speaks of messages sent again in their order, and so it is sent) |
 
 use std::time::Duration;

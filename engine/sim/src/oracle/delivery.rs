@@ -35,8 +35,10 @@ struct Causes {
     groups: Vec<FilterId>,
     /// Such a Subscription explains QoS and RETAIN, too.
     live: bool,
-    /// SUBSCRIBEs that may have it sent as a retained message.
+    /// Replays that may have it sent as a retained message: one of each SUBSCRIBE, and one more for each crash since.
     replays: u32,
+    /// How often they may send it at QoS 1: what one of them has sent comes again after each crash that follows.
+    replayed_max: u32,
     /// This may be one of those.
     replay: bool,
 }
@@ -175,7 +177,9 @@ impl Oracle {
                 && !message.payload.is_empty()
                 && life.replaced.is_none_or(|replaced| replaced > s.asked);
             if s.may_replay && was_retained {
-                causes.replays += 1;
+                let begun = 1 + self.crashes_since(life.first.max(s.asked));
+                causes.replays += begun;
+                causes.replayed_max += begun * (begun + 1) / 2;
                 causes.replay |= received.retain && same_qos;
             }
         }
@@ -215,16 +219,15 @@ impl Oracle {
         };
         let &Life { times, first, .. } = self.life(number);
         let again = self.crashes_since(first);
-        // A replay that was open begins anew.
-        let replays = (1 + again) * causes.replays;
-        let fits = |all: u32, live: u32, each: u32| {
+        let fits = |all: u32, live: u32, each: u32, replays: u32| {
             let live_max = each * times * causes.live_max() + back;
             all < live_max + replays && (causes.replay || live < live_max)
         };
         // What was sent before its record was kept is sent again, and what was not acknowledged was perhaps not kept. QoS 2
         // is written before it is sent.
         let (other, all) = (copies.all - copies.exactly, copies.all);
-        let fits = fits(all, copies.live, 1 + again) && (!exactly || again == 0 || fits(all - other, 0, 1));
+        let fits = fits(all, copies.live, 1 + again, causes.replayed_max)
+            && (!exactly || again == 0 || fits(all - other, 0, 1, causes.replays));
         let rule = if exactly { "I2" } else { "I3" };
         ensure(fits, rule, || self.describe("comes too often", number, arrival))
     }
