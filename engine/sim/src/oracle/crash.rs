@@ -10,7 +10,7 @@
 //! | QoS 0 that is retained is so or not | it may be discarded at any time (section 3.3.1.3) |
 //! | QoS 1 comes once more for each crash, as a repeat or as another delivery | whether it was sent is written beside, and nothing waits for that [MQTT-4.3.2-1] |
 //! | a SUBSCRIBE or UNSUBSCRIBE without its answer has had an effect or not, for ever | nobody was told |
-//! | a CONNECT without CONNACK has begun or ended a Session or not, and has changed its Will and its end or not | nobody was told |
+//! | a CONNECT without CONNACK has begun or ended a Session or not, and has changed its Will and its end or not; so has each of several, whatever became of those before, and the Will of any of them may be published | nobody was told |
 //! | a Session that has ended is there again although its client was let in anew, to a Session that does not last | that CONNACK waits for what its own CONNECT has written, and for nothing before |
 //! | a DISCONNECT, or the end of a connection, is forgotten if it was not kept yet: its Will may be published, and the Session lasts longer | nothing is answered to either |
 //! | a Will that had been published may be published again, as QoS 2 not twice to anybody | its Session had it still |
@@ -116,30 +116,34 @@ impl Oracle {
             let Some(ended) = session.ended.filter(|&at| at >= horizon) else {
                 continue;
             };
-            let states: Vec<State> = session.states_since(horizon).cloned().collect();
+            let lasts = session.states_since(horizon).any(|state| state.expiry > 0);
             let who = session.who;
             let current = self.current.get(&who).copied();
             let may_be_back = current.is_none_or(|id| !self.session(id).was_kept);
-            if may_be_back && states.iter().any(|state| state.expiry > 0) {
+            if may_be_back && lasts {
                 if let Some(untold) = current {
                     found.two.push(who);
-                    let will = self.session_mut(untold).will.take();
-                    let at = self.at;
-                    self.session_mut(untold).end(at);
+                    self.doubt_wills_since(untold, horizon);
+                    let (at, session) = (self.at, self.session_mut(untold));
+                    let will = session.will.take();
+                    session.end(at);
                     self.doubt_will(will);
                 }
                 self.current.insert(who, id);
                 self.session_mut(id).begin_again(ended);
             } else {
-                let unpublished = |number: &Number| !self.life(*number).is_published();
-                let wills: Vec<Number> = states
-                    .iter()
-                    .filter_map(|state| state.will)
-                    .filter(unpublished)
-                    .collect();
-                wills.into_iter().for_each(|number| self.doubt_will(Some(number)));
+                self.doubt_wills_since(id, horizon);
             }
         }
+    }
+
+    /// A Session that is not taken for its client's any more may be it nevertheless, with a Will that it had at any time
+    /// since: it was replaced by a CONNECT that nobody answered, and perhaps by several.
+    fn doubt_wills_since(&mut self, id: SessionId, horizon: At) {
+        let wills = self.session(id).states_since(horizon).filter_map(|state| state.will);
+        let unpublished = wills.filter(|&number| !self.life(number).is_published());
+        let unpublished: Vec<Number> = unpublished.collect();
+        unpublished.into_iter().for_each(|number| self.doubt_will(Some(number)));
     }
 
     /// What a Session may be now: as it was last, or as it was before what was not kept.
