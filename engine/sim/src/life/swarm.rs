@@ -23,6 +23,14 @@ const TWIN_FIRST: u64 = 5;
 const COUNTS_ONCE_IN: u64 = 8;
 /// The first of them.
 const COUNTS_FIRST: u64 = 3;
+/// One seed of so many has Shared Subscriptions alone, whose members come and go on many shards.
+const SHARES_ONCE_IN: u64 = 32;
+/// The first of them.
+const SHARES_FIRST: u64 = 17;
+/// Shards of those lives at least.
+const SHARES_SHARDS_MIN: u16 = 3;
+/// Clients of those lives at most: a shard has few members, and none is soon left.
+const SHARES_CLIENTS_MAX: usize = 5;
 /// Deeds of a chapter of a long life.
 const LONG_CHAPTER: u64 = 4_000;
 /// Events of a long life, for each that was asked for.
@@ -60,6 +68,7 @@ pub(super) struct Swarm {
     /// chapter.
     pub(super) rests_once_in: u64,
     is_long: bool,
+    shares: bool,
     /// Sessions and Subscriptions are there from the beginning and to the end.
     pub(super) counts: bool,
 }
@@ -127,19 +136,23 @@ impl Swarm {
             rests_once_in: some(rng, 60, &[8, 20, 60]),
             chaos,
             is_long,
+            shares: !is_long && seed % SHARES_ONCE_IN == SHARES_FIRST,
             counts: !is_long && seed % COUNTS_ONCE_IN == COUNTS_FIRST,
         };
         swarm.chaos[Chaos::Crash as usize] = swarm.crashes_once_in(seed, options);
-        swarm.specialise();
+        swarm.specialise(options);
         swarm
     }
 
-    fn specialise(&mut self) {
+    fn specialise(&mut self, options: &Options) {
         if self.is_long {
             self.live_long();
         }
         if self.counts {
             self.live_by_the_book();
+        }
+        if self.shares {
+            self.live_in_a_group(options.has(Chaos::Rest));
         }
     }
 
@@ -169,6 +182,21 @@ impl Swarm {
             Chaos::Memory,
         ] {
             self.chaos[kind as usize] = 0;
+        }
+    }
+
+    /// Members of one group come and go while mail lies long, so that what was meant for one finds nobody on shard after
+    /// shard.
+    fn live_in_a_group(&mut self, rests: bool) {
+        self.config.shards = self.config.shards.max(SHARES_SHARDS_MIN);
+        (self.config.memory_bytes_max, self.config.connections_max) = (usize::MAX, usize::MAX);
+        self.versions.truncate(SHARES_CLIENTS_MAX);
+        self.topics = vec!["s/a"];
+        self.filters = (0..FILTERS.len()).filter(|&n| FILTERS[n] == "$share/h/s/a").collect();
+        (self.retain, self.burst_max, self.steps_max) = (0, 3, 12);
+        self.weights = [2, 0, 12, 12, 16, 1];
+        if rests {
+            (self.pace.rests_once_in, self.pace.rests_max) = (4, 100);
         }
     }
 
