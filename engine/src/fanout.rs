@@ -59,8 +59,10 @@ pub(crate) struct FanOut {
     /// The tree's generation when the targets were found.
     pub(crate) generation: u64,
     pub(crate) refused: bool,
-    /// It has emitted records.
+    /// It has emitted records, or found done what earlier calls have emitted.
     pub(crate) wrote: bool,
+    /// The latter.
+    pub(crate) depends: bool,
 }
 
 /// The open fan-out, the publishes behind it, and the connections that are not read because of them.
@@ -291,7 +293,7 @@ impl Engine {
         self.review_targets(fanout);
         while let Some(target) = fanout.targets.get(fanout.next) {
             if self.has_done_enough(effects) {
-                fanout.wrote |= self.clients.journal.is_dirty();
+                self.note_written(fanout);
                 return false;
             }
             self.work += 1;
@@ -315,8 +317,13 @@ impl Engine {
             fanout.refused |= delivered == Delivered::Refused;
         }
         let all = self.continue_shared(now, fanout, effects);
-        fanout.wrote |= self.clients.journal.is_dirty();
+        self.note_written(fanout);
         all
+    }
+
+    fn note_written(&self, fanout: &mut FanOut) {
+        fanout.wrote |= self.clients.journal.is_dirty();
+        fanout.depends |= self.clients.journal.depends();
     }
 
     /// Goes on with the Shared Subscriptions of a fan-out. `true`: all have it.
@@ -423,9 +430,13 @@ impl Engine {
                     publish,
                     refused,
                     wrote,
+                    depends,
                     ..
                 } = fanout;
                 self.clients.let_go(publish.message, effects);
+                if depends {
+                    self.clients.journal.depend();
+                }
                 self.settle(now, publish.source, transaction, refused, wrote, effects);
                 self.clients.journal.leave(true, effects);
             }
@@ -506,7 +517,7 @@ impl Engine {
                 self.complete(now, who, refused, effects);
             }
             Source::Shard { from, n, .. } if n > 0 => {
-                let waits = wrote && !refused && transaction.is_none();
+                let waits = !refused && (wrote && transaction.is_none() || self.clients.journal.depends());
                 let held = waits && self.clients.journal.hold(Gate::Forward(from, n));
                 if !held {
                     self.links.settle(from, n, refused, effects);

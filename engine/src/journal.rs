@@ -69,6 +69,8 @@ pub(crate) struct Journal {
     /// The latest commit.
     ticket: u64,
     emitted: bool,
+    /// What the present call says is true only once all that was emitted before is durable.
+    depends: bool,
     /// The latest commit that is a part of a transaction.
     part_ticket: u64,
     /// All tickets up to this one are durable.
@@ -116,6 +118,7 @@ impl Journal {
             ticket: 0,
             part_ticket: 0,
             emitted: false,
+            depends: false,
             durable: 0,
             last_body: 0,
             gates: VecDeque::new(),
@@ -155,9 +158,19 @@ impl Journal {
         }
     }
 
-    /// Whether the present call has written anything, so that something may have to wait for it.
+    /// The present call found done what earlier ones have emitted, so that something may have to wait for all of that.
+    pub(crate) fn depend(&mut self) {
+        self.depends |= self.ticket > self.durable && !mutant("journal/clear-unkept");
+    }
+
+    /// Whether something has to wait for what earlier calls have emitted.
+    pub(crate) const fn depends(&self) -> bool {
+        self.depends
+    }
+
+    /// Whether the present call has written anything, or depends on what was, so that something may have to wait for it.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.emitted || self.entered.as_ref().is_some_and(|entered| entered.is_shared)
+        self.emitted || self.depends || self.entered.as_ref().is_some_and(|entered| entered.is_shared)
     }
 
     /// Emits a message's body, unless it was the one emitted last. Putting a body twice is harmless.
@@ -177,7 +190,7 @@ impl Journal {
         }
         // What a Session is sent keeps its order, on its next connection too: it waits for what was written before as well.
         let keeps_order = matches!(gate, Gate::Send(..) | Gate::Connect(..));
-        let is_own = self.is_dirty() && !keeps_order;
+        let is_own = self.is_dirty() && !self.depends && !keeps_order;
         self.gates.push_back(Held {
             ticket: self.ticket,
             is_own,
@@ -294,7 +307,7 @@ impl Journal {
 
     /// The present call ends.
     pub(crate) const fn end_of_call(&mut self) {
-        self.emitted = false;
+        (self.emitted, self.depends) = (false, false);
         // By the next call everything that pointed at it may be gone, and the body with it.
         self.last_body = 0;
     }

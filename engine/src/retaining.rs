@@ -78,7 +78,12 @@ impl Engine {
     ) -> bool {
         let message = &publish.message;
         if message.payload().is_empty() && !mutant("5.0/3.3.1-6") || message.is_expired(now) {
-            if let Some(old) = self.retained.remove(message.topic()) {
+            let old = self.retained.remove(message.topic());
+            if old.as_ref().is_none_or(|old| old.record == RecordId(0)) {
+                // What was cleared, or replaced by one that is not written, may still be on the disk.
+                self.clients.journal.depend();
+            }
+            if let Some(old) = old {
                 self.forget_retained(old, effects);
             }
             return true;

@@ -359,6 +359,7 @@ impl Engine {
             generation,
             refused: false,
             wrote: false,
+            depends: false,
         };
         if self.continue_fanout(now, &mut fanout, effects) {
             outcome.refused |= fanout.refused;

@@ -214,6 +214,36 @@ fn a_connack_that_nobody_waits_for() {
     );
 }
 
+/// What clears a topic that was cleared a moment before, or where nothing written is retained any more, waits for that: else
+/// what was retained could be back after a crash though its publisher has heard that it is not.
+#[test]
+fn what_is_cleared_already_waits_for_what_cleared_it() {
+    let prepare = |node: &mut Node| {
+        let [first, second] = ["first", "second"].map(|name| node.connect(V5, name));
+        for topic in ["r", "gone"] {
+            node.retain(first, topic, 1, 1, "kept");
+            node.take(first);
+        }
+        (first, second)
+    };
+    with_journal(prepare, |node, (first, second)| {
+        node.retain(first, "r", 1, 1, "");
+        node.retain(second, "r", 1, 2, "");
+        node.expect(second, &[]);
+        node.make_all_durable();
+        node.expect(first, &["PUBACK #1 10"]);
+        node.expect(second, &["PUBACK #2 10"]);
+        node.retain(second, "r", 2, 3, "");
+        node.expect(second, &["PUBREC #3 10"]);
+        node.input_all(|| Input::JournalFull(true));
+        node.retain(first, "gone", 0, 0, "in memory");
+        node.retain(second, "gone", 1, 4, "");
+        node.expect(second, &[]);
+        node.make_all_durable();
+        node.expect(second, &["PUBACK #4 10"]);
+    });
+}
+
 /// Acknowledgements behind one that waits for the journal keep their order.
 #[test]
 fn order_holds_while_the_journal_is_slow() {
