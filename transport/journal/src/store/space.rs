@@ -47,6 +47,10 @@ impl<D: Disk> Store<D> {
             self.filling = added;
             self.filling_records = records;
             result?;
+            if is_idle && self.pressure == Pressure::DiskFull {
+                // What has just been moved may have used up what tells that there is room again, each time.
+                full_is_fine(self.make_spares())?;
+            }
         }
         self.tell_pressure();
         Ok(())
