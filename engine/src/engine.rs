@@ -196,7 +196,9 @@ impl Engine {
             }
             Input::JournalFull(is_full) => {
                 self.clients.journal.is_full = is_full;
-                self.parking.append(&mut self.parking_for_room);
+                if is_full || !mutant("journal/room-untold") {
+                    self.parking.append(&mut self.parking_for_room);
+                }
                 self.release_replays();
                 self.release_parked(now, effects);
             }

@@ -78,13 +78,9 @@ impl Engine {
     ) -> bool {
         let message = &publish.message;
         if message.payload().is_empty() && !mutant("5.0/3.3.1-6") || message.is_expired(now) {
-            let old = self.retained.remove(message.topic());
-            if old.as_ref().is_none_or(|old| old.record == RecordId(0)) {
-                // What was cleared, or replaced by one that is not written, may still be on the disk.
-                self.clients.journal.depend();
-            }
-            if let Some(old) = old {
-                self.forget_retained(old, effects);
+            match self.retained.remove(message.topic()) {
+                Some(old) => self.forget_retained(old, effects),
+                None => self.clients.journal.depend(),
             }
             return true;
         }
@@ -162,6 +158,10 @@ impl Engine {
     /// A retained message was removed.
     fn forget_retained(&mut self, old: Kept, effects: &mut Effects) {
         self.clients.memory.refund(RETAINED_BYTES + old.message.topic().len());
+        if old.record == RecordId(0) {
+            // What it had replaced may still be on the disk.
+            self.clients.journal.depend();
+        }
         self.clients.journal.delete(old.record, effects);
         self.release_author(&old.message);
         self.clients.let_go(old.message, effects);

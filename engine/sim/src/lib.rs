@@ -29,7 +29,9 @@
 //! | I9 | a client has one connection, and the loser hears so first | `checks/owners` | each packet |
 //! | I10 | Wills when they are due, and never else | `oracle`, `oracle/delivery` | each delivery; at rest |
 //! | I12 | every packet is legal where it comes, and no larger than its receiver takes | `wire`, `client`, `world/observe` | each packet |
-//! | I12 | a publish is refused only with 0x97, to a 5.0 publisher, where a limit may be met, and somebody may have lacked room | `oracle` | each answer |
+//! | I12 | a publish is refused only with 0x97, to a 5.0 publisher, where a limit may be met, and somebody may have lacked room; or for a full disk | `oracle`, `oracle/disk` | each answer |
+//! | I12 | a CONNECT or SUBSCRIBE is refused for a full disk only if something would be written for it | `world/observe`, `oracle/disk` | each answer |
+//! | I14 | what waited for room on the disk goes on when there is some | `world/end` | when all are back |
 //! | I13 | who breaks rules makes no difference to others: packets, forwards, records, events | `world/twin` | each call, in one seed of 50 |
 //! | I14 | no deadlock: when nothing can happen nothing is held, and every request is answered | `world/end` | when all are back |
 //! | I15 | one call's work is bounded, so that all have their turn | `world/calls` | each call |
@@ -46,8 +48,9 @@
 //! | QoS 0 is lost behind a long line, counted once for all who would have had it | `EngineConfig::fanout_waiting_max`; it is to be looked for nowhere then (section 4.3.1) |
 //! | what is to be retained at QoS 0 has no effect, where memory is scarce and the line long | it may be discarded at any time (section 3.3.1.3) |
 //! | QoS 2 comes again after a PUBREC with 0x97 that nobody was there to hear | that PUBREC has ended the exchange [MQTT-4.3.3-9] |
+//! | where the disk is full: a publish hears 0x97, or waits, that would have something written: as retained, as the identifier of QoS 2 in a Session that lasts, or for a Session that lasts; so a CONNECT for a Session that lasts or with a Will, unless one that lasts is there; so a SUBSCRIBE of a Session that lasts, unless in place of another | what would be written has no room; each from when a shard was told that the disk is full until all know that it is not |
 //! | QoS 0 does not come of a message that its publisher was not there to hear of, where it may be refused | it is told 0x97 when it sends it again [MQTT-4.4.0-1] |
-//! | publishes that waited for memory go with their connection | they were not acknowledged; their client sends them again |
+//! | publishes that waited for memory, or for room on the disk, go with their connection | they were not acknowledged; their client sends them again |
 //! | a Session that was about to end may have gone on or not, until a CONNACK tells | a deadline may be kept a little late (section 3.1.2.11.2) |
 //! | a Will whose time had come when its client came back | either may have been first [MQTT-3.1.3-9] |
 //! | what was refused need not come to a Session that is or was a member of a Shared Subscription, or for which more may have waited than its queue holds, nor to any where memory was scarce | 0x97 says that at least one could not take it, and where memory is scarce nobody has it |

@@ -106,6 +106,11 @@ marks! {
     WillOfTheDead = "Will of a client that was connected when the broker died",
     ExpiredWhileDown = "Session expired while the broker was down",
     TornTail = "torn tail found",
+    RefusedForDisk = "publish refused for a full disk",
+    ParkedForDisk = "3.1.1 publish parked for a full disk and taken when there was room again",
+    ConnectRefusedForDisk = "CONNECT refused for a full disk",
+    SubscribeRefusedForDisk = "SUBSCRIBE refused for a full disk",
+    DiedWithoutRoom = "broker died while the disk was full",
     CameBackTheSame = "everything the same after a restart, with messages that wait",
 }
 

@@ -17,6 +17,7 @@ mod burdens;
 mod crash;
 mod debts;
 mod delivery;
+mod disk;
 mod forget;
 mod glance;
 mod matching;
@@ -81,6 +82,10 @@ pub struct Oracle {
     queue_max: usize,
     /// Memory was scarce, perhaps, since everything was forgotten.
     pressed: bool,
+    /// Some shard thinks that the disk is full.
+    lacks_disk: bool,
+    /// When the last one did, since everything was forgotten.
+    lacked_disk: Option<At>,
     /// The latest the wall clock was since then.
     wall_max: UnixMillis,
     /// When somebody set it last.
@@ -183,8 +188,9 @@ impl Oracle {
         self.rules.lacks_room || self.pressed
     }
 
-    /// Whether the broker may answer 0x97.
-    const fn may_refuse(&self) -> bool {
+    /// Whether the broker may answer 0x97 to a publish for another reason than a full disk.
+    #[must_use]
+    pub const fn may_refuse(&self) -> bool {
         self.rules.refuses || self.may_lack_room()
     }
 
@@ -317,9 +323,7 @@ impl Oracle {
         if self.session(id).link != Some(link) {
             return;
         }
-        if self.may_lack_room() {
-            self.doubt_parked(link);
-        }
+        self.doubt_parked(link);
         let now = self.now;
         let session = self.session_mut(id);
         session.leave(at, now, clean, expiry);
@@ -333,19 +337,24 @@ impl Oracle {
         }
     }
 
-    /// A connection ends that may have held publishes until there was memory: they go with it.
+    /// A connection ends that may have held publishes until there was memory, or room on the disk: they go with it.
     fn doubt_parked(&mut self, link: LinkId) {
+        let (lacks_room, lacked_disk) = (self.may_lack_room(), self.lacked_disk_at());
         for &number in &self.open {
             let life = &mut self.messages.get_mut(number).life;
-            life.doubtful |= life.link == Some(link) && life.owed != life.last;
+            let may_wait = lacks_room || lacked_disk.is_some_and(|at| at >= life.first);
+            life.doubtful |= may_wait && life.link == Some(link) && life.owed != life.last;
         }
     }
 
     /// A client's PUBLISH is handled.
     pub fn publish(&mut self, link: LinkId, number: Number, packet_id: Option<u16>) {
         let at = self.advance();
-        let (wall, may_refuse) = (self.now.wall, self.may_refuse());
+        let wall = self.now.wall;
         let Some(id) = self.session_of(link) else { return };
+        let known = self.messages.find(number).filter(|told| told.life.is_published());
+        let lacked_disk = self.lacked_disk_since(known.map_or(at, |told| told.life.first));
+        let may_refuse = self.may_refuse() || lacked_disk;
         let Some(told) = self.messages.find_mut(number) else {
             return;
         };
@@ -358,7 +367,7 @@ impl Oracle {
             if message.qos == QoS::ExactlyOnce && !self.sessions[id].inbound.insert(packet_id) && !was_lost {
                 // A repeat, which is not published again [MQTT-4.3.3-10]; unless a PUBREC with 0x97 that nobody was there
                 // to hear has ended the exchange [MQTT-4.3.3-9], or the Session is another one.
-                let may_have_parked = self.pressed || self.rules.lacks_room;
+                let may_have_parked = self.pressed || self.rules.lacks_room || lacked_disk;
                 if refuses && known.is_some() || may_have_parked || self.sessions[id].blurred {
                     life.may_come_again(at);
                     let topic = life.topic;
@@ -379,6 +388,10 @@ impl Oracle {
         } else if was_lost {
             // If it was kept, who had no room for it then has lost it, and nobody says so any more.
             life.published_after_all(at, may_refuse);
+            if may_refuse && self.sessions[id].version == ProtocolVersion::V5 {
+                // Or it was refused, and the identifier is free again though nobody was told.
+                life.times += 1;
+            }
         } else {
             life.published(at);
         }
@@ -432,12 +445,13 @@ impl Oracle {
     fn check_refusal(&self, publisher: SessionId, number: Option<Number>, reason: ReasonCode) -> Verdict {
         let is_told = self.session(publisher).version == ProtocolVersion::V5;
         let lacks_room = self.may_lack_room();
-        let right = reason == ReasonCode::QuotaExceeded && is_told && self.may_refuse();
+        let unwritable = self.may_be_unwritable(publisher, number);
+        let right = reason == ReasonCode::QuotaExceeded && is_told && (self.may_refuse() || unwritable);
         ensure(right, "I12", || {
             let who = self.session(publisher).who;
             format!("message {number:?} of client {who} is refused with {reason:?}, and why?")
         })?;
-        let may_be_full = number.is_none_or(|number| lacks_room || self.somebody_may_match(number));
+        let may_be_full = number.is_none_or(|number| lacks_room || unwritable || self.somebody_may_match(number));
         ensure(may_be_full, "I12", || {
             format!("message {number:?} is refused, and nobody has subscribed to it")
         })

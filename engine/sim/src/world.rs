@@ -202,6 +202,8 @@ struct Shard {
     /// The connection in each slot, and how many tenants there were.
     slots: Vec<Option<LinkId>>,
     tenants: u32,
+    /// It was told that the journal has no room.
+    lacks_disk: bool,
     /// When its engine has something to do next.
     deadline: Option<Instant>,
     /// The step until which it does nothing.
@@ -235,6 +237,8 @@ struct Link {
     active: bool,
     /// The engine is done with it.
     ended: bool,
+    /// The Packet Identifier of a publish that waits for room on the disk.
+    parked: Option<u16>,
     congested: bool,
     /// It has come to its Session, which may have so many deliveries in flight.
     settled: bool,
@@ -462,10 +466,19 @@ impl World {
         self.tell(shard, Input::Reload(config)).map(drop)
     }
 
-    /// Whether memory may be scarce, so that something waits for more.
+    /// The journal's disk has no room for more from now on, or has some again. The shards hear of it from the journal.
+    pub fn fill_disk(&mut self, full: bool) {
+        if self.is_durable() {
+            self.note_down(|| format!("the disk is full: {full}"));
+            self.writer.fill(full);
+        }
+    }
+
+    /// Whether memory may be scarce or the disk full, so that something waits for more.
     #[must_use]
-    pub const fn may_lack_room(&self) -> bool {
-        self.oracle.may_lack_room()
+    pub fn may_lack_room(&self) -> bool {
+        let lacks_disk = self.writer.may_be_full() || self.shards.iter().any(|shard| shard.lacks_disk);
+        self.oracle.may_lack_room() || lacks_disk
     }
 
     /// Only these clients take part, a bit each.
@@ -570,6 +583,7 @@ impl Shard {
             unsubmitted: Unsubmitted::default(),
             slots: Vec::new(),
             tenants: 0,
+            lacks_disk: false,
             deadline: None,
             wakes: 0,
         }

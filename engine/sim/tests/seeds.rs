@@ -30,6 +30,21 @@ const FOUND: &[(u64, &str, &str)] = &[
         "--events 20000",
         "a repeat that a restart knew was answered before publishes that were parked",
     ),
+    (
+        768,
+        "--events 20000",
+        "the oracle did not count what a replay had sent before it began anew as coming again",
+    ),
+    (
+        41_593,
+        "--events 20000",
+        "the oracle forgot the Wills of a Session that nobody was told of",
+    ),
+    (
+        381,
+        "--events 20000",
+        "what cleared a topic was acknowledged before what had cleared it was kept",
+    ),
 ];
 
 /// What a seed has found once stays found.

@@ -4,6 +4,7 @@
 
 use alloc::{boxed::Box, collections::VecDeque, rc::Rc};
 
+use sol_codec::mutants::mutant;
 use sol_codec::{PacketId, ReasonCode};
 
 use crate::clients::{Clients, Reason};
@@ -48,7 +49,13 @@ impl Engine {
         }
         if ack.is_some() && v5 {
             self.clients.let_go(message, effects);
-            return self.answer(now, from, ack, ReasonCode::QuotaExceeded, effects);
+            let is_said = !self.clients.journal.is_full || !mutant("journal/refusal-unsaid");
+            let reason = if is_said {
+                ReasonCode::QuotaExceeded
+            } else {
+                ReasonCode::Success
+            };
+            return self.answer(now, from, ack, reason, effects);
         }
         if ack.is_none() && !self.has_parked(id) {
             // QoS 0 with RETAIN: it goes to those who are there, and is not kept.

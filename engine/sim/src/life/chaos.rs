@@ -62,6 +62,8 @@ chaos! {
     Memory = "memory",
     /// The broker dies.
     Crash = "crash",
+    /// The disk is full.
+    Disk = "disk",
 }
 
 impl Chaos {
@@ -148,6 +150,7 @@ impl Life<'_> {
                 world.set_wall(if rng.percent(50) { seconds } else { -seconds });
             }
             Chaos::Crash => self.crash(rng)?,
+            Chaos::Disk => world.fill_disk(rng.percent(60)),
             Chaos::Press => world.press(shard, rng.percent(60))?,
             Chaos::Reload => world.reload(shard, |config| change(config, rng))?,
             _ => {}

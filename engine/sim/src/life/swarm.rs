@@ -140,6 +140,7 @@ impl Swarm {
             counts: !is_long && seed % COUNTS_ONCE_IN == COUNTS_FIRST,
         };
         swarm.chaos[Chaos::Crash as usize] = swarm.crashes_once_in(seed, options);
+        swarm.chaos[Chaos::Disk as usize] = swarm.fills_once_in(seed, options);
         swarm.specialise(options);
         swarm
     }
@@ -161,6 +162,14 @@ impl Swarm {
         let rate = some(&mut Rng::named(seed, "crash rate"), 50, &[5, 30, 120, 400]);
         let is_even = self.is_long || self.counts || seed % TWIN_ONCE_IN == TWIN_FIRST;
         let may = self.config.journal && !is_even && options.has(Chaos::Crash);
+        if may { rate } else { 0 }
+    }
+
+    /// How often the disk is full, or has room again: never where nothing is written, or where nothing but a limit may keep
+    /// a message from a Session.
+    fn fills_once_in(&self, seed: u64, options: &Options) -> u64 {
+        let rate = some(&mut Rng::named(seed, "disk rate"), 40, &[20, 60, 200]);
+        let may = self.config.journal && !self.is_long && !self.counts && options.has(Chaos::Disk);
         if may { rate } else { 0 }
     }
 
@@ -334,7 +343,8 @@ fn versions(rng: &mut Rng, clients: usize) -> Vec<ProtocolVersion> {
 fn rates(rng: &mut Rng, options: &Options) -> [u64; Chaos::ALL.len()] {
     let mut rates = [0; Chaos::ALL.len()];
     for kind in Chaos::ALL {
-        if kind == Chaos::Crash {
+        // These have streams of their own.
+        if matches!(kind, Chaos::Crash | Chaos::Disk) {
             continue;
         }
         let rate = some(rng, 55, &[10, 30, 100, 300]);

@@ -78,6 +78,7 @@ impl Oracle {
     /// Subscriptions nobody knows: what others lose may come to them.
     pub(super) fn had_room(&self, id: SessionId, number: Number) -> bool {
         let most = self.session(id).burden.most_since(self.life(number).last);
-        !self.may_lack_room() && !self.may_lend(id) && most <= self.queue_max
+        let lacked_disk = self.lacked_disk_since(self.life(number).first);
+        !self.may_lack_room() && !lacked_disk && !self.may_lend(id) && most <= self.queue_max
     }
 }

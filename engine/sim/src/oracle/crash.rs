@@ -7,7 +7,9 @@
 //! |---|---|
 //! | a publish without PUBACK or PUBREC may come or not, and comes once more when its client sends it again | it was not acknowledged; QoS 2 that was kept is known by its identifier [MQTT-4.3.3-10] |
 //! | QoS 2 that somebody had no room for, and of which its publisher did not hear 0x97, does not come to them when it is sent again | that its identifier is free again was not kept: it is known by it, and is answered as what was taken |
+//! | QoS 2 comes again when it is sent again, to those too who have had it, where it may have been refused before its client heard so | with 0x97 its identifier is free again, and that is written before it leaves |
 //! | QoS 0 that is retained is so or not | it may be discarded at any time (section 3.3.1.3) |
+//! | what was retained at QoS 0 while the disk was full is not any more, nor is what that had replaced | nothing is promised of it: it is kept in memory alone, and what it replaces is deleted |
 //! | QoS 1 comes once more for each crash, as a repeat or as another delivery | whether it was sent is written beside, and nothing waits for that [MQTT-4.3.2-1] |
 //! | a SUBSCRIBE or UNSUBSCRIBE without its answer has had an effect or not, for ever | nobody was told |
 //! | a CONNECT without CONNACK has begun or ended a Session or not, and has changed its Will and its end or not; so has each of several, whatever became of those before, and the Will of any of them may be published | nobody was told |
@@ -16,6 +18,7 @@
 //! | a Will that had been published may be published again, as QoS 2 not twice to anybody | its Session had it still |
 //! | the time of who was connected begins at the restart; where the wall clock was set, that of who was away may too | never shorter than promised |
 //! | a replay that was open to a Session that lasts begins anew, and I6 asks only for what comes to a connection that stands | how far it had come is not written, nor is anything waited for that says it is over |
+//! | such a replay goes by the QoS of a Subscription that has taken the place of its own since, though that one did not ask for what is retained | what is kept is the Subscription as it is now, and that something is still due to it |
 //! | at QoS 1 each of those replays is one more delivery, and comes once more for each crash after it: with n crashes as often as 1 + 2 + … + (n + 1) | that a client has acknowledged a delivery is written beside, and nothing waits for that |
 //! | two publishes of one publisher may change their order if the former was not acknowledged | the latter may have been kept alone, and the former comes again (section 4.6 speaks of messages sent again in their order, and so it is sent) |
 
@@ -62,6 +65,7 @@ impl Oracle {
         self.look_at_clocks(crash.now);
         let before = std::mem::replace(&mut self.now, crash.now);
         self.doubt_open(crash.now);
+        self.doubt_unwritten();
         self.revive(crash.horizon, &mut found);
         let current: Vec<(usize, SessionId)> = self.current.iter().map(|(&who, &id)| (who, id)).collect();
         for (who, id) in current {

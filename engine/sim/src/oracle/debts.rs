@@ -299,7 +299,7 @@ impl Oracle {
     /// QoS 0 may be lost, but not without a reason while a connection stands and takes what comes.
     fn collect_unacknowledged(&mut self, id: SessionId, missing: &[Number]) {
         // Who published it and is gone may be told 0x97 when it comes again.
-        let may_be_refused = self.may_refuse();
+        let may_refuse = self.may_refuse();
         let has_been = |life: &Life| life.refused && !life.had_room.contains(&id);
         let lost = self
             .open
@@ -312,7 +312,7 @@ impl Oracle {
                 session.active.is_some_and(|active| active < life.first)
                     && !has_been(life)
                     && !life.doubtful
-                    && (!may_be_refused || self.is_answered(number))
+                    && (!may_refuse && !self.lacked_disk_since(life.first) || self.is_answered(number))
                     && !missing.contains(&number)
                     && !session.copies.contains_key(&number)
                     && !session.had.contains(&number)

@@ -180,7 +180,13 @@ impl Oracle {
                 let begun = 1 + self.crashes_since(life.first.max(s.asked));
                 causes.replays += begun;
                 causes.replayed_max += begun * (begun + 1) / 2;
-                causes.replay |= received.retain && same_qos;
+                // One that begins anew goes by what the Subscription has become.
+                let become_of = |other: &Subscription| {
+                    let takes_its_place = other.filter == s.filter && other.asked > s.asked;
+                    takes_its_place && other.options.qos.min(message.qos) == received.qos
+                };
+                let fits = same_qos || begun > 1 && subscriptions.iter().any(become_of);
+                causes.replay |= received.retain && fits;
             }
         }
         causes.live = causes.live_max() > 0 && qos_fits && retain_fits;

@@ -31,6 +31,7 @@ impl Oracle {
         self.replay_debts.clear();
         self.crashes.clear();
         self.pressed = false;
+        self.lacked_disk = None;
         self.queue_max = self.rules.queue_max;
         self.wall_max = self.now.wall;
     }

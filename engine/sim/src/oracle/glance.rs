@@ -51,6 +51,13 @@ impl Oracle {
         session.is_some_and(|session| session.expiry == u32::MAX && session.is_sure(self.now))
     }
 
+    /// Whether a client surely has a Session that outlives its connection.
+    #[must_use]
+    pub fn surely_lasts(&self, who: usize) -> bool {
+        let session = self.current.get(&who).map(|&id| self.session(id));
+        session.is_some_and(|session| session.expiry > 0 && session.was_kept && session.is_sure(self.now))
+    }
+
     /// Whether a client has published with this identifier at QoS 2 and not released it.
     #[must_use]
     pub fn expects_pubrel(&self, link: LinkId, packet_id: u16) -> bool {

@@ -62,6 +62,8 @@ pub(super) struct Life {
     pub(super) had_room: Vec<SessionId>,
     /// Nobody can say whether it was published.
     pub(super) doubtful: bool,
+    /// It is retained in memory alone, and what was retained before is perhaps gone.
+    pub(super) unwritten: bool,
     /// The broker died before it answered: when it comes again, it is published then or was before.
     pub(super) lost: bool,
     /// Until when it may be published, if nobody can say when.

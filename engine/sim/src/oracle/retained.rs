@@ -11,6 +11,7 @@ impl Oracle {
     /// A message is surely where it was to go. What it surely came after is retained no more.
     pub(super) fn settle(&mut self, number: Number) {
         let at = self.at;
+        self.note_unwritten(number);
         let life = self.life_mut(number);
         let settled = *life.settled.get_or_insert(at);
         let (origin, is_will, last, again) = {

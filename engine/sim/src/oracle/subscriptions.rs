@@ -122,17 +122,16 @@ impl Oracle {
         let Some(session) = self.session_of(link) else {
             return Ok(());
         };
-        let lacks_room = self.may_lack_room();
-        let of_session = &mut self.sessions[session].subscriptions;
-        for n in 0..of_session.len() {
-            let s = &of_session[n];
+        for n in 0..self.sessions[session].subscriptions.len() {
+            let s = &self.sessions[session].subscriptions[n];
             if s.request != (link, packet_id) || s.granted.is_some() || s.ended.is_some() {
                 continue;
             }
             let (filter, must_replay) = (s.filter, s.must_replay);
             let code = codes.get(s.place).copied();
-            if lacks_room && code.is_some_and(ReasonCode::is_error) {
-                of_session[n].ended = Some(at);
+            let is_refused = code.is_some_and(ReasonCode::is_error);
+            if is_refused && (self.may_lack_room() || self.may_be_new_and_unwritable(session, n)) {
+                self.sessions[session].subscriptions[n].ended = Some(at);
                 continue;
             }
             let fits = code == Some(ReasonCode::granted(s.options.qos));
@@ -140,6 +139,7 @@ impl Oracle {
                 let text = &self.topics.filter(filter).plain;
                 format!("{text} at {:?} is answered {code:?}", s.options.qos)
             })?;
+            let of_session = &mut self.sessions[session].subscriptions;
             for s in of_session[..n].iter_mut().filter(|s| s.filter == filter) {
                 s.ended.get_or_insert(at);
             }

@@ -114,6 +114,7 @@ impl World {
             self.parties[who].client.insists = true;
         }
         self.mark_found(&found);
+        self.oracle.have_disk();
         self.flights.crash();
         self.begin_again(power, plan.shards)?;
         for _ in 0..START_MAX.min(plan.patience) {
@@ -283,6 +284,7 @@ impl World {
             (Mark::Killed, !power),
             (Mark::DiedInTransaction, self.writer.incomplete() > 0),
             (Mark::DiedUnwritten, self.writer.has_work()),
+            (Mark::DiedWithoutRoom, self.shards.iter().any(|shard| shard.lacks_disk)),
             (Mark::DiedDuringPubrel, self.flights.has_released()),
             (Mark::FewerShards, shards < self.shards.len()),
             (Mark::MoreShards, shards > self.shards.len()),

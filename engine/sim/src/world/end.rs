@@ -197,6 +197,9 @@ impl World {
             }
         }
         self.is_pressed = false;
+        if self.writer.may_be_full() {
+            self.fill_disk(false);
+        }
         for who in self.clients() {
             self.withhold(who, false);
             let link = self.parties[who].link.and_then(|id| self.links.get(id));

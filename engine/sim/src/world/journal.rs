@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sol_codec::mutants::mutant;
 use sol_engine::{Commit, Effects, Family, Homes, Input, Record, RecordId, ShardId, Ticket};
 use sol_journal::model::ModelDisk;
-use sol_journal::{Batch, Desk, Event, Kind, Mode, Options, Store, Submission};
+use sol_journal::{Batch, CommitError, Desk, Event, Kind, Mode, Opened, Options, Pressure, Store, Submission};
 
 use crate::oracle::At;
 use crate::rng::Rng;
@@ -53,6 +53,14 @@ pub(super) struct Writer {
     rests_max: u64,
     /// The step until which it does nothing.
     pub(super) wakes: u64,
+    /// The disk takes no more than what is on it and what room was kept for.
+    is_full: bool,
+    /// Whether there is room, as the shards were told last.
+    pressure: Pressure,
+    /// Room is to be looked for, or made anew, though nothing waits to be written.
+    looks: bool,
+    /// What is to be written has no room, and nothing is left that would make some.
+    is_stuck: bool,
     payload: Vec<u8>,
 }
 
@@ -111,6 +119,10 @@ impl Writer {
             dead: BTreeSet::new(),
             rests_max,
             wakes: 0,
+            is_full: false,
+            pressure: Pressure::Normal,
+            looks: false,
+            is_stuck: false,
             payload: Vec::new(),
         };
         if is {
@@ -125,6 +137,19 @@ impl Writer {
     fn start(&mut self, store: Store<ModelDisk>, shards: usize) {
         self.sources = (0..shards).map(|_| Source::default()).collect();
         self.desk = Some(Desk::new(store, self.mode, shards as u16));
+        (self.pressure, self.is_stuck) = (Pressure::Normal, false);
+        self.looks = self.is_full;
+    }
+
+    /// From now on the disk has no room for more, or has some again.
+    pub(super) fn fill(&mut self, full: bool) {
+        self.disk.set_capacity(if full { self.disk.used() } else { u64::MAX });
+        (self.is_full, self.looks, self.is_stuck) = (full, true, false);
+    }
+
+    /// Whether there may be no room: the disk is full, or some shard has not heard that it is not any more.
+    pub(super) fn may_be_full(&self) -> bool {
+        self.is_full || self.pressure != Pressure::Normal
     }
 
     /// Looks at the records of one call.
@@ -182,34 +207,55 @@ impl Writer {
 
     /// Whether its thread has something to do.
     pub(super) fn has_work(&self) -> bool {
-        !self.inbox.is_empty() || self.desk.as_ref().is_some_and(Desk::owes_answers)
+        let waits = !self.inbox.is_empty() || self.desk.as_ref().is_some_and(Desk::owes_answers);
+        waits && !self.is_stuck || self.looks
     }
 
-    /// One step of its thread: it writes a frame of some of what waits, or answers for one.
+    /// One step of its thread: it writes a frame of some of what waits, or answers for one. Where there is no room it looks
+    /// for some.
     pub(super) fn work(&mut self, now_unix_millis: u64, steps: u64) -> Verdict {
-        let Some(desk) = &mut self.desk else { return Ok(()) };
-        let failed = |error: sol_journal::CommitError| broken("journal", error.to_string());
-        if !desk.owes_answers() {
-            let all = self.inbox.len();
-            let some = if self.rng.percent(50) {
-                all
-            } else {
-                1 + self.rng.below(all)
-            };
-            for submission in self.inbox.drain(..some) {
-                desk.take(submission, steps);
-            }
-            if !desk.is_ready() {
-                return Ok(());
-            }
-            desk.fill(drop);
-            desk.commit(now_unix_millis).map_err(failed)?;
-            if self.rng.percent(50) {
-                return Ok(());
-            }
+        let worked = match self.write(now_unix_millis, steps) {
+            Ok(true) => self.answer(now_unix_millis, steps),
+            Ok(false) => Ok(()),
+            Err(CommitError::Full) => self.look_for_room(now_unix_millis),
+            Err(failed) => Err(failed),
+        };
+        let looked = worked.and_then(|()| self.look(now_unix_millis));
+        self.tell_pressure();
+        looked.map_err(|error| broken("journal", error.to_string()))
+    }
+
+    /// Whether what was written is to be answered for now.
+    fn write(&mut self, now_unix_millis: u64, steps: u64) -> Result<bool, CommitError> {
+        let Some(desk) = &mut self.desk else { return Ok(false) };
+        if desk.owes_answers() {
+            // There may have been no room for it.
+            return desk.commit(now_unix_millis).map(|()| true);
         }
+        let all = self.inbox.len();
+        if all == 0 {
+            return Ok(false);
+        }
+        let some = if self.rng.percent(50) {
+            all
+        } else {
+            1 + self.rng.below(all)
+        };
+        for submission in self.inbox.drain(..some) {
+            desk.take(submission, steps);
+        }
+        if !desk.is_ready() {
+            return Ok(false);
+        }
+        desk.fill(drop);
+        desk.commit(now_unix_millis)?;
+        Ok(!self.rng.percent(50))
+    }
+
+    fn answer(&mut self, now_unix_millis: u64, steps: u64) -> Result<(), CommitError> {
+        let Some(desk) = &mut self.desk else { return Ok(()) };
         if !mutant("journal/answered-unsynced") {
-            desk.promise().map_err(failed)?;
+            desk.promise()?;
         }
         let sources = &mut self.sources;
         desk.answer(|source, event| {
@@ -225,13 +271,50 @@ impl Writer {
             }
         });
         let store = desk.store_mut();
-        store.tend(now_unix_millis, false).map_err(failed)?;
+        store.tend(now_unix_millis, false)?;
         if self.rng.once_in(SYNCS_ONCE_IN) {
-            store.sync().map_err(failed)?;
-            store.mark(now_unix_millis).map_err(failed)?;
+            store.sync()?;
+            full_is_fine(store.mark(now_unix_millis))?;
         }
         self.wakes = steps + self.rng.next() % (self.rests_max + 1);
         Ok(())
+    }
+
+    /// What waits to be written has no room: what is not live any more may make some.
+    fn look_for_room(&mut self, now_unix_millis: u64) -> Result<(), CommitError> {
+        let Some(desk) = &mut self.desk else { return Ok(()) };
+        let store = desk.store_mut();
+        let so_far = |store: &Store<ModelDisk>| (store.counts().frames, store.counts().removed_segments);
+        let before = so_far(store);
+        store.tend(now_unix_millis, true)?;
+        store.sync()?;
+        store.tend(now_unix_millis, true)?;
+        self.is_stuck = so_far(store) == before;
+        Ok(())
+    }
+
+    /// Its thread has nothing else to do: what was kept in reserve is made anew where there is room for that.
+    fn look(&mut self, now_unix_millis: u64) -> Result<(), CommitError> {
+        let Some(desk) = self.desk.as_mut().filter(|_| self.looks) else {
+            self.looks = false;
+            return Ok(());
+        };
+        let store = desk.store_mut();
+        store.tend(now_unix_millis, true)?;
+        store.sync()?;
+        self.looks = !self.is_full && store.pressure() != Pressure::Normal;
+        Ok(())
+    }
+
+    fn tell_pressure(&mut self) {
+        let Some(desk) = &self.desk else { return };
+        let pressure = desk.store().pressure();
+        if pressure == std::mem::replace(&mut self.pressure, pressure) {
+            return;
+        }
+        for source in &mut self.sources {
+            source.news.push_back(Event::Pressure(pressure));
+        }
     }
 
     /// Whether a shard can be told something.
@@ -252,7 +335,8 @@ impl Writer {
                 let calls = source.untold.get(&ticket).copied().unwrap_or_default();
                 Some((Input::DurableAlone(Ticket(ticket)), calls))
             }
-            _ => None,
+            Event::Pressure(pressure) => Some((Input::JournalFull(pressure != Pressure::Normal), 1)),
+            Event::Load(_) | Event::Failed(_) => None,
         }
     }
 
@@ -283,6 +367,16 @@ impl Writer {
         self.desk.as_ref().map_or(Ok(Vec::new()), |desk| stored(desk.store()))
     }
 
+    /// Opens the store again. Where there is no room to, somebody makes some.
+    fn open(&mut self, now_unix_millis: u64) -> Result<Opened<ModelDisk>, Violation> {
+        let mut opened = Store::open(self.disk.clone(), &self.options, now_unix_millis);
+        if opened.is_err() && self.is_full {
+            self.fill(false);
+            opened = Store::open(self.disk.clone(), &self.options, now_unix_millis);
+        }
+        opened.map_err(|error| broken("journal", format!("it does not open again: {error}")))
+    }
+
     /// The process dies, and the `power` may go out with it; another one begins with what is left, for so many shards.
     pub(super) fn restart(&mut self, power: bool, shards: usize, now_unix_millis: u64) -> Result<Reopened, Violation> {
         self.desk = None;
@@ -292,8 +386,7 @@ impl Writer {
         } else {
             self.disk.restart()
         };
-        let opened = Store::open(self.disk.clone(), &self.options, now_unix_millis)
-            .map_err(|error| broken("journal", format!("it does not open again: {error}")))?;
+        let opened = self.open(now_unix_millis)?;
         let (mut store, report) = (opened.store, opened.report);
         ensure(
             report.holes.is_empty() && report.orphans == 0 && (power || report.tail.is_none()),
@@ -376,8 +469,17 @@ fn forget_orphans(store: &mut Store<ModelDisk>, records: &mut Vec<Stored>, now_u
         return Ok(());
     }
     store.add(&batch);
-    let committed = store.commit(now_unix_millis).map(drop);
+    // Where there is no room for it, it is written when there is.
+    let committed = full_is_fine(store.commit(now_unix_millis).map(drop));
     committed.map_err(|error| broken("journal", error.to_string()))
+}
+
+/// That there is no room is told by the store's pressure.
+fn full_is_fine(result: Result<(), CommitError>) -> Result<(), CommitError> {
+    match result {
+        Err(CommitError::Full) => Ok(()),
+        other => other,
+    }
 }
 
 /// The shards that get each record.

@@ -152,7 +152,7 @@ impl World {
         self.hash.bytes(&self.bytes);
         let is_refusal = matches!(&reply, Reply::ConnAck { reason_code, .. } if reason_code.is_error());
         if is_refusal {
-            self.is_right_refusal(&reply, expects_refusal)?;
+            self.is_right_refusal(id, &reply, expects_refusal)?;
         } else if is_connack {
             self.parties[who].is_untold = false;
             // It may be gone before it hears that its Session is a new one; nobody can then tell by packets.
@@ -189,7 +189,7 @@ impl World {
     }
 
     /// A CONNECT is refused because its login was, or for want of room.
-    fn is_right_refusal(&mut self, reply: &Reply, login_was_refused: bool) -> Verdict {
+    fn is_right_refusal(&mut self, id: LinkId, reply: &Reply, login_was_refused: bool) -> Verdict {
         let Reply::ConnAck {
             session_present: false,
             reason_code,
@@ -201,12 +201,26 @@ impl World {
         let right = match reason_code {
             ReasonCode::BadUserNameOrPassword => login_was_refused,
             ReasonCode::QuotaExceeded | ReasonCode::ServerUnavailable => {
-                self.marks.hit(Mark::ConnectRefused);
-                self.oracle.may_lack_room()
+                let lacks_room = self.oracle.may_lack_room();
+                self.marks.hit(if lacks_room {
+                    Mark::ConnectRefused
+                } else {
+                    Mark::ConnectRefusedForDisk
+                });
+                lacks_room || self.would_be_written(id)
             }
             _ => false,
         };
         ensure(right, "I12", || format!("{reply:?}, and why?"))
+    }
+
+    /// Whether there is no room on the disk for what a CONNECT would have written: for a Session that lasts or one with a
+    /// Will, and the client surely has none that lasts.
+    fn would_be_written(&self, id: LinkId) -> bool {
+        self.links.get(id).is_some_and(|link| {
+            let is_written = link.connect.session_expiry_interval > 0 || link.connect.will.is_some();
+            self.shards[link.shard].lacks_disk && is_written && !self.oracle.surely_lasts(link.who)
+        })
     }
 
     /// The oracle and the checks hear a reply.
@@ -249,24 +263,15 @@ impl World {
                 }
                 Ok(())
             }
-            Reply::Ack(kind, packet_id, reason) => {
-                if let Some(kind) = Kind::of(*kind) {
-                    self.answers.given(id, kind, *packet_id)?;
-                }
-                match reason {
-                    ReasonCode::QuotaExceeded => {
-                        self.sums.refusals += 1;
-                        self.marks.hit(Mark::RefusedHere);
-                    }
-                    ReasonCode::PacketIdentifierNotFound => self.marks.hit(Mark::PubrelUnknown),
-                    _ => {}
-                }
-                self.oracle.answered(id, *kind, *packet_id, *reason)
-            }
+            Reply::Ack(kind, packet_id, reason) => self.check_ack(id, *kind, *packet_id, *reason),
             Reply::SubAck(packet_id, codes) => {
                 self.answers.given(id, Kind::SubAck, *packet_id)?;
                 if codes.iter().any(|code| code.is_error()) {
-                    self.marks.hit(Mark::SubscribeRefused);
+                    self.marks.hit(if self.oracle.may_lack_room() {
+                        Mark::SubscribeRefused
+                    } else {
+                        Mark::SubscribeRefusedForDisk
+                    });
                 }
                 self.oracle.suback(id, *packet_id, codes)
             }
@@ -281,6 +286,30 @@ impl World {
             }
             Reply::Disconnect(_) | Reply::PingResp => Ok(()),
         }
+    }
+
+    fn check_ack(&mut self, id: LinkId, kind: AckKind, packet_id: u16, reason: ReasonCode) -> Verdict {
+        if let Some(kind) = Kind::of(kind) {
+            self.answers.given(id, kind, packet_id)?;
+        }
+        if matches!(kind, AckKind::PubAck | AckKind::PubRec)
+            && let Some(link) = self.links.get_mut(id)
+            && link.parked.take_if(|parked| *parked == packet_id).is_some()
+        {
+            self.marks.hit(Mark::ParkedForDisk);
+        }
+        match reason {
+            ReasonCode::QuotaExceeded => {
+                self.sums.refusals += 1;
+                self.marks.hit(Mark::RefusedHere);
+                if !self.oracle.may_refuse() {
+                    self.marks.hit(Mark::RefusedForDisk);
+                }
+            }
+            ReasonCode::PacketIdentifierNotFound => self.marks.hit(Mark::PubrelUnknown),
+            _ => {}
+        }
+        self.oracle.answered(id, kind, packet_id, reason)
     }
 }
 

@@ -145,6 +145,7 @@ impl World {
             stopped: false,
             active: false,
             ended: false,
+            parked: None,
             congested: false,
             settled: false,
             quota: 0,
@@ -189,8 +190,14 @@ impl World {
                 }
             }
         };
+        let parked = self.parked_for_disk(shard);
         let flow = request.with_packet(version, |packet| self.call(shard, Input::Packet(connection, packet)));
         let flow = flow.unwrap_or(Ok(Flow::Go))?;
+        if self.parked_for_disk(shard) > parked
+            && let (Some(link), Request::Publish(publish)) = (self.links.get_mut(id), &request)
+        {
+            link.parked = publish.packet_id;
+        }
         if matches!(request, Request::Connect(_)) {
             self.settle(shard, id, connection);
         }
@@ -469,10 +476,35 @@ impl World {
         if matches!(news, Input::DurableAlone(_)) {
             self.marks.hit(Mark::KeptAlone);
         }
+        if let Input::JournalFull(full) = news {
+            return self.hear_of_disk(shard, full);
+        }
         self.completes = calls;
         let told = self.tell(shard, news);
         self.completes = 1;
         told.map(drop)
+    }
+
+    /// Connections that have a publish parked, for want of room on the disk alone.
+    fn parked_for_disk(&self, shard: usize) -> usize {
+        let Shard { engine, lacks_disk, .. } = &self.shards[shard];
+        if *lacks_disk && !self.oracle.may_lack_room() {
+            engine.unrest().parked
+        } else {
+            0
+        }
+    }
+
+    /// A shard hears whether the journal has room.
+    fn hear_of_disk(&mut self, shard: usize, full: bool) -> Verdict {
+        self.note_down(|| format!("shard {shard} hears that the disk is full: {full}"));
+        self.oracle.lack_disk();
+        self.shards[shard].lacks_disk = full;
+        self.tell(shard, Input::JournalFull(full)).map(drop)?;
+        if !self.shards.iter().any(|shard| shard.lacks_disk) {
+            self.oracle.have_disk();
+        }
+        Ok(())
     }
 
     /// The engine is done with a connection.
