@@ -130,7 +130,7 @@ class Rig:
         self.broker.again(shards=self.shards())
         if " ERROR " in self.broker.log():
             self.violation(f"the log says: {self.broker.log()}")
-        self.counts["tails cut"] += self.broker.log().count("not whole, and promised to nobody")
+        self.counts["tails cut"] += self.broker.log().count("not whole, and nothing says that it was durable")
         if self.random.random() < 0.5:
             self.look()
 

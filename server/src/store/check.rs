@@ -108,7 +108,7 @@ fn text(place: &Path, report: &Report) -> String {
 
 pub(super) fn tail_text(tail: &Tail) -> String {
     format!(
-        "{} ({}) at the end of {}, from offset {}: being written, or promised to nobody",
+        "{} ({}) at the end of {}, from offset {}: being written, or nothing says that it was durable",
         counted(tail.bytes, "byte"),
         counted(tail.frames, "frame"),
         tail.file,

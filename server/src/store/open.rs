@@ -124,7 +124,7 @@ fn tell(place: &Path, report: &Report) {
     let directory = place.display();
     if let Some(tail) = &report.tail {
         tracing::warn!(
-            "journal: dropped {} ({}) at the end of {directory}/{}: not whole, and promised to nobody",
+            "journal: dropped {} ({}) at the end of {directory}/{}: not whole, and nothing says that it was durable",
             counted(tail.bytes, "byte"),
             counted(tail.frames, "frame"),
             tail.file

@@ -1,7 +1,7 @@
 //! From the files of a directory to the records that live, or a refusal.
 //!
 //! One pass in the order of writing. Where the next frame is not, one question decides: does any frame behind it say that
-//! it was durable? If so, this is damage, and the journal refuses. If not, it is a tail that was never promised to anybody.
+//! it was durable? If so, this is damage, and the journal refuses. If not, it is a tail, and dropped.
 
 mod evidence;
 mod files;
@@ -42,7 +42,7 @@ pub struct Report {
     pub written_at: u64,
     /// It was closed in order.
     pub was_closed: bool,
-    /// A tail that was never promised, and is dropped.
+    /// A tail of which nothing says that it was durable, and which is dropped.
     pub tail: Option<Tail>,
     /// Frames that are lost: only in a journal that is salvaged.
     pub holes: Vec<Hole>,
@@ -50,7 +50,7 @@ pub struct Report {
     pub orphans: u64,
 }
 
-/// A tail that was not durable and is not whole.
+/// A tail that is not whole, and of which nothing says that it was durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {
     /// The segment in which it begins.
@@ -141,6 +141,7 @@ pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found<D::Fi
         previous: 0,
         marked: 0,
         unproven: VecDeque::new(),
+        unfinished: None,
         report: Report::default(),
     };
     let mut leftovers = reader.headers(&ids)?;
@@ -167,6 +168,8 @@ struct Reader<'a, D: Disk> {
     marked: u64,
     /// Frames that are not known to be durable yet: number, segment and offset.
     unproven: VecDeque<(u64, u64, u64)>,
+    /// The last file, if it has less than a header.
+    unfinished: Option<Tail>,
     report: Report,
 }
 
@@ -418,6 +421,7 @@ impl<D: Disk> Reader<'_, D> {
             };
             self.report.holes.push(hole);
         }
+        self.report.tail = self.report.tail.take().or(self.unfinished.take());
         if self.on_damage == OnDamage::Salvage {
             // Without a hole too: it is the only way to start where the program that wrote it was at fault.
             self.report.orphans = self.index.end_of_damaged_log();

@@ -4,7 +4,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Damage, OpenError};
 use crate::format::{BadHeader, FRAME_MAX, HEADER, Header, SEGMENT_MAX, segment_name};
 
-use super::{OnDamage, Reader, io_error};
+use super::{OnDamage, Reader, Tail, io_error};
 
 /// No store has segments so far from each other: they are never so many.
 const SEGMENTS_MAX: u64 = 1 << 20;
@@ -88,6 +88,13 @@ impl<D: Disk> Reader<'_, D> {
             && (last.id == 1 || before == Some(last.id - 1))
         {
             leftovers.push(last.id);
+            // It may as well have held frames, of which no mark is left: whatever of it is there is told.
+            self.unfinished = (last.size > 0).then(|| Tail {
+                file: last.name.clone(),
+                offset: 0,
+                bytes: last.size,
+                frames: 0,
+            });
             self.files.pop();
         }
         let unreadable = self.files.iter().find(|file| file.header.is_none());

@@ -33,7 +33,7 @@ impl<D: Disk> Store<D> {
     ///
     /// # Errors
     /// It is in use, damaged, of a later version or another store, or the disk failed. Then nothing was changed, except
-    /// that a tail may have been cut that was never promised.
+    /// that a tail may have been cut of which nothing says that it was durable.
     pub fn open(disk: D, options: &Options, now_unix_millis: u64) -> Result<Opened<D>, OpenError> {
         disk.lock().map_err(OpenError::Locked)?;
         let found = read(&disk, options.on_damage)?;

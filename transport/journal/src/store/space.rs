@@ -169,8 +169,10 @@ impl<D: Disk> Store<D> {
         }
         let Some((_, body)) = frame(salt, bytes) else {
             let name = segment_name(id);
+            // To go on would be to remove the segment without what lives in this frame.
             return self.fail(format!(
-                "{name} is damaged at offset {}: what is in memory is newer",
+                "{name} is damaged at offset {}: what was written there does not read back; the next start will refuse this \
+                 journal (exit status 65): `sol store check` tells what is damaged, `sol store salvage` saves what can be read",
                 relocation.at
             ));
         };

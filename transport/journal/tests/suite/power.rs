@@ -1,8 +1,11 @@
 //! The power goes out, or the process is killed, at any call.
 
-use sol_journal::model::Fault;
+use std::collections::BTreeSet;
 
-use crate::support::World;
+use sol_journal::{Opened, Store, model::Fault};
+
+use crate::damage::frames_of;
+use crate::support::{World, state_of};
 
 /// Seeds of a test: `SOL_JOURNAL_SEEDS` times as many as usual.
 fn seeds(from: u64, usual: u64) -> std::ops::Range<u64> {
@@ -79,4 +82,69 @@ fn a_kill_loses_nothing_that_was_committed() {
 fn a_kill_and_then_a_power_cut_lose_nothing_that_was_promised() {
     let faults: u32 = seeds(1_000_000, 80).map(|seed| lives(seed, 12, 5)).sum();
     assert!(faults > 450, "{faults}");
+}
+
+/// As in mode `os`, commits are answered and nothing is synced. A power cut then leaves what was committed up to the first frame
+/// that is not whole, in the order of the commits, never one without those before it; the rest is told as a tail. A kill loses
+/// nothing.
+#[test]
+fn what_was_never_synced_comes_back_in_order() {
+    let (mut kept, mut torn) = (BTreeSet::new(), 0);
+    for seed in seeds(2_000_000, 20) {
+        let mut world = World::new(seed);
+        // All of it fits into the first segment: to begin another one would be to sync.
+        world.options.segment_bytes = 1 << 20;
+        world.open().unwrap();
+        let syncs = world.disk.syncs();
+        for _ in 0..40 {
+            let batch = world.batch();
+            let store = world.store.as_mut().unwrap();
+            store.add(&batch);
+            let frame = store.commit(1).unwrap();
+            world.frames.push((frame, world.states.len() - 1));
+            store.tend(1, false).unwrap();
+        }
+        world.store = None;
+        let segment = "0000000000000001.seg";
+        let written = world.disk.read(segment).unwrap();
+        let frames = frames_of(&written);
+        assert!(frames.len() == 40 && frames.iter().all(|frame| frame.durable == 0));
+        for cut in 0..20 {
+            let disk = world.disk.cut(seed << 8 | cut);
+            let left = disk.read(segment).unwrap();
+            let same = left
+                .iter()
+                .zip(&written)
+                .take_while(|(left, written)| left == written)
+                .count();
+            let whole = frames.iter().take_while(|frame| frame.to <= same).count();
+            let end = frames[..whole].last().map_or(64, |frame| frame.to);
+            let Opened { store, report } = Store::open(disk, &world.options, 2).unwrap();
+            assert_eq!(report.sequence, whole as u64, "seed {seed}, cut {cut}");
+            assert_eq!(
+                state_of(&store).unwrap(),
+                *world.state_after(whole as u64),
+                "seed {seed}, cut {cut}"
+            );
+            let tail = report.tail.map(|tail| (tail.offset, tail.bytes));
+            assert_eq!(
+                tail,
+                (left.len() > end).then(|| (end as u64, (left.len() - end) as u64))
+            );
+            kept.insert(whole);
+            torn += u32::from(tail.is_some());
+        }
+        let Opened { store, report } = Store::open(world.disk.restart(), &world.options, 2).unwrap();
+        assert_eq!(
+            (state_of(&store).unwrap(), report.tail),
+            (world.states.last().unwrap().clone(), None)
+        );
+        // The first two are those of the segments made ahead.
+        assert!(world.disk.syncs() <= syncs + 2, "something was synced");
+    }
+    println!("{torn} torn tails; frames kept: {kept:?}");
+    assert!(
+        torn > 200 && kept.len() > 15 && kept.contains(&0) && kept.contains(&40),
+        "{torn} {kept:?}"
+    );
 }

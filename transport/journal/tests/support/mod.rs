@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) acknowledged: usize,
     /// The newest of the states whose commit has been answered.
     pub(crate) committed: usize,
+    /// Each frame that an owner's commit wrote since the store was opened, with its state; before them what was found.
+    pub(crate) frames: Vec<(u64, usize)>,
     pub(crate) options: Options,
     next_id: u64,
     pub(crate) clock: u64,
@@ -65,6 +67,7 @@ impl World {
             states: vec![State::new()],
             acknowledged: 0,
             committed: 0,
+            frames: Vec::new(),
             options: options(),
             next_id: 1,
             clock: 1,
@@ -89,6 +92,7 @@ impl World {
         self.job = None;
         self.states = vec![state];
         (self.acknowledged, self.committed) = (0, 0);
+        self.frames = vec![(report.sequence, 0)];
         Ok(report)
     }
 
@@ -157,8 +161,9 @@ impl World {
             0..5 => {
                 store.add(&batch.unwrap());
                 if action < 4 {
-                    store.commit(self.clock)?;
+                    let frame = store.commit(self.clock)?;
                     self.committed = self.states.len() - 1;
+                    self.frames.push((frame, self.committed));
                 }
             }
             5..7 if self.syncs_beside => match self.job.take() {
@@ -180,6 +185,12 @@ impl World {
             self.check_bound();
         }
         Ok(())
+    }
+
+    /// What the store says where this frame is the last.
+    pub(crate) fn state_after(&self, frame: u64) -> &State {
+        let known = self.frames.iter().rev().find(|(number, _)| *number <= frame);
+        &self.states[known.expect("a frame from before the store was opened").1]
     }
 
     /// The disk is used within the bound.
