@@ -51,7 +51,7 @@ pub(crate) enum Reason {
     LoginExpiry(ConnectionId),
     /// A client that sent faster than it may has waited long enough.
     Hurried(ConnectionId),
-    /// A connection has held messages under memory pressure for too long.
+    /// A connection's publishes have waited too long for memory, or for room in the journal.
     Parked(ConnectionId),
     /// A Will's delay is over.
     WillDelay(SessionRef),

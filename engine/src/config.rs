@@ -181,7 +181,7 @@ pub struct EngineConfig {
     pub unsent_bytes_max: u32,
     /// How long a congested connection may take nothing at all.
     pub congested_time_max: Duration,
-    /// Bytes of PUBLISH packets of a 3.1.1 client that wait unacknowledged under memory pressure.
+    /// Bytes of PUBLISH packets of a 3.1.1 client that wait unacknowledged for memory, or for room in the journal.
     pub parked_bytes_max: usize,
     /// How long a connection may stay paused, or hold such packets, before it is closed.
     pub pause_time_max: Duration,

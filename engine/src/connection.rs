@@ -148,7 +148,7 @@ pub(crate) struct Aliases {
 /// Bytes charged for a Topic Alias beyond its topic.
 const ALIAS_BYTES: usize = 32;
 
-/// Publishes that wait unacknowledged under memory pressure.
+/// Publishes that wait unacknowledged for memory, or for room in the journal.
 #[derive(Debug)]
 pub(crate) struct Parked {
     /// Its place among those that wait.

@@ -116,6 +116,8 @@ pub enum Cause {
     Slow,
     /// It held more messages under memory pressure than there was room for, or for too long.
     Parked,
+    /// What it published waited too long for room in the journal, or was more than may wait for it.
+    Unwritten,
     /// It published to where nothing could be taken for too long.
     Paused,
     /// The password of its User Name is not what it was, or there is no such user any more.

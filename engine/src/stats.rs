@@ -60,7 +60,8 @@ pub struct Stats {
     pub protocol_errors: u64,
     /// Connections closed because the peer did not read.
     pub slow_closed: u64,
-    /// Connections closed because they held too much under memory pressure, or for too long.
+    /// Connections closed because what they published waited too long for memory or for room in the journal, or was more than
+    /// may wait.
     pub parked_closed: u64,
     /// Connections closed because they had to be paused for too long.
     pub paused_closed: u64,

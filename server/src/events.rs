@@ -112,6 +112,10 @@ fn disconnected(peer: Peer, client: &str, cause: &Cause) {
         Cause::Violation(violation) => warn!(%peer, %client, reason = %violation, "closed: protocol error"),
         Cause::Slow => warn!(%peer, %client, "closed: it does not read what it is sent"),
         Cause::Parked => warn!(%peer, %client, "closed: it published more than memory allows"),
+        Cause::Unwritten => warn!(
+            %peer, %client,
+            "closed: what it published waited too long for room in the journal, or was more than may wait"
+        ),
         Cause::Paused => warn!(%peer, %client, "closed: it had to be paused for too long"),
         Cause::Revoked => {
             warn!(%peer, %client, "closed: what let it in has changed or is gone")

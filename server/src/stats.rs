@@ -111,9 +111,10 @@ pub struct Stats {
     pub panics: u64,
     /// Connections closed because the peer did not read.
     pub slow_closed: u64,
-    /// Connections closed because they held too much under memory pressure.
+    /// Connections closed because what they published waited too long for memory or for room in the journal, or was more than
+    /// may wait.
     pub parked_closed: u64,
-    /// PUBLISH packets refused for a full queue or memory (0x97).
+    /// PUBLISH packets refused for a full queue, memory or journal (0x97).
     pub publish_refused: u64,
     /// PUBLISH packets and Wills that the publisher had no right to.
     pub publish_unauthorized: u64,

@@ -21,25 +21,30 @@ def test_nothing_acknowledged_is_lost_by_a_kill(tmp_path, mode, capsys):
     assert kill9(mode, ROUNDS, seed, tmp_path), capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mode, said", [("none", "the Session is gone"), ("os", "")])
-def test_the_harness_sees_what_is_lost(tmp_path, mode, said):
-    """It complains of a broker that keeps nothing, and of one that loses the last bytes that it wrote: its silence means
-    something."""
+LOSSES = ("the Session is gone", " lacks ", "the Shared Subscriptions lack ", "retained in ", "not subscribed to")
+"""What it says of Sessions, messages, retained messages and Subscriptions that were acknowledged and are not there."""
+
+
+@pytest.mark.parametrize("mode", ["none", "os"])
+def test_the_harness_sees_what_is_lost(tmp_path, mode):
+    """It names what is lost by a broker that keeps nothing, and by one that loses the end of what it wrote: its silence means
+    something. What the broker itself says of that is no proof."""
     rig = Rig(tmp_path, mode, 1)
     rig.drain_secs = 1
     if mode == "os":
-        # Some of them may have been marked as durable: then it would refuse to start.
+        # Some of it may have been marked as durable: then it would refuse to start.
         rig.broker.config += "\npersistence_damage salvage"
         rig.after_kill = lambda: cut_the_end(rig.broker.segments)
     try:
         assert not rig.run(ROUNDS)
     finally:
         rig.broker.stop()
-    assert any(said in text for text in rig.violations), rig.violations
+    named = [text for text in rig.violations if "the log says" not in text and any(loss in text for loss in LOSSES)]
+    assert named, rig.violations
 
 
 def cut_the_end(segments) -> None:
-    """Takes the last thousand bytes that were written."""
+    """Takes the last quarter of what the newest segment has."""
     written = [path for path in segments if path.stat().st_size > 2000]
     if written:
-        os.truncate(written[-1], written[-1].stat().st_size - 1000)
+        os.truncate(written[-1], written[-1].stat().st_size * 3 // 4)

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import wire
 from broker import Listening, as_root, free_port, sol_bin, wait_until
 from durable import Durable, Member
+from sharded import Sharded
 from wire import PUBACK, PUBLISH, V5, V311
 
 pytestmark = pytest.mark.sol
@@ -183,18 +185,88 @@ def fill(broker, first: int = 0, most: int = 4000) -> list[int]:
     raise AssertionError(f"{most} messages were taken")
 
 
+class Narrow(Durable):
+    """A broker whose journal has little room, and that tells how it is with it."""
+
+    metrics = Sharded.metrics
+    total = Sharded.total
+
+    def __init__(self, directory: pathlib.Path, config: str = "", args=(), **options):
+        self.metrics_port = free_port()
+        self.full_as = 2 if "persistence_max_size" in config else 1
+        """What it calls being full."""
+        super().__init__(directory, f"metrics 127.0.0.1:{self.metrics_port}\nsys_interval 1\n{config}", args, **options)
+
+
 @pytest.fixture(params=["disk", "persistence_max_size"])
 def narrow(request, start_broker):
     """A broker whose journal has little room: on its disk, or by its configuration."""
     if request.param == "disk":
         if os.geteuid() != 0:
             pytest.skip("needs root")
-        return start_broker("max_queued_messages 0", cls=Durable, shards=2, data=request.getfixturevalue("small_disk")())
-    return start_broker("persistence_max_size 100MB\nmax_queued_messages 0", cls=Durable, shards=2)
+        return start_broker("max_queued_messages 0", cls=Narrow, shards=2, data=request.getfixturevalue("small_disk")())
+    return start_broker("persistence_max_size 100MB\nmax_queued_messages 0", cls=Narrow, shards=2)
 
 
 def full(broker) -> bool:
     return "journal: the disk is full" in broker.log() or "journal: persistence_max_size is met" in broker.log()
+
+
+def says_full(broker, watcher, value: int) -> None:
+    """Metrics and `$SYS` come to say so."""
+    wait_until(lambda: broker.total("sol_journal_full") == value, f"sol_journal_full {value}", 30)
+    while watcher.take().payload != b"%d" % value:
+        pass
+
+
+def test_metrics_and_sys_tell_of_a_full_journal(narrow):
+    """`sol_journal_full` and `$SYS/broker/journal/full` are 0, then 1 for the disk or 2 for persistence_max_size, and 0 again once
+    what filled it has been taken; the other numbers of the journal are those of what it holds."""
+    broker = narrow
+    watcher = broker.client("watcher", V5)
+    watcher.subscribe(("$SYS/broker/journal/full", 0))
+    says_full(broker, watcher, 0)
+    sub = Member(broker, "sub")
+    sub.wire.subscribe(("f/#", 1))
+    sub.wire.close()
+    taken = fill(broker)
+    says_full(broker, watcher, broker.full_as)
+    # Sizes are looked at now and then.
+    wait_until(lambda: broker.total("sol_journal_records") >= 2 * len(taken), "a body and a reference each")
+    told = broker.metrics()
+    assert told["sol_journal_live_bytes"] > len(taken) * MESSAGE
+    assert told["sol_journal_disk_bytes"] >= told["sol_journal_live_bytes"]
+    assert told["sol_journal_written_bytes_total"] > len(taken) * MESSAGE
+    assert told["sol_journal_records_total"] >= told["sol_journal_records"]
+    assert 0 < told["sol_journal_commits_total"] <= told["sol_journal_records_total"]
+    assert told["sol_journal_waiting_transactions"] == 0
+    assert told["sol_publish_refused_total"] == 1
+    broker.client("new", V5, clean=False, properties_={"session_expiry_interval": 60}, expect=0x97).close()
+    assert broker.metrics()['sol_connections_refused_total{limit="journal"}'] == 1
+    w = sub.back()
+    assert [number_in(w.take()) for _ in taken] == taken
+    w.ping()
+    says_full(broker, watcher, 0)
+    wait_until(lambda: broker.metrics()["sol_journal_records"] < len(taken), "records gone")
+    assert broker.metrics()["sol_journal_live_bytes"] < len(taken) * MESSAGE
+
+
+def test_a_publisher_that_cannot_be_told_is_closed_and_the_journal_named(narrow):
+    """One of 3.1.1 waits for half a minute for room; then it is closed, and the log and the metrics say what it waited for."""
+    broker = narrow
+    sub = Member(broker, "sub")
+    sub.wire.subscribe(("f/#", 1))
+    sub.wire.close()
+    fill(broker)
+    with broker.client("old", V311) as old:
+        begun = time.monotonic()
+        old.send(wire.publish("f/a", numbered(100_000), 1, 5))
+        assert old.expect_closed(40) == []
+        assert time.monotonic() - begun > 29
+    broker.says("closed: what it published waited too long for room in the journal")
+    assert "than memory allows" not in broker.log()
+    assert broker.total("sol_parked_closed_total") == 1
+    assert broker.client("", V5).publish("l/0", b"goes on", 1).reason in (0, 0x10)
 
 
 def test_a_full_disk_refuses_what_is_new_and_frees_itself(narrow):
@@ -307,7 +379,7 @@ def kept(broker) -> set[str]:
 
 @pytest.mark.parametrize("garbage", [b"\0" * 5000, b"garbage" * 1000, b"\xff"], ids=["zeros", "text", "byte"])
 def test_a_torn_tail_is_dropped_with_a_warning(start_broker, garbage):
-    """What stands behind the last whole frame was promised to nobody: it is cut off, the log says how much, and all that was
+    """What stands behind the last whole frame is none: it is cut off, the log says how much, and all that was
     acknowledged is there; the next start finds nothing to say."""
     broker = start_broker(cls=Durable)
     topics = {f"t/{n}" for n in range(50)}
@@ -318,7 +390,7 @@ def test_a_torn_tail_is_dropped_with_a_warning(start_broker, garbage):
         file.write(garbage)
     broker.again(shards=1)
     size = "1 byte" if len(garbage) == 1 else f"{len(garbage)} bytes"
-    said = f"at the end of {tail}: not whole, and promised to nobody"
+    said = f"at the end of {tail}: not whole, and nothing says that it was durable"
     assert f"WARNING journal: dropped {size} (0 frames) {said}" in broker.log(), broker.log()
     assert kept(broker) == topics
     broker.restart()
@@ -335,7 +407,7 @@ def test_a_cut_tail_is_dropped_with_a_warning(start_broker):
     tail = last_written(broker)
     os.truncate(tail, tail.stat().st_size - 10)
     broker.again()
-    assert "not whole, and promised to nobody" in broker.log()
+    assert "not whole, and nothing says that it was durable" in broker.log()
     assert kept(broker) in (set(topics), set(topics[:-1]))
 
 
@@ -395,6 +467,63 @@ def test_a_missing_segment_refuses(start_broker, tmp_path):
     assert code == 65 and f"{first.name} is missing, and records in it were durable" in said
     (tmp_path / "away").rename(first)
     broker.again()
+
+
+def crc32c(data: bytes) -> int:
+    """As RFC 3720 has it, a bit at a time."""
+    crc = 0xFFFF_FFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F6_3B78 if crc & 1 else 0)
+    return crc ^ 0xFFFF_FFFF
+
+
+def test_a_newer_format_is_refused_as_that(start_broker, tmp_path):
+    """A journal of a later format is not damaged: the broker does not start (65), says which version it takes, names no salvage,
+    and changes nothing; nor does `persistence_damage salvage` touch it."""
+    broker = start_broker(cls=Durable)
+    keep(broker, {"t/0"})
+    broker.end("stop")
+    first = broker.segments[0]
+    old = first.read_bytes()
+    header = old[:8] + b"\x02\x00" + old[10:56]
+    assert crc32c(old[:56]).to_bytes(4, "little") == old[56:60]
+    newer = header + crc32c(header).to_bytes(4, "little") + old[60:]
+    first.write_bytes(newer)
+    for damage in ("refuse", "salvage"):
+        config = f"persistence os\npersistence_location {broker.data}\npersistence_damage {damage}"
+        code, said = run_to_its_end(tmp_path, config)
+        assert code == 65 and said == (
+            f"sol: error: the journal in {broker.data}/sol-journal cannot be used: {first.name} was written by a newer version "
+            "(at offset 8); use that version, or a later one\n"
+        )
+        assert first.read_bytes() == newer and broker.segments == [first]
+    first.write_bytes(old)
+    broker.again()
+    assert kept(broker) == {"t/0"}
+
+
+def test_damage_under_a_running_broker_ends_it_with_what_to_do(start_broker, tmp_path):
+    """A bit turns in an old segment while the broker runs: as soon as what lives there is to be moved it ends (74), and says which
+    file is damaged, where, and what to do; the next start refuses the same place (65)."""
+    broker = start_broker(cls=Durable)
+    big(broker)
+    first = broker.segments[0]
+    flip(first, 5 * MIB)
+    with broker.client("", V5) as pub, pytest.raises((wire.Closed, OSError)):
+        for n in range(4000):
+            # What lives in the first segment stays as it is; what comes behind is replaced again and again.
+            assert pub.publish(f"again/{n % 3}", numbered(n), 1, retain=True).reason in (0, 0x10)
+    assert broker.process.wait(30) == 74
+    said = broker.log().splitlines()[-1]
+    assert f"the journal has failed, and nothing is acknowledged any more: {first.name} is damaged at offset " in said
+    offset = int(said.split("damaged at offset ")[1].split(":")[0])
+    assert 5 * MIB - MESSAGE - 1000 < offset <= 5 * MIB
+    for part in ("the next start will refuse this journal (exit status 65)", "`sol store check`", "`sol store salvage`"):
+        assert part in said
+    code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {broker.data}")
+    assert code == 65 and f"{first.name} is damaged at offset {offset} " in said
 
 
 def test_a_journal_of_another_store_is_refused(start_broker, tmp_path):

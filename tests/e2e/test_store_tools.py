@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import struct
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -126,6 +128,50 @@ def test_a_journal_is_looked_at_and_copied_while_it_is_used_and_moved_as_lines(s
             got = sub.take()
             assert (got.payload, got.retain) == (b"\x00\xfe", True)
         again.terminate()
+
+
+def test_a_journal_of_several_segments_is_looked_at_and_copied_while_it_is_written(start_broker, tmp_path):
+    """check and backup beside a broker that goes on writing, segment after segment: nothing is called damaged, and a broker on the
+    copy has all that was acknowledged before the copy was begun."""
+    broker = start_broker(durable(tmp_path / "first"), cls=Listening)
+    journal = tmp_path / "first" / "sol-journal"
+    acknowledged = []
+    stopped = threading.Event()
+
+    def publish() -> None:
+        with broker.client("pub", V5) as pub:
+            while not stopped.is_set():
+                n = len(acknowledged)
+                assert pub.publish(f"s/{n % 600}", b"%d:" % n + b"x" * 60_000, 1, 1, retain=True).reason in (0, 0x10)
+                acknowledged.append(n)
+
+    def has_written(segments: int) -> bool:
+        return sum(path.stat().st_size > 64 for path in journal.glob("*.seg")) >= segments or publisher.done()
+
+    with ThreadPoolExecutor() as threads:
+        publisher = threads.submit(publish)
+        try:
+            wait_until(lambda: has_written(3), "three segments", 60)
+            for n in range(3):
+                said = store("check", tmp_path / "first").stdout.decode()
+                assert "holes       none" in said
+                before = len(acknowledged)
+                store("backup", journal, tmp_path / f"copy{n}")
+        finally:
+            stopped.set()
+        publisher.result()
+    assert len(acknowledged) > before
+    store("check", tmp_path / "first")
+    broker.terminate()
+    assert "tail        none" in store("check", tmp_path / "copy2").stdout.decode()
+    copied = start_broker(durable(tmp_path / "copy2"), cls=Listening)
+    with copied.client("", V5) as w:
+        w.subscribe(("s/#", 1))
+        found = [w.take() for _ in range(min(before, 600))]
+    newest = {p.topic: int(p.payload.split(b":")[0]) for p in found}
+    assert len(newest) == len(found)
+    for n in acknowledged[max(0, before - 600) : before]:
+        assert newest[f"s/{n % 600}"] >= n
 
 
 def test_a_damaged_journal_is_named_and_what_can_be_read_is_saved(start_broker, tmp_path):

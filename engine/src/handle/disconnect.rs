@@ -86,7 +86,7 @@ impl Engine {
         let stats = &mut self.clients.stats;
         stats.clients_connected -= u64::from(active);
         stats.slow_closed += u64::from(cause == Cause::Slow);
-        stats.parked_closed += u64::from(cause == Cause::Parked);
+        stats.parked_closed += u64::from(matches!(cause, Cause::Parked | Cause::Unwritten));
         stats.paused_closed += u64::from(cause == Cause::Paused);
         stats.keep_alive_closed += u64::from(cause == Cause::KeepAlive);
         stats.login_expired_closed += u64::from(cause == Cause::LoginExpired);
@@ -136,7 +136,7 @@ impl Engine {
                     Cause::Revoked | Cause::LoginExpired => ReasonCode::NotAuthorized,
                     Cause::Shutdown => ReasonCode::ServerShuttingDown,
                     Cause::Fault => ReasonCode::ImplementationSpecificError,
-                    Cause::Parked => ReasonCode::QuotaExceeded,
+                    Cause::Parked | Cause::Unwritten => ReasonCode::QuotaExceeded,
                     Cause::Paused => ReasonCode::ServerBusy,
                     Cause::Reauthentication(reason) => disconnect_reason(*reason),
                     Cause::Client(_) | Cause::Lost | Cause::Slow => return,

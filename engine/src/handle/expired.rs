@@ -42,7 +42,7 @@ impl Engine {
                 Reason::LoginExpiry(id) => self.on_login_expiry(now, id, effects),
                 Reason::Paused(id) => self.end_connection(now, id, Cause::Paused, effects),
                 Reason::Hurried(id) => self.on_waited(now, id, effects),
-                Reason::Parked(id) => self.end_connection(now, id, Cause::Parked, effects),
+                Reason::Parked(id) => self.end_parked(now, id, effects),
                 Reason::WillDelay(session) => {
                     if let Some(key) = self.away(session, |timers| timers.will = None) {
                         self.on_will_delay(now, key, effects);

@@ -94,12 +94,23 @@ impl Engine {
         let bytes = parked.bytes.saturating_add(message.exact_charge());
         if bytes > max {
             self.clients.let_go(message, effects);
-            self.end_connection(now, id, Cause::Parked, effects);
+            self.end_parked(now, id, effects);
             return Flow::Stop;
         }
         parked.bytes = bytes;
         parked.waiting.push_back((message, ack.map(|(_, packet_id)| packet_id)));
         Flow::Go
+    }
+
+    /// A connection's publishes have waited for long enough, or are too many. Where there is memory, it was the journal.
+    pub(crate) fn end_parked(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
+        let waits_for_room = self.clients.journal.is_full && !self.clients.memory.is_full();
+        let cause = if waits_for_room {
+            Cause::Unwritten
+        } else {
+            Cause::Parked
+        };
+        self.end_connection(now, id, cause, effects);
     }
 
     /// There is memory: parked publishes go their way, in order, as far as this call's work and the line behind a fan-out

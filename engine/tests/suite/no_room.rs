@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sol_engine::{Access, EngineConfig, Input, Level, QueueFull, Rule, RuleSet, Rules};
+use sol_engine::{Access, Cause, EngineConfig, Event, Input, Level, QueueFull, Rule, RuleSet, Rules};
 
 use crate::support::*;
 
@@ -171,6 +171,65 @@ fn who_cannot_be_told_waits() {
         },
         &["PUBACK #1", "PUBREC #2", "PUBACK #3"],
     );
+}
+
+/// A 3.1.1 publisher waits for half a minute for room on the disk, its Keep Alive kept all the while, and is closed then and no
+/// moment before; that is told as the journal's doing, and counted, and nothing is written of what it published.
+#[test]
+fn nobody_waits_for_room_for_ever() {
+    let prepare = |node: &mut Node| {
+        let durable = node.connect_durable(V5, "durable");
+        node.subscribed(durable, &["t"], 2);
+        node.lose(durable);
+        (node.connect(V311, "publisher"), node.connect(V311, "other"))
+    };
+    without_room(
+        prepare,
+        |node, (publisher, other)| {
+            node.publish(publisher, "t", 1, 1, "x");
+            node.pass(Duration::from_secs(20));
+            node.publish(publisher, "t", 2, 2, "behind it");
+            node.ping(publisher);
+            node.pass(Duration::from_millis(9_999));
+            node.expect(publisher, &["PINGRESP"]);
+            assert_eq!(node.stats().parked_closed, 0);
+            // A timer's tick is 8.4 ms.
+            node.pass(Duration::from_millis(10));
+            node.expect(publisher, &["CLOSE"]);
+            assert_eq!(node.stats().parked_closed, 1);
+            let closed =
+                |event: &&Event| matches!(event, Event::Disconnected { cause, .. } if *cause == Cause::Unwritten);
+            assert_eq!(node.events.iter().filter(closed).count(), 1);
+            node.ping(other);
+            node.expect(other, &["PINGRESP"]);
+            other
+        },
+        &[],
+    );
+}
+
+/// More than may wait for room ends the connection at once, and it is the journal that is named.
+#[test]
+fn the_wait_for_room_is_limited() {
+    let config = EngineConfig {
+        journal: true,
+        parked_bytes_max: 3_000,
+        ..Default::default()
+    };
+    in_each_node(config, |node| {
+        let publisher = node.connect(V311, "publisher");
+        node.input_all(|| Input::JournalFull(true));
+        let long = "x".repeat(800);
+        for n in 1..=3 {
+            node.retain(publisher, "r", 1, n, &long);
+        }
+        node.expect(publisher, &[]);
+        node.retain(publisher, "r", 1, 4, &long);
+        node.expect(publisher, &["CLOSE"]);
+        assert_eq!(node.stats().parked_closed, 1);
+        let closed = |event: &Event| matches!(event, Event::Disconnected { cause, .. } if *cause == Cause::Unwritten);
+        assert!(node.events.iter().any(closed));
+    });
 }
 
 /// What waits for memory and writes nothing goes on when there is some, though others wait for the disk, and what is behind those.

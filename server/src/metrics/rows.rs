@@ -105,12 +105,12 @@ pub(super) const COUNTERS: [Row; 54] = [
     ),
     (
         "sol_parked_closed_total",
-        "Connections closed because they held too much under memory pressure",
+        "Connections closed because what they published waited too long for memory or room in the journal, or was too much",
         |s| s.parked_closed,
     ),
     (
         "sol_publish_refused_total",
-        "PUBLISH packets refused for a full queue or memory",
+        "PUBLISH packets refused for a full queue, memory or journal",
         |s| s.publish_refused,
     ),
     (

@@ -123,7 +123,7 @@ impl World {
             Event::Disconnected { cause, .. } => {
                 let mark = match cause {
                     Cause::Slow => Mark::SlowClosed,
-                    Cause::Parked => Mark::ParkedClosed,
+                    Cause::Parked | Cause::Unwritten => Mark::ParkedClosed,
                     Cause::Paused => Mark::PausedTooLong,
                     _ => return Ok(()),
                 };
