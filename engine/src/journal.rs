@@ -68,7 +68,8 @@ pub(crate) struct Journal {
     next_transaction: u64,
     /// The latest commit.
     ticket: u64,
-    emitted: bool,
+    /// The present call has emitted something, or depends on what was.
+    dirty: bool,
     /// What the present call says is true only once all that was emitted before is durable.
     depends: bool,
     /// The latest commit that is a part of a transaction.
@@ -117,7 +118,7 @@ impl Journal {
             next_transaction: upper,
             ticket: 0,
             part_ticket: 0,
-            emitted: false,
+            dirty: false,
             depends: false,
             durable: 0,
             last_body: 0,
@@ -145,7 +146,7 @@ impl Journal {
     }
 
     pub(crate) fn emit(&mut self, record: Record, effects: &mut Effects) {
-        self.emitted = true;
+        self.dirty = true;
         effects.records.push(record);
         if self.entered.is_none() {
             self.commit(effects);
@@ -160,7 +161,9 @@ impl Journal {
 
     /// The present call found done what earlier ones have emitted, so that something may have to wait for all of that.
     pub(crate) fn depend(&mut self) {
-        self.depends |= self.ticket > self.durable && !mutant("journal/clear-unkept");
+        if self.ticket > self.durable && !mutant("journal/clear-unkept") {
+            (self.depends, self.dirty) = (true, true);
+        }
     }
 
     /// Whether something has to wait for what earlier calls have emitted.
@@ -170,7 +173,7 @@ impl Journal {
 
     /// Whether the present call has written anything, or depends on what was, so that something may have to wait for it.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.emitted || self.depends || self.entered.as_ref().is_some_and(|entered| entered.is_shared)
+        self.dirty || self.entered.as_ref().is_some_and(|entered| entered.is_shared)
     }
 
     /// Emits a message's body, unless it was the one emitted last. Putting a body twice is harmless.
@@ -307,7 +310,7 @@ impl Journal {
 
     /// The present call ends.
     pub(crate) const fn end_of_call(&mut self) {
-        (self.emitted, self.depends) = (false, false);
+        (self.dirty, self.depends) = (false, false);
         // By the next call everything that pointed at it may be gone, and the body with it.
         self.last_body = 0;
     }
