@@ -36,7 +36,8 @@ def test_the_harness_sees_what_is_lost(tmp_path, mode):
         rig.broker.config += "\npersistence_damage salvage"
         rig.after_kill = lambda: cut_the_end(rig.broker.segments)
     try:
-        assert not rig.run(ROUNDS)
+        # A kill may come before anything is acknowledged that is then cut off: it need not come so each time.
+        assert not rig.run(2 * ROUNDS)
     finally:
         rig.broker.stop()
     named = [text for text in rig.violations if "the log says" not in text and any(loss in text for loss in LOSSES)]
@@ -44,7 +45,7 @@ def test_the_harness_sees_what_is_lost(tmp_path, mode):
 
 
 def cut_the_end(segments) -> None:
-    """Takes the last quarter of what the newest segment has."""
+    """Takes the second half of what the newest segment has."""
     written = [path for path in segments if path.stat().st_size > 2000]
     if written:
-        os.truncate(written[-1], written[-1].stat().st_size * 3 // 4)
+        os.truncate(written[-1], written[-1].stat().st_size // 2)
