@@ -517,7 +517,8 @@ def test_damage_under_a_running_broker_ends_it_with_what_to_do(start_broker, tmp
             assert pub.publish(f"again/{n % 3}", numbered(n), 1, retain=True).reason in (0, 0x10)
     assert broker.process.wait(30) == 74
     said = broker.log().splitlines()[-1]
-    assert f"the journal has failed, and nothing is acknowledged any more: {first.name} is damaged at offset " in said
+    failed = f"the journal in {broker.data}/sol-journal has failed, and nothing is acknowledged any more: "
+    assert f"{failed}{first.name} is damaged at offset " in said
     offset = int(said.split("damaged at offset ")[1].split(":")[0])
     assert 5 * MIB - MESSAGE - 1000 < offset <= 5 * MIB
     for part in ("the next start will refuse this journal (exit status 65)", "`sol store check`", "`sol store salvage`"):

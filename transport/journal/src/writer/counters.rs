@@ -7,7 +7,7 @@ use crate::store::{Counts, Pressure, Sizes};
 /// How many sizes of frames are told apart: 1, 2, up to 4, up to 8 and so on, and all beyond.
 pub const BATCH_SIZES: usize = 14;
 
-/// A writer's numbers. Those of the disk and the index are at most a few turns old.
+/// A writer's numbers. Those of the disk and the index are looked at ten times a second at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     /// What was done since the start.
