@@ -421,7 +421,7 @@ impl<D: Disk> Reader<'_, D> {
             };
             self.report.holes.push(hole);
         }
-        self.report.tail = self.report.tail.take().or(self.unfinished.take());
+        self.report.tail = self.report.tail.take().or_else(|| self.unfinished.take());
         if self.on_damage == OnDamage::Salvage {
             // Without a hole too: it is the only way to start where the program that wrote it was at fault.
             self.report.orphans = self.index.end_of_damaged_log();
