@@ -129,7 +129,8 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
     };
     let name = |&owner: &usize| config.listeners.get(owner).map(|listener| listener.address.to_string());
     let names: Vec<_> = owners.iter().filter_map(name).collect();
-    let shards = match store::open(config, seeds, &names, clock)? {
+    let watch = store::progress::watch(Arc::clone(&startup.supervisor), clock, store::progress::INTERVAL);
+    let shards = match store::open(config, seeds, &names, clock, watch)? {
         Some(durable) => shards.start_durable(durable, clock, observer),
         None => shards.start(seeds, clock, observer),
     };

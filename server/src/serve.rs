@@ -109,6 +109,8 @@ pub struct Startup {
     pub rights: Vec<Option<Arc<Rules>>>,
     /// What browsers get, by the listeners of the configuration.
     pub files: Served,
+    /// Who hears that the start takes long.
+    pub(crate) supervisor: Arc<Supervisor>,
 }
 
 /// A broker whose listeners are bound, and that has no thread yet.
@@ -132,7 +134,7 @@ struct Prepared {
     metrics: Option<TcpListener>,
     /// Removed when the broker has stopped, whichever way that is.
     pid_file: Option<PidFile>,
-    supervisor: Supervisor,
+    supervisor: Arc<Supervisor>,
     successor: Successor,
 }
 
@@ -207,7 +209,7 @@ fn prepare(config: Config, files: Files, successor: Successor, bind: Bind) -> Re
         bound: bind(&config, &files.rights, &files.tls)?,
         metrics: bind_metrics(&config)?,
         pid_file: config.pid_file.as_deref().map(PidFile::write).transpose()?,
-        supervisor: Supervisor::of_this_process(),
+        supervisor: Arc::new(Supervisor::of_this_process()),
         config,
         users: files.users,
         rights: files.rights,
@@ -243,6 +245,7 @@ fn run_broker(
         verifier: Arc::new(verifier),
         rights: prepared.rights,
         files: around.served,
+        supervisor: Arc::clone(&supervisor),
     };
     let on_end = Box::new(move |end| drop(sender.send(Occurrence::Ended(end))));
     let config = &startup.config;
@@ -398,13 +401,18 @@ fn run(
 
 /// When something was done last that is done again and again: signals, and what else is waited for, move it neither way.
 #[derive(Default)]
-struct Rhythm {
+pub(crate) struct Rhythm {
     last: Option<Instant>,
 }
 
 impl Rhythm {
+    /// It was done, or need not be, at this moment.
+    pub(crate) const fn since(now: Instant) -> Self {
+        Self { last: Some(now) }
+    }
+
     /// Whether it is time, as it is at first; the next time is counted from now then. Never, without an interval.
-    fn is_due(&mut self, now: Instant, interval: Option<Duration>) -> bool {
+    pub(crate) fn is_due(&mut self, now: Instant, interval: Option<Duration>) -> bool {
         let is_due = self.left(now, interval).is_some_and(|left| left.is_zero());
         if is_due {
             self.last = Some(now);
@@ -534,6 +542,9 @@ mod tests {
             Some(Duration::ZERO),
             "the interval is another now"
         );
+        let mut later = Rhythm::since(at(5));
+        let due: Vec<_> = (5..9).filter(|&n| later.is_due(at(n), Some(seconds(2)))).collect();
+        assert_eq!(due, [7], "not at once, where it begins at a moment");
         assert!(!slow.is_due(at(100), None) && slow.left(at(100), None).is_none());
     }
 }

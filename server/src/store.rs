@@ -9,6 +9,7 @@ mod mosquitto;
 mod open;
 mod output;
 mod place;
+pub(crate) mod progress;
 #[cfg(test)]
 mod records;
 mod stats;

@@ -1,7 +1,8 @@
-//! What systemd is told, where it starts the broker: that it is ready, reads its files again, stops, and is alive.
+//! What systemd is told, where it starts the broker: that its start takes longer, that it is ready, reads its files again,
+//! stops, and is alive.
 //!
 //! ```text
-//!   READY=1 ──► WATCHDOG=1 … ──► RELOADING=1, READY=1 ──► STOPPING=1
+//!   EXTEND_TIMEOUT_USEC=… ──► READY=1 ──► WATCHDOG=1 … ──► RELOADING=1, READY=1 ──► STOPPING=1
 //! ```
 //! A datagram each, to the socket that the environment names (sd_notify(3)). Who is not asked for it says nothing.
 
@@ -12,6 +13,10 @@ use std::time::Duration;
 /// How long it may take until what is told is taken. At the start of a whole machine its queue may be full for a moment, and
 /// who is never heard to be ready is ended; later nobody who serves clients waits for this.
 const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much longer a start may take than it was allowed to, from each time on that it says how far it is: much longer than from
+/// one time to the next, because a disk may hang for a while.
+const EXTENSION: Duration = Duration::from_secs(60);
 
 /// Whom to tell.
 #[derive(Debug, Default)]
@@ -33,9 +38,23 @@ impl Supervisor {
         }
     }
 
+    /// One that listens at this path.
+    #[cfg(test)]
+    pub(crate) fn at(path: &std::path::Path) -> Self {
+        Self {
+            socket: connect(path.as_os_str().as_encoded_bytes()).ok(),
+            watchdog: None,
+        }
+    }
+
     /// How often it wants to hear that the broker is alive: twice in the time after which it would end it.
     pub(crate) fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog.map(|time| time / 2)
+    }
+
+    /// The start goes on, and takes longer.
+    pub(crate) fn starting(&self) {
+        self.tell(&format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
     }
 
     pub(crate) fn ready(&self) {
@@ -95,6 +114,7 @@ mod tests {
             socket: Some(connect(name).unwrap()),
             watchdog: Some(Duration::from_secs(3)),
         };
+        supervisor.starting();
         supervisor.ready();
         supervisor.reloading();
         supervisor.alive();
@@ -105,13 +125,14 @@ mod tests {
             let len = listener.recv(&mut bytes).unwrap();
             String::from_utf8_lossy(&bytes[..len]).into_owned()
         };
-        (0..4).map(|_| next()).collect()
+        (0..5).map(|_| next()).collect()
     }
 
     /// A supervisor is told the words of sd_notify(3), a datagram each, by a path and by an abstract name.
     #[test]
     fn what_is_told() {
-        let words = ["READY=1", "RELOADING=1", "WATCHDOG=1", "STOPPING=1"];
+        let longer = "EXTEND_TIMEOUT_USEC=60000000";
+        let words = [longer, "READY=1", "RELOADING=1", "WATCHDOG=1", "STOPPING=1"];
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let listener = UnixDatagram::bind(&path).unwrap();

@@ -161,6 +161,7 @@ NO_LOCK_OF_THE_DATA_PATH = {
     ("transport/src/tables.rs", "Mutex"): "for a moment when a connection comes or goes, and only where addresses, users or Sessions have a limit",
     ("transport/src/shards.rs", "bounded"): "the thread that starts and ends the shards waits for them, and no shard for it",
     ("transport/src/shards.rs", "recv("): "the same",
+    ("transport/src/shards.rs", "recv_timeout("): "the same, until they have started",
     ("transport/src/durable/restore.rs", "bounded"): "at the start, before anybody is let in, records are handed out as fast as they are taken",
     ("transport/src/shard.rs", "recv("): "the same",
     ("transport/src/handle.rs", "bounded"): "the admin plane waits for answers; a shard never waits to give one",

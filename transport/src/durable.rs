@@ -3,6 +3,7 @@
 
 mod ledger;
 mod restore;
+mod watch;
 
 use std::fmt;
 use std::io;
@@ -13,6 +14,7 @@ use sol_journal::{Batch, CommitError, Disk, Event, Kind, Mode, OpenError, Opened
 
 pub(crate) use self::ledger::Ledger;
 pub(crate) use self::restore::{Restored, Restorer};
+pub use self::watch::{Progress, Watch};
 use crate::clock::Clock;
 use crate::mailbox::{Exchange, Mail};
 
@@ -26,6 +28,7 @@ pub struct Durable<D: Disk> {
     about: About,
     numbers: Arc<Numbers>,
     report: Report,
+    watch: Watch,
 }
 
 /// What a store says of itself, in a record of its own.
@@ -112,7 +115,8 @@ impl From<OpenError> for DurableError {
 
 impl<D: Disk> Durable<D> {
     /// Opens the store of a disk, or makes one, whose hashes have these seeds then: they must be unpredictable. `listeners`
-    /// are the names of the listeners, by number: Sessions are found again by them where numbers have changed.
+    /// are the names of the listeners, by number: Sessions are found again by them where numbers have changed. `watch` hears
+    /// how far it is, and later how far the start with it is.
     ///
     /// # Errors
     /// It is in use, damaged, of a later version, or the disk failed.
@@ -123,9 +127,11 @@ impl<D: Disk> Durable<D> {
         seeds: [u64; 4],
         listeners: &[String],
         clock: Clock,
+        mut watch: Watch,
     ) -> Result<Self, DurableError> {
         let now = clock.now().wall.as_millis();
-        let Opened { mut store, report } = Store::open(disk, options, now)?;
+        let Opened { mut store, report } =
+            Store::open_telling(disk, options, now, &mut |progress| watch.tell(progress.into()))?;
         let mut about = None;
         store.for_each_of(
             1 << About::KIND.number(),
@@ -161,6 +167,7 @@ impl<D: Disk> Durable<D> {
             mode,
             about,
             report,
+            watch,
         })
     }
 

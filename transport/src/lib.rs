@@ -79,7 +79,7 @@ pub use choice::{BackendName, Io, UnknownIo};
 pub use clock::Clock;
 pub use config::TransportConfig;
 pub use counters::Counters;
-pub use durable::{About, Durable, DurableError};
+pub use durable::{About, Durable, DurableError, Progress, Watch};
 pub use handle::{Handle, ShardAnswer};
 pub use listener::{ListenAddr, ListenError, ListenerConfig, NameOf, Protocol, Tls};
 pub use observer::{Applicant, AuthReply, Notice, Observer, Source};

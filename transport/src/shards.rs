@@ -5,8 +5,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::Socket;
 use sol_engine::{EngineConfig, ListenerId, ShardId};
@@ -18,7 +19,7 @@ use crate::backend::{Backend, BackendLimits};
 use crate::choice::{BackendName, Choice, choose};
 use crate::clock::Clock;
 use crate::config::TransportConfig;
-use crate::durable::{Durable, DurableError, Numbers, Restored, Restorer};
+use crate::durable::{Durable, DurableError, Numbers, Progress, Restored, Restorer, Watch};
 use crate::handle::Handle;
 use crate::listener::{ListenAddr, ListenError, SocketFile, bind};
 use crate::mailbox::{Exchange, Mailbox};
@@ -91,6 +92,9 @@ impl From<io::Error> for StartError {
 
 /// Less would have shards pause each other's publishers for every message. It keeps 64 shards within their part of 32 MiB.
 const MAILBOX_BYTES_HIGH_MIN: usize = 1 << 10;
+
+/// How often whoever waits for the start hears of it while the shards settle.
+const SETTLING_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The running shards.
 #[derive(Debug)]
@@ -254,13 +258,15 @@ impl BoundShards {
         }
         // Only the threads can answer now.
         drop(ready);
+        let mut watch = Watch::default();
         if let Some(durable) = durable {
             let exchange = Arc::clone(shards.handle.exchange());
-            let writer = durable.run(exchange, clock).map_err(StartError::Durable)?;
+            let (writer, told) = durable.run(exchange, clock).map_err(StartError::Durable)?;
             shards.handle.set_journal(writer.handle());
             shards.journal = Some(writer);
+            watch = told;
         }
-        match await_all(shards.threads.len(), &readies) {
+        match await_all(shards.threads.len(), &readies, &mut watch) {
             Ok(()) => Ok(shards),
             Err(error) => Err(shards.failure_of_journal().unwrap_or(StartError::System(error))),
         }
@@ -451,9 +457,18 @@ fn answer<T>(started: io::Result<T>, ready: Sender<io::Result<()>>) -> Option<T>
 }
 
 /// Waits until all threads have answered. One that has died before it could is an error too, and nobody waits for it.
-fn await_all(threads: usize, readies: &Receiver<io::Result<()>>) -> io::Result<()> {
-    for _ in 0..threads {
-        readies.recv().map_err(io::Error::other)??;
+fn await_all(threads: usize, readies: &Receiver<io::Result<()>>, watch: &mut Watch) -> io::Result<()> {
+    let mut waiting = threads;
+    while waiting > 0 {
+        match readies.recv_timeout(SETTLING_TOLD_EVERY) {
+            Ok(answer) => answer?,
+            Err(RecvTimeoutError::Timeout) => {
+                watch.tell(Progress::Settling);
+                continue;
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        waiting -= 1;
     }
     Ok(())
 }
@@ -527,7 +542,7 @@ mod tests {
             panic!("planted in the start of a shard");
         });
         assert!(dies.join().is_err());
-        assert!(await_all(2, &readies).is_err());
+        assert!(await_all(2, &readies, &mut Watch::default()).is_err());
         drop(end);
         runs.join().unwrap();
     }

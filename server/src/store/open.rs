@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
-use sol_transport::{Clock, Durable, DurableError};
+use sol_transport::{Clock, Durable, DurableError, Watch};
 
 use super::check::{counted, hole_text};
 use super::{DATA, IO};
@@ -45,7 +45,8 @@ pub(crate) fn prepare(config: &Config, successor: Option<Ids>) -> Result<(), Fai
     Ok(())
 }
 
-/// Opens the journal, if there is to be one; `listeners` are the names of the listeners that are bound.
+/// Opens the journal, if there is to be one; `listeners` are the names of the listeners that are bound, and `watch` hears how
+/// far it is.
 ///
 /// # Errors
 /// A sentence that says why it cannot be used, and what to do.
@@ -54,6 +55,7 @@ pub(crate) fn open(
     seeds: [u64; 4],
     listeners: &[String],
     clock: Clock,
+    watch: Watch,
 ) -> Result<Option<Durable<OsDisk>>, Failure> {
     let Some(directory) = config.persistence.directory() else {
         return Ok(None);
@@ -78,7 +80,7 @@ pub(crate) fn open(
         code: IO,
         text: format!("no journal in {}: {}", directory.display(), reason(&error)),
     })?;
-    let durable = Durable::open(disk, &options, mode, seeds, listeners, clock);
+    let durable = Durable::open(disk, &options, mode, seeds, listeners, clock, watch);
     let durable = durable.map_err(|error| failure(&directory, &error))?;
     tell(&directory, durable.report());
     Ok(Some(durable))

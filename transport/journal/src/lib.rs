@@ -64,7 +64,7 @@ pub use error::{CommitError, Damage, Failure, OpenError};
 pub use format::FORMAT;
 pub use ops::{Batch, Kind};
 pub use os::{OsDisk, OsFile};
-pub use read::{Hole, OnDamage, Report, Tail};
+pub use read::{Hole, OnDamage, Progress, Report, Tail};
 pub use snapshot::{KindStats, Snapshot, Stats, backup};
 pub use store::{Counts, Opened, Options, Pressure, RecordKey, RecordRef, Sizes, Store, SyncJob};
 pub use writer::{

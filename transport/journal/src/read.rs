@@ -76,6 +76,25 @@ pub struct Hole {
     pub last: u64,
 }
 
+/// How far an opening is, for whoever waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The log is read.
+    Read {
+        /// Bytes that were.
+        bytes: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// It was damaged, and what could be read is written anew.
+    Salvaged {
+        /// Records that were.
+        records: u64,
+        /// Of so many.
+        of: u64,
+    },
+}
+
 /// All that a journal goes on with.
 #[derive(Debug)]
 pub(crate) struct Found<F> {
@@ -124,6 +143,15 @@ pub(crate) fn io_error(doing: &'static str, file: &str, error: std::io::Error) -
 
 /// Reads a directory. Changes nothing in it.
 pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found<D::File>, OpenError> {
+    read_telling(disk, on_damage, &mut |_| {})
+}
+
+/// The same, and says after each segment how far it is.
+pub(crate) fn read_telling<D: Disk>(
+    disk: &D,
+    on_damage: OnDamage,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Found<D::File>, OpenError> {
     let names = disk.list().map_err(|error| io_error("read the directory", "", error))?;
     let mut ids: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
     ids.sort_unstable();
@@ -145,7 +173,7 @@ pub(crate) fn read<D: Disk>(disk: &D, on_damage: OnDamage) -> Result<Found<D::Fi
         report: Report::default(),
     };
     let mut leftovers = reader.headers(&ids)?;
-    let segments = reader.segments(&mut leftovers)?;
+    let segments = reader.segments(&mut leftovers, tell)?;
     reader.finish(segments, leftovers)
 }
 
@@ -175,13 +203,19 @@ struct Reader<'a, D: Disk> {
 
 impl<D: Disk> Reader<'_, D> {
     /// Reads all segments; what comes after a tail is added to the leftovers.
-    fn segments(&mut self, leftovers: &mut Vec<u64>) -> Result<Vec<(u64, u64)>, OpenError> {
+    fn segments(
+        &mut self,
+        leftovers: &mut Vec<u64>,
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<(u64, u64)>, OpenError> {
         if self.files.first().is_some_and(|file| file.id == 1) {
             self.expected = Some((1, 0));
         }
         let mut segments = Vec::new();
         let mut bytes = Vec::new();
         let mut next = None;
+        let of = self.files.iter().map(|file| file.size).sum();
+        let mut read = 0;
         for at in 0..self.files.len() {
             let Some(id) = self.files.get(at).map(|file| file.id) else {
                 break;
@@ -194,6 +228,8 @@ impl<D: Disk> Reader<'_, D> {
                 file.load(self.on_damage, &mut bytes)?;
             }
             let end = self.segment(at, &bytes)?;
+            read += bytes.len() as u64;
+            tell(Progress::Read { bytes: read, of });
             self.report.segments += 1;
             self.report.bytes += end;
             segments.push((id, end));

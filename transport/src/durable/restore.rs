@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use sol_engine::{Belongs, Engine, Homes, PayloadError, Record, RecordId, ShardId};
 use sol_journal::{Batch, CommitError, Disk, Handle, RecordKey, RecordRef, Store, Writer, WriterOptions};
 
-use super::{Durable, DurableError, Numbers, Posts};
+use super::{Durable, DurableError, Numbers, Posts, Progress, Watch};
 use crate::clock::Clock;
 use crate::mailbox::Exchange;
 
@@ -19,6 +19,9 @@ const HEAPS_MAX: usize = 4;
 const DECIDING: u32 = 1 << Record::SESSION | 1 << Record::RETAINED | 1 << Record::REFERENCE;
 /// All kinds but the store's own: one that is not known is refused.
 const ALL: u32 = !1;
+
+/// After so many records it is said how far it is.
+const TOLD_EVERY: u64 = 1 << 10;
 
 /// What may wait in the journal's queue.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -110,14 +113,18 @@ impl<D: Disk> Restorer<D> {
         (Self { durable, shards }, receivers)
     }
 
-    /// Hands all of them out, and starts the thread that writes from now on.
+    /// Hands all of them out, and starts the thread that writes from now on. Whoever hears how far it is is given back.
     ///
     /// # Errors
     /// The store cannot be read, holds what it should not, or the system has no thread for it.
-    pub(crate) fn run(self, exchange: Arc<Exchange>, clock: Clock) -> Result<Writer, DurableError> {
+    pub(crate) fn run(self, exchange: Arc<Exchange>, clock: Clock) -> Result<(Writer, Watch), DurableError> {
         let Self { durable, shards } = self;
         let Durable {
-            mut store, mode, about, ..
+            mut store,
+            mode,
+            about,
+            mut watch,
+            ..
         } = durable;
         let mut plan = Plan {
             homes: Homes::new(about.seeds, shards.len() as u16),
@@ -128,7 +135,12 @@ impl<D: Disk> Restorer<D> {
             highest: 0,
         };
         let mut fault = None;
+        let mut records = 0;
         store.for_each_of(DECIDING, order, |record| {
+            records += 1;
+            if records % TOLD_EVERY == 0 {
+                watch.tell(Progress::Placed { records });
+            }
             if let Err(error) = plan.look_at(&record) {
                 fault.get_or_insert(error);
             }
@@ -137,10 +149,18 @@ impl<D: Disk> Restorer<D> {
             return Err(fault);
         }
         let mut heaps: Vec<Heap> = shards.iter().map(|_| Heap::default()).collect();
-        store.for_each_of(ALL, order, |record| match plan.homes_of(&record) {
-            Ok(homes) => hand_out(&mut heaps, &shards, homes, &record),
-            Err(error) => {
-                fault.get_or_insert(error);
+        records = 0;
+        let of = store.sizes().live_records;
+        store.for_each_of(ALL, order, |record| {
+            records += 1;
+            if records % TOLD_EVERY == 0 {
+                watch.tell(Progress::Restored { records, of });
+            }
+            match plan.homes_of(&record) {
+                Ok(homes) => hand_out(&mut heaps, &shards, homes, &record),
+                Err(error) => {
+                    fault.get_or_insert(error);
+                }
             }
         })?;
         if let Some(fault) = fault {
@@ -162,7 +182,7 @@ impl<D: Disk> Restorer<D> {
                 handle: writer.handle(),
             });
         }
-        Ok(writer)
+        Ok((writer, watch))
     }
 }
 

@@ -7,7 +7,7 @@ use sol_codec::{Packet, PacketId, ProtocolVersion, QoS};
 use sol_engine::EngineConfig;
 use sol_journal::model::{Gate, ModelDisk, SlowDisk};
 use sol_journal::{Mode, Options};
-use sol_transport::{Clock, Durable, Shards};
+use sol_transport::{Clock, Durable, Shards, Watch};
 
 on_each_backend! {
     nobody_waits_for_a_slow_disk_but_for_what_is_kept
@@ -33,7 +33,16 @@ fn nobody_waits_for_a_slow_disk_but_for_what_is_kept() {
         |_, _: &mut EngineConfig| {},
         |config, engine| {
             let clock = Clock::start();
-            let durable = Durable::open(disk, &Options::default(), Mode::Fsync, SEEDS, &[], clock).unwrap();
+            let durable = Durable::open(
+                disk,
+                &Options::default(),
+                Mode::Fsync,
+                SEEDS,
+                &[],
+                clock,
+                Watch::default(),
+            )
+            .unwrap();
             Shards::bind(config, engine)?.start_durable(durable, clock, |_| ())
         },
     );

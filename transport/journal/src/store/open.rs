@@ -7,7 +7,7 @@ use crate::error::{CommitError, OpenError, is_full};
 use crate::format::{HEAD, HEADER, Head, Header, SEGMENT_MAX, segment_name};
 use crate::index::Index;
 use crate::ops::Batch;
-use crate::read::{Found, OnDamage, Report, io_error, read};
+use crate::read::{Found, OnDamage, Progress, Report, io_error, read_telling};
 
 use super::records::visit;
 use super::{Counts, Options, Pressure, Sealed, Segment, Store, Syncs, create_segment};
@@ -35,8 +35,22 @@ impl<D: Disk> Store<D> {
     /// It is in use, damaged, of a later version or another store, or the disk failed. Then nothing was changed, except
     /// that a tail may have been cut of which nothing says that it was durable.
     pub fn open(disk: D, options: &Options, now_unix_millis: u64) -> Result<Opened<D>, OpenError> {
+        Self::open_telling(disk, options, now_unix_millis, &mut |_| {})
+    }
+
+    /// The same, and says again and again how far it is: after each segment that is read, and in a salvage after each MiB
+    /// that is written.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_telling(
+        disk: D,
+        options: &Options,
+        now_unix_millis: u64,
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<Opened<D>, OpenError> {
         disk.lock().map_err(OpenError::Locked)?;
-        let found = read(&disk, options.on_damage)?;
+        let found = read_telling(&disk, options.on_damage, tell)?;
         let report = found.report.clone();
         let is_salvaged = options.on_damage == OnDamage::Salvage && (!report.holes.is_empty() || report.orphans > 0);
         clear(&disk, &found, is_salvaged)?;
@@ -47,7 +61,7 @@ impl<D: Disk> Store<D> {
         };
         let mut store = Self::behind(disk, &options, found, is_salvaged)?;
         if is_salvaged {
-            store.rewrite(now_unix_millis)?;
+            store.rewrite(now_unix_millis, tell)?;
         }
         match store.first_mark(now_unix_millis) {
             Ok(()) | Err(CommitError::Full) => {}
@@ -131,10 +145,10 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes all live records anew, and puts what was damaged aside.
-    fn rewrite(&mut self, now_unix_millis: u64) -> Result<(), OpenError> {
+    fn rewrite(&mut self, now_unix_millis: u64, tell: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
         let failed = |error: CommitError| io_error("write what was salvaged", "", std::io::Error::other(error));
         let first = self.current.id;
-        self.move_all(first, now_unix_millis)?;
+        self.move_all(first, now_unix_millis, tell)?;
         self.sync().map_err(failed)?;
         // The header of the next segment says that nothing before the first new one counts.
         self.low = first;
@@ -158,11 +172,12 @@ impl<D: Disk> Store<D> {
     }
 
     /// Puts all live records again, wherever they lie.
-    fn move_all(&mut self, first: u64, now_unix_millis: u64) -> Result<(), OpenError> {
+    fn move_all(&mut self, first: u64, now_unix_millis: u64, tell: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
         let failed = |error: CommitError| io_error("write what was salvaged", "", std::io::Error::other(error));
         let index = std::mem::replace(&mut self.index, Index::reading());
         let mut batch = Batch::default();
         let mut result = Ok(());
+        let (mut records, of) = (0, index.records());
         // Counting is put off to the end, so a body may be written apart from its children.
         let disk = Arc::clone(&self.disk);
         visit(
@@ -176,10 +191,12 @@ impl<D: Disk> Store<D> {
                     return;
                 }
                 batch.put_again(&record);
-                if batch.len() > 1 << 20 {
+                records += 1;
+                if batch.len() as u64 > PIECE {
                     self.add(&batch);
                     batch.clear();
                     result = self.commit(now_unix_millis).map(drop);
+                    tell(Progress::Salvaged { records, of });
                 }
             },
         )?;

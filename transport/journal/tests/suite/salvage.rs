@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sol_journal::{
-    Batch, Disk, OnDamage, Opened, Options, Store,
+    Batch, Disk, OnDamage, Opened, Options, Progress, Store,
     model::{Fault, ModelDisk, Random},
 };
 
@@ -139,6 +139,50 @@ fn salvage_keeps_all_that_lies_outside_the_holes() {
         }
     }
     assert!(kept > 100 * lost && lost > 100, "{kept} kept, {lost} lost");
+}
+
+/// Whoever opens a journal hears of each segment that is read, and in a salvage how much is written anew, never more than all.
+#[test]
+fn an_opening_says_how_far_it_is() {
+    let disk = ModelDisk::new(9);
+    let options = Options {
+        segment_bytes: 4 << 20,
+        ..salvage()
+    };
+    let mut store = Store::open(disk.clone(), &options, 0).unwrap().store;
+    for id in 1..=60 {
+        let mut batch = Batch::default();
+        batch.put(SINGLE, id, &vec![1; 100_000]);
+        store.add(&batch);
+        store.commit(0).unwrap();
+        store.sync().unwrap();
+    }
+    drop(store);
+    let opened = |disk| {
+        let mut told = Vec::new();
+        let report = Store::open_telling(disk, &options, 0, &mut |progress| told.push(progress))
+            .unwrap()
+            .report;
+        (report, told)
+    };
+    let (report, told) = opened(disk.restart());
+    let of = report.bytes;
+    assert_eq!(told.len() as u64, report.segments);
+    assert_eq!(told.last(), Some(&Progress::Read { bytes: of, of }));
+    let (name, mut bytes) = files(&disk).swap_remove(0);
+    bytes[500_000] ^= 1;
+    disk.replace(&name, bytes);
+    let (report, told) = opened(disk);
+    assert_eq!(report.holes.len(), 1);
+    let salvaged = told[report.segments as usize..].iter().map(|told| match told {
+        Progress::Salvaged { records, of: 59 } => *records,
+        other => panic!("{other:?}"),
+    });
+    let salvaged = salvaged.collect::<Vec<_>>();
+    assert!(
+        salvaged.len() >= 4 && salvaged.is_sorted() && *salvaged.last().unwrap() <= 59,
+        "{salvaged:?}"
+    );
 }
 
 /// The power goes out at any call of a salvage: the next one comes to the same records, and what was damaged is still there

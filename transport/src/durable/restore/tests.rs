@@ -53,7 +53,16 @@ fn body(record: RecordId, topic: &str) -> Record {
 
 fn open(disk: ModelDisk) -> Durable<ModelDisk> {
     let name = ["127.0.0.1:1883".to_owned()];
-    Durable::open(disk, &Options::default(), Mode::Fsync, SEEDS, &name, Clock::start()).unwrap()
+    Durable::open(
+        disk,
+        &Options::default(),
+        Mode::Fsync,
+        SEEDS,
+        &name,
+        Clock::start(),
+        Watch::default(),
+    )
+    .unwrap()
 }
 
 /// Has a store's records handed to so many engines. Gives the identifiers that each got, in order, and the lowest free one.
@@ -85,7 +94,7 @@ fn handed_out(durable: Durable<ModelDisk>, shards: u16) -> Vec<(Vec<u64>, Record
             })
         })
         .collect();
-    let writer = restorer.run(exchange, Clock::start()).unwrap();
+    let (writer, _) = restorer.run(exchange, Clock::start()).unwrap();
     let got = takers.into_iter().map(|taker| taker.join().unwrap()).collect();
     writer.stop().unwrap();
     got
@@ -138,12 +147,66 @@ fn records_come_home() {
     assert_eq!(again, 20 + 2 + 40 + 1);
 }
 
+/// Whoever waits for a start hears of the log as it is read, of every thousand records as it is found out where they belong,
+/// and again as they are handed out: what is done never shrinks, and never exceeds what is to be done.
+#[test]
+fn a_start_says_how_far_it_is() {
+    let disk = ModelDisk::new(5);
+    let mut durable = open(disk.clone());
+    let mut batch = Batch::default();
+    for n in 1..=3_000 {
+        put(&mut batch, &session(id(0, n), &format!("client {n}")));
+    }
+    durable.store.add(&batch);
+    durable.store.commit(1).unwrap();
+    durable.store.sync().unwrap();
+    drop(durable);
+    let told = Rc::new(std::cell::RefCell::new(Vec::new()));
+    let telling = Rc::clone(&told);
+    let watch = Watch::new(move |progress| telling.borrow_mut().push(progress));
+    let name = ["127.0.0.1:1883".to_owned()];
+    let durable = Durable::open(
+        disk,
+        &Options::default(),
+        Mode::Fsync,
+        SEEDS,
+        &name,
+        Clock::start(),
+        watch,
+    )
+    .unwrap();
+    let bytes = durable.report().bytes;
+    handed_out(durable, 2);
+    let placed = |records| Progress::Placed { records };
+    // What the store says of itself is one more.
+    let restored = |records| Progress::Restored { records, of: 3_001 };
+    let told = told.borrow();
+    let read: Vec<_> = told
+        .iter()
+        .take_while(|told| matches!(told, Progress::Read { .. }))
+        .collect();
+    assert_eq!(read.last(), Some(&&Progress::Read { bytes, of: bytes }));
+    assert_eq!(
+        told[read.len()..],
+        [placed(1_024), placed(2_048), restored(1_024), restored(2_048)]
+    );
+}
+
 /// The key of the hashes is the store's own, whatever it is opened with; and what is none of the engine's records is refused.
 #[test]
 fn a_store_is_what_it_was() {
     let disk = ModelDisk::new(4);
     drop(open(disk.clone()));
-    let mut durable = Durable::open(disk, &Options::default(), Mode::Os, [0; 4], &[], Clock::start()).unwrap();
+    let mut durable = Durable::open(
+        disk,
+        &Options::default(),
+        Mode::Os,
+        [0; 4],
+        &[],
+        Clock::start(),
+        Watch::default(),
+    )
+    .unwrap();
     assert_eq!(durable.seeds(), SEEDS);
     let mut batch = Batch::default();
     batch.put(Kind::new(7), 9, b"\x01");
