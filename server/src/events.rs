@@ -141,7 +141,8 @@ pub(crate) fn notice(notice: &Notice<'_>) {
         ),
         Notice::Journal(Pressure::MaxBytes) => error!(
             "journal: persistence_max_size is met. New messages, Sessions and Subscriptions that would be kept are refused \
-             (0x97), and publishers that cannot be told wait, until queues have shrunk"
+             (0x97), and publishers that cannot be told wait, until queues have shrunk or retained messages are deleted; or \
+             raise it and restart"
         ),
         Notice::NotMqtt(source) => warn!(peer = %source.peer, "closed: not MQTT"),
         Notice::TlsOnPlain(source) => warn!(peer = %source.peer, "closed: it speaks TLS, and this listener does not"),

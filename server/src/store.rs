@@ -29,11 +29,12 @@ use self::place::Fresh;
 pub(crate) use self::open::{failure, open, prepare};
 
 /// Exit codes, as `sysexits.h` has them: data that cannot be used, none at all, a file that is in the way, a disk that
-/// fails.
+/// fails, a directory that somebody else has, which goes away by itself.
 const DATA: u8 = 65;
 const NO_INPUT: u8 = 66;
 const CANNOT_CREATE: u8 = 73;
 pub(crate) const IO: u8 = 74;
+const IN_USE: u8 = 75;
 
 /// `sol store …`.
 ///

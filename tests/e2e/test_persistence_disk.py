@@ -61,8 +61,11 @@ def test_a_second_broker_is_refused_with_the_pid_of_the_first(start_broker, tmp_
     """Two brokers never write to one directory; the second says who has it, and the first goes on."""
     first = start_broker(cls=Durable)
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {first.data}")
-    assert said == f"sol: error: the journal in {first.data}/sol-journal cannot be used: it is in use by process {first.pid}\n"
-    assert code == 1
+    assert said == (
+        f"sol: error: the journal in {first.data}/sol-journal cannot be used: it is in use by process {first.pid}; stop that "
+        "broker first\n"
+    )
+    assert code == 75
     with first.client("", V5) as w:
         assert w.publish("a", b"x", 1, retain=True).reason in (0, 0x10)
     first.kill()
@@ -132,7 +135,7 @@ def test_a_read_only_disk_is_refused(small_disk, tmp_path):
     (disk / "sol-journal").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {disk}")
-    assert said == f"sol: error: the journal in {disk}/sol-journal cannot be used: cannot lock it: Read-only file system\n"
+    assert said == f"sol: error: the journal in {disk}/sol-journal cannot be used: it cannot be written: Read-only file system\n"
     assert code == 74
 
 
@@ -149,8 +152,8 @@ def test_files_of_another_user_are_refused():
         broker.stop()
         code, said = run_to_its_end(directory, f"{config}daemon")
         assert code == 74 and said == (
-            f"sol: error: the journal in {directory}/sol-journal cannot be used: cannot lock it: Permission denied; all that is in it has "
-            "to belong to the user that the broker runs as\n"
+            f"sol: error: the journal in {directory}/sol-journal cannot be used: it cannot be written: Permission denied; all that is in "
+            "it has to belong to the user that the broker runs as\n"
         )
 
 
@@ -158,7 +161,7 @@ def test_files_of_another_user_are_refused():
 def test_a_disk_without_room_for_a_beginning_is_refused(small_disk, tmp_path):
     """A new journal needs room for its first segments: otherwise the broker says so at once."""
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {small_disk(10 * MIB)}")
-    assert code == 74 and said.endswith(": No space left on device\n") and said.count("\n") == 1
+    assert code == 74 and said.endswith(": the disk is full: a new journal needs 48 MiB of room\n") and said.count("\n") == 1
 
 
 # --- A full disk -----------------------------------------------------------------------------------------------------
@@ -543,4 +546,4 @@ def test_a_journal_of_another_store_is_refused(start_broker, tmp_path):
         broker.kill()
     shutil.copy(one.segments[1], two.segments[1])
     code, said = run_to_its_end(tmp_path, f"persistence os\npersistence_location {two.data}")
-    assert code == 65 and "belongs to another store" in said
+    assert code == 65 and said.endswith(" than the segments before it: move away whichever came from elsewhere\n")

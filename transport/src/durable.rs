@@ -80,8 +80,8 @@ pub enum DurableError {
     Write(CommitError),
     /// A record is not what this program writes.
     Record(RecordId, PayloadError),
-    /// Records do not belong together.
-    Restore(RestoreError),
+    /// A record does not belong to the others.
+    Restore(RecordId, RestoreError),
     /// The system has no thread for it.
     System(io::Error),
 }
@@ -99,7 +99,15 @@ impl fmt::Display for DurableError {
                 )
             }
             Self::Record(id, error) => write!(f, "record {:#x} cannot be read: {error}", id.0),
-            Self::Restore(error) => write!(f, "the records do not belong together ({error:?})"),
+            Self::Restore(id, error) => {
+                write!(f, "record {:#x} does not belong to the others: ", id.0)?;
+                match error {
+                    RestoreError::UnknownSession(of) => write!(f, "its Session, record {:#x}, is not there", of.0),
+                    RestoreError::UnknownBody(of) => write!(f, "its message, record {:#x}, is not there", of.0),
+                    RestoreError::InvalidFilter(_) => f.write_str("its Topic Filter is not valid"),
+                    RestoreError::Deletion(_) => f.write_str("it is a deletion"),
+                }
+            }
             Self::System(error) => write!(f, "no thread can be had for the journal: {error}"),
         }
     }

@@ -41,7 +41,7 @@ use crate::mailbox::Mailbox;
 use crate::observer::Observer;
 use crate::outbox::Outboxes;
 use crate::rates::Meters;
-use crate::shards::Exit;
+use crate::shards::{Exit, StartError};
 use crate::waiting::Waiting;
 use crate::whole::Share;
 
@@ -228,12 +228,12 @@ impl<B: Backend, O: Observer> Shard<B, O> {
     ///
     /// # Errors
     /// What comes is no record of this program's, or does not belong together; or the system failed.
-    pub(crate) fn restore(&mut self, restored: &Receiver<Restored>, numbers: &Arc<Numbers>) -> io::Result<()> {
+    pub(crate) fn restore(&mut self, restored: &Receiver<Restored>, numbers: &Arc<Numbers>) -> Result<(), StartError> {
         loop {
             match restored.recv() {
                 Ok(Restored::Heap(heap)) => {
                     let engine = &mut self.core.engine;
-                    heap.restore(engine, numbers).map_err(io::Error::other)?;
+                    heap.restore(engine, numbers).map_err(StartError::Durable)?;
                 }
                 Ok(Restored::Done { floor, handle }) => {
                     self.core.engine.note_record_id(floor);
@@ -242,7 +242,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
                     break;
                 }
                 // Whoever hands them out says why.
-                Err(_) => return Err(io::Error::other("the records of the journal did not come")),
+                Err(_) => return Err(io::Error::other("the records of the journal did not come").into()),
             }
         }
         self.core.now = self.core.clock.now();
@@ -254,7 +254,7 @@ impl<B: Backend, O: Observer> Shard<B, O> {
                 self.core.mailbox.exchange().begin_one();
             }
             if self.turn()?.is_some() {
-                return Err(io::Error::other("ended before it had begun"));
+                return Err(io::Error::other("ended before it had begun").into());
             }
         }
         Ok(())

@@ -268,7 +268,7 @@ impl BoundShards {
         }
         match await_all(shards.threads.len(), &readies, &mut watch) {
             Ok(()) => Ok(shards),
-            Err(error) => Err(shards.failure_of_journal().unwrap_or(StartError::System(error))),
+            Err(error) => Err(shards.failure_of_journal().unwrap_or(error)),
         }
     }
 }
@@ -383,7 +383,7 @@ impl Drop for Shards {
 }
 
 impl<O: Observer> Start<O> {
-    fn shard<B: Backend>(mut self) -> io::Result<Shard<B, O>> {
+    fn shard<B: Backend>(mut self) -> Result<Shard<B, O>, StartError> {
         // Before anything is allocated that should lie near that core.
         if let Some(core) = self.core.take()
             && let Err(error) = core.and_then(Core::pin)
@@ -448,7 +448,7 @@ fn unauthenticated_max(config: &TransportConfig, descriptors: Option<u64>, shard
 
 /// Says whether a shard has started, and gives it if somebody listens. `ready` ends here: a thread that lived on with it
 /// would hide that another has died.
-fn answer<T>(started: io::Result<T>, ready: Sender<io::Result<()>>) -> Option<T> {
+fn answer<T>(started: Result<T, StartError>, ready: Sender<Result<(), StartError>>) -> Option<T> {
     let (told, shard) = match started {
         Ok(shard) => (Ok(()), Some(shard)),
         Err(error) => (Err(error), None),
@@ -457,7 +457,7 @@ fn answer<T>(started: io::Result<T>, ready: Sender<io::Result<()>>) -> Option<T>
 }
 
 /// Waits until all threads have answered. One that has died before it could is an error too, and nobody waits for it.
-fn await_all(threads: usize, readies: &Receiver<io::Result<()>>, watch: &mut Watch) -> io::Result<()> {
+fn await_all(threads: usize, readies: &Receiver<Result<(), StartError>>, watch: &mut Watch) -> Result<(), StartError> {
     let mut waiting = threads;
     while waiting > 0 {
         match readies.recv_timeout(SETTLING_TOLD_EVERY) {
@@ -466,7 +466,7 @@ fn await_all(threads: usize, readies: &Receiver<io::Result<()>>, watch: &mut Wat
                 watch.tell(Progress::Settling);
                 continue;
             }
-            Err(error) => return Err(io::Error::other(error)),
+            Err(error) => return Err(io::Error::other(error).into()),
         }
         waiting -= 1;
     }

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use sol_engine::PayloadError;
 use sol_journal::{LockError, Mode, OnDamage, OpenError, Options, OsDisk, Report};
 use sol_transport::{Clock, Durable, DurableError, Watch};
 
 use super::check::{counted, hole_text};
-use super::{DATA, IO};
+use super::{DATA, IN_USE, IO};
 use crate::config::{Config, Durability, in_words, reason};
 use crate::owner::Ids;
 use crate::serve::Failure;
@@ -90,21 +91,31 @@ pub(crate) fn open(
 pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
     let directory = directory.display();
     let (code, hint) = match error {
-        DurableError::Open(OpenError::Damaged(_) | OpenError::Missing { .. }) => (
+        DurableError::Open(OpenError::Damaged(_) | OpenError::Missing { .. } | OpenError::Orphan { .. }) => (
             DATA,
             format!(
                 "; what was acknowledged would be missing. `sol store check {directory}` tells more, `sol store salvage {directory} \
                  --out FILE` saves what can be read, and `persistence_damage salvage` starts with it"
             ),
         ),
-        DurableError::Open(OpenError::Locked(LockError::Taken(_))) => (1, String::new()),
+        // `persistence_damage salvage` is no help here: what is in the log is sound.
+        DurableError::Record(_, PayloadError::Malformed) | DurableError::Restore(..) => (
+            DATA,
+            format!(
+                "; `sol store salvage {directory} --out FILE` saves the others, and `sol store import FILE DIRECTORY` makes a \
+                 journal of them that persistence_location can name"
+            ),
+        ),
+        DurableError::Open(OpenError::Locked(LockError::Taken(_))) => (IN_USE, IN_USE_HINT.to_owned()),
         DurableError::Open(OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. }) => {
             (IO, owner_hint(error).to_owned())
         }
-        DurableError::Open(OpenError::Failed(_)) | DurableError::Write(_) | DurableError::System(_) => {
-            (IO, String::new())
-        }
-        DurableError::Open(_) | DurableError::Record(..) | DurableError::Restore(_) => (DATA, String::new()),
+        DurableError::Open(OpenError::Full { .. } | OpenError::Failed(_))
+        | DurableError::Write(_)
+        | DurableError::System(_) => (IO, String::new()),
+        // What is to be done is in the sentence.
+        DurableError::Open(OpenError::Newer { .. } | OpenError::Foreign { .. })
+        | DurableError::Record(_, PayloadError::Newer) => (DATA, String::new()),
     };
     let error = in_words(error.to_string());
     Failure {
@@ -112,6 +123,9 @@ pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
         text: format!("the journal in {directory} cannot be used: {error}{hint}"),
     }
 }
+
+/// What to do where another broker has it.
+pub(super) const IN_USE_HINT: &str = "; stop that broker first";
 
 /// What to do where somebody else, root as a rule, has run a broker there before.
 pub(super) fn owner_hint(error: &io::Error) -> &'static str {
@@ -155,6 +169,8 @@ fn tell(place: &Path, report: &Report) {
 
 #[cfg(test)]
 mod tests {
+    use sol_engine::{RecordId, RestoreError};
+
     use super::*;
 
     /// An operator reads one sentence: who has the journal, or what the system would not do, without its numbers, and the exit
@@ -170,23 +186,70 @@ mod tests {
         let hint = "; all that is in it has to belong to the user that the broker runs as";
         assert_eq!(
             open(OpenError::Locked(LockError::Taken(Some(7)))),
-            (1, format!("{begin}it is in use by process 7"))
+            (
+                IN_USE,
+                format!("{begin}it is in use by process 7; stop that broker first")
+            )
         );
         assert_eq!(
             open(OpenError::Locked(LockError::Io(denied()))),
-            (IO, format!("{begin}cannot lock it: Permission denied{hint}"))
+            (IO, format!("{begin}it cannot be written: Permission denied{hint}"))
         );
         let file = "0000000000000001.seg".to_owned();
         assert_eq!(
             open(OpenError::Io {
                 doing: "make",
                 file,
-                error: io::Error::from_raw_os_error(28),
+                error: io::Error::from_raw_os_error(5),
             }),
             (
                 IO,
-                format!("{begin}cannot make 0000000000000001.seg: No space left on device")
+                format!("{begin}cannot make 0000000000000001.seg: Input/output error")
             )
         );
+        assert_eq!(
+            open(OpenError::Full {
+                what: "a new journal",
+                bytes: 64 << 20,
+            }),
+            (
+                IO,
+                format!("{begin}the disk is full: a new journal needs 64 MiB of room")
+            )
+        );
+    }
+
+    /// Records that the broker cannot use are named, and what helps with them; a sound log is not to be salvaged.
+    #[test]
+    fn records_that_cannot_be_used_are_a_sentence_and_a_code() {
+        let hint = "; `sol store salvage /d --out FILE` saves the others, and `sol store import FILE DIRECTORY` makes a journal of \
+                    them that persistence_location can name";
+        let (one, other) = (RecordId(0x1a), RecordId(0x2b));
+        for (error, said) in [
+            (
+                DurableError::Record(one, PayloadError::Malformed),
+                format!("record 0x1a cannot be read: its fields are not what its kind has{hint}"),
+            ),
+            (
+                DurableError::Record(one, PayloadError::Newer),
+                "record 0x1a was written by a later version: use that version, or a later one".to_owned(),
+            ),
+            (
+                DurableError::Restore(one, RestoreError::UnknownSession(other)),
+                format!("record 0x1a does not belong to the others: its Session, record 0x2b, is not there{hint}"),
+            ),
+            (
+                DurableError::Restore(one, RestoreError::InvalidFilter(one)),
+                format!("record 0x1a does not belong to the others: its Topic Filter is not valid{hint}"),
+            ),
+        ] {
+            let Failure { code, text } = failure("/d".as_ref(), &error);
+            assert_eq!(
+                (code, text),
+                (DATA, format!("the journal in /d cannot be used: {said}"))
+            );
+        }
+        let orphan = failure("/d".as_ref(), &DurableError::Open(OpenError::Orphan { parent: 7 }));
+        assert!(orphan.code == DATA && orphan.text.ends_with("`persistence_damage salvage` starts with it"));
     }
 }

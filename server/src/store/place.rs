@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 use sol_journal::{Disk as _, LockError, OnDamage, OpenError, OsDisk, Snapshot};
 
-use super::open::owner_hint;
-use super::{CANNOT_CREATE, DATA, IO, NO_INPUT};
+use super::open::{IN_USE_HINT, owner_hint};
+use super::{CANNOT_CREATE, DATA, IN_USE, IO, NO_INPUT};
 use crate::config::{JOURNAL_DIRECTORY, in_words, reason};
 use crate::serve::Failure;
-
-/// The exit code for what goes away by itself, as `sysexits.h` has it: the directory is in use.
-const IN_USE: u8 = 75;
 
 /// What the journal locks.
 const LOCK: &str = "LOCK";
@@ -70,14 +67,15 @@ pub(super) fn read(directory: &Path, on_damage: OnDamage) -> Result<(PathBuf, Sn
 pub(super) fn refuse(place: &Path, error: &OpenError) -> Failure {
     let place = place.display();
     let (code, hint) = match error {
-        OpenError::Damaged(_) | OpenError::Missing { .. } | OpenError::Foreign { .. } | OpenError::Orphan { .. } => (
+        OpenError::Damaged(_) | OpenError::Missing { .. } | OpenError::Orphan { .. } => (
             DATA,
             format!("; `sol store salvage {place} --out FILE` saves what can be read"),
         ),
-        OpenError::Newer { .. } => (DATA, String::new()),
-        OpenError::Locked(LockError::Taken(_)) => (IN_USE, "; stop that broker first".to_owned()),
+        // What is to be done is in the sentence.
+        OpenError::Newer { .. } | OpenError::Foreign { .. } => (DATA, String::new()),
+        OpenError::Locked(LockError::Taken(_)) => (IN_USE, IN_USE_HINT.to_owned()),
         OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. } => (IO, owner_hint(error).to_owned()),
-        OpenError::Failed(_) => (IO, String::new()),
+        OpenError::Full { .. } | OpenError::Failed(_) => (IO, String::new()),
     };
     let error = in_words(error.to_string());
     Failure {

@@ -1,6 +1,9 @@
 //! What the journal asks of a disk, and all of it.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    io::{self, ErrorKind},
+};
 
 /// One directory of files. The journal never asks for anything outside of it.
 ///
@@ -107,6 +110,14 @@ impl fmt::Display for LockError {
         match self {
             Self::Taken(Some(pid)) => write!(f, "it is in use by process {pid}"),
             Self::Taken(None) => f.write_str("it is in use by another process"),
+            Self::Io(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
+                ) =>
+            {
+                write!(f, "it cannot be written: {error}")
+            }
             Self::Io(error) => write!(f, "cannot lock it: {error}"),
         }
     }

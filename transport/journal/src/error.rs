@@ -33,6 +33,13 @@ pub enum OpenError {
         /// The parent's identifier.
         parent: u64,
     },
+    /// There is no room for what has to be written.
+    Full {
+        /// What.
+        what: &'static str,
+        /// How much room it needs.
+        bytes: u64,
+    },
     /// The disk failed.
     Io {
         /// What was tried.
@@ -42,7 +49,7 @@ pub enum OpenError {
         /// What came of it.
         error: io::Error,
     },
-    /// The disk failed where the log was to say that what was read is durable.
+    /// The disk failed where the log was to say that what was read is durable, or where what was salvaged was written.
     Failed(Failure),
 }
 
@@ -71,11 +78,24 @@ impl fmt::Display for OpenError {
             }
             Self::Damaged(damage) => damage.fmt(f),
             Self::Missing { file } => write!(f, "{file} is missing, and records in it were durable"),
-            Self::Foreign { file } => write!(f, "{file} belongs to another store"),
+            Self::Foreign { file } => {
+                write!(
+                    f,
+                    "{file} belongs to another store than the segments before it: move away whichever came from elsewhere"
+                )
+            }
             Self::Orphan { parent } => {
                 write!(
                     f,
-                    "a record refers to record {parent:#x}, which is not there: a fault of the program that wrote it"
+                    "a record refers to record {parent:#x}, which is not there, by a fault of the program that wrote it; a salvage \
+                     leaves out what refers to it"
+                )
+            }
+            Self::Full { what, bytes } => {
+                write!(
+                    f,
+                    "the disk is full: {what} needs {} MiB of room",
+                    bytes.div_ceil(1 << 20)
                 )
             }
             Self::Io { doing, file, error } if file.is_empty() => write!(f, "cannot {doing}: {error}"),

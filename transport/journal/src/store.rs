@@ -54,6 +54,20 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// How many segments are kept ahead: the next one, and a reserve for deletions and for moving where there is no more
+    /// room.
+    pub(crate) fn spares_wanted(&self) -> usize {
+        let segments = self.reserve_bytes.div_ceil(u64::from(self.segment_bytes));
+        (segments as usize).max(2)
+    }
+
+    /// What a journal takes before anything is in it: its first segment and those that are made ahead.
+    pub(crate) fn beginning_bytes(&self) -> u64 {
+        (self.spares_wanted() as u64 + 1) * u64::from(self.segment_bytes)
+    }
+}
+
 /// Whether there is room for more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pressure {
@@ -224,7 +238,7 @@ impl<D: Disk> Store<D> {
         if let Err(error) = result {
             let name = segment_name(self.current.id);
             return self.fail(format!(
-                "cannot sync {name}: {error}; nothing that is not acknowledged yet is known to be kept"
+                "cannot sync {name}: {error}; what is not acknowledged may be lost"
             ));
         }
         // Segments before the current one were synced before it was begun.

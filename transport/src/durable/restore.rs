@@ -79,7 +79,9 @@ impl Heap {
             let mut record = Record::decode(id, item.kind, item.parent.map(RecordId), bytes)
                 .map_err(|error| DurableError::Record(id, error))?;
             record.renumber_listener(|listener| numbers.in_configuration(listener));
-            engine.restore(record).map_err(DurableError::Restore)?;
+            engine
+                .restore(record)
+                .map_err(|error| DurableError::Restore(id, error))?;
         }
         Ok(())
     }

@@ -99,9 +99,9 @@ impl<D: Disk> Store<D> {
             None => first_segment(
                 &disk,
                 &sealed,
-                (found.low, found.report.sequence),
+                (found.low, found.report.sequence, found.index.live_bytes()),
                 identity,
-                options.segment_bytes,
+                options,
             )?,
         };
         // The process may have been killed before it could do this for a segment that it had just made.
@@ -146,7 +146,7 @@ impl<D: Disk> Store<D> {
 
     /// Writes all live records anew, and puts what was damaged aside.
     fn rewrite(&mut self, now_unix_millis: u64, tell: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
-        let failed = |error: CommitError| io_error("write what was salvaged", "", std::io::Error::other(error));
+        let failed = unwritten(self.index.live_bytes() + self.options.beginning_bytes());
         let first = self.current.id;
         self.move_all(first, now_unix_millis, tell)?;
         self.sync().map_err(failed)?;
@@ -173,7 +173,7 @@ impl<D: Disk> Store<D> {
 
     /// Puts all live records again, wherever they lie.
     fn move_all(&mut self, first: u64, now_unix_millis: u64, tell: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
-        let failed = |error: CommitError| io_error("write what was salvaged", "", std::io::Error::other(error));
+        let failed = unwritten(self.index.live_bytes() + self.options.beginning_bytes());
         let index = std::mem::replace(&mut self.index, Index::reading());
         let mut batch = Batch::default();
         let mut result = Ok(());
@@ -210,13 +210,24 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// A new segment behind those that there are, if any.
+/// Why what was salvaged, which needs so much room, could not be written.
+fn unwritten(bytes: u64) -> impl Fn(CommitError) -> OpenError + Copy {
+    move |error| match error {
+        CommitError::Full => OpenError::Full {
+            what: "what was salvaged",
+            bytes,
+        },
+        CommitError::Failed(failure) => OpenError::Failed(failure),
+    }
+}
+
+/// A new segment behind those that there are, if any; what lives in those is to be written to it and those that follow.
 fn first_segment<D: Disk>(
     disk: &D,
     before: &VecDeque<Sealed>,
-    (low, durable): (u64, u64),
+    (low, durable, live): (u64, u64, u64),
     store: [u8; 16],
-    reserve: u32,
+    options: &Options,
 ) -> Result<Segment<D::File>, OpenError> {
     let id = before.back().map_or(1, |last| last.id + 1);
     let header = Header {
@@ -225,7 +236,18 @@ fn first_segment<D: Disk>(
         store,
         durable,
     };
-    let file = create_segment(disk, header, reserve).map_err(|error| io_error("make", &segment_name(id), error))?;
+    let file = create_segment(disk, header, options.segment_bytes).map_err(|error| {
+        if is_full(&error) {
+            // Not for itself alone: without those that are made ahead nothing would be taken.
+            let bytes = options.beginning_bytes() + live;
+            if !before.is_empty() {
+                return unwritten(bytes)(CommitError::Full);
+            }
+            let what = "a new journal";
+            return OpenError::Full { what, bytes };
+        }
+        io_error("make", &segment_name(id), error)
+    })?;
     Ok(Segment {
         id,
         file,

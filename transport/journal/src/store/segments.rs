@@ -80,14 +80,9 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// How many segments are kept ahead: the next one, and a reserve for deletions and for moving where there is no more
-    /// room.
+    /// As [`Options::spares_wanted`].
     pub(super) fn spares_wanted(&self) -> usize {
-        let segments = self
-            .options
-            .reserve_bytes
-            .div_ceil(u64::from(self.options.segment_bytes));
-        (segments as usize).max(2)
+        self.options.spares_wanted()
     }
 
     pub(crate) fn segment_bytes(&self) -> u64 {
