@@ -13,6 +13,20 @@ pub struct Facts {
     pub shards: usize,
     /// Users in the password file of each listener of the configuration.
     pub users: Vec<usize>,
+    /// What was, or would be, made of a damaged journal.
+    pub salvage: Salvage,
+}
+
+/// Whether a journal that is damaged is used as far as it can be read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Salvage {
+    /// The broker would not start.
+    #[default]
+    Refused,
+    /// It would start; the journal was sound.
+    Allowed,
+    /// It has started so.
+    Done,
 }
 
 /// Where the broker listens.
@@ -46,12 +60,28 @@ pub fn banner(config: &Config, facts: &Facts) -> Vec<String> {
         lines.push(format!("listening on {address} ({transport}{encryption}): {who}"));
     }
     lines.push(format!("data directory: {}", config.data_directory()));
+    lines.extend(salvage(facts.salvage).map(str::to_owned));
     lines.push(match config.limits.memory_bytes_max {
         Some(bytes) => format!("memory limit: {}", units::show_size(bytes)),
         None => "memory limit: none".to_owned(),
     });
     lines.extend(advice(config, facts));
     lines
+}
+
+/// What must not be forgotten of a broker that starts with a damaged journal.
+fn salvage(salvage: Salvage) -> Option<&'static str> {
+    match salvage {
+        Salvage::Refused => None,
+        Salvage::Allowed => Some(
+            "persistence_damage salvage: the journal was sound; should it be damaged at another start, what cannot be read would be \
+             lost without a question. Set it to refuse",
+        ),
+        Salvage::Done => Some(
+            "persistence_damage salvage: the journal was damaged, and what could not be read is lost; the damaged files are kept in it \
+             as *.damaged. Set it to refuse",
+        ),
+    }
 }
 
 fn authentication(config: &Config, listener: &Listener, users: usize) -> String {
@@ -134,6 +164,7 @@ mod tests {
             backend: "epoll",
             shards: 1,
             users: vec![2, 3],
+            salvage: Salvage::Refused,
         };
         (config, facts)
     }
@@ -181,6 +212,26 @@ mod tests {
         ] {
             let shown = show(&format!("{lines}listener 1883 localhost"));
             assert_eq!(shown[3], format!("data directory: {said}"));
+        }
+    }
+
+    /// That a damaged journal is used, or would be, is said behind where it is, at every start.
+    #[test]
+    fn a_salvage_is_said() {
+        let (config, mut facts) = parse("persistence_location /d\nlistener 1883 localhost");
+        assert!(!banner(&config, &facts).iter().any(|line| line.contains("salvage")));
+        for (salvage, said) in [
+            (Salvage::Allowed, "the journal was sound"),
+            (Salvage::Done, "kept in it as *.damaged"),
+        ] {
+            facts.salvage = salvage;
+            let lines = banner(&config, &facts);
+            assert!(lines[3].starts_with("data directory: "), "{}", lines[3]);
+            assert!(
+                lines[4].starts_with("persistence_damage salvage: ") && lines[4].contains(said),
+                "{}",
+                lines[4]
+            );
         }
     }
 

@@ -14,13 +14,14 @@ use sol_codec::ReasonCode;
 use sol_engine::{
     Answer, AuthOutcome, AuthRequest, ChangedUser, Credentials, ListenerId, MemoryLevel, Message, Query, Rules, ShardId,
 };
+use sol_journal::Disk;
 use sol_transport::{
-    Applicant, AuthReply, BoundShards, Clock, Exit, Files, Handle, ListenAddr, ListenError, ListenerConfig, Notice,
-    Observer, ProxyRules, ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
+    Applicant, AuthReply, BoundShards, Clock, Durable, Exit, Files, Handle, ListenAddr, ListenError, ListenerConfig,
+    Notice, Observer, ProxyRules, ProxyVersion, Shards, Source, StartError, TransportConfig, WebSocketRules,
 };
 
 use crate::auth::{Full, Login, Peer, Request, Verdict, Verifier};
-use crate::banner::{Facts, Listening};
+use crate::banner::{Facts, Listening, Salvage};
 use crate::config::{self, Address, CertificateName, Config, Listener, SocketDomain, in_words, reason};
 use crate::engine_config::{engine_config, transport_limits};
 use crate::events;
@@ -130,7 +131,9 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
     let name = |&owner: &usize| config.listeners.get(owner).map(|listener| listener.address.to_string());
     let names: Vec<_> = owners.iter().filter_map(name).collect();
     let watch = store::progress::watch(Arc::clone(&startup.supervisor), clock, store::progress::INTERVAL);
-    let shards = match store::open(config, seeds, &names, clock, watch)? {
+    let durable = store::open(config, seeds, &names, clock, watch)?;
+    let salvage = salvage(config, durable.as_ref());
+    let shards = match durable {
         Some(durable) => shards.start_durable(durable, clock, observer),
         None => shards.start(seeds, clock, observer),
     };
@@ -157,6 +160,7 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
         backend,
         shards: count,
         users: Vec::new(),
+        salvage,
     };
     Ok(Arc::new(Running {
         handle,
@@ -167,6 +171,15 @@ fn start(bound: Listeners, startup: &Startup, on_end: OnEnd) -> Result<Arc<dyn B
         clients_maximum: AtomicU64::new(0),
         joiner: Mutex::new(Some(joiner)),
     }))
+}
+
+/// What was, or would be, made of a damaged journal.
+fn salvage<D: Disk>(config: &Config, durable: Option<&Durable<D>>) -> Salvage {
+    match durable {
+        Some(durable) if !durable.report().is_whole() => Salvage::Done,
+        Some(_) if config.persistence.salvages => Salvage::Allowed,
+        _ => Salvage::Refused,
+    }
 }
 
 struct Running {
@@ -196,6 +209,7 @@ impl Broker for Running {
             backend: self.facts.backend,
             logins: self.verifier.stats(),
             journal: self.handle.journal().unwrap_or_default(),
+            salvage: self.facts.salvage,
             ..Stats::default()
         };
         for answer in answers {

@@ -408,6 +408,7 @@ mod tests {
                 backend: "none",
                 shards: 1,
                 users: Vec::new(),
+                salvage: crate::banner::Salvage::Refused,
             }
         }
 

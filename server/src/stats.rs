@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::banner::Salvage;
+
 /// One moment's counters, summed over all shards. What counts events only grows while the process lives.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
@@ -55,6 +57,8 @@ pub struct Stats {
     pub memory_bytes_maximum: u64,
     /// What the journal has done, and how large it is; all zero where there is none.
     pub journal: sol_journal::Numbers,
+    /// What was, or would be, made of a damaged journal.
+    pub salvage: Salvage,
     /// How far `max_memory` is used up: 0, or 1 from four fifths on, 2 from nine tenths on, 3 when it is met.
     pub memory_level: u64,
     /// CONNECTs refused, a wrong password among the reasons.

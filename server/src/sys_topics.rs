@@ -36,7 +36,7 @@ const SOL: [SolTopic; 11] = [
 /// among them: what is charged here counts more than payloads, and stands in `heap/current`.
 type SysTopic = (&'static str, fn(&Stats) -> u64);
 
-const SYS: [SysTopic; 29] = [
+const SYS: [SysTopic; 30] = [
     ("clients/total", Stats::clients_total),
     ("clients/maximum", |stats| stats.clients_maximum),
     ("clients/connected", |stats| stats.clients_connected),
@@ -57,6 +57,7 @@ const SYS: [SysTopic; 29] = [
     ("journal/records", |stats| stats.journal.sizes.live_records),
     ("journal/disk/bytes", |stats| stats.journal.sizes.disk_bytes),
     ("journal/full", |stats| stats.journal.pressure as u64),
+    ("journal/salvage", |stats| stats.salvage as u64),
     ("bytes/received", |stats| stats.bytes_received),
     ("bytes/sent", |stats| stats.bytes_sent),
     ("publish/messages/received", |stats| stats.publish_received),

@@ -455,7 +455,11 @@ def test_damage_in_the_middle_refuses_and_salvage_starts(start_broker, tmp_path)
     found = kept(broker)
     assert topics - found and len(topics - found) < 4, f"lost: {topics - found}"
     assert any(path.name.startswith(first.name + ".damaged") for path in (broker.data / "sol-journal").iterdir())
+    assert "INFO persistence_damage salvage: the journal was damaged, and what could not be read is lost;" in broker.log()
+    broker.restart()
+    assert "INFO persistence_damage salvage: the journal was sound; " in broker.log()
     broker.restart(config="")
+    assert "persistence_damage" not in broker.log()
     assert kept(broker) == found
 
 

@@ -278,7 +278,7 @@ pub(super) const FULL: [(&str, Value); 6] = [
 ];
 
 /// What rises and falls.
-pub(super) const GAUGES: [Row; 24] = [
+pub(super) const GAUGES: [Row; 25] = [
     ("sol_clients_connected", "Clients connected", |s| s.clients_connected),
     ("sol_clients_disconnected", "Sessions that wait for their client", |s| {
         s.clients_disconnected
@@ -350,6 +350,11 @@ pub(super) const GAUGES: [Row; 24] = [
         "sol_journal_full",
         "Whether the journal has no room: 0, or 1 if the disk is full, 2 if persistence_max_size is met",
         |s| s.journal.pressure as u64,
+    ),
+    (
+        "sol_journal_salvage",
+        "Whether a damaged journal is used: 0, or 1 if it would be (persistence_damage salvage), 2 if it was damaged and is",
+        |s| s.salvage as u64,
     ),
     (
         "sol_memory_level",

@@ -50,6 +50,14 @@ pub struct Report {
     pub orphans: u64,
 }
 
+impl Report {
+    /// Whether all that was durable was there and is used. Where it was not, it was salvaged.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.holes.is_empty() && self.orphans == 0
+    }
+}
+
 /// A tail that is not whole, and of which nothing says that it was durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tail {

@@ -52,7 +52,7 @@ impl<D: Disk> Store<D> {
         disk.lock().map_err(OpenError::Locked)?;
         let found = read_telling(&disk, options.on_damage, tell)?;
         let report = found.report.clone();
-        let is_salvaged = options.on_damage == OnDamage::Salvage && (!report.holes.is_empty() || report.orphans > 0);
+        let is_salvaged = options.on_damage == OnDamage::Salvage && !report.is_whole();
         clear(&disk, &found, is_salvaged)?;
         let options = Options {
             // An offset within a segment, and a frame behind it, fit into 32 bits.
