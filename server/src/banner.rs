@@ -190,6 +190,7 @@ mod tests {
     /// What is kept, and what an acknowledgement promises, is said at every start.
     #[test]
     fn the_promise_is_said() {
+        let here = std::env::current_dir().unwrap().display().to_string();
         for (lines, said) in [
             ("", "none, everything is in memory and ends with the process"),
             (
@@ -207,7 +208,7 @@ mod tests {
             ),
             (
                 "retained_persistence true\n",
-                "sol-journal (persistence fsync: what is acknowledged survives a power cut)",
+                &format!("{here}/sol-journal (persistence fsync: what is acknowledged survives a power cut)"),
             ),
         ] {
             let shown = show(&format!("{lines}listener 1883 localhost"));

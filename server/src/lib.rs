@@ -117,6 +117,9 @@ fn check(path: Option<&Path>, options: Option<&Serve>) -> ExitCode {
         Err(code) => return code,
     };
     print_all("warning", &config.warnings);
+    if let Some(warning) = config.wandering_journal() {
+        print_error(&format!("warning: {warning}"));
+    }
     let _ = std::io::stdout().write_all(config.to_directives().as_bytes());
     let files = [
         reload::users(&config).map(|(_, warnings)| warnings),

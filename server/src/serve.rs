@@ -150,6 +150,7 @@ pub fn serve(config: Config, options: &Serve, ready: Option<Ready>, bind: Bind) 
     logger.install();
     let mut warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     warnings.extend(log_fault);
+    warnings.extend(config.wandering_journal());
     if ready.is_some() && config.log.file.is_none() && !config.log.syslog {
         warnings.push("in the background, without a log file and syslog, nothing is logged".to_owned());
     }

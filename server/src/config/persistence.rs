@@ -1,7 +1,7 @@
 //! What is kept on disk, and where.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::directives::Directive;
 use super::reader::{Fault, Reader, fault};
@@ -110,7 +110,13 @@ pub(crate) const ROWS: &[Directive] = &[
         |draft, reader| {
             draft.config.persistence.bytes_max = match reader.size()? {
                 0 => None,
-                size => Some(size.max(BYTES_MAX_MIN)),
+                size if size < BYTES_MAX_MIN => {
+                    let (asked, taken) = (show_size(size), show_size(BYTES_MAX_MIN));
+                    let text = format!("{asked} is too little for a journal, which may take {taken} now");
+                    reader.warnings.push((0, text));
+                    Some(BYTES_MAX_MIN)
+                }
+                size => Some(size),
             };
             Ok(())
         },
@@ -183,7 +189,31 @@ fn damage(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// A path from the root on, as it is meant where the process is now.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Config {
+    /// That where the journal is depends on where the broker is started, if it does.
+    #[must_use]
+    pub fn wandering_journal(&self) -> Option<String> {
+        let directory = self
+            .persistence
+            .directory()
+            .filter(|directory| directory.is_relative())?;
+        let place = self
+            .places
+            .of("persistence_location")
+            .or_else(|| self.places.of("persistence"));
+        let text = format!(
+            "the journal is in {}, because the broker is started here: started elsewhere it would begin with an empty one. Name a \
+             directory from the root on in persistence_location",
+            whole(&directory).display()
+        );
+        Some(place.map_or_else(|| text.clone(), |place| place.say(&text).to_string()))
+    }
+
     /// The directory of the journal in words.
     #[must_use]
     pub fn data_directory(&self) -> String {
@@ -196,7 +226,7 @@ impl Config {
                 };
                 format!(
                     "{} (persistence {}: {promise})",
-                    directory.display(),
+                    whole(&directory).display(),
                     self.persistence.durability()
                 )
             }
