@@ -563,6 +563,12 @@ fn end(exit: Exit, journal: Option<&Path>) -> End {
                 in_words(why)
             ),
         },
+        Exit::NoRoom => End {
+            code: store::IO,
+            text: "the disk is full, and what was on its way when the broker stopped is not in the journal: nothing of it was \
+                   acknowledged, and all that was is kept; make room before the next start"
+                .to_owned(),
+        },
         Exit::Failed(error) => End {
             code: 1,
             text: format!("the system fails the broker: {}", reason(&error)),
@@ -598,6 +604,11 @@ mod tests {
         let why = "cannot sync 0000000000000001.seg: Input/output error";
         let all = format!("the journal in /d has failed, and nothing is acknowledged any more: {why}");
         assert_eq!((code, text), (store::IO, all));
+        let End { code, text } = end(Exit::NoRoom, None);
+        assert!(
+            code == store::IO && text.starts_with("the disk is full, and ") && !text.contains("failed"),
+            "{text}"
+        );
     }
 
     /// What is in use is tried again for a second, and whoever waits is told why: a broker that was killed may have its port

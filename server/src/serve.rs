@@ -519,6 +519,25 @@ fn warn(log: &Log, warning: &str) {
 mod tests {
     use super::*;
 
+    /// A broker that was stopped is heard to its end: whatever came before, that it did not end in order is what counts.
+    #[test]
+    fn a_failure_at_the_stop_is_heard() {
+        let (sender, occurrences) = channel();
+        let ended = |code, text: &str| {
+            Occurrence::Ended(End {
+                code,
+                text: text.to_owned(),
+            })
+        };
+        sender.send(Occurrence::Signal(Signal::Reload)).unwrap();
+        sender.send(ended(0, "")).unwrap();
+        assert_eq!(failed_to_stop(&occurrences), None);
+        sender.send(Occurrence::Signal(Signal::Stop)).unwrap();
+        sender.send(ended(74, "why")).unwrap();
+        let why = "why".to_owned();
+        assert_eq!(failed_to_stop(&occurrences), Some(End { code: 74, text: why }));
+    }
+
     /// What has another rhythm beside it keeps its own: with a watchdog every second, something that is due every three is done
     /// every three.
     #[test]

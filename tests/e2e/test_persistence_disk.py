@@ -355,6 +355,45 @@ def test_two_who_publish_to_each_other_free_themselves(narrow):
         assert list(both.map(talk, range(2))) == [expected, expected]
 
 
+def test_a_journal_that_fails_at_the_stop_is_told(start_broker):
+    """A broker that is told to stop, and whose journal cannot be closed then, says why and ends with 74: not as if all were well."""
+    broker = start_broker(cls=Durable)
+    keep(broker, ["t/1"])
+    # It takes back what it has made ahead.
+    wait_until(lambda: len(broker.segments) > 1, "segment made ahead")
+    last = broker.segments[-1]
+    last.unlink()
+    assert broker.terminate() == 74, broker.log()
+    where = f"the journal in {broker.data}/sol-journal has failed, and nothing is acknowledged any more"
+    why = f"{where}: cannot remove {last.name}: No such file or directory"
+    assert f" ERROR {why}\n" in broker.log() and f"sol: error: {why}\n" in broker.log()
+    broker.again()
+    assert kept(broker) == {"t/1"}
+
+
+def test_a_journal_where_the_broker_is_started_is_warned_about(tmp_path):
+    """Without a location the journal is where the broker is started: the whole path is said, and that it depends on that; and of a
+    size that is too small both numbers."""
+    port = free_port()
+    config = tmp_path / "here.conf"
+    config.write_text(as_root(f"listener {port} 127.0.0.1\nmetrics off\npersistence os\npersistence_max_size 50MB\n"))
+    done = subprocess.run([sol_bin(), "check", "-c", config], capture_output=True, text=True, timeout=30, cwd=tmp_path)
+    assert done.returncode == 0
+    journal = tmp_path / "sol-journal"
+    assert f"the journal is in {journal}, because the broker is started here" in done.stderr
+    assert "50MB is too little for a journal, which may take 80MB now" in done.stderr
+    process = subprocess.Popen([sol_bin(), "-c", config], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "data directory: " in line:
+            break
+    process.terminate()
+    process.communicate(timeout=30)
+    assert f"data directory: {journal} (persistence os" in said[-1]
+    assert any("WARNING FILE" in line.replace(str(config), "FILE") and f"the journal is in {journal}," in line for line in said)
+
+
 # --- Damage ----------------------------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,9 @@ pub enum Exit {
     /// The journal cannot keep anything any more; the sentence says why. Nothing was acknowledged after it. The process must
     /// end (with exit code 74): what is really kept can only be read anew.
     Unkept(String),
+    /// They were stopped, and what was on its way then does not fit on the disk, which is full. Nothing of it was acknowledged;
+    /// all that was is kept. The process should say so in the end (with exit code 74).
+    NoRoom,
 }
 
 /// Why the shards could not be started.
@@ -363,11 +366,18 @@ impl Shards {
             }
         }
         // Nobody writes any more, and what was written is kept.
-        match self.journal.take().map(Writer::stop) {
-            Some(Err(CommitError::Failed(failure))) => Exit::Unkept(failure.to_string()),
-            // What found no room was acknowledged to nobody.
-            _ => Exit::Stopped,
-        }
+        self.journal
+            .take()
+            .map_or(Exit::Stopped, |writer| stopped(writer.stop()))
+    }
+}
+
+/// How it ends where the shards have ended in order, and the journal like this.
+fn stopped(journal: Result<(), CommitError>) -> Exit {
+    match journal {
+        Ok(()) => Exit::Stopped,
+        Err(CommitError::Full) => Exit::NoRoom,
+        Err(CommitError::Failed(failure)) => Exit::Unkept(failure.to_string()),
     }
 }
 
@@ -545,6 +555,13 @@ mod tests {
         assert!(await_all(2, &readies, &mut Watch::default()).is_err());
         drop(end);
         runs.join().unwrap();
+    }
+
+    /// That there was no room at the stop is not taken for a failure, nor for an end in order.
+    #[test]
+    fn a_stop_on_a_full_disk_is_told_from_a_failed_one() {
+        assert!(matches!(stopped(Ok(())), Exit::Stopped));
+        assert!(matches!(stopped(Err(CommitError::Full)), Exit::NoRoom));
     }
 
     #[test]
