@@ -175,14 +175,15 @@ def test_mosquitto_clients_find_what_they_left(one, how):
     """mosquitto_pub's retained message and mosquitto_sub's Session are there after the restart."""
     with MosquittoSub(one, "-i", "msub", "-c", "-q", "1", "-t", "m/#"):
         pass
-    mosquitto_pub(one, "-t", "m/retained", "-m", "kept", "-r", "-q", "1")
+    # Not where the Session would get it: it may leave before its replay has ended, which would begin anew.
+    mosquitto_pub(one, "-t", "kept/retained", "-m", "kept", "-r", "-q", "1")
     mosquitto_pub(one, "-t", "m/queued", "-m", "waits", "-q", "2")
     one.restart(how, shards=2)
     with MosquittoSub(one, "-i", "msub", "-c", "-q", "1", "-t", "none") as sub:
-        sub.wait_for("MSG\tm/queued") if not any("MSG\tm/queued" in line for line in sub.seen) else None
-        assert [line.split("\t")[1] for line in sub.seen if line.startswith("MSG")] == ["m/retained", "m/queued"]
-    with MosquittoSub(one, "-q", "1", "-t", "m/#") as sub:
-        assert sub.take() == ("m/retained", 1, True, b"kept")
+        queued = [line for line in sub.seen if line.startswith("MSG")] or [sub.wait_for("MSG\t")]
+        assert [line.split("\t")[1] for line in queued] == ["m/queued"]
+    with MosquittoSub(one, "-q", "1", "-t", "kept/#") as sub:
+        assert sub.take() == ("kept/retained", 1, True, b"kept")
 
 
 # --- Sessions and Subscriptions --------------------------------------------------------------------------------------
