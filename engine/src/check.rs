@@ -190,6 +190,7 @@ mod tests {
                 .insert(crate::Instant::from_nanos(1), crate::clients::Reason::Parked(id)),
             waiting: Default::default(),
             bytes: 0,
+            for_journal: false,
         };
         bench.engine.clients.connections.get_mut(id).unwrap().parked = Some(alloc::boxed::Box::new(parked));
         bench.engine.parking.insert(1, id);

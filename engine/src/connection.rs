@@ -157,6 +157,8 @@ pub(crate) struct Parked {
     pub(crate) timer: TimerKey,
     pub(crate) waiting: VecDeque<(Rc<Message>, Option<PacketId>)>,
     pub(crate) bytes: usize,
+    /// What it waits for is room in the journal, and not memory.
+    pub(crate) for_journal: bool,
 }
 
 impl Connection {

@@ -61,7 +61,7 @@ pub(crate) struct FanOut {
     pub(crate) refused: bool,
     /// It has emitted records, or found done what earlier calls have emitted.
     pub(crate) wrote: bool,
-    /// The latter.
+    /// It has found done what earlier calls have emitted: its answer waits for all of that.
     pub(crate) depends: bool,
 }
 

@@ -78,7 +78,7 @@ fn salvage(salvage: Salvage) -> Option<&'static str> {
              lost without a question. Set it to refuse",
         ),
         Salvage::Done => Some(
-            "persistence_damage salvage: the journal was damaged, and what could not be read is lost; the damaged files are kept in it \
+            "persistence_damage salvage: the journal was damaged, and what could not be read is lost; all that was there is kept in it \
              as *.damaged. Set it to refuse",
         ),
     }

@@ -544,6 +544,9 @@ fn address(listening: &ListenAddr) -> Address {
 
 /// What is told of the end; `journal` is where the journal is, if there is one.
 fn end(exit: Exit, journal: Option<&Path>) -> End {
+    let place = journal
+        .map(|path| format!(" in {}", path.display()))
+        .unwrap_or_default();
     match exit {
         Exit::Stopped => End {
             code: 0,
@@ -556,18 +559,16 @@ fn end(exit: Exit, journal: Option<&Path>) -> End {
         Exit::Unkept(why) => End {
             code: store::IO,
             text: format!(
-                "the journal{} has failed, and nothing is acknowledged any more: {}",
-                journal
-                    .map(|path| format!(" in {}", path.display()))
-                    .unwrap_or_default(),
+                "the journal{place} has failed, and nothing is acknowledged any more: {}",
                 in_words(why)
             ),
         },
         Exit::NoRoom => End {
             code: store::IO,
-            text: "the disk is full, and what was on its way when the broker stopped is not in the journal: nothing of it was \
-                   acknowledged, and all that was is kept; make room before the next start"
-                .to_owned(),
+            text: format!(
+                "the disk is full, and what was on its way when the broker stopped is not in the journal{place}: nothing of it was \
+                 acknowledged, and all that was is kept; make room before the next start"
+            ),
         },
         Exit::Failed(error) => End {
             code: 1,

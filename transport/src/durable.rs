@@ -139,7 +139,7 @@ impl<D: Disk> Durable<D> {
     ) -> Result<Self, DurableError> {
         let now = clock.now().wall.as_millis();
         let Opened { mut store, report } =
-            Store::open_telling(disk, options, now, &mut |progress| watch.tell(progress.into()))?;
+            Store::open_telling(disk, options, now, &mut |progress| watch.tell(Progress::Log(progress)))?;
         let mut about = None;
         store.for_each_of(
             1 << About::KIND.number(),

@@ -87,5 +87,6 @@ pub use peer::PeerAddr;
 pub use proxy::{ProxyRules, ProxyVersion};
 pub use rates::Rates;
 pub use shards::{BoundShards, Exit, Shards, StartError};
+pub use sol_journal::Progress as LogProgress;
 pub use websocket::{Files, WebSocketRules};
 pub use whole::Maxima;

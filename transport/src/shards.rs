@@ -269,7 +269,7 @@ impl BoundShards {
             shards.journal = Some(writer);
             watch = told;
         }
-        match await_all(shards.threads.len(), &readies, &mut watch) {
+        match await_all(&shards.threads, &readies, &mut watch) {
             Ok(()) => Ok(shards),
             Err(error) => Err(shards.failure_of_journal().unwrap_or(error)),
         }
@@ -467,11 +467,19 @@ fn answer<T>(started: Result<T, StartError>, ready: Sender<Result<(), StartError
 }
 
 /// Waits until all threads have answered. One that has died before it could is an error too, and nobody waits for it.
-fn await_all(threads: usize, readies: &Receiver<Result<(), StartError>>, watch: &mut Watch) -> Result<(), StartError> {
-    let mut waiting = threads;
+fn await_all<T>(
+    threads: &[JoinHandle<T>],
+    readies: &Receiver<Result<(), StartError>>,
+    watch: &mut Watch,
+) -> Result<(), StartError> {
+    let mut waiting = threads.len();
     while waiting > 0 {
         match readies.recv_timeout(SETTLING_TOLD_EVERY) {
             Ok(answer) => answer?,
+            // What it had answered would be here.
+            Err(RecvTimeoutError::Timeout) if threads.iter().any(JoinHandle::is_finished) && readies.is_empty() => {
+                return Err(io::Error::other("a shard has ended before it had begun").into());
+            }
             Err(RecvTimeoutError::Timeout) => {
                 watch.tell(Progress::Settling);
                 continue;
@@ -535,26 +543,35 @@ mod tests {
         }
     }
 
-    /// A shard that dies while it starts ends the start with an error although another one runs, and runs on.
+    /// A shard that dies while it starts ends the start with an error although another one runs, and runs on: one that has
+    /// begun, and one that waits to hear of the dead one's.
     #[test]
     fn a_shard_that_runs_does_not_hide_one_that_died_while_it_started() {
-        let (ready, readies) = bounded(2);
-        let (end, ended) = bounded::<()>(0);
-        let runs = {
-            let ready = ready.clone();
-            thread::spawn(move || {
-                assert!(answer(Ok(()), ready).is_some());
-                assert!(ended.recv().is_err());
-            })
-        };
-        let dies = thread::spawn(move || {
-            let _ready = ready;
-            panic!("planted in the start of a shard");
-        });
-        assert!(dies.join().is_err());
-        assert!(await_all(2, &readies, &mut Watch::default()).is_err());
-        drop(end);
-        runs.join().unwrap();
+        for has_begun in [true, false] {
+            let (ready, readies) = bounded(2);
+            let (end, ended) = bounded::<()>(0);
+            let runs = {
+                let ready = ready.clone();
+                thread::spawn(move || {
+                    let waits = if has_begun {
+                        assert!(answer(Ok(()), ready).is_some());
+                        None
+                    } else {
+                        Some(ready)
+                    };
+                    assert!(ended.recv().is_err());
+                    drop(waits);
+                })
+            };
+            let dies = thread::spawn(move || {
+                let _ready = ready;
+                panic!("planted in the start of a shard");
+            });
+            let threads = [runs, dies];
+            assert!(await_all(&threads, &readies, &mut Watch::default()).is_err());
+            drop(end);
+            assert_eq!(threads.map(|thread| thread.join().is_ok()), [true, false]);
+        }
     }
 
     /// That there was no room at the stop is not taken for a failure, nor for an end in order.

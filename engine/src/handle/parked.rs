@@ -74,6 +74,7 @@ impl Engine {
     ) -> Flow {
         self.clients.keep_message(&mut message, effects);
         let (max, patience) = (self.clients.config.parked_bytes_max, self.clients.config.pause_time_max);
+        let for_journal = self.clients.journal.is_full && !self.clients.memory.is_full();
         let Clients {
             connections, timers, ..
         } = &mut self.clients;
@@ -89,6 +90,7 @@ impl Engine {
                 timer: timers.insert(now.mono.saturating_add(patience), Reason::Parked(id)),
                 waiting: VecDeque::new(),
                 bytes: 0,
+                for_journal,
             })
         });
         let bytes = parked.bytes.saturating_add(message.exact_charge());
@@ -102,10 +104,11 @@ impl Engine {
         Flow::Go
     }
 
-    /// A connection's publishes have waited for long enough, or are too many. Where there is memory, it was the journal.
+    /// A connection's publishes have waited for long enough, or are too many.
     pub(crate) fn end_parked(&mut self, now: Now, id: ConnectionId, effects: &mut Effects) {
-        let waits_for_room = self.clients.journal.is_full && !self.clients.memory.is_full();
-        let cause = if waits_for_room {
+        let connection = self.clients.connections.get(id);
+        let parked = connection.and_then(|connection| connection.parked.as_ref());
+        let cause = if parked.is_some_and(|parked| parked.for_journal) {
             Cause::Unwritten
         } else {
             Cause::Parked

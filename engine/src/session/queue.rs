@@ -30,7 +30,7 @@ struct Entry {
     packed: Packed,
 }
 
-const _: () = assert!(size_of::<Entry>() == 16);
+const _: () = assert!(size_of::<Entry>() <= 16);
 
 /// The count of a [`RecordId`] in the lower bits, then its shard if that is a usual one, then the flags.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! What is kept on disk, and where.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::directives::Directive;
 use super::reader::{Fault, Reader, fault};
@@ -40,6 +40,8 @@ impl fmt::Display for Durability {
 pub struct Persistence {
     durability: Option<Durability>,
     location: Option<PathBuf>,
+    /// Where that is, from the root on: a daemon goes there.
+    settled: Option<PathBuf>,
     /// Bytes that it may take on the disk.
     pub bytes_max: Option<u64>,
     /// A damaged journal is used as far as it can be read.
@@ -61,13 +63,18 @@ impl Persistence {
     /// All is read: what was not said is what it is by default.
     pub(crate) fn settle(&mut self) {
         self.durability = Some(self.durability());
+        self.settled = std::path::absolute(self.named()).ok();
+    }
+
+    fn named(&self) -> PathBuf {
+        self.location.clone().unwrap_or_default().join(DIRECTORY)
     }
 
     /// Where the journal is; `None`: there is none.
     #[must_use]
     pub fn directory(&self) -> Option<PathBuf> {
-        let location = self.location.clone().unwrap_or_default();
-        (self.durability() != Durability::None).then(|| location.join(DIRECTORY))
+        let directory = || self.settled.clone().unwrap_or_else(|| self.named());
+        (self.durability() != Durability::None).then(directory)
     }
 }
 
@@ -189,19 +196,12 @@ fn damage(draft: &mut Draft, reader: &mut Reader<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A path from the root on, as it is meant where the process is now.
-fn whole(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
 impl Config {
     /// That where the journal is depends on where the broker is started, if it does.
     #[must_use]
     pub fn wandering_journal(&self) -> Option<String> {
-        let directory = self
-            .persistence
-            .directory()
-            .filter(|directory| directory.is_relative())?;
+        let wanders = self.persistence.named().is_relative();
+        let directory = self.persistence.directory().filter(|_| wanders)?;
         let place = self
             .places
             .of("persistence_location")
@@ -209,7 +209,7 @@ impl Config {
         let text = format!(
             "the journal is in {}, because the broker is started here: started elsewhere it would begin with an empty one. Name a \
              directory from the root on in persistence_location",
-            whole(&directory).display()
+            directory.display()
         );
         Some(place.map_or_else(|| text.clone(), |place| place.say(&text).to_string()))
     }
@@ -226,7 +226,7 @@ impl Config {
                 };
                 format!(
                     "{} (persistence {}: {promise})",
-                    whole(&directory).display(),
+                    directory.display(),
                     self.persistence.durability()
                 )
             }

@@ -80,7 +80,7 @@ impl Paths {
         if let Some(log) = &config.log.file {
             paths.append.extend(places_of_log(log));
         }
-        paths.journal = config.persistence.directory().map(|directory| whole(&directory));
+        paths.journal = config.persistence.directory();
         if let Some(pid_file) = &config.pid_file {
             paths.read.extend(directory_of(pid_file));
             paths.remove.extend(directory_of(pid_file));

@@ -110,11 +110,12 @@ pub(crate) fn failure(directory: &Path, error: &DurableError) -> Failure {
         DurableError::Open(OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. }) => {
             (IO, owner_hint(error).to_owned())
         }
-        DurableError::Open(OpenError::Full { .. } | OpenError::Failed(_))
-        | DurableError::Write(_)
-        | DurableError::System(_) => (IO, String::new()),
+        DurableError::Open(OpenError::Full { .. } | OpenError::Failed(_)) | DurableError::Write(_) => {
+            (IO, String::new())
+        }
+        DurableError::System(_) => (1, String::new()),
         // What is to be done is in the sentence.
-        DurableError::Open(OpenError::Newer { .. } | OpenError::Foreign { .. })
+        DurableError::Open(OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::Misnumbered { .. })
         | DurableError::Record(_, PayloadError::Newer) => (DATA, String::new()),
     };
     let error = in_words(error.to_string());

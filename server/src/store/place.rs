@@ -72,7 +72,7 @@ pub(super) fn refuse(place: &Path, error: &OpenError) -> Failure {
             format!("; `sol store salvage {place} --out FILE` saves what can be read"),
         ),
         // What is to be done is in the sentence.
-        OpenError::Newer { .. } | OpenError::Foreign { .. } => (DATA, String::new()),
+        OpenError::Newer { .. } | OpenError::Foreign { .. } | OpenError::Misnumbered { .. } => (DATA, String::new()),
         OpenError::Locked(LockError::Taken(_)) => (IN_USE, IN_USE_HINT.to_owned()),
         OpenError::Locked(LockError::Io(error)) | OpenError::Io { error, .. } => (IO, owner_hint(error).to_owned()),
         OpenError::Full { .. } | OpenError::Failed(_) => (IO, String::new()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sol_transport::{Clock, Progress, Watch};
+use sol_transport::{Clock, LogProgress, Progress, Watch};
 
 use super::check::counted;
 use crate::serve::Rhythm;
@@ -15,10 +15,14 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 /// Says how far a start is that begins now.
 pub(crate) fn watch(supervisor: Arc<Supervisor>, clock: Clock, interval: Duration) -> Watch {
     let mut rhythm = Rhythm::since(clock.now().mono);
+    let mut last = None;
     Watch::new(move |progress| {
         if rhythm.is_due(clock.now().mono, Some(interval)) {
             tracing::info!("{}", text(progress));
-            supervisor.starting();
+            // One that stands still is to end.
+            if last.replace(progress) != Some(progress) {
+                supervisor.starting();
+            }
         }
     })
 }
@@ -26,8 +30,10 @@ pub(crate) fn watch(supervisor: Arc<Supervisor>, clock: Clock, interval: Duratio
 fn text(progress: Progress) -> String {
     let mib = |bytes: u64| bytes >> 20;
     match progress {
-        Progress::Read { bytes, of } => format!("journal: {} of {} MiB read", mib(bytes), mib(of)),
-        Progress::Salvaged { records, of } => format!("journal: {records} of {} salvaged", counted(of, "record")),
+        Progress::Log(LogProgress::Read { bytes, of }) => format!("journal: {} of {} MiB read", mib(bytes), mib(of)),
+        Progress::Log(LogProgress::Salvaged { records, of }) => {
+            format!("journal: {records} of {} salvaged", counted(of, "record"))
+        }
         Progress::Placed { records } => format!(
             "journal: looked at {} before they are restored",
             counted(records, "record")
@@ -72,18 +78,36 @@ mod tests {
         );
     }
 
+    /// A start that stands still is spoken of, and not extended.
+    #[test]
+    fn a_start_that_stands_still_is_not_extended() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let listener = UnixDatagram::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut watch = watch(Arc::new(Supervisor::at(&path)), Clock::start(), Duration::ZERO);
+        for progress in [Progress::Placed { records: 1 }, Progress::Settling, Progress::Settling] {
+            watch.tell(progress);
+        }
+        let told = std::iter::from_fn(|| listener.recv(&mut [0; 64]).ok());
+        assert_eq!(told.count(), 2);
+    }
+
     /// Each stage of a start is a sentence that says how far it is.
     #[test]
     fn how_far_it_is() {
         let said = [
             (
-                Progress::Read {
+                Progress::Log(LogProgress::Read {
                     bytes: 3 << 20,
                     of: (7 << 20) + 5,
-                },
+                }),
                 "3 of 7 MiB read",
             ),
-            (Progress::Salvaged { records: 1, of: 1 }, "1 of 1 record salvaged"),
+            (
+                Progress::Log(LogProgress::Salvaged { records: 1, of: 1 }),
+                "1 of 1 record salvaged",
+            ),
             (
                 Progress::Placed { records: 2_048 },
                 "looked at 2048 records before they are restored",

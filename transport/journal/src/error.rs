@@ -28,6 +28,11 @@ pub enum OpenError {
         /// Which.
         file: String,
     },
+    /// A file's number is none that a segment beside the others can have.
+    Misnumbered {
+        /// Its name.
+        file: String,
+    },
     /// Its records do not belong together: one names a parent that is not there.
     Orphan {
         /// The parent's identifier.
@@ -84,11 +89,14 @@ impl fmt::Display for OpenError {
                     "{file} belongs to another store than the segments before it: move away whichever came from elsewhere"
                 )
             }
+            Self::Misnumbered { file } => write!(
+                f,
+                "{file} has a number that no segment of this journal can have: move it away if it came from elsewhere"
+            ),
             Self::Orphan { parent } => {
                 write!(
                     f,
-                    "a record refers to record {parent:#x}, which is not there, by a fault of the program that wrote it; a salvage \
-                     leaves out what refers to it"
+                    "a record refers to record {parent:#x}, which is not there, by a fault of the program that wrote it"
                 )
             }
             Self::Full { what, bytes } => {

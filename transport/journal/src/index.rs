@@ -170,6 +170,8 @@ impl Index {
     }
 
     fn delete(&mut self, id: u64) {
+        // It was to go in any case.
+        self.strays.retain(|stray| stray.id != id);
         let Some(slot) = self.slot(id) else { return };
         let old = *self.entry(slot);
         if matches!(old.state(), State::Single | State::Child) {

@@ -465,7 +465,10 @@ impl<D: Disk> Reader<'_, D> {
             };
             self.report.holes.push(hole);
         }
-        self.report.tail = self.report.tail.take().or_else(|| self.unfinished.take());
+        match (&mut self.report.tail, self.unfinished.take()) {
+            (Some(tail), Some(unfinished)) => tail.bytes += unfinished.bytes,
+            (tail, unfinished) => *tail = tail.take().or(unfinished),
+        }
         if self.on_damage == OnDamage::Salvage {
             // Without a hole too: it is the only way to start where the program that wrote it was at fault.
             self.report.orphans = self.index.end_of_damaged_log();

@@ -5,20 +5,8 @@ use std::fmt;
 /// How far a start is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The log is read.
-    Read {
-        /// Bytes that were.
-        bytes: u64,
-        /// Of so many.
-        of: u64,
-    },
-    /// It was damaged, and what could be read is written anew.
-    Salvaged {
-        /// Records that were.
-        records: u64,
-        /// Of so many.
-        of: u64,
-    },
+    /// The journal is opened.
+    Log(sol_journal::Progress),
     /// It is found out which shard each record belongs to.
     Placed {
         /// Records that were looked at.
@@ -35,15 +23,6 @@ pub enum Progress {
     Settling,
 }
 
-impl From<sol_journal::Progress> for Progress {
-    fn from(progress: sol_journal::Progress) -> Self {
-        match progress {
-            sol_journal::Progress::Read { bytes, of } => Self::Read { bytes, of },
-            sol_journal::Progress::Salvaged { records, of } => Self::Salvaged { records, of },
-        }
-    }
-}
-
 /// Hears of it, on the thread that starts the shards, much more often than anybody wants to read. Waiting in it holds up the
 /// start.
 #[derive(Default)]
@@ -56,7 +35,8 @@ impl Watch {
         Self(Some(Box::new(tell)))
     }
 
-    pub(crate) fn tell(&mut self, progress: Progress) {
+    /// Tells how far it is.
+    pub fn tell(&mut self, progress: Progress) {
         if let Some(tell) = &mut self.0 {
             tell(progress);
         }

@@ -28,7 +28,7 @@ impl<D: Disk> Reader<'_, D> {
         for &id in ids {
             let name = segment_name(id);
             if id >= u64::from(u32::MAX) || id == 0 || id - last > SEGMENTS_MAX {
-                return Err(OpenError::Foreign { file: name });
+                return Err(OpenError::Misnumbered { file: name });
             }
             last = id;
             let file = self.disk.open(&name).map_err(|error| io_error("open", &name, error))?;

@@ -148,7 +148,7 @@ impl<D: Disk> Store<D> {
     fn rewrite(&mut self, now_unix_millis: u64, tell: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
         let failed = unwritten(self.index.live_bytes() + self.options.beginning_bytes());
         let first = self.current.id;
-        self.move_all(first, now_unix_millis, tell)?;
+        self.move_all(first, now_unix_millis, failed, tell)?;
         self.sync().map_err(failed)?;
         // The header of the next segment says that nothing before the first new one counts.
         self.low = first;
@@ -172,8 +172,13 @@ impl<D: Disk> Store<D> {
     }
 
     /// Puts all live records again, wherever they lie.
-    fn move_all(&mut self, first: u64, now_unix_millis: u64, tell: &mut dyn FnMut(Progress)) -> Result<(), OpenError> {
-        let failed = unwritten(self.index.live_bytes() + self.options.beginning_bytes());
+    fn move_all(
+        &mut self,
+        first: u64,
+        now_unix_millis: u64,
+        failed: impl Fn(CommitError) -> OpenError + Copy,
+        tell: &mut dyn FnMut(Progress),
+    ) -> Result<(), OpenError> {
         let index = std::mem::replace(&mut self.index, Index::reading());
         let mut batch = Batch::default();
         let mut result = Ok(());

@@ -171,8 +171,7 @@ impl<D: Disk> Store<D> {
             let name = segment_name(id);
             // To go on would be to remove the segment without what lives in this frame.
             return self.fail(format!(
-                "{name} is damaged at offset {}: what was written there does not read back; the next start will refuse this \
-                 journal (exit status 65): `sol store check` tells what is damaged, `sol store salvage` saves what can be read",
+                "{name} is damaged at offset {}: what was written there does not read back, as the next start will find, too",
                 relocation.at
             ));
         };

@@ -297,6 +297,8 @@ impl<D: Disk> Thread<D> {
         match result {
             Ok(()) => self.desk.store.close(now),
             failed => {
+                // What did find room is to last.
+                let _ = self.desk.store.sync();
                 self.tell_failure();
                 failed
             }

@@ -288,9 +288,7 @@ fn damage_under_a_running_store_is_found_when_it_is_moved() {
             sentence.starts_with(&format!("{name} is damaged at offset 64: ")),
             "{at}: {sentence}"
         );
-        for what_to_do in ["the next start will refuse", "`sol store check`", "`sol store salvage`"] {
-            assert!(sentence.contains(what_to_do), "{sentence}");
-        }
+        assert!(sentence.ends_with("as the next start will find, too"), "{sentence}");
         let durable = store.durable();
         store.add(&lasting);
         assert_eq!(store.commit(0), Err(error.clone()));

@@ -183,9 +183,12 @@ fn a_start_says_how_far_it_is() {
     let told = told.borrow();
     let read: Vec<_> = told
         .iter()
-        .take_while(|told| matches!(told, Progress::Read { .. }))
+        .take_while(|told| matches!(told, Progress::Log(sol_journal::Progress::Read { .. })))
         .collect();
-    assert_eq!(read.last(), Some(&&Progress::Read { bytes, of: bytes }));
+    assert_eq!(
+        read.last(),
+        Some(&&Progress::Log(sol_journal::Progress::Read { bytes, of: bytes }))
+    );
     assert_eq!(
         told[read.len()..],
         [placed(1_024), placed(2_048), restored(1_024), restored(2_048)]
