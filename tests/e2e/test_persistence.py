@@ -436,7 +436,7 @@ def test_messages_keep_their_properties_and_their_expiry(one, how):
     sub = Member(one, "sub")
     sub.wire.subscribe(("p/#", 2), properties_={"subscription_identifier": 5})
     sub.wire.subscribe(("p/+", 2), packet_id=2, properties_={"subscription_identifier": 6})
-    sub.wire.close()
+    sub.wire.disconnect()
     more = {
         "content_type": "c/t",
         "response_topic": "r/t",

@@ -410,7 +410,10 @@ fn no_name_and_no_length_takes_all_memory() {
             disk.replace(name, disk.read("0000000000000001.seg").unwrap());
             let options = Options { on_damage, ..options() };
             let error = Store::open(disk, &options, 0).unwrap_err();
-            assert!(matches!(&error, OpenError::Foreign { file } if file == name), "{error}");
+            assert!(
+                matches!(&error, OpenError::Misnumbered { file } if file == name),
+                "{error}"
+            );
         }
     }
     let directory = tempfile::tempdir().unwrap();
