@@ -6,7 +6,7 @@
 
 mod entry;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashTable;
 
@@ -71,14 +71,9 @@ pub(crate) struct Index {
     /// been moved to behind or before its children.
     touched: Vec<u32>,
     is_reading: bool,
-    /// Records that were not taken, since what they name as their parent is there and no body.
-    strays: Vec<Stray>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Stray {
-    id: u64,
-    parent: u64,
+    /// Records that were not taken, since what they name as their parent is there and no body; and what that is. What was put
+    /// again or deleted since is not among them: while a log is read all is judged by its end.
+    strays: BTreeMap<u64, u64>,
 }
 
 impl Index {
@@ -122,6 +117,7 @@ impl Index {
             link,
         };
         *self.entry_mut(slot) = new;
+        self.strays.remove(&put.id);
         self.forget(&old);
         self.usage.add(segment, new.cost());
         self.live_bytes += new.cost();
@@ -166,12 +162,11 @@ impl Index {
         self.forget(&old);
         *self.entry_mut(slot) = Entry::absent(old.id);
         self.touch(slot);
-        self.strays.push(Stray { id: old.id, parent });
+        self.strays.insert(old.id, parent);
     }
 
     fn delete(&mut self, id: u64) {
-        // It was to go in any case.
-        self.strays.retain(|stray| stray.id != id);
+        self.strays.remove(&id);
         let Some(slot) = self.slot(id) else { return };
         let old = *self.entry(slot);
         if matches!(old.state(), State::Single | State::Child) {
@@ -209,9 +204,8 @@ impl Index {
     }
 
     fn no_strays(&self) -> Result<(), Orphan> {
-        self.strays
-            .first()
-            .map_or(Ok(()), |&Stray { parent, .. }| Err(Orphan { parent }))
+        let first = self.strays.first_key_value();
+        first.map_or(Ok(()), |(_, &parent)| Err(Orphan { parent }))
     }
 
     /// The log has been read.
@@ -250,10 +244,7 @@ impl Index {
                 self.free(slot);
             }
         }
-        let mut strays = std::mem::take(&mut self.strays);
-        strays.sort_unstable_by_key(|stray| stray.id);
-        strays.dedup_by_key(|stray| stray.id);
-        strays.retain(|stray| self.place(stray.id).is_none());
+        let strays = std::mem::take(&mut self.strays);
         // Nothing is left that could be an orphan.
         let _ = self.end_of_log();
         (orphans.len() + strays.len()) as u64

@@ -86,6 +86,33 @@ fn orphans_of_a_damaged_log_are_dropped() {
     assert_eq!(index.end_of_frame(), Ok(()));
 }
 
+/// What was no body's child for a while, and was put again or deleted since, is judged by how it ends, as everything else is
+/// while a log is read.
+#[test]
+fn a_log_is_judged_by_its_end() {
+    for (end, left) in [(0, vec![1]), (1, vec![1, 2]), (2, vec![1])] {
+        for is_damaged in [false, true] {
+            let mut index = Index::reading();
+            let build = |b: &mut Batch| {
+                b.put(KIND, 1, b"");
+                b.child(KIND, 2, 1, b"of a record without children");
+                match end {
+                    0 => b.delete(2),
+                    1 => b.put(KIND, 2, b""),
+                    _ => b.body(KIND, 2, b"of nobody"),
+                }
+            };
+            frame(&mut index, 1, build).unwrap();
+            if is_damaged {
+                assert_eq!(index.end_of_damaged_log(), 0);
+            } else {
+                assert_eq!(index.end_of_log(), Ok(()));
+            }
+            assert_eq!(ids(&index), left);
+        }
+    }
+}
+
 /// An identifier that is given out anew, the deletion of its first record lost, is the new one's: what was a child of the
 /// old one is dropped.
 #[test]
