@@ -143,6 +143,7 @@ impl Engine {
                 let connection = self.clients.connections.get_mut(id);
                 if let Some(parked) = connection.and_then(|connection| connection.parked.as_mut()) {
                     parked.waiting.push_front((message, packet_id));
+                    parked.for_journal = true;
                 }
                 self.parking.remove(&n);
                 self.parking_for_room.insert(n, id);

@@ -208,6 +208,31 @@ fn nobody_waits_for_room_for_ever() {
     );
 }
 
+/// Who waited for memory first, and for room on the disk when there was some, is told of the disk.
+#[test]
+fn the_last_thing_waited_for_is_told() {
+    let prepare = |node: &mut Node| {
+        let durable = node.connect_durable(V5, "durable");
+        node.subscribed(durable, &["t"], 2);
+        node.lose(durable);
+        (node.connect(V311, "publisher"), node.connect(V311, "other"))
+    };
+    without_room(
+        prepare,
+        |node, (publisher, other)| {
+            node.input_all(|| Input::Pressure(Level::Full));
+            node.publish(publisher, "t", 1, 1, "x");
+            node.input_all(|| Input::Pressure(Level::Normal));
+            node.pass(Duration::from_secs(31));
+            let closed =
+                |event: &Event| matches!(event, Event::Disconnected { cause, .. } if *cause == Cause::Unwritten);
+            assert!(node.events.iter().any(closed));
+            other
+        },
+        &[],
+    );
+}
+
 /// More than may wait for room ends the connection at once, and it is the journal that is named.
 #[test]
 fn the_wait_for_room_is_limited() {

@@ -72,7 +72,8 @@ pub(crate) struct Index {
     touched: Vec<u32>,
     is_reading: bool,
     /// Records that were not taken, since what they name as their parent is there and no body; and what that is. What was put
-    /// again or deleted since is not among them: while a log is read all is judged by its end.
+    /// again or deleted since is not among them: while a log is read all is judged by its end, but for a parent that is a body
+    /// only later.
     strays: BTreeMap<u64, u64>,
 }
 

@@ -298,9 +298,9 @@ impl<D: Disk> Thread<D> {
             Ok(()) => self.desk.store.close(now),
             failed => {
                 // What did find room is to last.
-                let _ = self.desk.store.sync();
+                let synced = self.desk.store.sync();
                 self.tell_failure();
-                failed
+                synced.and(failed)
             }
         }
     }
