@@ -289,7 +289,10 @@ fn run_broker(
     let ended = run(Config::clone(config), rights, &parts, &supervisor, occurrences);
     drop(stop);
     match ended.or_else(|| failed_to_stop(occurrences)) {
-        Some(End { code, text }) => Err(Failure { code, text }),
+        Some(End { code, text }) => {
+            tracing::error!("{text}");
+            Err(Failure { code, text })
+        }
         None => Ok(()),
     }
 }
@@ -300,11 +303,7 @@ fn failed_to_stop(occurrences: &Receiver<Occurrence>) -> Option<End> {
         Occurrence::Ended(end) => Some(end),
         Occurrence::Signal(_) => None,
     })?;
-    if end.code == 0 {
-        return None;
-    }
-    tracing::error!("{}", end.text);
-    Some(end)
+    (end.code != 0).then_some(end)
 }
 
 /// Most bytes of a core file. On Linux a limit of 0 holds for files alone, and a program that `core_pattern` pipes to is
@@ -391,10 +390,7 @@ fn run(
             }
             Ok(Occurrence::Signal(Signal::User)) => tracing::info!("SIGUSR1 and SIGUSR2 are ignored"),
             Ok(Occurrence::Signal(Signal::Stop)) | Err(RecvTimeoutError::Disconnected) => return None,
-            Ok(Occurrence::Ended(end)) => {
-                tracing::error!("{}", end.text);
-                return Some(end);
-            }
+            Ok(Occurrence::Ended(end)) => return Some(end),
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
