@@ -173,18 +173,20 @@ fn who_cannot_be_told_waits() {
     );
 }
 
+/// A Session that is away and is owed what is published to `t`, and two clients of 3.1.1 that could publish it.
+fn two_who_may_wait(node: &mut Node) -> (Client, Client) {
+    let durable = node.connect_durable(V5, "durable");
+    node.subscribed(durable, &["t"], 2);
+    node.lose(durable);
+    (node.connect(V311, "publisher"), node.connect(V311, "other"))
+}
+
 /// A 3.1.1 publisher waits for half a minute for room on the disk, its Keep Alive kept all the while, and is closed then and no
 /// moment before; that is told as the journal's doing, and counted, and nothing is written of what it published.
 #[test]
 fn nobody_waits_for_room_for_ever() {
-    let prepare = |node: &mut Node| {
-        let durable = node.connect_durable(V5, "durable");
-        node.subscribed(durable, &["t"], 2);
-        node.lose(durable);
-        (node.connect(V311, "publisher"), node.connect(V311, "other"))
-    };
     without_room(
-        prepare,
+        two_who_may_wait,
         |node, (publisher, other)| {
             node.publish(publisher, "t", 1, 1, "x");
             node.pass(Duration::from_secs(20));
@@ -211,14 +213,8 @@ fn nobody_waits_for_room_for_ever() {
 /// Who waited for memory first, and for room on the disk when there was some, is told of the disk.
 #[test]
 fn the_last_thing_waited_for_is_told() {
-    let prepare = |node: &mut Node| {
-        let durable = node.connect_durable(V5, "durable");
-        node.subscribed(durable, &["t"], 2);
-        node.lose(durable);
-        (node.connect(V311, "publisher"), node.connect(V311, "other"))
-    };
     without_room(
-        prepare,
+        two_who_may_wait,
         |node, (publisher, other)| {
             node.input_all(|| Input::Pressure(Level::Full));
             node.publish(publisher, "t", 1, 1, "x");

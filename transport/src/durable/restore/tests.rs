@@ -52,17 +52,13 @@ fn body(record: RecordId, topic: &str) -> Record {
 }
 
 fn open(disk: ModelDisk) -> Durable<ModelDisk> {
+    open_watched(disk, Watch::default())
+}
+
+fn open_watched(disk: ModelDisk, watch: Watch) -> Durable<ModelDisk> {
     let name = ["127.0.0.1:1883".to_owned()];
-    Durable::open(
-        disk,
-        &Options::default(),
-        Mode::Fsync,
-        SEEDS,
-        &name,
-        Clock::start(),
-        Watch::default(),
-    )
-    .unwrap()
+    let options = Options::default();
+    Durable::open(disk, &options, Mode::Fsync, SEEDS, &name, Clock::start(), watch).unwrap()
 }
 
 /// Has a store's records handed to so many engines. Gives the identifiers that each got, in order, and the lowest free one.
@@ -164,17 +160,7 @@ fn a_start_says_how_far_it_is() {
     let told = Rc::new(std::cell::RefCell::new(Vec::new()));
     let telling = Rc::clone(&told);
     let watch = Watch::new(move |progress| telling.borrow_mut().push(progress));
-    let name = ["127.0.0.1:1883".to_owned()];
-    let durable = Durable::open(
-        disk,
-        &Options::default(),
-        Mode::Fsync,
-        SEEDS,
-        &name,
-        Clock::start(),
-        watch,
-    )
-    .unwrap();
+    let durable = open_watched(disk, watch);
     let bytes = durable.report().bytes;
     handed_out(durable, 2);
     let placed = |records| Progress::Placed { records };
