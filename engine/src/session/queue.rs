@@ -37,7 +37,7 @@ const _: () = assert!(size_of::<Entry>() <= 16);
 struct Packed(u64);
 
 /// What few entries have, in 16 bytes more.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Rest {
     extra: Option<Rc<Extra>>,
     subscription_id: Option<SubscriptionId>,
@@ -80,11 +80,7 @@ impl Entry {
     }
 
     fn unpack(self, rest: Option<Rest>) -> Owed {
-        let rest = rest.unwrap_or(Rest {
-            extra: None,
-            subscription_id: None,
-            shard: 0,
-        });
+        let rest = rest.unwrap_or_default();
         Owed {
             message: self.message,
             extra: rest.extra,

@@ -226,12 +226,8 @@ impl Index {
 
     /// The log has been read, as far as it could be: what names a parent that is not there is dropped. Says how many.
     pub(crate) fn end_of_damaged_log(&mut self) -> u64 {
-        let used = |index: &Self| {
-            (0..(index.chunks.len() * CHUNK) as u32)
-                .filter(|&slot| index.is_used(slot))
-                .collect()
-        };
-        let slots: Vec<u32> = used(self);
+        let all = 0..(self.chunks.len() * CHUNK) as u32;
+        let slots: Vec<u32> = all.filter(|&slot| self.is_used(slot)).collect();
         let orphaned = |&&slot: &&u32| {
             let entry = self.entry(slot);
             entry.state() == State::Child && self.entry(entry.link).state() != State::Body
